@@ -1,0 +1,51 @@
+# libfastbp_cuda.so, from csrc/kernels/cuda/*.cu: a library of its own, never a requirement of the package.
+
+# nvcc takes minutes where the CPU kernels take seconds, so `pip install` builds CUDA only when asked:
+#   pip install . -Ccmake.define.FASTBP_CUDA=ON
+if(SKBUILD)
+  set(default OFF)
+else()
+  set(default AUTO)
+endif()
+set(FASTBP_CUDA ${default} CACHE STRING
+    "Build libfastbp_cuda.so: ON (fail without nvcc), AUTO (if nvcc works), OFF. Default: OFF under pip, else AUTO")
+set_property(CACHE FASTBP_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(FASTBP_CUDA_ARCHITECTURES "75;80;86;89;90;100;120" CACHE STRING "GPU architectures to compile for")
+
+file(GLOB cuda_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/kernels/cuda/*.cu)
+
+if(FASTBP_CUDA STREQUAL "OFF")
+  return()
+elseif(FASTBP_CUDA STREQUAL "ON")
+  if(NOT cuda_sources)
+    message(FATAL_ERROR "FASTBP_CUDA=ON, but csrc/kernels/cuda holds no .cu file.")
+  endif()
+elseif(NOT FASTBP_CUDA STREQUAL "AUTO")
+  message(FATAL_ERROR "FASTBP_CUDA is '${FASTBP_CUDA}', expected AUTO, ON or OFF.")
+elseif(NOT cuda_sources)
+  return()
+endif()
+
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  if(FASTBP_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "FASTBP_CUDA=ON, but no working nvcc was found: put it on PATH or set CUDACXX.")
+  endif()
+  message(STATUS "No working nvcc: libfastbp_cuda.so is left out")
+  return()
+endif()
+enable_language(CUDA)
+
+add_library(fastbp_cuda SHARED ${cuda_sources})
+target_include_directories(fastbp_cuda PRIVATE ${PROJECT_SOURCE_DIR}/csrc)
+target_compile_definitions(fastbp_cuda PRIVATE FASTBP_VERSION="${FASTBP_VERSION}")
+target_compile_options(fastbp_cuda PRIVATE -fmad=false -Xcompiler=-ffp-contract=off)
+set_target_properties(fastbp_cuda PROPERTIES
+  CUDA_STANDARD 17
+  CUDA_STANDARD_REQUIRED ON
+  CUDA_ARCHITECTURES "${FASTBP_CUDA_ARCHITECTURES}"
+  CUDA_RUNTIME_LIBRARY Static
+  CUDA_VISIBILITY_PRESET hidden
+  POSITION_INDEPENDENT_CODE ON)
+install(TARGETS fastbp_cuda LIBRARY DESTINATION fastbp)

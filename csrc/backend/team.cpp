@@ -1,0 +1,181 @@
+#include "backend/team.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <cstdio>
+#include <system_error>
+#include <thread>
+
+#include "backend/cpu_count.h"
+#include "core/check.h"
+
+namespace fastbp {
+
+namespace {
+
+// The barrier word: bit 0 is WaitWord's, 11 bits count up to kMaxThreads arrivals, 20 bits count phases.
+constexpr std::uint32_t kOne = 2;
+constexpr int kPhaseShift = 12;
+static_assert(kMaxThreads * kOne < (1u << kPhaseShift), "arrivals must fit below the phase");
+
+// With a CPU for each thread, polling; otherwise the CPU is better used by those who are waited for.
+constexpr Patience kSpin{40, 0};
+constexpr Patience kCrowded{0, 32};
+constexpr Patience kIdleSpin{50, 0};
+constexpr Patience kIdleCrowded{0, 8};
+
+std::atomic<Team*> the_team{nullptr};
+std::atomic<int> thread_count{0};  // 0: not decided yet
+
+// The child of a fork has none of its parent's threads: it forgets their team (a leak of a few hundred bytes), in
+// whatever state that was.
+[[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, [] {
+  the_team.store(nullptr, std::memory_order_relaxed);
+  futex_after_fork();
+});
+
+// Blocks the signals that the process may be sent, so that they go to threads that expect them: a new thread inherits the
+// mask. Those that a fault raises in its own thread stay, for Python's faulthandler.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t mask;
+    sigfillset(&mask);
+    for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP}) sigdelset(&mask, fault);
+    pthread_sigmask(SIG_SETMASK, &mask, &saved_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &saved_, nullptr); }
+
+ private:
+  sigset_t saved_;
+};
+
+void execute(Job job, void* context, Worker& worker) noexcept { job(context, worker); }
+
+}  // namespace
+
+// A kept thread and the word that tells it of a new task.
+struct Team::Member {
+  int id;
+  WaitWord ticket;
+};
+
+void Worker::barrier() {
+  if (count == 1) return;
+  const std::uint32_t before = barrier_->add(kOne);
+  const std::uint32_t phase = before >> kPhaseShift;
+  const std::uint32_t arrived = (before & ((1u << kPhaseShift) - 1)) / kOne + 1;
+  if (arrived == static_cast<std::uint32_t>(count)) {
+    barrier_->publish((phase + 1) << kPhaseShift);
+  } else {
+    barrier_->wait([phase](std::uint32_t now) { return now >> kPhaseShift != phase; }, patience_);
+  }
+}
+
+// Never destroyed: its threads sleep in it when the process ends. Made without a lock, which a fork could leave locked.
+Team& Team::instance() {
+  Team* team = the_team.load(std::memory_order_acquire);
+  if (!team) {
+    auto* created = new Team;
+    if (the_team.compare_exchange_strong(team, created, std::memory_order_acq_rel)) return *created;
+    delete created;
+  }
+  return *team;
+}
+
+Team::Team() : usable_cpus_(usable_cpus()) {}
+
+void Team::run(int count, Job job, void* context, bool flush_denormals) {
+  const FpControl control = flush_denormals ? kFlushDenormals : read_fp_control();
+  const FpControlScope scope(control);
+  if (count <= 1 || busy_.exchange(true, std::memory_order_acquire)) {
+    Worker alone(0, 1, nullptr, {});
+    execute(job, context, alone);
+    return;
+  }
+
+  count = recruit(count);
+  const bool crowded = count > usable_cpus_;
+  task_ = {job, context, count, control, crowded ? kCrowded : kSpin};
+  barrier_.reset(0);
+  running_.reset(static_cast<std::uint32_t>(count - 1) * kOne);
+  for (int i = 0; i < count - 1; ++i) {
+    WaitWord& ticket = members_[static_cast<std::size_t>(i)]->ticket;
+    ticket.publish(ticket.value() + kOne);
+  }
+  Worker caller(0, count, &barrier_, task_.patience);
+  execute(job, context, caller);
+  running_.wait([](std::uint32_t members) { return members == 0; }, task_.patience);
+  busy_.store(false, std::memory_order_release);
+}
+
+// What a kept thread does: wait for a ticket, work, report.
+void Team::live(Member& member) {
+  std::uint32_t seen = 0;
+  Patience idle = kIdleSpin;
+  for (;;) {
+    seen = member.ticket.wait([seen](std::uint32_t now) { return now != seen; }, idle);
+    const Task task = task_;
+    write_fp_control(task.control);
+    Worker worker(member.id, task.count, &barrier_, task.patience);
+    execute(task.job, task.context, worker);
+    idle = task.count > usable_cpus_ ? kIdleCrowded : kIdleSpin;
+    running_.count_down(kOne);
+  }
+}
+
+// Makes the threads that `count` workers still need; returns how many workers there can be.
+int Team::recruit(int count) {
+  if (count > kMaxThreads) count = kMaxThreads;
+  const auto wanted = static_cast<std::size_t>(count - 1);
+  if (members_.size() < wanted && std::chrono::steady_clock::now() >= retry_) {
+    const SignalsBlocked blocked;
+    while (members_.size() < wanted) {
+      if (add_member()) continue;
+      retry_ = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+      break;
+    }
+  }
+  return members_.size() < wanted ? static_cast<int>(members_.size()) + 1 : count;
+}
+
+// False where the system has no thread or no memory to give.
+bool Team::add_member() {
+  Member* member = nullptr;
+  try {
+    members_.reserve(members_.size() + 1);
+    member = new Member{static_cast<int>(members_.size()) + 1, {}};
+    std::thread thread([this, member] { live(*member); });
+#if defined(__linux__)
+    char name[16];
+    std::snprintf(name, sizeof name, "fastbp-%d", member->id);
+    pthread_setname_np(thread.native_handle(), name);
+#endif
+    thread.detach();
+    members_.push_back(member);
+    return true;
+  } catch (const std::system_error&) {
+  } catch (const std::bad_alloc&) {
+  }
+  delete member;
+  return false;
+}
+
+int num_threads() {
+  int count = thread_count.load(std::memory_order_relaxed);
+  if (count == 0) {
+    const int chosen = default_num_threads(process_environment);
+    // Another thread may have decided meanwhile: then count is its choice.
+    if (thread_count.compare_exchange_strong(count, chosen, std::memory_order_relaxed)) return chosen;
+  }
+  return count;
+}
+
+void set_num_threads(int n) {
+  FBP_CHECK(n >= 1 && n <= kMaxThreads, "num_threads", text("a whole number from 1 to ", kMaxThreads),
+            n);
+  thread_count.store(n, std::memory_order_relaxed);
+}
+
+}  // namespace fastbp

@@ -1,0 +1,88 @@
+// The thread team: runs one function on several threads at once (SPMD), with barriers between its phases.
+//
+//   Team::instance().run(num_threads(), [](void* context, Worker& worker) {
+//     first_phase(context, worker.id, worker.count);
+//     worker.barrier();
+//     second_phase(context, worker.id, worker.count);
+//   }, &state, /*flush_denormals=*/true);
+//
+// Threads are made when they are first needed and kept. They poll for a moment, then sleep, so a job that follows at once
+// starts within a microsecond and an idle program costs nothing.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <vector>
+
+#include "backend/denormals.h"
+#include "backend/wait_word.h"
+
+namespace fastbp {
+
+inline constexpr int kMaxThreads = 1024;
+
+// One of the threads that run a job.
+class Worker {
+ public:
+  const int id;     // 0 is the caller of run()
+  const int count;  // may be smaller than what run() was asked for: results must not depend on it
+
+  // Returns once all workers of the job have called it; what they wrote before is then visible to all.
+  void barrier();
+
+ private:
+  friend class Team;
+  Worker(int id_, int count_, WaitWord* barrier, Patience patience)
+      : id(id_), count(count_), barrier_(barrier), patience_(patience) {}
+
+  WaitWord* barrier_;
+  Patience patience_;
+};
+
+using Job = void (*)(void* context, Worker& worker);  // must not throw
+
+class Team {
+ public:
+  // The process's team. A forked child gets a new one.
+  static Team& instance();
+
+  // Runs job(context, worker) on `count` threads, of which the caller is one, and returns when all have finished.
+  //
+  // The caller works alone (count 1) when another thread is using the team, and when called from inside a job; the count
+  // also shrinks when no more threads can be made. All workers have the same floating-point control word for the length
+  // of the job, the caller's own or, with flush_denormals, kFlushDenormals; the caller's is restored.
+  void run(int count, Job job, void* context, bool flush_denormals);
+
+ private:
+  struct Member;
+
+  Team();
+  void live(Member& member);
+  int recruit(int count);
+  bool add_member();
+
+  struct Task {
+    Job job;
+    void* context;
+    int count;
+    FpControl control;
+    Patience patience;
+  };
+
+  // Written by the thread that holds busy_; a member reads it after its own ticket has changed.
+  Task task_{};
+  std::vector<Member*> members_;
+  std::chrono::steady_clock::time_point retry_{};  // no new thread before, after one could not be made
+  const int usable_cpus_;
+
+  alignas(kNoSharing) std::atomic<bool> busy_{false};
+  WaitWord barrier_;  // phase << kPhaseShift | workers that have arrived * 2
+  WaitWord running_;  // members that have not finished * 2
+};
+
+// How many threads to use: what set_num_threads() said, else FASTBP_NUM_THREADS, else the CPUs that this process may use.
+// std::invalid_argument where the environment's value, or n, is not in 1..kMaxThreads.
+int num_threads();
+void set_num_threads(int n);
+
+}  // namespace fastbp

@@ -1,0 +1,13 @@
+// The parts of the extension module, one function each.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace fastbp {
+
+void bind_names(pybind11::module_& m);
+void bind_engine(pybind11::module_& m);
+void bind_ops(pybind11::module_& m);
+void bind_machine(pybind11::module_& m);
+
+}  // namespace fastbp

@@ -1,0 +1,11 @@
+#include <pybind11/pybind11.h>
+
+#include "bindings/bind.h"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "fastbp's compiled engine; use it through the fastbp package.";
+  fastbp::bind_names(m);
+  fastbp::bind_engine(m);
+  fastbp::bind_ops(m);
+  fastbp::bind_machine(m);
+}

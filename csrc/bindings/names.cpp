@@ -1,0 +1,149 @@
+#include "bindings/names.h"
+
+#include "bindings/bind.h"
+
+#include <cstring>
+#include <stdexcept>
+
+namespace py = pybind11;
+
+namespace fastbp {
+namespace {
+
+struct ActivationRow {
+  const char* name;
+  Saves saves;
+  double default_param;
+};
+#define FBP_ROW(A) {A::name, A::saves, A::default_param},
+constexpr ActivationRow kActivations[] = {FBP_ACTIVATIONS(FBP_ROW)};
+#undef FBP_ROW
+
+struct LossRow {
+  const char* name;
+  bool elementwise;
+  double default_param;
+};
+#define FBP_ROW(L) {L::name, L::elementwise, L::default_param},
+constexpr LossRow kLosses[] = {FBP_LOSSES(FBP_ROW)};
+#undef FBP_ROW
+
+struct OptimizerRow {
+  const char* name;
+  int slots;
+  const char* hyper;
+};
+#define FBP_ROW(O) {O::name, O::slots, O::hyper},
+constexpr OptimizerRow kOptimizers[] = {FBP_OPTIMIZERS(FBP_ROW)};
+#undef FBP_ROW
+
+struct FunctionRow {
+  const char* name;
+};
+#define FBP_ROW(name) {#name},
+constexpr FunctionRow kFunctions[] = {FBP_VECTOR_FUNCTIONS(FBP_ROW)};
+#undef FBP_ROW
+
+template <class Row, std::size_t N> int index_of(const Row (&rows)[N], const std::string& name, const char* what) {
+  std::string choices;
+  for (std::size_t i = 0; i < N; ++i) {
+    if (name == rows[i].name) return int(i);
+    choices += (i ? ", " : "") + std::string(rows[i].name);
+  }
+  throw py::value_error(std::string("unknown ") + what + " '" + name + "'; choose one of: " + choices);
+}
+
+const char* saves_name(Saves saves) {
+  return saves == Saves::None ? "none" : saves == Saves::Input ? "input" : "output";
+}
+
+bool is_binary(int loss) { return std::strncmp(loss_name(loss), "binary_", 7) == 0; }
+
+}  // namespace
+
+int activation_index(const std::string& name) { return index_of(kActivations, name, "activation"); }
+int loss_index(const std::string& name) { return index_of(kLosses, name, "loss"); }
+int optimizer_index(const std::string& name) { return index_of(kOptimizers, name, "optimizer"); }
+int vector_function_index(const std::string& name) { return index_of(kFunctions, name, "function"); }
+
+const char* loss_name(int index) { return kLosses[index].name; }
+double activation_default_param(int index) { return kActivations[index].default_param; }
+Saves activation_saves(int index) { return kActivations[index].saves; }
+bool loss_takes_labels(int index) { return !kLosses[index].elementwise; }
+int optimizer_slots(int index) { return kOptimizers[index].slots; }
+
+Hyper hyper_from(const py::dict& values) {
+  Hyper h;
+  struct Field {
+    const char* name;
+    double* value;
+  } fields[] = {{"learning_rate", &h.learning_rate}, {"momentum", &h.momentum}, {"rho", &h.rho},
+                {"beta_1", &h.beta_1},               {"beta_2", &h.beta_2},     {"epsilon", &h.epsilon},
+                {"weight_decay", &h.weight_decay}};
+  for (auto item : values) {
+    const std::string key = py::cast<std::string>(item.first);
+    double* value = nullptr;
+    for (Field& field : fields)
+      if (key == field.name) value = field.value;
+    if (!value) throw py::value_error("unknown hyper-parameter '" + key + "'");
+    *value = py::cast<double>(item.second);
+  }
+  return h;
+}
+
+MetricSpec metric_from(const std::string& name, int loss, index_t outputs) {
+  MetricSpec spec;
+  const bool logits_of_classes = loss_takes_labels(loss);
+  if (name == "mse" || name == "mae") {
+    spec.kind = name == "mse" ? MetricKind::mse : MetricKind::mae;
+    spec.of_softmax = logits_of_classes;
+    return spec;
+  }
+  if (name != "accuracy") throw py::value_error("unknown metric '" + name + "'; choose one of: accuracy, mse, mae");
+  const bool by_class = logits_of_classes || (!is_binary(loss) && outputs > 1);
+  spec.kind = by_class ? MetricKind::accuracy_argmax : MetricKind::accuracy_threshold;
+  spec.threshold = std::strstr(loss_name(loss), "_with_logits") ? 0.0 : 0.5;
+  return spec;
+}
+
+void bind_names(py::module_& m) {
+  m.def("activations", [] {
+    py::list rows;
+    for (const ActivationRow& row : kActivations) {
+      py::dict d;
+      d["name"] = row.name;
+      d["saves"] = saves_name(row.saves);
+      d["default_param"] = row.default_param;
+      rows.append(d);
+    }
+    return rows;
+  });
+  m.def("losses", [] {
+    py::list rows;
+    for (const LossRow& row : kLosses) {
+      py::dict d;
+      d["name"] = row.name;
+      d["default_param"] = row.default_param;
+      rows.append(d);
+    }
+    return rows;
+  });
+  m.def("optimizers", [] {
+    py::list rows;
+    for (const OptimizerRow& row : kOptimizers) {
+      py::dict d;
+      d["name"] = row.name;
+      d["slots"] = row.slots;
+      d["hyper"] = py::str(row.hyper).attr("split")();
+      rows.append(d);
+    }
+    return rows;
+  });
+  m.def("vector_functions", [] {
+    py::list rows;
+    for (const FunctionRow& row : kFunctions) rows.append(row.name);
+    return rows;
+  });
+}
+
+}  // namespace fastbp

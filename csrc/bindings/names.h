@@ -1,0 +1,30 @@
+// Names to table indices, made from the lists in csrc/ops; a wrong name raises ValueError with the choices.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "engine/network.h"
+
+namespace fastbp {
+
+int activation_index(const std::string& name);
+int loss_index(const std::string& name);
+int optimizer_index(const std::string& name);
+int vector_function_index(const std::string& name);
+
+const char* loss_name(int index);
+double activation_default_param(int index);
+Saves activation_saves(int index);
+bool loss_takes_labels(int index);
+int optimizer_slots(int index);
+
+// {"learning_rate": 0.1, ...} -> Hyper; unknown keys raise ValueError.
+Hyper hyper_from(const pybind11::dict& values);
+
+// What "accuracy", "mse", "mae" mean for a network with this loss and number of outputs.
+MetricSpec metric_from(const std::string& name, int loss, index_t outputs);
+
+
+}  // namespace fastbp

@@ -1,0 +1,363 @@
+#include "engine/network.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+
+#include "core/random.h"
+
+namespace fastbp {
+namespace {
+
+#define FBP_SLOTS(O) O::slots,
+constexpr int kSlots[] = {FBP_OPTIMIZERS(FBP_SLOTS)};
+#undef FBP_SLOTS
+
+std::atomic<double> g_parallel_threshold{3e5};
+
+// Rows of an inference batch: enough to amortise a pass over the weights, and 512 rows of 1024 floats are 2 MiB.
+constexpr index_t kInferenceRows = 512;
+
+// A step longer than this many operations (about 50 ms on one core at 100 GFLOP/s) keeps gradients and updates at its end, so
+// that it can be given up before anything has changed. The update's own pass costs such a step about one percent.
+constexpr double kFusedUpdateFlop = 5e9;
+
+// Between looks at the clock a train job does this much work at least; a look costs 25 ns.
+constexpr double kPollFlop = 2e6;
+
+// Asks `interrupt` at most every 40 ms.
+class Poll {
+ public:
+  explicit Poll(const Interrupt& interrupt) : interrupt_(interrupt) {}
+  bool operator()() {
+    if (!interrupt_.pending) return false;
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last_ < std::chrono::milliseconds(40)) return false;
+    last_ = now;
+    return interrupt_.pending(interrupt_.context);
+  }
+
+ private:
+  Interrupt interrupt_;
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+bool ask(void* poll) { return (*static_cast<Poll*>(poll))(); }
+
+// The loss's sums are divided by loss_divisor(); an epoch's mean weighs batches by their rows, a sum does not.
+bool is_mean(const LossSpec& loss) { return loss_divisor(loss, 2, 1) != 1; }
+
+// Loss, then the metrics, of the outputs `y` of `rows` rows.
+template <class T>
+void measure(Step<T>& step, const StepContext<T>& context, const Samples<T>& batch, const std::vector<MetricSpec>* what,
+             index_t rows) {
+  const T* y = step.output();
+  step.loss(rows, y, batch.target, batch.labels);
+  if (!what) return;
+  MetricArgs<T> args;
+  args.y = y;
+  args.target = batch.target;
+  args.labels = batch.labels;
+  for (std::size_t m = 0; m < what->size(); ++m) {
+    args.kind = (*what)[m].kind;
+    args.threshold = T((*what)[m].threshold);
+    // Of logits the errors are those of their softmax: what the loss has just left in dy, but for the mean's factor.
+    if ((*what)[m].of_softmax) {
+      args.error = step.loss_gradient();
+      args.error_scale = T(loss_divisor(context.loss, rows, context.layout->outputs));
+    }
+    step.metric(rows, args, int(m) + 1);
+  }
+}
+
+}  // namespace
+
+double parallel_threshold() { return g_parallel_threshold; }
+void set_parallel_threshold(double flop) { g_parallel_threshold = flop; }
+
+int worthwhile_threads(double flop) {
+  const int team = num_threads();
+  const double threshold = g_parallel_threshold;
+  if (threshold <= 0) return team;
+  return int(std::clamp(flop / threshold, 1.0, double(team)));
+}
+
+template <class T>
+Network<T>::Network(const NetworkSpec& spec, const KernelTable<T>& kernels) : layout_(make_layout(spec)) {
+  context_.kernels = &kernels;
+  context_.layout = &layout_;
+  ArenaLayout arena;
+  const std::size_t bytes = array_bytes<T>(layout_.parameter_count);
+  const std::size_t w = arena.add(bytes), gradient = arena.add(bytes), slot0 = arena.add(bytes), slot1 = arena.add(bytes);
+  parameters_ = Arena(arena);
+  block_ = {parameters_.at<T>(w), parameters_.at<T>(gradient), {parameters_.at<T>(slot0), parameters_.at<T>(slot1)}};
+  context_.parameters = block_;
+}
+
+template <class T> int Network<T>::slots() const { return kSlots[context_.optimizer.optimizer]; }
+
+template <class T> void Network<T>::compile(const LossSpec& loss, const OptimizerSpec& optimizer) {
+  context_.loss = loss;
+  context_.optimizer = optimizer;
+  steps = 0;
+  for (T* slot : block_.slot) std::fill(slot, slot + layout_.parameter_count, T(0));
+}
+
+template <class T> int Network<T>::threads_for(index_t rows, bool training) const {
+  // A backward pass costs two forward passes.
+  return worthwhile_threads((training ? 6.0 : 2.0) * layout_.multiply_adds_per_row * double(rows));
+}
+
+template <class T> void Network<T>::prepare_scratch(int threads) {
+  if (threads > scratch_threads_) {
+    scratch_ = Arena();
+    scratch_threads_ = 0;
+    scratch_ = Arena(array_bytes<T>(context_.kernels->gemm_scratch, threads));
+    scratch_threads_ = threads;
+  }
+  context_.gemm_scratch = scratch_.at<T>(0);
+}
+
+template <class T> void Network<T>::use_training_plan(index_t rows) {
+  if (training_.plan.capacity < rows) {
+    training_ = {};
+    Plan plan = make_plan(layout_, rows, sizeof(T), true);
+    training_.arena = Arena(plan.arena);
+    training_.plan = std::move(plan);
+    const auto set_ones = [&](const BatchMatrix& m) {
+      if (!m.ones) return;
+      T* values = training_.arena.template at<T>(m.offset);
+      for (index_t i = 0; i < rows; ++i) values[i * m.row + m.width] = T(1);
+    };
+    set_ones(training_.plan.x);
+    for (const BatchMatrix& y : training_.plan.y) set_ones(y);
+  }
+  context_.plan = &training_.plan;
+  context_.arena = &training_.arena;
+}
+
+template <class T> void Network<T>::use_inference_plan(index_t rows) {
+  if (inference_.plan.capacity < rows) {
+    inference_ = {};
+    Plan plan = make_plan(layout_, rows, sizeof(T), false);
+    inference_.arena = Arena(plan.arena);
+    inference_.plan = std::move(plan);
+  }
+  context_.plan = &inference_.plan;
+  context_.arena = &inference_.arena;
+}
+
+template <class T> struct Network<T>::TrainJob {
+  Network* network;
+  Samples<T> samples;
+  index_t n = 0;
+  Schedule schedule;
+  const std::vector<MetricSpec>* what = nullptr;
+  Poll* poll = nullptr;  // null: not interruptible
+  GradientUse use = GradientUse::update;
+  bool take_step = true;
+  T* dx = nullptr;
+  double* losses = nullptr;
+  double* metrics = nullptr;
+  index_t poll_every = 1;         // steps
+  std::atomic<bool> stop{false};  // set by worker 0 in front of a barrier: the run ends at this step boundary
+  std::atomic<bool> abort{false};  // a long step is given up
+  bool interrupted = false;
+};
+
+template <class T> void Network<T>::run_train(void* context, Worker& worker) {
+  TrainJob& job = *static_cast<TrainJob*>(context);
+  Network& net = *job.network;
+  Step<T> step(net.context_, worker);
+  const bool lead = worker.id == 0;
+  const std::size_t metric_count = job.what ? job.what->size() : 0;
+  const bool weighted = is_mean(net.context_.loss);
+  std::int64_t number = net.steps, done = 0;
+  const std::int64_t* order = job.schedule.shuffle ? net.order_.data() : nullptr;
+  for (index_t epoch = 0; epoch < job.schedule.epochs; ++epoch) {
+    if (order && lead) random_permutation(net.order_.data(), job.n, job.schedule.seed, std::uint32_t(job.schedule.first_epoch + epoch));
+    if (order) worker.barrier();
+    double loss = 0, metrics[kMaxMetrics] = {};
+    for (index_t at = 0; at < job.n; at += job.schedule.batch_size, ++done) {
+      const index_t rows = std::min(job.schedule.batch_size, job.n - at);
+      if (lead && job.poll && done % job.poll_every == 0 && (*job.poll)()) job.stop = true;
+      Samples<T> batch = job.samples;
+      if (!order) {
+        batch.x += at * net.layout_.inputs;
+        if (batch.target) batch.target += at * net.layout_.outputs;
+        if (batch.labels) batch.labels += at;
+      }
+      step.gather(batch, order ? order + at : nullptr, rows);
+      if (job.stop.load(std::memory_order_relaxed)) return;
+      step.forward(rows);
+      measure(step, net.context_, step.gathered(batch), job.what, rows);
+      step.backward(rows, job.use, ++number, job.dx);
+      // Behind backward's last barrier worker 0 has the time that the others spend on the next gather.
+      if (!lead) continue;
+      if (job.abort) {
+        job.stop = true;
+        continue;
+      }
+      if (job.take_step) net.steps = number;
+      loss += step.block_total(0, rows) / loss_divisor(net.context_.loss, rows, net.layout_.outputs) *
+              (weighted ? double(rows) : 1);
+      for (std::size_t m = 0; m < metric_count; ++m) metrics[m] += step.block_total(int(m) + 1, rows);
+    }
+    if (!lead) continue;
+    job.losses[epoch] = weighted ? loss / double(job.n) : loss;
+    for (std::size_t m = 0; m < metric_count; ++m) job.metrics[epoch * index_t(metric_count) + index_t(m)] = metrics[m] / double(job.n);
+  }
+}
+
+template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
+  const int threads = threads_for(batch_rows, true);
+  prepare_scratch(threads);
+  use_training_plan(batch_rows);
+  const double flop = 6 * layout_.multiply_adds_per_row * double(batch_rows);
+  job.poll_every = index_t(kPollFlop / (flop + 1)) + 1;
+  context_.abort = nullptr;
+  context_.interrupt = {};
+  if (job.use == GradientUse::update && flop > kFusedUpdateFlop) job.use = GradientUse::store_then_update;
+  if (job.poll && job.use == GradientUse::store_then_update) {
+    context_.abort = &job.abort;
+    context_.interrupt = {ask, job.poll};
+  }
+  Team::instance().run(threads, run_train, &job, true);
+  context_.abort = nullptr;
+}
+
+template <class T>
+bool Network<T>::train(const Samples<T>& samples, index_t n, const Schedule& schedule, const std::vector<MetricSpec>& what,
+                       const Interrupt& interrupt, double* losses, double* metrics) {
+  if (schedule.shuffle) order_.resize(std::size_t(n));
+  Poll poll(interrupt);
+  TrainJob job;
+  job.network = this;
+  job.samples = samples;
+  job.n = n;
+  job.schedule = schedule;
+  job.what = &what;
+  job.poll = &poll;
+  job.losses = losses;
+  job.metrics = metrics;
+  run(job, std::min(schedule.batch_size, n));
+  return !job.stop;
+}
+
+template <class T> double Network<T>::step(const Samples<T>& batch, index_t rows) {
+  double loss = 0;
+  TrainJob job;
+  job.network = this;
+  job.samples = batch;
+  job.n = job.schedule.batch_size = rows;
+  job.schedule.shuffle = false;
+  job.losses = &loss;
+  run(job, rows);
+  return loss;
+}
+
+template <class T> double Network<T>::gradients(const Samples<T>& batch, index_t rows, T* dx) {
+  double loss = 0;
+  TrainJob job;
+  job.network = this;
+  job.samples = batch;
+  job.n = job.schedule.batch_size = rows;
+  job.schedule.shuffle = false;
+  job.use = GradientUse::store;
+  job.take_step = false;
+  job.dx = dx;
+  job.losses = &loss;
+  run(job, rows);
+  return loss;
+}
+
+template <class T> struct Network<T>::InferenceJob {
+  Network* network;
+  Samples<T> samples;
+  index_t n = 0;
+  index_t batch_size = 0;
+  T* out = nullptr;  // null: the plan's own
+  bool with_loss = false;
+  const std::vector<MetricSpec>* what = nullptr;
+  double loss = 0;
+  double metrics[kMaxMetrics] = {};
+  Poll* poll = nullptr;
+  std::atomic<bool> abort{false};
+};
+
+template <class T> void Network<T>::run_inference(void* context, Worker& worker) {
+  InferenceJob& job = *static_cast<InferenceJob*>(context);
+  Network& net = *job.network;
+  Step<T> step(net.context_, worker);
+  const index_t inputs = net.layout_.inputs, outputs = net.layout_.outputs;
+  const bool weighted = is_mean(net.context_.loss);
+  const std::size_t metric_count = job.what ? job.what->size() : 0;
+  for (index_t at = 0; at < job.n && !job.abort; at += job.batch_size) {
+    const index_t rows = std::min(job.batch_size, job.n - at);
+    T* out = job.out ? job.out + at * outputs : nullptr;
+    step.forward(rows, job.samples.x + at * inputs, inputs, out);
+    if (job.with_loss) {
+      Samples<T> batch;
+      if (job.samples.target) batch.target = job.samples.target + at * outputs;
+      if (job.samples.labels) batch.labels = job.samples.labels + at;
+      measure(step, net.context_, batch, job.what, rows);
+    }
+    worker.barrier();
+    if (worker.id == 0) {
+      if (job.with_loss)
+        job.loss += step.block_total(0, rows) / loss_divisor(net.context_.loss, rows, outputs) * (weighted ? double(rows) : 1);
+      for (std::size_t m = 0; m < metric_count; ++m) job.metrics[m] += step.block_total(int(m) + 1, rows);
+      if ((*job.poll)()) job.abort = true;
+    }
+    worker.barrier();
+  }
+}
+
+// False if it was interrupted.
+template <class T> bool Network<T>::run(InferenceJob& job) {
+  const int threads = threads_for(std::min(job.batch_size, job.n), false);
+  prepare_scratch(threads);
+  use_inference_plan(std::min(job.batch_size, job.n));
+  const bool slow = 2 * layout_.multiply_adds_per_row * double(job.batch_size) > kFusedUpdateFlop;
+  context_.abort = slow ? &job.abort : nullptr;
+  context_.interrupt = {ask, job.poll};
+  Team::instance().run(threads, run_inference, &job, true);
+  context_.abort = nullptr;
+  return !job.abort;
+}
+
+template <class T>
+bool Network<T>::evaluate(const Samples<T>& samples, index_t n, index_t batch_size, const std::vector<MetricSpec>& what,
+                          const Interrupt& interrupt, double* loss, double* metrics) {
+  Poll poll(interrupt);
+  InferenceJob job;
+  job.network = this;
+  job.samples = samples;
+  job.n = n;
+  job.batch_size = batch_size;
+  job.with_loss = true;
+  job.what = &what;
+  job.poll = &poll;
+  const bool finished = run(job);
+  *loss = is_mean(context_.loss) ? job.loss / double(n) : job.loss;
+  for (std::size_t m = 0; m < what.size(); ++m) metrics[m] = job.metrics[m] / double(n);
+  return finished;
+}
+
+template <class T> bool Network<T>::predict(const T* x, index_t n, T* out, const Interrupt& interrupt) {
+  Poll poll(interrupt);
+  InferenceJob job;
+  job.network = this;
+  job.samples.x = x;
+  job.n = n;
+  job.batch_size = kInferenceRows;
+  job.out = out;
+  job.poll = &poll;
+  return run(job);
+}
+
+template class Network<float>;
+template class Network<double>;
+
+}  // namespace fastbp

@@ -1,0 +1,97 @@
+// A network that trains and predicts: parameters, optimizer state, plans, and the jobs that the thread team runs over them.
+//
+// One call is one job: a step, a prediction, or any number of epochs. A steady-state call allocates nothing; a plan is made
+// when the batch grows. Not thread-safe: the bindings lock. Results do not depend on ISA, thread count or batch position.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/step.h"
+
+namespace fastbp {
+
+struct MetricSpec {
+  MetricKind kind = MetricKind::mse;
+  double threshold = 0;
+  bool of_softmax = false;  // mse, mae of softmax(logits)
+};
+
+// Shuffling and batching of a run of epochs.
+struct Schedule {
+  index_t batch_size = 32;
+  index_t epochs = 1;
+  std::int64_t first_epoch = 0;  // number of the first epoch in the shuffle's random stream
+  bool shuffle = true;
+  std::uint64_t seed = 0;
+};
+
+// Work of less than this many floating-point operations for each thread is done by fewer threads. A barrier costs 0.1 us and a
+// phase about ten of them in all: 0.3 MFLOP are 3 us at 100 GFLOP/s. 0: always all threads (tests).
+double parallel_threshold();
+void set_parallel_threshold(double flop);
+
+// Threads worth using for a job of `flop` operations.
+int worthwhile_threads(double flop);
+
+template <class T> class Network {
+ public:
+  Network(const NetworkSpec& spec, const KernelTable<T>& kernels);
+
+  const NetworkLayout& layout() const { return layout_; }
+  ParameterBlock<T> block() const { return block_; }
+  int slots() const;
+
+  // Chooses loss and optimizer; optimizer state and step count start anew.
+  void compile(const LossSpec& loss, const OptimizerSpec& optimizer);
+  void set_hyper(const Hyper& hyper) { context_.optimizer.hyper = hyper; }
+  const LossSpec& loss() const { return context_.loss; }
+  const OptimizerSpec& optimizer() const { return context_.optimizer; }
+
+  std::int64_t steps = 0;  // optimizer steps taken
+
+  // Trains on n samples. For each epoch: the mean loss, and of each metric, over its samples as seen before each update
+  // (half_sse: the sum). losses (epochs), metrics (epochs, what.size()). False if it was interrupted: parameters, state and
+  // `steps` are then those after some complete step.
+  bool train(const Samples<T>& samples, index_t n, const Schedule& schedule, const std::vector<MetricSpec>& what,
+             const Interrupt& interrupt, double* losses, double* metrics);
+  // One step on a batch; its loss before the update. Not interruptible.
+  double step(const Samples<T>& batch, index_t rows);
+  // Fills the gradient block and, unless null, dx (rows, inputs). Changes no parameter.
+  double gradients(const Samples<T>& batch, index_t rows, T* dx);
+  // Mean loss and metrics over n samples (half_sse: the sum).
+  bool evaluate(const Samples<T>& samples, index_t n, index_t batch_size, const std::vector<MetricSpec>& what,
+                const Interrupt& interrupt, double* loss, double* metrics);
+  // out (n, outputs) contiguous.
+  bool predict(const T* x, index_t n, T* out, const Interrupt& interrupt);
+
+ private:
+  struct TrainJob;
+  struct InferenceJob;
+  static void run_train(void* context, Worker& worker);
+  static void run_inference(void* context, Worker& worker);
+
+  int threads_for(index_t rows, bool training) const;
+  void prepare_scratch(int threads);
+  void use_training_plan(index_t rows);
+  void use_inference_plan(index_t rows);
+  void run(TrainJob& job, index_t batch_rows);
+  bool run(InferenceJob& job);
+
+  NetworkLayout layout_;
+  StepContext<T> context_;
+  ParameterBlock<T> block_;
+  Arena parameters_, scratch_;
+  index_t scratch_threads_ = 0;
+  struct PlanMemory {
+    Plan plan;
+    Arena arena;
+  };
+  PlanMemory training_, inference_;
+  std::vector<std::int64_t> order_;
+};
+
+extern template class Network<float>;
+extern template class Network<double>;
+
+}  // namespace fastbp

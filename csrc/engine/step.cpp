@@ -1,0 +1,276 @@
+#include "engine/step.h"
+
+#include <cstring>
+
+namespace fastbp {
+namespace {
+
+#define FBP_MEAN(L) L::mean,
+constexpr LossMean kLossMean[] = {FBP_LOSSES(FBP_MEAN)};
+#undef FBP_MEAN
+
+using Prepare = void (*)(const Hyper&, std::int64_t, double*);
+#define FBP_PREPARE(O) [](const Hyper& u, std::int64_t t, double* h) { O::prepare(u, t, h); },
+constexpr Prepare kPrepare[] = {FBP_OPTIMIZERS(FBP_PREPARE)};
+#undef FBP_PREPARE
+
+#define FBP_SLOTS(O) O::slots,
+constexpr int kSlots[] = {FBP_OPTIMIZERS(FBP_SLOTS)};
+#undef FBP_SLOTS
+
+// Where a pass can be given up, a longer product is done in slices: 4 GFLOP are 40 ms on one core at 100 GFLOP/s.
+constexpr double kSliceFlop = 4e9;
+
+}  // namespace
+
+double loss_divisor(const LossSpec& loss, index_t rows, index_t outputs) {
+  switch (kLossMean[loss.loss]) {
+    case LossMean::over_elements: return double(rows) * double(outputs);
+    case LossMean::over_rows: return double(rows);
+    default: return 1;
+  }
+}
+
+template <class T> StepHyper<T> step_hyper(const OptimizerSpec& optimizer, std::int64_t t) {
+  double values[StepHyper<T>::capacity] = {};
+  kPrepare[optimizer.optimizer](optimizer.hyper, t, values);
+  StepHyper<T> hyper;
+  for (int i = 0; i < StepHyper<T>::capacity; ++i) hyper.value[i] = T(values[i]);
+  return hyper;
+}
+template StepHyper<float> step_hyper<float>(const OptimizerSpec&, std::int64_t);
+template StepHyper<double> step_hyper<double>(const OptimizerSpec&, std::int64_t);
+
+template <class T>
+Step<T>::Step(const StepContext<T>& context, Worker& worker)
+    : c_(context), worker_(worker), share_{worker.id, worker.count} {}
+
+template <class T> const BatchMatrix& Step<T>::delta(std::size_t stage) const {
+  return stage + 1 == c_.layout->stages.size() ? plan().last_delta : plan().delta[stage % 3];
+}
+
+// The pre-activation of an activation on its own is its input: the stage before it.
+template <class T> const T* Step<T>::saved(std::size_t stage) const {
+  const Stage& s = c_.layout->stages[stage];
+  if (s.saves == Saves::None) return nullptr;
+  if (s.saves == Saves::Output) return at(plan().y[stage]);
+  if (s.dense) return at(plan().z[stage]);
+  return stage == 0 ? at(plan().x) : at(plan().y[stage - 1]);
+}
+
+template <class T> index_t Step<T>::saved_row(std::size_t stage) const {
+  const Stage& s = c_.layout->stages[stage];
+  if (s.saves == Saves::Output) return plan().y[stage].row;
+  if (s.dense) return plan().z[stage].row;
+  return stage == 0 ? plan().x.row : plan().y[stage - 1].row;
+}
+
+template <class T> double* Step<T>::block_sums(int place) const {
+  return c_.arena->template at<double>(plan().block_sums_offset) + place * plan().blocks;
+}
+
+template <class T> void Step<T>::run_gemm(GemmArgs<T>& args) {
+  args.scratch = c_.gemm_scratch + share_.id * c_.kernels->gemm_scratch;
+  if (!c_.abort) {
+    c_.kernels->gemm(args, share_);
+    return;
+  }
+  const double row_flop = 2.0 * double(args.n) * double(args.k);
+  const index_t m = args.m, slice = index_t(kSliceFlop / (row_flop + 1)) / 48 * 48 + 48;
+  for (args.first_row = 0; args.first_row < m && !aborted(); args.first_row += slice) {
+    args.m = m - args.first_row < slice ? m : args.first_row + slice;
+    c_.kernels->gemm(args, share_);
+    if (share_.id == 0 && c_.interrupt.pending(c_.interrupt.context)) *c_.abort = true;
+  }
+}
+
+// `op` on this worker's rows of the matrix c.
+template <class T>
+void Step<T>::run_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t c_row, index_t rows, index_t cols,
+                       index_t grain) {
+  const Range part = split(rows, grain, share_);
+  if (part.begin < part.end) op(&tile, c + part.begin * c_row, c_row, part.begin, part.end - part.begin, 0, cols);
+}
+
+template <class T> void Step<T>::gather(const Samples<T>& samples, const std::int64_t* order, index_t rows) {
+  const index_t inputs = c_.layout->inputs, outputs = c_.layout->outputs;
+  T* x = at(plan().x);
+  T* target = at(plan().target);
+  std::int64_t* labels = c_.arena->template at<std::int64_t>(plan().labels_offset);
+  const Range part = split(rows, 1, share_);
+  for (index_t i = part.begin; i < part.end; ++i) {
+    const index_t from = order ? index_t(order[i]) : i;
+    std::memcpy(x + i * plan().x.row, samples.x + from * inputs, std::size_t(inputs) * sizeof(T));
+    if (samples.target) std::memcpy(target + i * outputs, samples.target + from * outputs, std::size_t(outputs) * sizeof(T));
+    if (samples.labels) labels[i] = samples.labels[from];
+  }
+  worker_.barrier();
+}
+
+template <class T> Samples<T> Step<T>::gathered(const Samples<T>& batch) const {
+  Samples<T> here;
+  here.x = at(plan().x);
+  if (batch.target) here.target = at(plan().target);
+  if (batch.labels) here.labels = c_.arena->template at<std::int64_t>(plan().labels_offset);
+  return here;
+}
+
+template <class T> void Step<T>::forward(index_t rows, const T* x, index_t x_row, T* out) {
+  const auto& stages = c_.layout->stages;
+  const T* input = x ? x : at(plan().x);
+  index_t input_row = x ? x_row : plan().x.row;
+  for (std::size_t s = 0; s < stages.size(); ++s) {
+    const Stage& stage = stages[s];
+    const bool last = s + 1 == stages.size();
+    ActivationTile<T> tile;
+    tile.out = last && out ? out : at(plan().y[s]);
+    tile.out_row = plan().y[s].row;
+    tile.param = T(stage.param);
+    const TileOp<T> op = c_.kernels->activation_forward[stage.activation];
+    if (stage.dense) {
+      const T* w = c_.parameters.w + stage.parameter_offset;
+      const bool keeps_z = plan().z[s].offset != plan().y[s].offset;
+      GemmArgs<T> g;
+      g.m = rows, g.n = stage.outputs, g.k = stage.inputs;
+      g.a = input, g.a_row = input_row, g.a_col = 1;
+      g.b = w, g.b_row = stage.outputs, g.b_col = 1;
+      g.c = keeps_z ? at(plan().z[s]) : tile.out;
+      g.c_row = keeps_z ? plan().z[s].row : tile.out_row;
+      g.bias = stage.bias ? w + stage.inputs * stage.outputs : nullptr;
+      g.op = stage.activation == 0 ? nullptr : op;
+      g.context = &tile;
+      run_gemm(g);
+    } else {
+      run_tile(op, tile, input, input_row, rows, stage.outputs, 1);
+    }
+    worker_.barrier();
+    input = tile.out;
+    input_row = tile.out_row;
+  }
+}
+
+template <class T> void Step<T>::loss(index_t rows, const T* y, const T* target, const std::int64_t* labels) {
+  if (aborted()) return;
+  LossArgs<T> args;
+  args.rows = rows;
+  args.cols = c_.layout->outputs;
+  args.y = y;
+  args.target = target;
+  args.labels = labels;
+  args.dy = at(plan().last_delta);
+  args.dy_scale = T(1 / loss_divisor(c_.loss, rows, args.cols));
+  args.param = T(c_.loss.param);
+  args.block_loss = block_sums(0);
+  c_.kernels->loss[c_.loss.loss](args, share_);
+}
+
+template <class T> void Step<T>::metric(index_t rows, const MetricArgs<T>& what, int place) {
+  if (aborted()) return;
+  MetricArgs<T> args = what;
+  args.rows = rows;
+  args.cols = c_.layout->outputs;
+  args.block_sum = block_sums(place);
+  c_.kernels->metric(args, share_);
+}
+
+template <class T> double Step<T>::block_total(int place, index_t rows) const {
+  const double* sums = block_sums(place);
+  double total = 0;
+  for (index_t i = 0; i * kLossBlockRows < rows; ++i) total += sums[i];
+  return total;
+}
+
+template <class T> void Step<T>::backward(index_t rows, GradientUse use, std::int64_t step_number, T* dx) {
+  const auto& stages = c_.layout->stages;
+  const std::size_t last = stages.size() - 1;
+  if (stages[last].activation != 0 && !aborted()) {
+    T* dz = at(plan().last_delta);
+    const index_t row = plan().last_delta.row;
+    // Blocks of the loss: the rows that this worker has just written.
+    run_tile(c_.kernels->activation_backward[stages[last].activation],
+             {saved(last), saved_row(last), dz, row, T(stages[last].param)}, dz, row, rows, row, kLossBlockRows);
+  }
+  worker_.barrier();
+  // Stage s's parameters may change once no worker needs them for the delta below it; that delta and the gradient of the
+  // stage above share a phase, since they touch different parameters and different deltas.
+  for (std::size_t s = stages.size(); s-- > 0;) {
+    if (s > 0 || dx) {
+      input_delta(s, rows, s > 0 ? nullptr : dx);
+      worker_.barrier();
+    }
+    if (stages[s].dense) parameter_gradient(s, rows, use == GradientUse::update, step_number);
+  }
+  worker_.barrier();
+  if (use == GradientUse::store_then_update && !aborted()) update_all(step_number);
+  if (use == GradientUse::store_then_update) worker_.barrier();
+}
+
+// dz of the stage below (its activation's derivative included), or dx of the network's input.
+template <class T> void Step<T>::input_delta(std::size_t s, index_t rows, T* dx) {
+  const Stage& stage = c_.layout->stages[s];
+  const T* dz = at(delta(s));
+  const index_t dz_row = delta(s).row;
+  ActivationTile<T> tile;
+  TileOp<T> op = c_.kernels->activation_backward[0];
+  tile.out = dx;
+  tile.out_row = stage.inputs;
+  if (!dx) {
+    const Stage& below = c_.layout->stages[s - 1];
+    tile = {saved(s - 1), saved_row(s - 1), at(delta(s - 1)), delta(s - 1).row, T(below.param)};
+    op = c_.kernels->activation_backward[below.activation];
+  }
+  if (!stage.dense) {
+    if (!aborted()) run_tile(op, tile, dz, dz_row, rows, stage.inputs, 1);
+    return;
+  }
+  GemmArgs<T> g;
+  g.m = rows, g.n = stage.inputs, g.k = stage.outputs;
+  g.a = dz, g.a_row = dz_row, g.a_col = 1;
+  g.b = c_.parameters.w + stage.parameter_offset, g.b_row = 1, g.b_col = stage.outputs;
+  g.c = tile.out, g.c_row = tile.out_row;
+  g.op = op == c_.kernels->activation_backward[0] ? nullptr : op;
+  g.context = &tile;
+  run_gemm(g);
+}
+
+template <class T> void Step<T>::parameter_gradient(std::size_t s, index_t rows, bool update, std::int64_t step_number) {
+  const Stage& stage = c_.layout->stages[s];
+  const BatchMatrix& input = s == 0 ? plan().x : plan().y[s - 1];
+  GemmArgs<T> g;
+  g.m = stage.inputs + (stage.bias ? 1 : 0), g.n = stage.outputs, g.k = rows;
+  g.a = at(input), g.a_row = 1, g.a_col = input.row;
+  g.b = at(delta(s)), g.b_row = delta(s).row, g.b_col = 1;
+  g.c = c_.parameters.gradient + stage.parameter_offset, g.c_row = stage.outputs;
+  UpdateTile<T> tile;
+  if (update) {
+    tile = update_tile(step_number);
+    tile.w += stage.parameter_offset;
+    for (int k = 0; k < kSlots[c_.optimizer.optimizer]; ++k) tile.slot[k] += stage.parameter_offset;
+    tile.row = stage.outputs;
+    g.op = c_.kernels->update[c_.optimizer.optimizer];
+    g.context = &tile;
+    g.discard_c = true;
+  }
+  run_gemm(g);
+}
+
+template <class T> UpdateTile<T> Step<T>::update_tile(std::int64_t step_number) const {
+  UpdateTile<T> tile;
+  tile.hyper = step_hyper<T>(c_.optimizer, step_number);
+  tile.w = c_.parameters.w;
+  for (int k = 0; k < 2; ++k) tile.slot[k] = c_.parameters.slot[k];
+  return tile;
+}
+
+template <class T> void Step<T>::update_all(std::int64_t step_number) {
+  const UpdateTile<T> tile = update_tile(step_number);
+  const Range part = split(c_.layout->parameter_count, 1024, share_);
+  if (part.begin < part.end)
+    c_.kernels->update[c_.optimizer.optimizer](&tile, c_.parameters.gradient + part.begin, 0, 0, 1, part.begin,
+                                               part.end - part.begin);
+}
+
+template class Step<float>;
+template class Step<double>;
+
+}  // namespace fastbp

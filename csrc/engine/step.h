@@ -1,0 +1,105 @@
+// The parts of a training step, as each worker of the team runs them over a plan: gather, forward, loss, backward.
+//
+// Every method is called by all workers of a job with the same arguments, in the same order. A method leaves data that the
+// next one reads behind a barrier, unless its comment says otherwise.
+#pragma once
+
+#include <atomic>
+
+#include "backend/team.h"
+#include "engine/plan.h"
+#include "kernels/kernel_table.h"
+
+namespace fastbp {
+
+// The flat parameters and what goes with them, all of one layout.
+template <class T> struct ParameterBlock {
+  T* w = nullptr;
+  T* gradient = nullptr;
+  T* slot[2] = {nullptr, nullptr};
+};
+
+// Rows of inputs and targets in the caller's memory; target or labels, or neither where only a prediction is wanted.
+template <class T> struct Samples {
+  const T* x = nullptr;  // (n, inputs), contiguous
+  const T* target = nullptr;
+  const std::int64_t* labels = nullptr;
+};
+
+// What the backward pass does with a gradient of the parameters.
+enum class GradientUse { store, store_then_update, update };
+
+// Asked by worker 0 from time to time whether to stop; called without the Python lock.
+struct Interrupt {
+  bool (*pending)(void* context) = nullptr;
+  void* context = nullptr;
+};
+
+template <class T> struct StepContext {
+  const KernelTable<T>* kernels = nullptr;
+  const NetworkLayout* layout = nullptr;
+  const Plan* plan = nullptr;
+  const Arena* arena = nullptr;  // the plan's memory
+  ParameterBlock<T> parameters;
+  T* gemm_scratch = nullptr;  // kernels->gemm_scratch elements for each worker
+  LossSpec loss;
+  OptimizerSpec optimizer;
+  // Long passes only: worker 0 asks `interrupt` between products and sets *abort, which ends the work but skips no barrier.
+  std::atomic<bool>* abort = nullptr;
+  Interrupt interrupt;
+};
+
+template <class T> class Step {
+ public:
+  Step(const StepContext<T>& context, Worker& worker);
+
+  // Copies rows order[0..rows) (0..rows where order is null) of the samples into the plan.
+  void gather(const Samples<T>& samples, const std::int64_t* order, index_t rows);
+  // From x (rows, x_row) to `out` (rows, outputs), contiguous. Null x, out: the plan's own.
+  void forward(index_t rows, const T* x = nullptr, index_t x_row = 0, T* out = nullptr);
+  // Loss of y (rows, outputs), the plan's own where null, against the plan's gathered target; leaves dy. No barrier behind it.
+  void loss(index_t rows, const T* y, const T* target, const std::int64_t* labels);
+  void metric(index_t rows, const MetricArgs<T>& what, int place);
+  // dz and parameter gradients from the dy that loss() left, by the same split. dx (rows, inputs) may be null.
+  // `step_number` is t of the optimizer's formulas.
+  void backward(index_t rows, GradientUse use, std::int64_t step_number, T* dx);
+  // Sum over blocks of the loss (place 0) or metric (place 1, ...), in order; for one worker, behind a barrier.
+  double block_total(int place, index_t rows) const;
+
+  // Where gather() put the targets of `batch`.
+  Samples<T> gathered(const Samples<T>& batch) const;
+  const T* output() const { return at(plan().y.back()); }
+  const T* loss_gradient() const { return at(plan().last_delta); }  // between loss() and backward()
+  bool aborted() const { return c_.abort && c_.abort->load(std::memory_order_relaxed); }
+
+ private:
+  const Plan& plan() const { return *c_.plan; }
+  T* at(const BatchMatrix& m) const { return c_.arena->template at<T>(m.offset); }
+  const BatchMatrix& delta(std::size_t stage) const;
+  // What backward reads of a stage, and its row stride.
+  const T* saved(std::size_t stage) const;
+  index_t saved_row(std::size_t stage) const;
+  void run_gemm(GemmArgs<T>& args);
+  void run_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t c_row, index_t rows, index_t cols,
+                index_t grain);
+  void input_delta(std::size_t stage, index_t rows, T* dx);
+  void parameter_gradient(std::size_t stage, index_t rows, bool update, std::int64_t step_number);
+  void update_all(std::int64_t step_number);
+  UpdateTile<T> update_tile(std::int64_t step_number) const;
+  double* block_sums(int place) const;
+
+  const StepContext<T>& c_;
+  Worker& worker_;
+  Share share_;
+};
+
+// The hyper-parameters of step t = 1, 2, ... as the kernel wants them.
+template <class T> StepHyper<T> step_hyper(const OptimizerSpec& optimizer, std::int64_t t);
+
+// What the sum of a loss over a batch of `rows` is divided by to give its mean (1 for a sum).
+double loss_divisor(const LossSpec& loss, index_t rows, index_t outputs);
+
+extern template class Step<float>;
+extern template class Step<double>;
+
+}  // namespace fastbp

@@ -1,0 +1,39 @@
+// What the processor can do and the operating system lets it: asked of both, for exactly the bits that the compiler flags
+// of cmake/isa_flags.txt enable.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace fastbp {
+
+// The registers that decide, as x86's CPUID and XGETBV give them (0 where the processor has no such leaf).
+struct CpuidWords {
+  std::uint32_t leaf1_ecx = 0;
+  std::uint32_t leaf7_ebx = 0;
+  std::uint32_t xcr0 = 0;  // the register state that the operating system saves
+};
+
+struct CpuFeatures {
+  bool avx2 = false;    // AVX2 and FMA, with YMM registers saved
+  bool avx512 = false;  // AVX-512 F, VL, DQ, BW, AVX2 and FMA, with opmask and ZMM registers saved
+  bool neon = false;    // every 64-bit ARM has it
+};
+
+// Pure, so that a test can play any processor.
+CpuFeatures decode_features(const CpuidWords& words);
+
+// This machine's, asked once.
+const CpuFeatures& cpu_features();
+
+// For info() only: nothing is decided by these. Empty or 0 where not known.
+struct CpuDescription {
+  std::string brand;
+  std::size_t l1d_bytes = 0;
+  std::size_t l2_bytes = 0;
+  std::size_t l3_bytes = 0;
+};
+CpuDescription describe_cpu();
+
+}  // namespace fastbp

@@ -1,0 +1,220 @@
+// Matrix product C = A B + bias with an operation on each finished tile; contract and numerics in kernels/args.h.
+//
+// One thread's part: columns in panels of kNr, k in groups of chunks whose panel of B stays in L2, rows in tiles of Tile::rows.
+// A is read in place, one broadcast at a time; B in place or from a packed panel [k][vectors * lanes], zero-padded.
+
+template <class T> struct MicroArgs {
+  index_t k;
+  const T* a;
+  index_t a_row, a_col;  // one of them is 1
+  const T* b;
+  index_t b_row;
+  T* c;
+  index_t c_row;
+  const T* bias;  // null, or added (first chunk only)
+  bool first;     // overwrite C; otherwise add to it
+  int tail;       // valid lanes of the last vector, for kernels with Tail
+};
+
+// Vector `v` of a row at p; with Masked, vector Last has only `tail` lanes in memory.
+template <class V, int Last, bool Masked> FBP_FN static V load_vector(const typename V::scalar* p, int v, int tail) {
+  if (Masked && v == Last) return V::load_n(p + v * V::lanes, tail);
+  return V::load(p + v * V::lanes);
+}
+
+// c (Rows, Vectors * lanes) = or += a (Rows, k) b (k, ...), k in order. Tail: the last vector has only `tail` lanes in memory.
+template <class T, int Rows, int Vectors, bool ATransposed, bool Tail> static void micro_kernel(const MicroArgs<T>& args) {
+  using V = Vec<T>;
+  constexpr int last = Vectors - 1;
+  const int tail = args.tail;
+  V acc[Rows][Vectors];
+#pragma GCC unroll 8
+  for (int v = 0; v < Vectors; ++v) {
+    const V start = args.bias ? load_vector<V, last, Tail>(args.bias, v, tail) : V(T(0));
+#pragma GCC unroll 8
+    for (int i = 0; i < Rows; ++i) acc[i][v] = start;
+  }
+  const index_t a_row = ATransposed ? 1 : args.a_row;
+  const index_t a_col = ATransposed ? args.a_col : 1;
+  const T* a = args.a;
+  const T* b = args.b;
+  for (index_t p = 0; p < args.k; ++p, a += a_col, b += args.b_row) {
+    V row[Vectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) row[v] = load_vector<V, last, Tail>(b, v, tail);
+#pragma GCC unroll 8
+    for (int i = 0; i < Rows; ++i) {
+      const V x(a[i * a_row]);
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) acc[i][v] = fma(x, row[v], acc[i][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < Rows; ++i) {
+    T* c = args.c + i * args.c_row;
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) {
+      V sum = acc[i][v];
+      if (!args.first) sum = load_vector<V, last, Tail>(c, v, tail) + sum;
+      if (Tail && v == last)
+        sum.store_n(c + v * V::lanes, tail);
+      else
+        sum.store(c + v * V::lanes);
+    }
+  }
+}
+
+template <class T> using MicroKernel = void (*)(const MicroArgs<T>&);
+
+// The micro-kernels by form of A, right edge, rows and vectors.
+template <class T> struct MicroKernels {
+  MicroKernel<T> get[2][2][GemmTile::rows][GemmTile::vectors];
+
+  template <int Rows, int Vectors> constexpr void fill() {
+    get[0][0][Rows - 1][Vectors - 1] = micro_kernel<T, Rows, Vectors, false, false>;
+    get[0][1][Rows - 1][Vectors - 1] = micro_kernel<T, Rows, Vectors, false, true>;
+    get[1][0][Rows - 1][Vectors - 1] = micro_kernel<T, Rows, Vectors, true, false>;
+    get[1][1][Rows - 1][Vectors - 1] = micro_kernel<T, Rows, Vectors, true, true>;
+    if constexpr (Vectors > 1)
+      fill<Rows, Vectors - 1>();
+    else if constexpr (Rows > 1)
+      fill<Rows - 1, GemmTile::vectors>();
+  }
+  constexpr MicroKernels() : get{} { fill<GemmTile::rows, GemmTile::vectors>(); }
+};
+template <class T> static constexpr MicroKernels<T> kMicroKernels{};
+
+template <class T> static constexpr index_t kNr = GemmTile::vectors * Vec<T>::lanes;  // columns of a panel
+template <class T> static constexpr index_t kGemmScratch = kChunksPerPanel * kMaxChunk * kNr<T>;
+
+// panel[p][j] = b(p, j) for p < k, j < cols, zero for cols <= j < width.
+template <class T>
+static void pack_rows(const T* b, index_t b_row, index_t k, index_t cols, index_t width, T* panel) {
+  constexpr int lanes = Vec<T>::lanes;
+  for (index_t p = 0; p < k; ++p, b += b_row, panel += width)
+    for (index_t j = 0; j < width; j += lanes)
+      Vec<T>::load_n(b + j, int(cols - j < lanes ? cols - j : lanes)).store(panel + j);
+}
+
+// The same from B stored by columns: b(p, j) at b[j * b_col + p]. Blocks of lanes x lanes go through a buffer in L1, so that
+// both memories are walked in whole vectors.
+template <class T>
+static void pack_columns(const T* b, index_t b_col, index_t k, index_t cols, index_t width, T* panel) {
+  constexpr int lanes = Vec<T>::lanes;
+  alignas(64) T block[lanes * lanes];
+  for (index_t j = 0; j < width; j += lanes) {
+    for (index_t p = 0; p < k; p += lanes) {
+      const int depth = int(k - p < lanes ? k - p : lanes);
+      for (int r = 0; r < lanes; ++r) {
+        const Vec<T> column = j + r < cols ? Vec<T>::load_n(b + (j + r) * b_col + p, depth) : Vec<T>(T(0));
+        T value[lanes];
+        column.store(value);
+#pragma GCC unroll 16
+        for (int q = 0; q < lanes; ++q) block[q * lanes + r] = value[q];
+      }
+      for (int q = 0; q < depth; ++q) Vec<T>::load(block + q * lanes).store(panel + (p + q) * width + j);
+    }
+  }
+}
+
+// How the team shares C: `row_parts` x `column_parts` rectangles.
+struct GemmSplit {
+  index_t row_parts;
+  index_t column_parts;
+};
+
+// The split whose largest part is smallest. Columns first where B must be packed, so that no panel is packed twice.
+template <class T> static GemmSplit choose_split(const GemmArgs<T>& g, index_t count, bool pack) {
+  const index_t row_tiles = (g.m - g.first_row + GemmTile::rows - 1) / GemmTile::rows;
+  const index_t vectors = (g.n + Vec<T>::lanes - 1) / Vec<T>::lanes;
+  GemmSplit best{1, 1};
+  index_t best_cost = 0;
+  for (index_t column_parts = 1; column_parts <= count; ++column_parts) {
+    if (count % column_parts) continue;
+    const index_t row_parts = count / column_parts;
+    const index_t tiles = (row_tiles + row_parts - 1) / row_parts;
+    const index_t width = (vectors + column_parts - 1) / column_parts;
+    const index_t cost = width * (tiles * GemmTile::rows + (pack ? GemmTile::rows : 0));
+    if (best_cost == 0 || cost < best_cost) {
+      best = {row_parts, column_parts};
+      best_cost = cost;
+    }
+  }
+  return best;
+}
+
+// One column panel of one group of chunks: every row tile of `rows`, columns [j, j + cols).
+template <class T> struct Panel {
+  index_t j, cols;    // columns of C
+  index_t p, p_end;   // this group's part of k
+  const T* b;         // b(p, j)
+  index_t b_row;
+};
+
+template <class T> static void run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, index_t chunk) {
+  using V = Vec<T>;
+  const int vectors = int((panel.cols + V::lanes - 1) / V::lanes);
+  const int tail = int(panel.cols - (vectors - 1) * V::lanes);
+  const bool first_group = panel.p == 0;
+  const bool last_group = panel.p_end == g.k;
+  const bool in_tile = g.discard_c && first_group && last_group;
+  alignas(64) T scratch_tile[GemmTile::rows * kNr<T>];
+  const bool a_transposed = g.a_row == 1 && g.a_col != 1;
+  const auto& kernels = kMicroKernels<T>.get[a_transposed][tail != V::lanes];
+  for (index_t i = rows.begin; i < rows.end; i += GemmTile::rows) {
+    const index_t height = rows.end - i < GemmTile::rows ? rows.end - i : GemmTile::rows;
+    MicroArgs<T> micro;
+    micro.a_row = g.a_row;
+    micro.a_col = g.a_col;
+    micro.b_row = panel.b_row;
+    micro.c = in_tile ? scratch_tile : g.c + i * g.c_row + panel.j;
+    micro.c_row = in_tile ? kNr<T> : g.c_row;
+    micro.tail = tail;
+    const MicroKernel<T> kernel = kernels[height - 1][vectors - 1];
+    index_t p = panel.p;
+    do {
+      micro.first = p == 0;
+      micro.bias = micro.first && g.bias ? g.bias + panel.j : nullptr;
+      micro.k = panel.p_end - p < chunk ? panel.p_end - p : chunk;
+      micro.a = g.a + i * g.a_row + p * g.a_col;
+      micro.b = panel.b + (p - panel.p) * panel.b_row;
+      kernel(micro);
+      p += chunk;
+    } while (p < panel.p_end);
+    if (last_group && g.op) g.op(g.context, micro.c, micro.c_row, i, height, panel.j, panel.cols);
+  }
+}
+
+template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
+  const index_t m = g.m - g.first_row;
+  if (m <= 0 || g.n <= 0) return;
+  const bool by_columns = g.b_col != 1;
+  const bool spread = g.b_row * index_t(sizeof(T)) * (g.k < kMaxChunk ? g.k : kMaxChunk) > kInPlaceBytes && g.b_row > 2 * kNr<T>;
+  const bool pack = by_columns || (spread && m >= kRowTilesToPack * GemmTile::rows);
+  const GemmSplit parts = share.count == 1 ? GemmSplit{1, 1} : choose_split(g, share.count, pack);
+  Range rows = split(m, GemmTile::rows, {share.id / parts.column_parts, parts.row_parts});
+  const Range columns = split(g.n, Vec<T>::lanes, {share.id % parts.column_parts, parts.column_parts});
+  if (rows.begin >= rows.end) return;
+  rows = {rows.begin + g.first_row, rows.end + g.first_row};
+  const index_t chunk = k_chunk(g.k);
+  const index_t group = chunk * kChunksPerPanel;
+  index_t p = 0;
+  do {
+    const index_t p_end = g.k - p < group ? g.k : p + group;
+    for (index_t j = columns.begin; j < columns.end; j += kNr<T>) {
+      const index_t cols = columns.end - j < kNr<T> ? columns.end - j : kNr<T>;
+      Panel<T> panel{j, cols, p, p_end, g.b + p * g.b_row + j * g.b_col, g.b_row};
+      if (pack) {
+        const index_t width = (cols + Vec<T>::lanes - 1) / Vec<T>::lanes * Vec<T>::lanes;
+        if (by_columns)
+          pack_columns(panel.b, g.b_col, p_end - p, cols, width, g.scratch);
+        else
+          pack_rows(panel.b, g.b_row, p_end - p, cols, width, g.scratch);
+        panel.b = g.scratch;
+        panel.b_row = width;
+      }
+      run_panel(g, panel, rows, chunk);
+    }
+    p = p_end;
+  } while (p < g.k);
+}

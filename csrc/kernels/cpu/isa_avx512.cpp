@@ -1,0 +1,11 @@
+// The kernels for avx512: the generic sources, compiled with this ISA's flags over its vector wrapper.
+#define FBP_ISA avx512
+#include "kernels/cpu/simd/avx512.h"
+
+#include "kernels/cpu/blocking.h"
+
+namespace fastbp::avx512 {
+using GemmTile = Tile<6, 4>;
+}
+
+#include "kernels/cpu/table.inl"

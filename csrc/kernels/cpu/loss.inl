@@ -1,0 +1,142 @@
+// Losses and metrics over a batch: sums by blocks of kLossBlockRows rows, so that no sum depends on the split among threads.
+
+// Calls body(block index, first row, rows) for the blocks of this share.
+template <class Body> FBP_FN static void for_each_block(index_t rows, Share share, Body body) {
+  const Range part = split(rows, kLossBlockRows, share);
+  for (index_t i = part.begin; i < part.end; i += kLossBlockRows)
+    body(i / kLossBlockRows, i, part.end - i < kLossBlockRows ? part.end - i : kLossBlockRows);
+}
+
+// A block's elements are one flat run: lane l sums elements l, l + lanes, ...; then the fixed tree.
+template <class T, class Loss> static void elementwise_loss(const LossArgs<T>& args, Share share) {
+  using V = Vec<T>;
+  const V param(args.param), scale(args.dy_scale);
+  for_each_block(args.rows, share, [&](index_t block, index_t i, index_t rows) {
+    const index_t n = rows * args.cols, at = i * args.cols;
+    V sum(T(0));
+    for_each_vector<V>(1, n, [&](index_t, index_t j, int lanes) {
+      const V y = load<V>(args.y + at + j, lanes), t = load<V>(args.target + at + j, lanes);
+      // The loss of the zeros beyond the tail need not be zero.
+      sum = sum + keep_lanes(Loss::value(y, t, param), lanes, T(0));
+      store(Loss::gradient(y, t, param) * scale, args.dy + at + j, lanes);
+    });
+    args.block_loss[block] = double(reduce_add(sum));
+  });
+}
+
+// Largest element of a row.
+template <class T> FBP_FN static T row_max(const T* x, index_t cols) {
+  using V = Vec<T>;
+  const T lowest = -T(__builtin_inf());
+  V largest(lowest);
+  for_each_vector<V>(1, cols, [&](index_t, index_t j, int lanes) {
+    largest = max(keep_lanes(load<V>(x + j, lanes), lanes, lowest), largest);
+  });
+  return reduce_max(largest);
+}
+
+// y = exp(x - shift) along a row; returns the sum of y. In place allowed.
+template <class T> FBP_FN static T exp_shifted(const T* x, T* y, index_t cols, T shift) {
+  using V = Vec<T>;
+  V sum(T(0));
+  for_each_vector<V>(1, cols, [&](index_t, index_t j, int lanes) {
+    const V e = exp(load<V>(x + j, lanes) - V(shift));
+    store(e, y + j, lanes);
+    sum = sum + keep_lanes(e, lanes, T(0));
+  });
+  return reduce_add(sum);
+}
+
+// The largest logit, kept finite: of a row of -inf (or of NaN) exp(x - shift) must not become exp(-inf + inf).
+template <class T> FBP_FN static T softmax_shift(const T* x, index_t cols) {
+  const T largest = row_max(x, cols);
+  return largest > -T(__builtin_inf()) ? largest : T(0);
+}
+
+template <class T> static void softmax(const T* x, T* y, index_t rows, index_t cols, Share share) {
+  using V = Vec<T>;
+  const Range part = split(rows, 1, share);
+  for (index_t i = part.begin; i < part.end; ++i) {
+    const T sum = exp_shifted(x + i * cols, y + i * cols, cols, softmax_shift(x + i * cols, cols));
+    for_each_vector<V>(1, cols, [&](index_t, index_t j, int lanes) {
+      T* at = y + i * cols + j;
+      store(load<V>(at, lanes) / V(sum), at, lanes);
+    });
+  }
+}
+
+// One row of softmax cross-entropy with weights t (T* target) or a class number. e holds exp(z - shift) and becomes dz.
+template <class T> FBP_FN static T softmax_row_loss(const T* z, const T* target, std::int64_t label, index_t cols, T* e, T dy_scale) {
+  using V = Vec<T>;
+  const T shift = softmax_shift(z, cols);
+  const T at_label = target ? T(0) : z[label];  // read before e, which may be z's memory
+  T weight = 1, weighted = at_label - shift;
+  if (target) {
+    V sum_t(T(0)), sum_tz(T(0));
+    for_each_vector<V>(1, cols, [&](index_t, index_t j, int lanes) {
+      const V t = load<V>(target + j, lanes);
+      sum_t = sum_t + t;
+      // 0 * -inf: a class of no weight adds nothing.
+      sum_tz = sum_tz + select(t == V(T(0)), V(T(0)), t * (load<V>(z + j, lanes) - V(shift)));
+    });
+    weight = reduce_add(sum_t);
+    weighted = reduce_add(sum_tz);
+  }
+  const T sum = exp_shifted(z, e, cols, shift);
+  T log_sum[Vec<T>::lanes];
+  log(V(sum)).store(log_sum);
+  const V factor(dy_scale * weight / sum), scale(dy_scale);
+  for_each_vector<V>(1, cols, [&](index_t, index_t j, int lanes) {
+    V dz = load<V>(e + j, lanes) * factor;
+    if (target) dz = fnma(load<V>(target + j, lanes), scale, dz);
+    store(dz, e + j, lanes);
+  });
+  if (!target) e[label] -= dy_scale;
+  return log_sum[0] * weight - weighted;
+}
+
+// dy is needed as working memory also where no gradient is wanted.
+template <class T> static void softmax_cross_entropy(const LossArgs<T>& args, Share share) {
+  for_each_block(args.rows, share, [&](index_t block, index_t begin, index_t rows) {
+    double sum = 0;
+    for (index_t i = begin; i < begin + rows; ++i) {
+      const index_t at = i * args.cols;
+      sum += double(softmax_row_loss<T>(args.y + at, args.target ? args.target + at : nullptr, args.labels ? args.labels[i] : 0,
+                                        args.cols, args.dy + at, args.dy_scale));
+    }
+    args.block_loss[block] = sum;
+  });
+}
+
+// Position of the largest element, the first of equals.
+template <class T> static index_t argmax(const T* x, index_t n) {
+  index_t best = 0;
+  for (index_t j = 1; j < n; ++j)
+    if (x[j] > x[best]) best = j;
+  return best;
+}
+
+template <class T> static double metric_row(const MetricArgs<T>& args, index_t i) {
+  const T* y = args.y + i * args.cols;
+  const T* target = args.target ? args.target + i * args.cols : nullptr;
+  if (args.kind == MetricKind::accuracy_argmax)
+    return argmax(y, args.cols) == (target ? argmax(target, args.cols) : index_t(args.labels[i]));
+  double sum = 0;
+  for (index_t j = 0; j < args.cols; ++j) {
+    const double e = args.error ? double(args.error[i * args.cols + j]) * double(args.error_scale) : double(y[j]) - double(target[j]);
+    switch (args.kind) {
+      case MetricKind::accuracy_threshold: sum += (y[j] > args.threshold) == (target[j] > T(0.5)); break;
+      case MetricKind::mse: sum += e * e; break;
+      default: sum += e < 0 ? -e : e; break;
+    }
+  }
+  return sum / double(args.cols);
+}
+
+template <class T> static void metric(const MetricArgs<T>& args, Share share) {
+  for_each_block(args.rows, share, [&](index_t block, index_t begin, index_t rows) {
+    double sum = 0;
+    for (index_t i = begin; i < begin + rows; ++i) sum += metric_row(args, i);
+    args.block_sum[block] = sum;
+  });
+}

@@ -1,0 +1,52 @@
+// Sums over columns, the search for non-finite values, and the probe of the FMA peak.
+
+// out[j] = sum over i of x[i, j]: the order of gemm's sum over k, chunk by chunk (its bias-gradient row has the same bits).
+template <class T> static void column_sum(const T* x, index_t x_row, index_t rows, index_t cols, T* out, Share share) {
+  using V = Vec<T>;
+  const Range part = split(cols, V::lanes, share);
+  const index_t chunk = k_chunk(rows);
+  for (index_t j = part.begin; j < part.end; j += V::lanes) {
+    const int lanes = int(part.end - j < V::lanes ? part.end - j : V::lanes);
+    V total(T(0));
+    for (index_t begin = 0; begin < rows; begin += chunk) {
+      const index_t end = rows - begin < chunk ? rows : begin + chunk;
+      V sum(T(0));
+      for (index_t i = begin; i < end; ++i) sum = sum + load<V>(x + i * x_row + j, lanes);
+      total = begin == 0 ? sum : total + sum;
+    }
+    store(total, out + j, lanes);
+  }
+}
+
+template <class T> static index_t first_non_finite(const T* x, index_t n) {
+  using V = Vec<T>;
+  // x - x is 0 for a finite x and NaN otherwise.
+  const V zero(T(0));
+  index_t j = 0;
+  for (; j + V::lanes <= n; j += V::lanes) {
+    const V v = V::load(x + j);
+    if (!all(v - v == zero)) break;
+  }
+  for (; j < n; ++j)
+    if (!(x[j] - x[j] == T(0))) return j;
+  return -1;
+}
+
+// As many independent chains as the GEMM tile has accumulators, at most 12: enough to hide the latency of two FMA ports.
+template <class T> static double fma_probe(double flop) {
+  using V = Vec<T>;
+  constexpr int chains = GemmTile::rows * GemmTile::vectors < 12 ? GemmTile::rows * GemmTile::vectors : 12;
+  V sum[chains];
+  for (int c = 0; c < chains; ++c) sum[c] = V(T(1e-3) * T(c + 1));
+  const V x(T(0.999)), y(T(1e-3));
+  const double per_turn = 2.0 * chains * V::lanes;
+  const index_t turns = index_t(flop / per_turn) + 1;
+  for (index_t i = 0; i < turns; ++i) {
+#pragma GCC unroll 16
+    for (int c = 0; c < chains; ++c) sum[c] = fma(sum[c], x, y);
+  }
+  V total(T(0));
+  for (int c = 0; c < chains; ++c) total = total + sum[c];
+  // The sums decide the result, so that no chain is removed; they are far below one operation.
+  return per_turn * double(turns) + (reduce_add(total) > T(1e30) ? 1.0 : 0.0);
+}

@@ -1,0 +1,56 @@
+// Everything that one ISA offers, gathered into its kernel tables. Included once by each isa_<name>.cpp, which has defined
+// FBP_ISA (the namespace), GemmTile, and included the vector wrapper.
+
+#include "kernels/cpu/blocking.h"
+#include "kernels/kernel_table.h"
+
+namespace fastbp {
+namespace FBP_ISA {
+
+#include "kernels/cpu/gemm.inl"
+#include "kernels/cpu/elementwise.inl"
+#include "kernels/cpu/loss.inl"
+#include "kernels/cpu/reduce.inl"
+
+template <class T, class Loss> static constexpr auto loss_kernel() {
+  if constexpr (Loss::elementwise)
+    return elementwise_loss<T, Loss>;
+  else
+    return softmax_cross_entropy<T>;
+}
+
+template <class T> static constexpr KernelTable<T> make_table() {
+  return {
+#define FBP_STRING(name) #name
+#define FBP_NAME(name) FBP_STRING(name)
+      FBP_NAME(FBP_ISA),
+      kGemmScratch<T>,
+      gemm<T>,
+#define FBP_FORWARD(A) activation_forward<T, A>,
+      {FBP_ACTIVATIONS(FBP_FORWARD)},
+#define FBP_BACKWARD(A) activation_backward<T, A>,
+      {FBP_ACTIVATIONS(FBP_BACKWARD)},
+#define FBP_UPDATE(O) update<T, O>,
+      {FBP_OPTIMIZERS(FBP_UPDATE)},
+#define FBP_LOSS(L) loss_kernel<T, L>(),
+      {FBP_LOSSES(FBP_LOSS)},
+      metric<T>,
+      softmax<T>,
+      column_sum<T>,
+#define FBP_FUNCTION(name) vector_function<T, VectorFunctions<Vec<T>>::name>,
+      {FBP_VECTOR_FUNCTIONS(FBP_FUNCTION)},
+      first_non_finite<T>,
+      fma_probe<T>,
+  };
+}
+
+static constexpr KernelTable<float> kTable32 = make_table<float>();
+static constexpr KernelTable<double> kTable64 = make_table<double>();
+
+const KernelTable<float>& table_f32();
+const KernelTable<double>& table_f64();
+const KernelTable<float>& table_f32() { return kTable32; }
+const KernelTable<double>& table_f64() { return kTable64; }
+
+}  // namespace FBP_ISA
+}  // namespace fastbp

@@ -1,0 +1,44 @@
+// The seam: what a device offers the engine, for one dtype. Filled once per ISA (cpu/table.inl); above it nothing knows which
+// one runs. Contracts of the entries: args.h and docs/architecture.md.
+#pragma once
+
+#include "kernels/args.h"
+#include "ops/activations.h"
+#include "ops/losses.h"
+#include "ops/optimizers.h"
+#include "ops/vector_functions.h"
+
+namespace fastbp {
+
+// Length of the pieces in which a GEMM sums over k: as few as possible of at most 384, as equal as possible. 384 x 64 floats
+// are 96 KiB of B panel, a tenth of a 1 MiB L2; and the error of an in-order float sum grows with the root of its length.
+// Part of the numerics promise: a function of k alone.
+inline constexpr index_t kMaxChunk = 384;
+FBP_FN index_t k_chunk(index_t k) {
+  const index_t chunks = (k + kMaxChunk - 1) / kMaxChunk;
+  return chunks > 1 ? (k + chunks - 1) / chunks : (k > 0 ? k : 1);
+}
+
+template <class T> struct KernelTable {
+  const char* isa;
+  index_t gemm_scratch;  // elements of GemmArgs::scratch that each worker needs
+
+  void (*gemm)(const GemmArgs<T>&, Share);
+  // Tile operations: usable as a GEMM's epilogue, or on a whole matrix as one tile.
+  TileOp<T> activation_forward[kActivationCount];   // out = f(c)
+  TileOp<T> activation_backward[kActivationCount];  // out = c * f'(saved)
+  TileOp<T> update[kOptimizerCount];                // w, slots updated by the gradient c
+  void (*loss[kLossCount])(const LossArgs<T>&, Share);
+  void (*metric)(const MetricArgs<T>&, Share);
+  // y = softmax(x) along contiguous rows; in place allowed.
+  void (*softmax)(const T* x, T* y, index_t rows, index_t cols, Share);
+  // out[j] = sum over rows of x[i, j], in the order of a GEMM's sum over k.
+  void (*column_sum)(const T* x, index_t x_row, index_t rows, index_t cols, T* out, Share);
+  void (*vector_function[kVectorFunctionCount])(const T* x, T* y, index_t n, Share);
+  // Index of the first NaN or infinity, -1 if there is none.
+  index_t (*first_non_finite)(const T* x, index_t n);
+  // Runs about `flop` floating-point operations of independent FMAs in registers: the machine's peak. Returns the count.
+  double (*fma_probe)(double flop);
+};
+
+}  // namespace fastbp
