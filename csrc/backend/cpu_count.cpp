@@ -36,14 +36,16 @@ double quota_v2(const std::string& folder) {
 
 // Version 1: cpu.cfs_quota_us (-1 for no limit) over cpu.cfs_period_us.
 double quota_v1(const std::string& folder) {
-  std::ifstream quota_file(folder + "/cpu.cfs_quota_us"), period_file(folder + "/cpu.cfs_period_us");
+  std::ifstream quota_file(folder + "/cpu.cfs_quota_us"),
+      period_file(folder + "/cpu.cfs_period_us");
   double quota = 0, period = 0;
   return quota_file >> quota && period_file >> period ? quotient(quota, period) : kNoQuota;
 }
 
 // The least quota of mount/path and the folders above it, up to the mount. Inside a container the path may be the host's
 // and not exist below the mount, whose top folder is then the container's own.
-double least_quota(double (*quota)(const std::string&), const std::string& mount, std::string path) {
+double least_quota(double (*quota)(const std::string&), const std::string& mount,
+                   std::string path) {
   double least = quota(mount);
   while (path.size() > 1) {
     least = std::min(least, quota(mount + path));

@@ -38,9 +38,7 @@ struct Bin {
   std::mutex mutex;
   std::condition_variable changed;
 };
-struct Bins {
-  Bin bin[16];
-};
+struct Bins { Bin bin[16]; };
 
 std::atomic<Bins*> bins{new Bins};
 

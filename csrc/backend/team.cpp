@@ -156,8 +156,7 @@ bool Team::add_member() {
     members_.push_back(member);
     return true;
   } catch (const std::system_error&) {
-  } catch (const std::bad_alloc&) {
-  }
+  } catch (const std::bad_alloc&) {}
   delete member;
   return false;
 }
@@ -167,14 +166,15 @@ int num_threads() {
   if (count == 0) {
     const int chosen = default_num_threads(process_environment);
     // Another thread may have decided meanwhile: then count is its choice.
-    if (thread_count.compare_exchange_strong(count, chosen, std::memory_order_relaxed)) return chosen;
+    if (thread_count.compare_exchange_strong(count, chosen, std::memory_order_relaxed))
+      return chosen;
   }
   return count;
 }
 
 void set_num_threads(int n) {
-  FBP_CHECK(n >= 1 && n <= kMaxThreads, "num_threads", text("a whole number from 1 to ", kMaxThreads),
-            n);
+  FBP_CHECK(n >= 1 && n <= kMaxThreads, "num_threads",
+            text("a whole number from 1 to ", kMaxThreads), n);
   thread_count.store(n, std::memory_order_relaxed);
 }
 

@@ -72,7 +72,8 @@ class Team {
   // Written by the thread that holds busy_; a member reads it after its own ticket has changed.
   Task task_{};
   std::vector<Member*> members_;
-  std::chrono::steady_clock::time_point retry_{};  // no new thread before, after one could not be made
+  std::chrono::steady_clock::time_point
+      retry_{};  // no new thread before, after one could not be made
   const int usable_cpus_;
 
   alignas(kNoSharing) std::atomic<bool> busy_{false};

@@ -68,7 +68,8 @@ class alignas(kNoSharing) WaitWord {
       std::uint32_t word = word_.load(std::memory_order_acquire);
       if (done(word & ~kSleeper)) return word & ~kSleeper;
       if (!(word & kSleeper)) {
-        if (!word_.compare_exchange_weak(word, word | kSleeper, std::memory_order_acq_rel)) continue;
+        if (!word_.compare_exchange_weak(word, word | kSleeper, std::memory_order_acq_rel))
+          continue;
       }
       futex_sleep(word_, word | kSleeper);
     }

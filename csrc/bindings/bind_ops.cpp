@@ -235,7 +235,9 @@ void update(const std::string& name, py::array w, const py::array& g, const py::
       require_size(state, "state", w.size());
       tile.slot[k] = output<T>(state, "state");
     }
-    tile.hyper = step_hyper<T>({index, h}, step);
+    BetaPowers powers;
+    powers.advance(h, step);
+    tile.hyper = step_hyper<T>({index, h}, powers);
     run_shared(kFlopPerElement * double(w.size()), [&](Share share) {
       const Range part = split(w.size(), 1024, share);
       if (part.begin < part.end)

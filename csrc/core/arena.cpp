@@ -12,7 +12,8 @@
 #define FBP_ARENA_MMAP 1
 #include <sys/mman.h>
 #else
-#define FBP_ARENA_MMAP 0  // AddressSanitizer watches the ends of malloc's blocks, not those of mmap's
+#define FBP_ARENA_MMAP                                                                             \
+  0  // AddressSanitizer watches the ends of malloc's blocks, not those of mmap's
 #endif
 
 namespace fastbp {

@@ -46,8 +46,8 @@ template <class T>
 void random_normal(T* out, index_t n, double mean, double stddev, const RandomStream& stream,
                    std::uint64_t first = 0);
 
-// order[0 .. n-1] = a random order of 0 .. n-1, n < 2^32, by Fisher and Yates: for i = n-1 .. 1 swap
-// elements i and (word_i (i + 1)) >> 32.
+// order[0 .. n-1] = a random order of 0 .. n-1, n < 2^32, by Fisher and Yates: for i = n-1 .. 1
+// swap elements i and (word_i (i + 1)) >> 32.
 void random_permutation(std::int64_t* order, index_t n, std::uint64_t seed, std::uint32_t epoch);
 
 }  // namespace fastbp

@@ -199,7 +199,10 @@ template <class T> void Network<T>::run_train(void* context, Worker& worker) {
         job.stop = true;
         continue;
       }
-      if (job.take_step) net.steps = number;
+      if (job.take_step) {
+        net.steps = number;
+        net.context_.powers = step.powers();
+      }
       loss += step.block_total(0, rows) / loss_divisor(net.context_.loss, rows, net.layout_.outputs) *
               (weighted ? double(rows) : 1);
       for (std::size_t m = 0; m < metric_count; ++m) metrics[m] += step.block_total(int(m) + 1, rows);

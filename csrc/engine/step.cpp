@@ -9,8 +9,8 @@ namespace {
 constexpr LossMean kLossMean[] = {FBP_LOSSES(FBP_MEAN)};
 #undef FBP_MEAN
 
-using Prepare = void (*)(const Hyper&, std::int64_t, double*);
-#define FBP_PREPARE(O) [](const Hyper& u, std::int64_t t, double* h) { O::prepare(u, t, h); },
+using Prepare = void (*)(const Hyper&, const BetaPowers&, double*);
+#define FBP_PREPARE(O) [](const Hyper& u, const BetaPowers& p, double* h) { O::prepare(u, p, h); },
 constexpr Prepare kPrepare[] = {FBP_OPTIMIZERS(FBP_PREPARE)};
 #undef FBP_PREPARE
 
@@ -20,6 +20,15 @@ constexpr int kSlots[] = {FBP_OPTIMIZERS(FBP_SLOTS)};
 
 // Where a pass can be given up, a longer product is done in slices: 4 GFLOP are 40 ms on one core at 100 GFLOP/s.
 constexpr double kSliceFlop = 4e9;
+
+// A call of memcpy costs more than a few values are worth.
+template <class T> void copy(const T* from, index_t n, T* to) {
+  if (n > 16) {
+    std::memcpy(to, from, std::size_t(n) * sizeof(T));
+    return;
+  }
+  for (index_t i = 0; i < n; ++i) to[i] = from[i];
+}
 
 }  // namespace
 
@@ -31,19 +40,22 @@ double loss_divisor(const LossSpec& loss, index_t rows, index_t outputs) {
   }
 }
 
-template <class T> StepHyper<T> step_hyper(const OptimizerSpec& optimizer, std::int64_t t) {
+template <class T> StepHyper<T> step_hyper(const OptimizerSpec& optimizer, const BetaPowers& powers) {
   double values[StepHyper<T>::capacity] = {};
-  kPrepare[optimizer.optimizer](optimizer.hyper, t, values);
+  kPrepare[optimizer.optimizer](optimizer.hyper, powers, values);
   StepHyper<T> hyper;
   for (int i = 0; i < StepHyper<T>::capacity; ++i) hyper.value[i] = T(values[i]);
   return hyper;
 }
-template StepHyper<float> step_hyper<float>(const OptimizerSpec&, std::int64_t);
-template StepHyper<double> step_hyper<double>(const OptimizerSpec&, std::int64_t);
+template StepHyper<float> step_hyper<float>(const OptimizerSpec&, const BetaPowers&);
+template StepHyper<double> step_hyper<double>(const OptimizerSpec&, const BetaPowers&);
 
 template <class T>
 Step<T>::Step(const StepContext<T>& context, Worker& worker)
-    : c_(context), worker_(worker), share_{worker.id, worker.count} {}
+    : c_(context), worker_(worker), share_{worker.id, worker.count}, powers_(context.powers) {
+  update_.w = context.parameters.w;
+  for (int k = 0; k < 2; ++k) update_.slot[k] = context.parameters.slot[k];
+}
 
 template <class T> const BatchMatrix& Step<T>::delta(std::size_t stage) const {
   return stage + 1 == c_.layout->stages.size() ? plan().last_delta : plan().delta[stage % 3];
@@ -100,8 +112,8 @@ template <class T> void Step<T>::gather(const Samples<T>& samples, const std::in
   const Range part = split(rows, 1, share_);
   for (index_t i = part.begin; i < part.end; ++i) {
     const index_t from = order ? index_t(order[i]) : i;
-    std::memcpy(x + i * plan().x.row, samples.x + from * inputs, std::size_t(inputs) * sizeof(T));
-    if (samples.target) std::memcpy(target + i * outputs, samples.target + from * outputs, std::size_t(outputs) * sizeof(T));
+    copy(samples.x + from * inputs, inputs, x + i * plan().x.row);
+    if (samples.target) copy(samples.target + from * outputs, outputs, target + i * outputs);
     if (samples.labels) labels[i] = samples.labels[from];
   }
   worker_.barrier();
@@ -180,9 +192,13 @@ template <class T> double Step<T>::block_total(int place, index_t rows) const {
   return total;
 }
 
-template <class T> void Step<T>::backward(index_t rows, GradientUse use, std::int64_t step_number, T* dx) {
+template <class T> void Step<T>::backward(index_t rows, GradientUse use, std::int64_t number, T* dx) {
   const auto& stages = c_.layout->stages;
   const std::size_t last = stages.size() - 1;
+  if (use != GradientUse::store) {
+    powers_.advance(c_.optimizer.hyper, number);
+    update_.hyper = step_hyper<T>(c_.optimizer, powers_);
+  }
   if (stages[last].activation != 0 && !aborted()) {
     T* dz = at(plan().last_delta);
     const index_t row = plan().last_delta.row;
@@ -198,10 +214,10 @@ template <class T> void Step<T>::backward(index_t rows, GradientUse use, std::in
       input_delta(s, rows, s > 0 ? nullptr : dx);
       worker_.barrier();
     }
-    if (stages[s].dense) parameter_gradient(s, rows, use == GradientUse::update, step_number);
+    if (stages[s].dense) parameter_gradient(s, rows, use == GradientUse::update);
   }
   worker_.barrier();
-  if (use == GradientUse::store_then_update && !aborted()) update_all(step_number);
+  if (use == GradientUse::store_then_update && !aborted()) update_all();
   if (use == GradientUse::store_then_update) worker_.barrier();
 }
 
@@ -233,7 +249,7 @@ template <class T> void Step<T>::input_delta(std::size_t s, index_t rows, T* dx)
   run_gemm(g);
 }
 
-template <class T> void Step<T>::parameter_gradient(std::size_t s, index_t rows, bool update, std::int64_t step_number) {
+template <class T> void Step<T>::parameter_gradient(std::size_t s, index_t rows, bool update) {
   const Stage& stage = c_.layout->stages[s];
   const BatchMatrix& input = s == 0 ? plan().x : plan().y[s - 1];
   GemmArgs<T> g;
@@ -241,32 +257,23 @@ template <class T> void Step<T>::parameter_gradient(std::size_t s, index_t rows,
   g.a = at(input), g.a_row = 1, g.a_col = input.row;
   g.b = at(delta(s)), g.b_row = delta(s).row, g.b_col = 1;
   g.c = c_.parameters.gradient + stage.parameter_offset, g.c_row = stage.outputs;
-  UpdateTile<T> tile;
+  UpdateTile<T> tile = update_;
   if (update) {
-    tile = update_tile(step_number);
     tile.w += stage.parameter_offset;
     for (int k = 0; k < kSlots[c_.optimizer.optimizer]; ++k) tile.slot[k] += stage.parameter_offset;
     tile.row = stage.outputs;
     g.op = c_.kernels->update[c_.optimizer.optimizer];
     g.context = &tile;
+    g.contiguous_op = true;
     g.discard_c = true;
   }
   run_gemm(g);
 }
 
-template <class T> UpdateTile<T> Step<T>::update_tile(std::int64_t step_number) const {
-  UpdateTile<T> tile;
-  tile.hyper = step_hyper<T>(c_.optimizer, step_number);
-  tile.w = c_.parameters.w;
-  for (int k = 0; k < 2; ++k) tile.slot[k] = c_.parameters.slot[k];
-  return tile;
-}
-
-template <class T> void Step<T>::update_all(std::int64_t step_number) {
-  const UpdateTile<T> tile = update_tile(step_number);
+template <class T> void Step<T>::update_all() {
   const Range part = split(c_.layout->parameter_count, 1024, share_);
   if (part.begin < part.end)
-    c_.kernels->update[c_.optimizer.optimizer](&tile, c_.parameters.gradient + part.begin, 0, 0, 1, part.begin,
+    c_.kernels->update[c_.optimizer.optimizer](&update_, c_.parameters.gradient + part.begin, 0, 0, 1, part.begin,
                                                part.end - part.begin);
 }
 

@@ -44,6 +44,7 @@ template <class T> struct StepContext {
   T* gemm_scratch = nullptr;  // kernels->gemm_scratch elements for each worker
   LossSpec loss;
   OptimizerSpec optimizer;
+  BetaPowers powers;  // of the last step taken
   // Long passes only: worker 0 asks `interrupt` between products and sets *abort, which ends the work but skips no barrier.
   std::atomic<bool>* abort = nullptr;
   Interrupt interrupt;
@@ -61,8 +62,8 @@ template <class T> class Step {
   void loss(index_t rows, const T* y, const T* target, const std::int64_t* labels);
   void metric(index_t rows, const MetricArgs<T>& what, int place);
   // dz and parameter gradients from the dy that loss() left, by the same split. dx (rows, inputs) may be null.
-  // `step_number` is t of the optimizer's formulas.
-  void backward(index_t rows, GradientUse use, std::int64_t step_number, T* dx);
+  // `number` is t of the optimizer's formulas, where `use` is an update.
+  void backward(index_t rows, GradientUse use, std::int64_t number, T* dx);
   // Sum over blocks of the loss (place 0) or metric (place 1, ...), in order; for one worker, behind a barrier.
   double block_total(int place, index_t rows) const;
 
@@ -70,6 +71,7 @@ template <class T> class Step {
   Samples<T> gathered(const Samples<T>& batch) const;
   const T* output() const { return at(plan().y.back()); }
   const T* loss_gradient() const { return at(plan().last_delta); }  // between loss() and backward()
+  const BetaPowers& powers() const { return powers_; }
   bool aborted() const { return c_.abort && c_.abort->load(std::memory_order_relaxed); }
 
  private:
@@ -83,18 +85,19 @@ template <class T> class Step {
   void run_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t c_row, index_t rows, index_t cols,
                 index_t grain);
   void input_delta(std::size_t stage, index_t rows, T* dx);
-  void parameter_gradient(std::size_t stage, index_t rows, bool update, std::int64_t step_number);
-  void update_all(std::int64_t step_number);
-  UpdateTile<T> update_tile(std::int64_t step_number) const;
+  void parameter_gradient(std::size_t stage, index_t rows, bool update);
+  void update_all();
   double* block_sums(int place) const;
 
   const StepContext<T>& c_;
   Worker& worker_;
   Share share_;
+  BetaPowers powers_;
+  UpdateTile<T> update_;  // of the flat parameters, in this step
 };
 
-// The hyper-parameters of step t = 1, 2, ... as the kernel wants them.
-template <class T> StepHyper<T> step_hyper(const OptimizerSpec& optimizer, std::int64_t t);
+// The hyper-parameters of a step as the kernel wants them.
+template <class T> StepHyper<T> step_hyper(const OptimizerSpec& optimizer, const BetaPowers& powers);
 
 // What the sum of a loss over a batch of `rows` is divided by to give its mean (1 for a sum).
 double loss_divisor(const LossSpec& loss, index_t rows, index_t outputs);

@@ -73,6 +73,8 @@ template <class T> struct GemmArgs {
   const T* bias = nullptr;
   TileOp<T> op = nullptr;
   const void* context = nullptr;
+  // `op` works element by element on matrices whose rows follow each other as C's do: it may get many rows as one.
+  bool contiguous_op = false;
   // `op` alone needs C: it may stay in a scratch tile and C's memory be left untouched (it must exist for large k).
   bool discard_c = false;
   T* scratch = nullptr;  // KernelTable::gemm_scratch elements for each worker, 64-byte aligned

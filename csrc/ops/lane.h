@@ -13,16 +13,10 @@
 namespace fastbp {
 
 template <class T> struct LaneWord;
-template <> struct LaneWord<float> {
-  using type = std::uint32_t;
-};
-template <> struct LaneWord<double> {
-  using type = std::uint64_t;
-};
+template <> struct LaneWord<float> { using type = std::uint32_t; };
+template <> struct LaneWord<double> { using type = std::uint64_t; };
 
-template <class T> struct LaneMask {
-  bool m;
-};
+template <class T> struct LaneMask { bool m; };
 
 template <class T> struct LaneBits {
   using word = typename LaneWord<T>::type;

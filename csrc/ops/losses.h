@@ -119,8 +119,10 @@ struct SoftmaxCrossEntropy {
   static constexpr double default_param = 0;
 };
 
-#define FBP_LOSSES(X) \
-  X(Mse) X(HalfSse) X(Mae) X(Huber) X(BinaryCrossEntropy) X(BinaryCrossEntropyWithLogits) X(SoftmaxCrossEntropy)
+#define FBP_LOSSES(X)                                                                              \
+  X(Mse)                                                                                           \
+  X(HalfSse) X(Mae) X(Huber) X(BinaryCrossEntropy) X(BinaryCrossEntropyWithLogits)                 \
+      X(SoftmaxCrossEntropy)
 
 #define FBP_COUNT(name) +1
 inline constexpr int kLossCount = 0 FBP_LOSSES(FBP_COUNT);

@@ -1,7 +1,7 @@
 // The optimizers, once. Formulas are PyTorch's (2.x documentation of torch.optim), per element of the parameters:
 // w parameter, g gradient, s[] the optimizer's slots, h the step's hyper-parameters.
 //
-// prepare() turns the user's hyper-parameters and the step number t = 1, 2, ... into h, in double; update() is the kernel.
+// prepare() turns the user's hyper-parameters and the powers of step t = 1, 2, ... into h, in double; update() is the kernel.
 // weight_decay adds weight_decay * w to g, except in AdamW, which shrinks w itself. Adding an optimizer: a struct here, an
 // entry in FBP_OPTIMIZERS, its twin in python/fastbp/reference/optimizers.py and its dataclass in python/fastbp/optimizers.py.
 #pragma once
@@ -23,20 +23,34 @@ struct Hyper {
   double weight_decay = 0;
 };
 
-// base^exponent by repeated squaring: products are rounded alike everywhere, which the C library's pow does not promise.
-FBP_FN double power(double base, std::int64_t exponent) {
-  double result = 1;
-  for (; exponent > 0; exponent >>= 1, base *= base)
-    if (exponent & 1) result *= base;
-  return result;
-}
+// beta_1^t and beta_2^t of step t, as running products: multiplied once a step, and rounded alike everywhere, which the C
+// library's pow does not promise. Below 2^-60 a power counts as 0, for 1 - beta^t is then 1 in float64.
+struct BetaPowers {
+  std::int64_t t = 0;
+  double beta_1 = 0, beta_2 = 0;  // the bases
+  double power_1 = 1, power_2 = 1;
+
+  // Goes on to step `target`; from the start where it is an earlier one or the bases are new.
+  FBP_FN void advance(const Hyper& u, std::int64_t target) {
+    if (target < t || u.beta_1 != beta_1 || u.beta_2 != beta_2)
+      *this = {0, u.beta_1, u.beta_2, 1, 1};
+    for (; t < target && (power_1 != 0 || power_2 != 0); ++t) {
+      power_1 = next(power_1, beta_1);
+      power_2 = next(power_2, beta_2);
+    }
+    t = target;
+  }
+  FBP_FN static double next(double power, double beta) {
+    return power * beta < 0x1p-60 ? 0 : power * beta;
+  }
+};
 
 // w -= lr g
 struct Sgd {
   static constexpr const char* name = "sgd";
   static constexpr const char* hyper = "learning_rate weight_decay";
   static constexpr int slots = 0;
-  FBP_FN static void prepare(const Hyper& u, std::int64_t, double* h) {
+  FBP_FN static void prepare(const Hyper& u, const BetaPowers&, double* h) {
     h[0] = u.learning_rate;
     h[1] = u.weight_decay;
   }
@@ -51,7 +65,7 @@ struct Momentum {
   static constexpr const char* name = "momentum";
   static constexpr const char* hyper = "learning_rate momentum weight_decay";
   static constexpr int slots = 1;
-  FBP_FN static void prepare(const Hyper& u, std::int64_t, double* h) {
+  FBP_FN static void prepare(const Hyper& u, const BetaPowers&, double* h) {
     h[0] = u.learning_rate;
     h[1] = u.weight_decay;
     h[2] = u.momentum;
@@ -68,7 +82,9 @@ struct Nesterov {
   static constexpr const char* name = "nesterov";
   static constexpr const char* hyper = "learning_rate momentum weight_decay";
   static constexpr int slots = 1;
-  FBP_FN static void prepare(const Hyper& u, std::int64_t t, double* h) { Momentum::prepare(u, t, h); }
+  FBP_FN static void prepare(const Hyper& u, const BetaPowers& p, double* h) {
+    Momentum::prepare(u, p, h);
+  }
   template <class V, class T> FBP_FN static V update(V w, V g, V* s, const T* h) {
     g = fma(V(h[1]), w, g);
     s[0] = fma(V(h[2]), s[0], g);
@@ -81,7 +97,7 @@ struct RmsProp {
   static constexpr const char* name = "rmsprop";
   static constexpr const char* hyper = "learning_rate rho epsilon weight_decay";
   static constexpr int slots = 1;
-  FBP_FN static void prepare(const Hyper& u, std::int64_t, double* h) {
+  FBP_FN static void prepare(const Hyper& u, const BetaPowers&, double* h) {
     h[0] = u.learning_rate;
     h[1] = u.weight_decay;
     h[2] = u.rho;
@@ -100,7 +116,7 @@ struct Adagrad {
   static constexpr const char* name = "adagrad";
   static constexpr const char* hyper = "learning_rate epsilon weight_decay";
   static constexpr int slots = 1;
-  FBP_FN static void prepare(const Hyper& u, std::int64_t, double* h) {
+  FBP_FN static void prepare(const Hyper& u, const BetaPowers&, double* h) {
     h[0] = u.learning_rate;
     h[1] = u.weight_decay;
     h[2] = u.epsilon;
@@ -118,14 +134,14 @@ struct Adam {
   static constexpr const char* name = "adam";
   static constexpr const char* hyper = "learning_rate beta_1 beta_2 epsilon weight_decay";
   static constexpr int slots = 2;
-  FBP_FN static void prepare(const Hyper& u, std::int64_t t, double* h) {
-    h[0] = u.learning_rate / (1 - power(u.beta_1, t));
+  FBP_FN static void prepare(const Hyper& u, const BetaPowers& p, double* h) {
+    h[0] = u.learning_rate / (1 - p.power_1);
     h[1] = u.weight_decay;
     h[2] = u.beta_1;
     h[3] = 1 - u.beta_1;
     h[4] = u.beta_2;
     h[5] = 1 - u.beta_2;
-    h[6] = 1 / __builtin_sqrt(1 - power(u.beta_2, t));
+    h[6] = 1 / __builtin_sqrt(1 - p.power_2);
     h[7] = u.epsilon;
   }
   template <class V, class T> FBP_FN static V update(V w, V g, V* s, const T* h) {
@@ -143,8 +159,8 @@ struct AdamW {
   static constexpr const char* name = "adamw";
   static constexpr const char* hyper = Adam::hyper;
   static constexpr int slots = 2;
-  FBP_FN static void prepare(const Hyper& u, std::int64_t t, double* h) {
-    Adam::prepare(u, t, h);
+  FBP_FN static void prepare(const Hyper& u, const BetaPowers& p, double* h) {
+    Adam::prepare(u, p, h);
     h[1] = u.learning_rate * u.weight_decay;
   }
   template <class V, class T> FBP_FN static V update(V w, V g, V* s, const T* h) {

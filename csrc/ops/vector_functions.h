@@ -6,7 +6,7 @@
 
 namespace fastbp {
 
-#define FBP_VECTOR_FUNCTIONS(X) \
+#define FBP_VECTOR_FUNCTIONS(X)                                                                    \
   X(exp) X(expm1) X(log) X(log1p) X(tanh) X(sigmoid) X(softplus) X(erf)
 
 #define FBP_COUNT(name) +1

@@ -63,7 +63,8 @@ std::string trimmed(const std::string& text) {
 void read_caches(CpuDescription& cpu) {
   for (int i = 0; i < 8; ++i) {
     const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(i) + "/";
-    std::ifstream level_file(folder + "level"), type_file(folder + "type"), size_file(folder + "size");
+    std::ifstream level_file(folder + "level"), type_file(folder + "type"),
+        size_file(folder + "size");
     int level = 0;
     std::string type;
     std::size_t size = 0;
@@ -85,8 +86,8 @@ void read_caches(CpuDescription& cpu) {
 // but FMA). Leaf 7 ebx: 5 AVX2, 16 AVX512F, 17 DQ, 30 BW, 31 VL. XCR0: 1 XMM, 2 YMM, 5 opmask, 6 ZMM0-15's upper halves,
 // 7 ZMM16-31.
 CpuFeatures decode_features(const CpuidWords& words) {
-  constexpr std::uint32_t avx_and_fma = bit(0) | bit(9) | bit(12) | bit(19) | bit(20) | bit(23) |
-                                        bit(26) | bit(27) | bit(28);
+  constexpr std::uint32_t avx_and_fma =
+      bit(0) | bit(9) | bit(12) | bit(19) | bit(20) | bit(23) | bit(26) | bit(27) | bit(28);
   constexpr std::uint32_t avx512 = bit(16) | bit(17) | bit(30) | bit(31);
   constexpr std::uint32_t ymm_saved = bit(1) | bit(2);
   constexpr std::uint32_t zmm_saved = ymm_saved | bit(5) | bit(6) | bit(7);

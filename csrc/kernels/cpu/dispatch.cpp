@@ -42,9 +42,12 @@ namespace {
 // Slowest first.
 constexpr Isa kIsas[] = {
     {"scalar", "nothing", [] { return true; }, FBP_TABLES(scalar, FASTBP_WITH_SCALAR)},
-    {"avx2", "AVX2 and FMA", [] { return cpu_features().avx2; }, FBP_TABLES(avx2, FASTBP_WITH_AVX2)},
-    {"avx512", "AVX-512 F, VL, DQ and BW", [] { return cpu_features().avx512; }, FBP_TABLES(avx512, FASTBP_WITH_AVX512)},
-    {"neon", "a 64-bit ARM processor", [] { return cpu_features().neon; }, FBP_TABLES(neon, FASTBP_WITH_NEON)},
+    {"avx2", "AVX2 and FMA", [] { return cpu_features().avx2; },
+     FBP_TABLES(avx2, FASTBP_WITH_AVX2)},
+    {"avx512", "AVX-512 F, VL, DQ and BW", [] { return cpu_features().avx512; },
+     FBP_TABLES(avx512, FASTBP_WITH_AVX512)},
+    {"neon", "a 64-bit ARM processor", [] { return cpu_features().neon; },
+     FBP_TABLES(neon, FASTBP_WITH_NEON)},
 };
 
 std::atomic<const Isa*> the_active_isa{nullptr};
@@ -103,7 +106,8 @@ const Isa& active_isa() {
   if (!active) {
     const Isa* chosen = &choose_isa(process_environment);
     // Another thread may have set one meanwhile: then that stays.
-    if (the_active_isa.compare_exchange_strong(active, chosen, std::memory_order_acq_rel)) return *chosen;
+    if (the_active_isa.compare_exchange_strong(active, chosen, std::memory_order_acq_rel))
+      return *chosen;
   }
   return *active;
 }

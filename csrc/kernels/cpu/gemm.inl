@@ -1,7 +1,12 @@
 // Matrix product C = A B + bias with an operation on each finished tile; contract and numerics in kernels/args.h.
 //
-// One thread's part: columns in panels of kNr, k in groups of chunks whose panel of B stays in L2, rows in tiles of Tile::rows.
+// One thread's part: columns in panels of kNr, k in groups of chunks whose panel of B stays in L2, rows in tiles of equal height, at most kTileRows.
 // A is read in place, one broadcast at a time; B in place or from a packed panel [k][vectors * lanes], zero-padded.
+
+// kTileRows[v - 1]: rows of the tile that is v vectors wide; the narrowest has the most.
+static constexpr int kTileVectors = int(sizeof(kTileRows) / sizeof(kTileRows[0]));
+static constexpr int kMaxTileRows = kTileRows[0];
+static constexpr int kFullTileRows = kTileRows[kTileVectors - 1];
 
 template <class T> struct MicroArgs {
   index_t k;
@@ -31,7 +36,7 @@ template <class T, int Rows, int Vectors, bool ATransposed, bool Tail> static vo
 #pragma GCC unroll 8
   for (int v = 0; v < Vectors; ++v) {
     const V start = args.bias ? load_vector<V, last, Tail>(args.bias, v, tail) : V(T(0));
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) acc[i][v] = start;
   }
   const index_t a_row = ATransposed ? 1 : args.a_row;
@@ -42,14 +47,14 @@ template <class T, int Rows, int Vectors, bool ATransposed, bool Tail> static vo
     V row[Vectors];
 #pragma GCC unroll 8
     for (int v = 0; v < Vectors; ++v) row[v] = load_vector<V, last, Tail>(b, v, tail);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
       const V x(a[i * a_row]);
 #pragma GCC unroll 8
       for (int v = 0; v < Vectors; ++v) acc[i][v] = fma(x, row[v], acc[i][v]);
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i) {
     T* c = args.c + i * args.c_row;
 #pragma GCC unroll 8
@@ -68,23 +73,23 @@ template <class T> using MicroKernel = void (*)(const MicroArgs<T>&);
 
 // The micro-kernels by form of A, right edge, rows and vectors.
 template <class T> struct MicroKernels {
-  MicroKernel<T> get[2][2][GemmTile::rows][GemmTile::vectors];
+  MicroKernel<T> get[2][2][kTileVectors][kMaxTileRows];
 
   template <int Rows, int Vectors> constexpr void fill() {
-    get[0][0][Rows - 1][Vectors - 1] = micro_kernel<T, Rows, Vectors, false, false>;
-    get[0][1][Rows - 1][Vectors - 1] = micro_kernel<T, Rows, Vectors, false, true>;
-    get[1][0][Rows - 1][Vectors - 1] = micro_kernel<T, Rows, Vectors, true, false>;
-    get[1][1][Rows - 1][Vectors - 1] = micro_kernel<T, Rows, Vectors, true, true>;
-    if constexpr (Vectors > 1)
-      fill<Rows, Vectors - 1>();
-    else if constexpr (Rows > 1)
-      fill<Rows - 1, GemmTile::vectors>();
+    get[0][0][Vectors - 1][Rows - 1] = micro_kernel<T, Rows, Vectors, false, false>;
+    get[0][1][Vectors - 1][Rows - 1] = micro_kernel<T, Rows, Vectors, false, true>;
+    get[1][0][Vectors - 1][Rows - 1] = micro_kernel<T, Rows, Vectors, true, false>;
+    get[1][1][Vectors - 1][Rows - 1] = micro_kernel<T, Rows, Vectors, true, true>;
+    if constexpr (Rows > 1)
+      fill<Rows - 1, Vectors>();
+    else if constexpr (Vectors > 1)
+      fill<kTileRows[Vectors - 2], Vectors - 1>();
   }
-  constexpr MicroKernels() : get{} { fill<GemmTile::rows, GemmTile::vectors>(); }
+  constexpr MicroKernels() : get{} { fill<kFullTileRows, kTileVectors>(); }
 };
 template <class T> static constexpr MicroKernels<T> kMicroKernels{};
 
-template <class T> static constexpr index_t kNr = GemmTile::vectors * Vec<T>::lanes;  // columns of a panel
+template <class T> static constexpr index_t kNr = kTileVectors * Vec<T>::lanes;  // columns of a panel
 template <class T> static constexpr index_t kGemmScratch = kChunksPerPanel * kMaxChunk * kNr<T>;
 
 // panel[p][j] = b(p, j) for p < k, j < cols, zero for cols <= j < width.
@@ -101,6 +106,11 @@ static void pack_rows(const T* b, index_t b_row, index_t k, index_t cols, index_
 template <class T>
 static void pack_columns(const T* b, index_t b_col, index_t k, index_t cols, index_t width, T* panel) {
   constexpr int lanes = Vec<T>::lanes;
+  if (k < lanes / 2) {  // too shallow for whole vectors
+    for (index_t p = 0; p < k; ++p)
+      for (index_t j = 0; j < width; ++j) panel[p * width + j] = j < cols ? b[j * b_col + p] : T(0);
+    return;
+  }
   alignas(64) T block[lanes * lanes];
   for (index_t j = 0; j < width; j += lanes) {
     for (index_t p = 0; p < k; p += lanes) {
@@ -123,10 +133,17 @@ struct GemmSplit {
   index_t column_parts;
 };
 
+// Rows of the tiles in which `columns` of C are made.
+template <class T> FBP_FN static index_t tile_rows(index_t columns) {
+  const index_t vectors = (columns + Vec<T>::lanes - 1) / Vec<T>::lanes;
+  return kTileRows[(vectors < kTileVectors ? vectors : kTileVectors) - 1];
+}
+
 // The split whose largest part is smallest. Columns first where B must be packed, so that no panel is packed twice.
-template <class T> static GemmSplit choose_split(const GemmArgs<T>& g, index_t count, bool pack) {
-  const index_t row_tiles = (g.m - g.first_row + GemmTile::rows - 1) / GemmTile::rows;
-  const index_t vectors = (g.n + Vec<T>::lanes - 1) / Vec<T>::lanes;
+template <class T> static GemmSplit choose_split(index_t m, index_t n, index_t count, bool pack) {
+  const index_t grain = tile_rows<T>(n);
+  const index_t row_tiles = (m + grain - 1) / grain;
+  const index_t vectors = (n + Vec<T>::lanes - 1) / Vec<T>::lanes;
   GemmSplit best{1, 1};
   index_t best_cost = 0;
   for (index_t column_parts = 1; column_parts <= count; ++column_parts) {
@@ -134,7 +151,7 @@ template <class T> static GemmSplit choose_split(const GemmArgs<T>& g, index_t c
     const index_t row_parts = count / column_parts;
     const index_t tiles = (row_tiles + row_parts - 1) / row_parts;
     const index_t width = (vectors + column_parts - 1) / column_parts;
-    const index_t cost = width * (tiles * GemmTile::rows + (pack ? GemmTile::rows : 0));
+    const index_t cost = width * (tiles * grain + (pack ? grain : 0));
     if (best_cost == 0 || cost < best_cost) {
       best = {row_parts, column_parts};
       best_cost = cost;
@@ -157,20 +174,25 @@ template <class T> static void run_panel(const GemmArgs<T>& g, const Panel<T>& p
   const int tail = int(panel.cols - (vectors - 1) * V::lanes);
   const bool first_group = panel.p == 0;
   const bool last_group = panel.p_end == g.k;
-  const bool in_tile = g.discard_c && first_group && last_group;
-  alignas(64) T scratch_tile[GemmTile::rows * kNr<T>];
+  // Rows with a tail waste lanes in `op`; where C is contiguous it gets them all at once, at the end.
+  const bool op_at_end = g.op && g.contiguous_op && last_group && panel.cols == g.n && g.c_row == g.n && tail != V::lanes;
+  const bool in_tile = g.discard_c && first_group && last_group && !op_at_end;
+  alignas(64) T scratch_tile[kFullTileRows * kNr<T>];  // narrower tiles are no larger
   const bool a_transposed = g.a_row == 1 && g.a_col != 1;
-  const auto& kernels = kMicroKernels<T>.get[a_transposed][tail != V::lanes];
-  for (index_t i = rows.begin; i < rows.end; i += GemmTile::rows) {
-    const index_t height = rows.end - i < GemmTile::rows ? rows.end - i : GemmTile::rows;
+  const auto& kernels = kMicroKernels<T>.get[a_transposed][tail != V::lanes][vectors - 1];
+  // Tiles of equal height: a short last one would leave the FMA units waiting for few chains.
+  const index_t most = kTileRows[vectors - 1];
+  index_t tiles = (rows.end - rows.begin + most - 1) / most;
+  for (index_t i = rows.begin, height; i < rows.end; i += height, --tiles) {
+    height = (rows.end - i + tiles - 1) / tiles;
     MicroArgs<T> micro;
     micro.a_row = g.a_row;
     micro.a_col = g.a_col;
     micro.b_row = panel.b_row;
     micro.c = in_tile ? scratch_tile : g.c + i * g.c_row + panel.j;
-    micro.c_row = in_tile ? kNr<T> : g.c_row;
+    micro.c_row = in_tile ? vectors * V::lanes : g.c_row;
     micro.tail = tail;
-    const MicroKernel<T> kernel = kernels[height - 1][vectors - 1];
+    const MicroKernel<T> kernel = kernels[height - 1];
     index_t p = panel.p;
     do {
       micro.first = p == 0;
@@ -181,8 +203,9 @@ template <class T> static void run_panel(const GemmArgs<T>& g, const Panel<T>& p
       kernel(micro);
       p += chunk;
     } while (p < panel.p_end);
-    if (last_group && g.op) g.op(g.context, micro.c, micro.c_row, i, height, panel.j, panel.cols);
+    if (last_group && g.op && !op_at_end) g.op(g.context, micro.c, micro.c_row, i, height, panel.j, panel.cols);
   }
+  if (op_at_end) g.op(g.context, g.c + rows.begin * g.n, g.n, rows.begin, 1, 0, (rows.end - rows.begin) * g.n);
 }
 
 template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
@@ -190,9 +213,9 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   if (m <= 0 || g.n <= 0) return;
   const bool by_columns = g.b_col != 1;
   const bool spread = g.b_row * index_t(sizeof(T)) * (g.k < kMaxChunk ? g.k : kMaxChunk) > kInPlaceBytes && g.b_row > 2 * kNr<T>;
-  const bool pack = by_columns || (spread && m >= kRowTilesToPack * GemmTile::rows);
-  const GemmSplit parts = share.count == 1 ? GemmSplit{1, 1} : choose_split(g, share.count, pack);
-  Range rows = split(m, GemmTile::rows, {share.id / parts.column_parts, parts.row_parts});
+  const bool pack = by_columns || (spread && m >= kRowTilesToPack * kFullTileRows);
+  const GemmSplit parts = share.count == 1 ? GemmSplit{1, 1} : choose_split<T>(m, g.n, share.count, pack);
+  Range rows = split(m, tile_rows<T>(g.n), {share.id / parts.column_parts, parts.row_parts});
   const Range columns = split(g.n, Vec<T>::lanes, {share.id % parts.column_parts, parts.column_parts});
   if (rows.begin >= rows.end) return;
   rows = {rows.begin + g.first_row, rows.end + g.first_row};

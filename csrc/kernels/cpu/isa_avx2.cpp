@@ -2,10 +2,8 @@
 #define FBP_ISA avx2
 #include "kernels/cpu/simd/avx2.h"
 
-#include "kernels/cpu/blocking.h"
-
 namespace fastbp::avx2 {
-using GemmTile = Tile<6, 1>;
+static constexpr int kTileRows[] = {6};  // blocking.h
 }
 
 #include "kernels/cpu/table.inl"

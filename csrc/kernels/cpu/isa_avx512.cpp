@@ -2,10 +2,8 @@
 #define FBP_ISA avx512
 #include "kernels/cpu/simd/avx512.h"
 
-#include "kernels/cpu/blocking.h"
-
 namespace fastbp::avx512 {
-using GemmTile = Tile<6, 4>;
+static constexpr int kTileRows[] = {16, 12, 8, 6};  // blocking.h
 }
 
 #include "kernels/cpu/table.inl"

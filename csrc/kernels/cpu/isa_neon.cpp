@@ -2,10 +2,8 @@
 #define FBP_ISA neon
 #include "kernels/cpu/simd/neon.h"
 
-#include "kernels/cpu/blocking.h"
-
 namespace fastbp::neon {
-using GemmTile = Tile<5, 1>;
+static constexpr int kTileRows[] = {5};  // blocking.h
 }
 
 #include "kernels/cpu/table.inl"

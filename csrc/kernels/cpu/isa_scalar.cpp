@@ -2,10 +2,8 @@
 #define FBP_ISA scalar
 #include "kernels/cpu/simd/scalar.h"
 
-#include "kernels/cpu/blocking.h"
-
 namespace fastbp::scalar {
-using GemmTile = Tile<2, 1>;
+static constexpr int kTileRows[] = {2};  // blocking.h
 }
 
 #include "kernels/cpu/table.inl"

@@ -95,14 +95,80 @@ template <class T> FBP_FN static T softmax_row_loss(const T* z, const T* target,
   return log_sum[0] * weight - weighted;
 }
 
+// The same for up to `lanes` rows of at most `lanes` classes, one row in each lane; sums run over the classes in order. Returns
+// the sum of the rows' losses, in order.
+template <class T>
+static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int rows) {
+  using V = Vec<T>;
+  constexpr int lanes = V::lanes;
+  const index_t cols = args.cols;
+  const T* z = args.y + begin * cols;
+  const T* target = args.target ? args.target + begin * cols : nullptr;
+  const std::int64_t* labels = args.labels ? args.labels + begin : nullptr;
+  T* dz = args.dy + begin * cols;
+  alignas(64) T column[lanes * lanes];  // class c of row r at c * lanes + r
+  alignas(64) T at_label[lanes] = {};
+  for (index_t c = 0; c < cols; ++c) {
+    for (int r = 0; r < rows; ++r) column[c * lanes + r] = z[r * cols + c];
+    for (int r = rows; r < lanes; ++r) column[c * lanes + r] = 0;
+  }
+  const T lowest = -T(__builtin_inf());
+  V shift(lowest);
+  for (index_t c = 0; c < cols; ++c) shift = max(V::load(column + c * lanes), shift);
+  shift = select(shift > V(lowest), shift, V(T(0)));
+  V weight(T(1)), weighted;
+  if (labels) {
+    for (int r = 0; r < rows; ++r) at_label[r] = z[r * cols + labels[r]];
+    weighted = V::load(at_label) - shift;
+  } else {
+    weight = weighted = V(T(0));
+    for (index_t c = 0; c < cols; ++c) {
+      alignas(64) T t_column[lanes] = {};
+      for (int r = 0; r < rows; ++r) t_column[r] = target[r * cols + c];
+      const V t = V::load(t_column);
+      weight = weight + t;
+      weighted = weighted + select(t == V(T(0)), V(T(0)), t * (V::load(column + c * lanes) - shift));
+    }
+  }
+  V sum(T(0));
+  for (index_t c = 0; c < cols; ++c) {
+    const V e = exp(V::load(column + c * lanes) - shift);
+    e.store(column + c * lanes);
+    sum = sum + e;
+  }
+  const V factor = V(args.dy_scale) * weight / sum;
+  for (index_t c = 0; c < cols; ++c) {
+    (V::load(column + c * lanes) * factor).store(column + c * lanes);
+    for (int r = 0; r < rows; ++r) {
+      T* at = dz + r * cols + c;
+      *at = target ? column[c * lanes + r] - target[r * cols + c] * args.dy_scale : column[c * lanes + r];
+    }
+  }
+  if (labels)
+    for (int r = 0; r < rows; ++r) dz[r * cols + labels[r]] -= args.dy_scale;
+  alignas(64) T row_loss[lanes];
+  (log(sum) * weight - weighted).store(row_loss);
+  double total = 0;
+  for (int r = 0; r < rows; ++r) total += double(row_loss[r]);
+  return total;
+}
+
 // dy is needed as working memory also where no gradient is wanted.
 template <class T> static void softmax_cross_entropy(const LossArgs<T>& args, Share share) {
+  constexpr index_t lanes = Vec<T>::lanes;
   for_each_block(args.rows, share, [&](index_t block, index_t begin, index_t rows) {
     double sum = 0;
-    for (index_t i = begin; i < begin + rows; ++i) {
-      const index_t at = i * args.cols;
-      sum += double(softmax_row_loss<T>(args.y + at, args.target ? args.target + at : nullptr, args.labels ? args.labels[i] : 0,
-                                        args.cols, args.dy + at, args.dy_scale));
+    for (index_t i = begin; i < begin + rows;) {
+      if (args.cols <= lanes) {
+        const index_t here = begin + rows - i < lanes ? begin + rows - i : lanes;
+        sum += softmax_narrow_loss(args, i, int(here));
+        i += here;
+      } else {
+        const index_t at = i * args.cols;
+        sum += double(softmax_row_loss<T>(args.y + at, args.target ? args.target + at : nullptr,
+                                          args.labels ? args.labels[i] : 0, args.cols, args.dy + at, args.dy_scale));
+        ++i;
+      }
     }
     args.block_loss[block] = sum;
   });

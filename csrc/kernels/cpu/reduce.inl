@@ -35,7 +35,8 @@ template <class T> static index_t first_non_finite(const T* x, index_t n) {
 // As many independent chains as the GEMM tile has accumulators, at most 12: enough to hide the latency of two FMA ports.
 template <class T> static double fma_probe(double flop) {
   using V = Vec<T>;
-  constexpr int chains = GemmTile::rows * GemmTile::vectors < 12 ? GemmTile::rows * GemmTile::vectors : 12;
+  constexpr int tile = kFullTileRows * kTileVectors;
+  constexpr int chains = tile < 12 ? tile : 12;
   V sum[chains];
   for (int c = 0; c < chains; ++c) sum[c] = V(T(1e-3) * T(c + 1));
   const V x(T(0.999)), y(T(1e-3));

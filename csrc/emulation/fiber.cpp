@@ -1,0 +1,91 @@
+#include "emulation/fiber.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <new>
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FBP_ADDRESS_SANITIZER
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define FBP_ADDRESS_SANITIZER
+#endif
+
+// AddressSanitizer must be told of every change of stack, and that a stack begun anew holds no live variables.
+#if defined(FBP_ADDRESS_SANITIZER)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#define FBP_IF_ASAN(...) __VA_ARGS__
+#else
+#define FBP_IF_ASAN(...)
+#endif
+
+namespace fastbp {
+namespace emulation {
+namespace {
+
+// A kernel's frames are a few KiB, under AddressSanitizer a few times that. Pages exist once they are touched.
+constexpr std::size_t kStackBytes = 256 * 1024;
+
+std::size_t page_bytes() { return static_cast<std::size_t>(sysconf(_SC_PAGESIZE)); }
+
+}  // namespace
+
+Fiber* Fiber::running_ = nullptr;
+
+Fiber::Fiber() {
+  mapping_ = mmap(nullptr, page_bytes() + kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapping_ == MAP_FAILED) throw std::bad_alloc();
+  mprotect(mapping_, page_bytes(), PROT_NONE);
+}
+
+Fiber::~Fiber() { munmap(mapping_, page_bytes() + kStackBytes); }
+
+void Fiber::start(void (*body)()) {
+  body_ = body;
+  if (state_ == State::ended) {  // enter() waits for the next body
+    state_ = State::under_way;
+    return;
+  }
+  state_ = State::under_way;
+  getcontext(&own_);
+  own_.uc_stack.ss_sp = static_cast<char*>(mapping_) + page_bytes();
+  own_.uc_stack.ss_size = kStackBytes;
+  own_.uc_link = nullptr;
+  FBP_IF_ASAN(__asan_unpoison_memory_region(own_.uc_stack.ss_sp, kStackBytes);)
+  FBP_IF_ASAN(fake_stack_ = nullptr;)
+  makecontext(&own_, enter, 0);
+}
+
+bool Fiber::resume() {
+  running_ = this;
+  FBP_IF_ASAN(void* caller_fake_stack = nullptr;)
+  FBP_IF_ASAN(__sanitizer_start_switch_fiber(&caller_fake_stack, own_.uc_stack.ss_sp, kStackBytes);)
+  swapcontext(&caller_, &own_);
+  FBP_IF_ASAN(__sanitizer_finish_switch_fiber(caller_fake_stack, nullptr, nullptr);)
+  running_ = nullptr;
+  return state_ == State::ended;
+}
+
+void Fiber::suspend() { running_->switch_out(); }
+
+void Fiber::enter() {
+  Fiber& self = *running_;
+  FBP_IF_ASAN(__sanitizer_finish_switch_fiber(nullptr, &self.caller_stack_, &self.caller_stack_bytes_);)
+  for (;;) {
+    self.body_();
+    self.state_ = State::ended;
+    self.switch_out();
+  }
+}
+
+void Fiber::switch_out() {
+  FBP_IF_ASAN(__sanitizer_start_switch_fiber(&fake_stack_, caller_stack_, caller_stack_bytes_);)
+  swapcontext(&own_, &caller_);
+  FBP_IF_ASAN(__sanitizer_finish_switch_fiber(fake_stack_, &caller_stack_, &caller_stack_bytes_);)
+}
+
+}  // namespace emulation
+}  // namespace fastbp

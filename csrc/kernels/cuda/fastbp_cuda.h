@@ -1,0 +1,101 @@
+/* libfastbp_cuda.so's plain C interface: two exported functions, found with dlsym. libfastbp_cuda_emulated.so has the same. */
+#ifndef FASTBP_CUDA_H
+#define FASTBP_CUDA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Changes with everything below. A caller built for another version must not call fbp_get_api. */
+#define FBP_ABI_VERSION 1
+
+/* What every function returns but the few that cannot fail. No function throws. */
+enum {
+  FBP_OK = 0,
+  FBP_INVALID_ARGUMENT = 1, /* nothing was done */
+  FBP_OUT_OF_MEMORY = 2,
+  FBP_DEVICE_ERROR = 3, /* of the driver, or of work that was enqueued earlier */
+};
+
+enum { FBP_FLOAT32 = 0, FBP_FLOAT64 = 1 };
+
+#define FBP_NO_ACTIVATION (-1)
+
+/* Strides count elements; pointers are device memory, aligned to their elements. */
+
+/* c = a b + bias; with an activation also out = f(c), and c may then be null. a (m, k) and b (k, n) may have any strides; c
+ * and out are row-major, may be the same, and overlap nothing else. bias (n) may be null. */
+typedef struct fbp_matmul_args {
+  int32_t dtype, activation;
+  double param; /* the activation's */
+  int64_t m, n, k;
+  const void* a;
+  int64_t a_row, a_col;
+  const void* b;
+  int64_t b_row, b_col;
+  const void* bias;
+  void* c;
+  int64_t c_row;
+  void* out;
+  int64_t out_row;
+} fbp_matmul_args;
+
+/* forward: out = f(x). backward: out = x f'(saved), where x is dy, and saved is what fbp_activation_info names. All are
+ * row-major (rows, cols); out may be x or saved, with the same row stride. */
+typedef struct fbp_activation_args {
+  int32_t dtype, activation;
+  double param;
+  int64_t rows, cols;
+  const void* x;
+  int64_t x_row;
+  const void* saved; /* null where the activation saves nothing, and in forward */
+  int64_t saved_row;
+  void* out;
+  int64_t out_row;
+} fbp_activation_args;
+
+enum { FBP_SAVES_NOTHING = 0, FBP_SAVES_INPUT = 1, FBP_SAVES_OUTPUT = 2 };
+
+typedef struct fbp_activation_info {
+  const char* name;
+  int32_t saves;
+  double default_param;
+} fbp_activation_info;
+
+/* A stream is a cudaStream_t; null is the default stream. Work on a stream is done in order. */
+typedef struct fbp_api {
+  size_t size; /* set by the caller: sizeof(fbp_api) */
+
+  /* Why the calling thread's last failure happened. Valid until its next call. */
+  const char* (*last_error)(void);
+  int32_t (*device_count)(int32_t* count);
+  /* Writes at most `capacity` bytes with the closing zero. "emulated" says that there is no GPU behind it. */
+  int32_t (*device_name)(int32_t device, char* name, size_t capacity);
+
+  int32_t (*allocate)(void** pointer, size_t bytes);
+  int32_t (*release)(void* pointer);
+  /* Copies, and waits for the stream. */
+  int32_t (*copy_to_device)(void* target, const void* source, size_t bytes, void* stream);
+  int32_t (*copy_to_host)(void* target, const void* source, size_t bytes, void* stream);
+  int32_t (*synchronize)(void* stream);
+
+  int32_t activation_count;
+  const fbp_activation_info* activations;
+  /* These enqueue and return. */
+  int32_t (*matmul)(const fbp_matmul_args* args, void* stream);
+  int32_t (*activation_forward)(const fbp_activation_args* args, void* stream);
+  int32_t (*activation_backward)(const fbp_activation_args* args, void* stream);
+} fbp_api;
+
+int32_t fbp_abi_version(void);
+/* Fills the table. FBP_INVALID_ARGUMENT where its size is not this version's. */
+int32_t fbp_get_api(fbp_api* api);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,33 @@
+// The CUDA kernels as host functions, for float and double; api.cu offers them across the C ABI.
+//
+// All pointers but `args` are device memory. Work is enqueued on `stream`; the result says whether it could be. The bits are
+// those of the CPU's kernels of the same name (NaN's sign and payload apart).
+#pragma once
+
+#include "kernels/args.h"
+#include "kernels/cuda/launch.cuh"
+
+namespace fastbp {
+namespace cuda {
+
+// C = A B + bias as GemmArgs says, except that A and B may have any strides and that `op`, `context` and `scratch` are not
+// used. Where activation is an index into FBP_ACTIVATIONS, and not kNoActivation, also out = f(C), and C is not written if
+// discard_c. out may be C.
+inline constexpr int kNoActivation = -1;
+template <class T>
+cudaError_t gemm(const GemmArgs<T>& args, int activation, const ActivationTile<T>& tile, cudaStream_t stream);
+
+// A rows x cols matrix; element (i, j) at x[i * x_row + j].
+template <class T> struct ElementwiseArgs {
+  index_t rows = 0, cols = 0;
+  const T* x = nullptr;  // forward: z; backward: dy
+  index_t x_row = 0;
+  ActivationTile<T> tile;  // out may be x's or saved's memory, with the same rows
+};
+
+// out = f(x) and out = x f'(saved), f = entry `activation` of FBP_ACTIVATIONS.
+template <class T> cudaError_t activation_forward(int activation, const ElementwiseArgs<T>& args, cudaStream_t stream);
+template <class T> cudaError_t activation_backward(int activation, const ElementwiseArgs<T>& args, cudaStream_t stream);
+
+}  // namespace cuda
+}  // namespace fastbp

@@ -1,0 +1,125 @@
+"""fastbp: neural networks by backpropagation, fast on the processor at hand and the same bits
+everywhere.
+
+    import fastbp as bp
+    model = bp.Sequential([bp.Dense(64, activation="relu"), bp.Dense(10)], seed=0)
+    model.compile(optimizer="adam", loss="softmax_cross_entropy", metrics=["accuracy"])
+    history = model.fit(X, y, epochs=10, validation_split=0.2)
+    model.save("net.safetensors")
+
+`fastbp.ops` has the kernels as functions on arrays, `fastbp.reference` the same in plain NumPy,
+`fastbp.info()` says what is in use.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import _core
+from .callbacks import Callback
+from .devices import get_num_threads, set_num_threads
+from .errors import DeviceNotAvailableError, ModelFileError
+from .history import History
+from .initializers import (
+    Constant,
+    GlorotNormal,
+    GlorotUniform,
+    HeNormal,
+    HeUniform,
+    LecunNormal,
+    LecunUniform,
+    Ones,
+    RandomNormal,
+    RandomUniform,
+    Zeros,
+)
+from .layers import (
+    ELU,
+    GELU,
+    Activation,
+    Dense,
+    Identity,
+    LeakyReLU,
+    Mish,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Tanh,
+)
+from .losses import Loss
+from .model import Sequential, load
+from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+
+__version__: str = _core.build_info()["version"]
+
+_LAZY_MODULES = ("ops", "reference")
+
+
+def info() -> dict[str, Any]:
+    """What is installed and in use: versions, compiler, instruction sets, threads, environment
+    variables.
+
+    Returns plain data (JSON has a form for it); `print(fastbp.info())` shows it as a table.
+    """
+    from .about import collect
+
+    return collect()
+
+
+def __getattr__(name: str) -> Any:
+    """Modules that not every program needs are imported when they are first named."""
+    if name in _LAZY_MODULES:
+        from importlib import import_module
+
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY_MODULES})
+
+
+__all__ = [
+    "ELU",
+    "GELU",
+    "SGD",
+    "Activation",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Callback",
+    "Constant",
+    "Dense",
+    "DeviceNotAvailableError",
+    "GlorotNormal",
+    "GlorotUniform",
+    "HeNormal",
+    "HeUniform",
+    "History",
+    "Identity",
+    "LeakyReLU",
+    "LecunNormal",
+    "LecunUniform",
+    "Loss",
+    "Mish",
+    "ModelFileError",
+    "Ones",
+    "RMSprop",
+    "RandomNormal",
+    "RandomUniform",
+    "ReLU",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "Tanh",
+    "Zeros",
+    "__version__",
+    "get_num_threads",
+    "info",
+    "load",
+    "ops",
+    "reference",
+    "set_num_threads",
+]

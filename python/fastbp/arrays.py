@@ -1,0 +1,272 @@
+"""Every check of an array that a user passes: what comes out has the right kind, dtype, shape and
+layout.
+
+The engine and the kernels assume what is established here. Messages say what came, what was
+expected and what to do. Inputs are never written to; an array that is right already is passed on
+without a copy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _core
+from .errors import describe
+from .losses import Loss
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+else:  # numpy.typing takes longer to import than this whole module
+    Array = np.ndarray
+
+FLOAT_NAMES = ("float32", "float64")
+INT64 = np.dtype(np.int64)
+
+
+def float_dtype(dtype: object) -> np.dtype[Any]:
+    """The dtype of a network from its name or NumPy's object. Raises ValueError for any but float32
+    and float64.
+    """
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", None) or str(dtype)
+    if name == "bfloat16":
+        raise ValueError(
+            "dtype 'bfloat16' is not available on this device yet: use 'float32' or 'float64'"
+        )
+    if name not in FLOAT_NAMES:
+        raise ValueError(f"dtype must be 'float32' or 'float64'; got {describe(dtype)}")
+    return np.dtype(name)
+
+
+def is_ready(value: object, dtype: np.dtype[Any]) -> bool:
+    """Whether the engine can read `value` as it is: an ndarray of that dtype, aligned and
+    C-contiguous.
+    """
+    if type(value) is not np.ndarray or value.dtype != dtype:
+        return False
+    flags = value.flags
+    return flags.c_contiguous and flags.aligned
+
+
+def as_numbers(name: str, value: Any) -> Array:
+    """`value` as an array of bools, integers or real floats. Raises TypeError for other kinds,
+    ValueError if ragged.
+    """
+    if type(value) is not np.ndarray:
+        _refuse_containers(name, value)
+        try:
+            value = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{name} is not a regular array: its rows differ in length") from error
+    if value.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{name} must hold real numbers; got dtype {value.dtype}{_kind_hint(value)}"
+        )
+    array: Array = value
+    return array
+
+
+def _refuse_containers(name: str, value: Any) -> None:
+    if hasattr(value, "toarray"):
+        raise TypeError(f"{name} is a sparse {type(value).__name__}: pass {name}.toarray()")
+    if hasattr(value, "filled") and hasattr(value, "mask"):
+        raise TypeError(
+            f"{name} is a masked array, and masks are not supported: pass {name}.filled(value) "
+            "or leave the masked rows out"
+        )
+
+
+def _kind_hint(value: Array) -> str:
+    if value.dtype.kind == "O":
+        for item in value.flat:
+            if not isinstance(item, (bool, int, float, np.number)):
+                return f" with {describe(item)} in it; fill or drop gaps, then use .astype(float)"
+        return "; convert it with .astype(float)"
+    if value.dtype.kind in "US":
+        return "; turn names into numbers, for example with numpy.unique(x, return_inverse=True)"
+    if value.dtype.kind == "c":
+        return "; take .real, or pass real and imaginary parts as columns"
+    return ""
+
+
+def features(
+    value: Any, inputs: int | None, dtype: np.dtype[Any], name: str = "X", *, finite: bool = True
+) -> Array:
+    """Rows for a network: (n, inputs), C-contiguous, of `dtype`; any width >= 1 where `inputs` is
+    None.
+
+    Raises TypeError for wrong kinds; ValueError for another shape and, if `finite`, for NaN and
+    infinity, naming the row and the column.
+    """
+    if is_ready(value, dtype) and value.ndim == 2 and value.shape[1] == inputs:
+        if not finite or _core.all_finite(value) < 0:
+            return value  # nothing to do, and nothing spent, on the way of every step
+    array = as_numbers(name, value)
+    if array.ndim != 2:
+        raise ValueError(_rows_message(name, array, inputs))
+    if inputs is None and array.shape[1] == 0:
+        raise ValueError(f"{name} has no columns; got shape {array.shape}")
+    if inputs is not None and array.shape[1] != inputs:
+        raise ValueError(
+            f"{name} has {array.shape[1]} columns, but the network takes {inputs}; got shape "
+            f"{array.shape}"
+        )
+    return _converted(name, value, array, dtype, finite)
+
+
+def _rows_message(name: str, array: Array, inputs: int | None) -> str:
+    width = "columns" if inputs is None else inputs
+    message = f"{name} must have shape (rows, {width}); got shape {array.shape}"
+    if array.ndim == 1 and inputs == 1:
+        return f"{message}. For one number per row use {name}[:, None]"
+    if array.ndim == 1 and inputs in (None, len(array)):
+        return f"{message}. For one row use {name}[None, :]"
+    if array.ndim > 2:
+        return f"{message}. Flatten each row with {name}.reshape(len({name}), -1)"
+    return message
+
+
+def _converted(name: str, value: Any, array: Array, dtype: np.dtype[Any], finite: bool) -> Array:
+    """`array`, which came as `value`, in the engine's dtype and layout; checked for NaN and
+    infinity if `finite`.
+    """
+    ready = array
+    if not is_ready(array, dtype):
+        with np.errstate(over="ignore"):
+            ready = np.require(array, dtype, ["C", "A"])
+    if finite:
+        position = _core.all_finite(ready)
+        if position >= 0:
+            raise ValueError(_not_finite(name, value, array, ready, position))
+    return ready
+
+
+def _not_finite(name: str, value: Any, array: Array, ready: Array, position: int) -> str:
+    index = np.unravel_index(position, ready.shape)
+    place = f"row {index[0]}"
+    if len(index) > 1:
+        place += f", column {index[1]}"
+        labels = getattr(value, "columns", None)
+        if labels is not None:
+            place += f" ({labels[int(index[1])]!r})"
+    found = array[index]
+    if np.isfinite(found):
+        return (
+            f"{name} has {found!r} at {place}, which {ready.dtype} cannot hold: scale the data, "
+            "or compile with dtype='float64'"
+        )
+    return (
+        f"{name} has {'NaN' if np.isnan(found) else 'infinity'} at {place}: fill or drop "
+        "such rows first, "
+        f"for example with numpy.isfinite({name}).all(axis=1)"
+    )
+
+
+def targets(
+    value: Any,
+    rows: int,
+    outputs: int,
+    loss: Loss,
+    dtype: np.dtype[Any],
+    names: tuple[str, str] = ("X", "y"),
+) -> Array:
+    """What `rows` rows of a network with `outputs` outputs are trained towards, ready for the
+    engine.
+
+    Returns (rows, outputs) of `dtype`, or int64 (rows,) where the loss takes class numbers and got
+    them. A column may come as (rows,), class numbers also as (rows, 1) or as floats without a
+    fraction.
+
+    Raises TypeError for wrong kinds; ValueError for another shape, another number of rows, NaN,
+    class numbers outside 0 .. outputs - 1, and values outside [0, 1] where the loss needs
+    probabilities, naming where or which.
+    """
+    name, traits = names[1], loss.traits
+    array = value if is_ready(value, dtype) else as_numbers(name, value)
+    if array.ndim == 0 or array.shape[0] != rows:
+        raise ValueError(
+            f"{names[0]} has {rows} rows, but {name} has {array.shape[0] if array.ndim else 'no'}; "
+            f"got shape {array.shape}"
+        )
+    if traits.class_numbers and array.size == rows and array.ndim < 3:
+        return class_numbers(array, outputs, name)
+    if array.ndim == 1 and outputs == 1:
+        array = array[:, None]
+    elif array.shape != (rows, outputs):
+        raise ValueError(_targets_message(name, array, rows, outputs, loss))
+    ready = _converted(name, value, array, dtype, finite=True)
+    if traits.unit_targets:
+        check_unit_interval(name, ready, loss.name)
+    elif traits.class_numbers and ready.min() < 0:
+        raise ValueError(
+            f"{name} has rows of class weights for loss {loss.name!r}, which must not be negative; "
+            f"the smallest is {ready.min():g}"
+        )
+    return ready
+
+
+def _targets_message(name: str, array: Array, rows: int, outputs: int, loss: Loss) -> str:
+    message = f"{name} must have shape ({rows}, {outputs})"
+    if loss.traits.class_numbers:
+        message += f" (one-hot or soft rows) or ({rows},) (class numbers)"
+    message += f" for a network with {outputs} output{'s' * (outputs > 1)}; got shape {array.shape}"
+    if array.ndim == 1 and array.dtype.kind in "biu" and not loss.traits.class_numbers:
+        message += ". For class numbers use loss='softmax_cross_entropy'"
+    return message
+
+
+def class_numbers(array: Array, classes: int, name: str = "y") -> Array:
+    """Class numbers (n,) or (n, 1) as int64 (n,).
+
+    Raises ValueError for a number outside 0 .. classes - 1 or with a fraction, naming its position
+    and value.
+    """
+    flat = array.reshape(-1)
+    # One pass on the way of every step: as unsigned numbers, negative ones are large.
+    if is_ready(flat, INT64) and np.maximum.reduce(flat.view(np.uint64), initial=0) < classes:
+        return flat
+    if flat.dtype.kind == "f":
+        fraction = ~(flat == np.floor(flat))  # NaN too
+        if fraction.any():
+            _refuse_label(name, flat, fraction, classes)
+    outside = (
+        (flat < 0) | (flat >= classes) if flat.dtype.kind != "b" else flat.astype(int) >= classes
+    )
+    if outside.any():
+        _refuse_label(name, flat, outside, classes)
+    labels: Array = np.require(flat, np.int64, ["C", "A"])
+    return labels
+
+
+def _refuse_label(name: str, flat: Array, wrong: Array, classes: int) -> None:
+    position = int(np.argmax(wrong))
+    raise ValueError(
+        f"{name}[{position}] is {flat[position].item()!r}; class numbers are the integers 0 "
+        f"to {classes - 1}, "
+        f"for {classes} outputs"
+    )
+
+
+def check_unit_interval(name: str, array: Array, loss: str) -> None:
+    """Raises ValueError, naming the range found, unless every target lies in [0, 1]; NaN passes."""
+    if array.size == 0:
+        return
+    low, high = np.fmin.reduce(array, axis=None), np.fmax.reduce(array, axis=None)
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"{name} must lie in [0, 1] for loss {loss!r}; it ranges from {low:g} to {high:g}. "
+            "For other quantities use loss='mse'"
+        )
+
+
+def parameter(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """A new value for a parameter: exactly `shape`, finite, cast to `dtype`. Raises TypeError or
+    ValueError.
+    """
+    array = as_numbers(name, value)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {shape}; got shape {array.shape}")
+    return _converted(name, value, array, dtype, finite=True)

@@ -1,0 +1,65 @@
+"""Checks of single numbers, switches and sizes: one rule, one message each."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+
+from .errors import describe
+
+
+def integer(name: str, value: object, low: int = 1, high: int | None = None) -> int:
+    """`value` as an int in [low, high]. NumPy integers count; bool, float and str raise
+    TypeError.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer; got {describe(value)}")
+    try:
+        number = operator.index(value)
+    except TypeError:  # an array of integers has __index__ too
+        raise TypeError(f"{name} must be one integer; got {describe(value)}") from None
+    if number < low or (high is not None and number > high):
+        wanted = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be {wanted}; got {number}")
+    return number
+
+
+def real(
+    name: str,
+    value: object,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """`value` as a finite float in the given range; an open end is excluded. bool and str raise
+    TypeError.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number; got {describe(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is too large for a float; got {describe(value)}") from None
+    above = number > low if open_low else number >= low
+    below = number < high if open_high else number <= high
+    if not (math.isfinite(number) and above and below):
+        raise ValueError(f"{name} must be {_range(low, high, open_low, open_high)}; got {number!r}")
+    return number
+
+
+def boolean(name: str, value: object) -> bool:
+    """`value` as a bool; NumPy's bool counts, 0 and 1 do not."""
+    if type(value).__name__ not in ("bool", "bool_"):
+        raise TypeError(f"{name} must be True or False; got {describe(value)}")
+    return bool(value)
+
+
+def _range(low: float, high: float, open_low: bool, open_high: bool) -> str:
+    if math.isinf(low) and math.isinf(high):
+        return "finite"
+    if math.isinf(high):
+        return f"finite and {'above' if open_low else 'at least'} {low:g}"
+    return f"in {'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"

@@ -1,0 +1,73 @@
+"""Types for argparse: each says what it expected when a value does not fit."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TypeVar
+
+Number = TypeVar("Number", int, float)
+
+
+def positive_int(text: str) -> int:
+    value = _convert(int, text, "a whole number")
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is too small: expected 1 or more")
+    return value
+
+
+def seed(text: str) -> int:
+    value = _convert(int, text, "a whole number")
+    if not 0 <= value < 2**64:
+        raise argparse.ArgumentTypeError(f"{value} is out of range: expected 0 to 2**64 - 1")
+    return value
+
+
+def positive_float(text: str) -> float:
+    value = _convert(float, text, "a number")
+    if not (0 < value < math.inf):
+        raise argparse.ArgumentTypeError(f"{text} is out of range: expected a number above 0")
+    return value
+
+
+def fraction(text: str) -> float:
+    value = _convert(float, text, "a number")
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is out of range: expected 0 or more, below 1")
+    return value
+
+
+def widths(text: str) -> list[int]:
+    """ "64,32" as [64, 32]; "none" as []: no hidden layer."""
+    return [] if text.strip() == "none" else [positive_int(part) for part in text.split(",")]
+
+
+def names(text: str) -> list[str]:
+    """ "a,b" as ["a", "b"]."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def delimiter(text: str) -> str:
+    """One character; "tab" for the tab."""
+    text = "\t" if text in ("tab", "\\t") else text
+    if len(text) != 1 or text in '\r\n"':
+        raise argparse.ArgumentTypeError(f"expected one character, or the word tab, got {text!r}")
+    return text
+
+
+def output_path(text: str) -> Path:
+    """A file to be written; that its folder exists is checked before any work is done."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder: expected a file name")
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return path
+
+
+def _convert(kind: type[Number], text: str, expected: str) -> Number:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from None

@@ -1,0 +1,243 @@
+"""From text cells to network inputs and targets, as learned from the training rows.
+
+Number columns are standardised with the training rows' mean and standard deviation; category
+columns become one input per value seen in the training rows (one-hot). Both are kept in the
+model file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import CommandError
+from .table import Table, parse_numbers, shortened
+
+FORMAT = 1  # of the description in the model file
+MAX_CATEGORIES = 1000
+NUMBERS_SHARE = 0.5  # above it a column with some text is taken for numbers with typing errors
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One input column: a number (mean, std) or, where `values` is not empty, a category."""
+
+    name: str
+    mean: float = 0.0
+    std: float = 1.0
+    values: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        return len(self.values) or 1
+
+    def encode(self, table: Table, index: int, unknown: str) -> Floats:
+        """(rows, width) inputs. `unknown`: "error", or "zeros" for a category never seen."""
+        if not self.values:
+            return ((table.numbers(index) - self.mean) / self.std)[:, None]
+        position = {value: i for i, value in enumerate(self.values)}
+        encoded = np.zeros((len(table), self.width))
+        for row, cell in enumerate(table.cells(index)):
+            if cell in position:
+                encoded[row, position[cell]] = 1.0
+            elif unknown == "error":
+                raise CommandError(
+                    f"{table.where(row, index)}: {cell!r} was not among the values seen in "
+                    f"training, which were: {shortened(self.values)}. "
+                    "Pass --unknown zeros to treat it as none of them."
+                )
+        return encoded
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the network predicts. Regression: standardised value; else one of `classes`."""
+
+    name: str
+    task: str  # regression | binary | multiclass
+    mean: float = 0.0
+    std: float = 1.0
+    classes: tuple[str, ...] = ()
+    numeric: bool = False  # the classes are numbers: "1" and "1.0" are the same class
+
+    @property
+    def outputs(self) -> int:
+        """Of the network: one per class, but one in all for two classes and for a quantity."""
+        return len(self.classes) if self.task == "multiclass" else 1
+
+    def encode(self, table: Table, index: int) -> npt.NDArray[Any]:
+        """Regression (n, 1) float; binary (n, 1) 0.0 or 1.0; multiclass (n,) class numbers."""
+        if self.task == "regression":
+            return ((table.numbers(index) - self.mean) / self.std)[:, None]
+        position = {name: i for i, name in enumerate(self.classes)}
+        labels = class_names(table.cells(index), self.numeric)
+        for row, label in enumerate(labels):
+            if label not in position:
+                raise CommandError(
+                    f"{table.where(row, index)}: {label!r} is not one of the classes the model "
+                    f"knows, which are: {shortened(self.classes)}"
+                )
+        numbers = np.array([position[label] for label in labels], dtype=np.int64)
+        return numbers.astype(np.float64)[:, None] if self.task == "binary" else numbers
+
+
+@dataclass(frozen=True)
+class Description:
+    """All that predict and evaluate need to know about the file a model was trained on."""
+
+    columns: tuple[Column, ...]
+    target: Target
+    has_header: bool
+    positions: tuple[int, ...]  # of the columns in the training file
+
+    @property
+    def width(self) -> int:
+        return sum(column.width for column in self.columns)
+
+    def encode(self, table: Table, unknown: str = "error") -> Floats:
+        """(rows, width) network inputs of the table's rows."""
+        indices = self._locate(table)
+        blocks = [
+            column.encode(table, index, unknown)
+            for column, index in zip(self.columns, indices, strict=True)
+        ]
+        return np.hstack(blocks)
+
+    def _locate(self, table: Table) -> list[int]:
+        if self.has_header:
+            return [self._by_name(table, column.name) for column in self.columns]
+        if len(table.names) == len(self.columns):  # the target's column was left out
+            return list(range(len(self.columns)))
+        if len(table.names) <= max(self.positions):
+            raise CommandError(
+                f"{table.path} has {len(table.names)} columns; the model was trained on a file "
+                f"without a header, with its inputs in columns {list(self.positions)}"
+            )
+        return list(self.positions)
+
+    @staticmethod
+    def _by_name(table: Table, name: str) -> int:
+        if name in table.names:
+            return table.names.index(name)
+        raise CommandError(
+            f"{table.path} has no column {name!r}, which the model was trained with; "
+            f"its columns are: {shortened(table.names)}"
+        )
+
+    def to_text(self) -> str:
+        """As JSON, for the model file's metadata."""
+        return json.dumps({"format": FORMAT, **asdict(self)})
+
+    @classmethod
+    def from_text(cls, text: str | None, path: str) -> Description:
+        """What `to_text` wrote, found in the file `path`. Raises CommandError for anything else."""
+        if text is None:
+            raise CommandError(
+                f"{path} does not say how its columns were prepared: it was not written by "
+                f"'fastbp train'. Use it from Python: fastbp.load({path!r}).predict(X)"
+            )
+        try:
+            stored = json.loads(text)
+            if stored["format"] != FORMAT:
+                raise CommandError(
+                    f"{path} describes its columns in format {stored['format']}; this version of "
+                    f"fastbp reads format {FORMAT}"
+                )
+            columns = tuple(
+                Column(c["name"], c["mean"], c["std"], tuple(c["values"]))
+                for c in stored["columns"]
+            )
+            target = Target(**{**stored["target"], "classes": tuple(stored["target"]["classes"])})
+            return cls(columns, target, bool(stored["has_header"]), tuple(stored["positions"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CommandError(f"{path}: its description of the columns is damaged") from error
+
+
+def class_names(cells: Sequence[str], numeric: bool) -> list[str]:
+    """Labels as written, or numbers in one spelling ("1.0" and "1" are one class)."""
+    return [f"{float(c):.15g}" for c in cells] if numeric and _all_numbers(cells) else list(cells)
+
+
+def _all_numbers(cells: Sequence[str]) -> bool:
+    return bool(np.isfinite(parse_numbers(cells)).all())
+
+
+def learn_column(table: Table, index: int, training: Rows, categorical: bool) -> Column:
+    """Decide number or category from the whole column; learn its values from `training` rows."""
+    name, cells = table.names[index], table.cells(index)
+    if not categorical and _holds_numbers(table, index, cells):
+        return Column(name, *_mean_and_std(table.numbers(index)[training]))
+    seen = sorted({cells[row] for row in training})
+    if len(seen) > MAX_CATEGORIES or (len(seen) == len(training) and len(seen) > 20):
+        raise CommandError(
+            f"{table.path}, column {name!r}: text with {len(seen)} different values in "
+            f"{len(training)} training rows, so it looks like an identifier. "
+            f"Leave it out with --drop {name}"
+        )
+    return Column(name, values=tuple(seen))
+
+
+def _mean_and_std(values: Floats) -> tuple[float, float]:
+    """Of finite numbers; a constant column gets std 1 and so becomes 0."""
+    constant = values.min() == values.max()  # std() of a constant may be 1e-17, not 0
+    return float(values.mean()), 1.0 if constant else float(values.std())
+
+
+def _holds_numbers(table: Table, index: int, cells: list[str]) -> bool:
+    values = parse_numbers(cells)
+    bad = np.flatnonzero(np.isnan(values))
+    if not bad.size:
+        return True
+    if bad.size < (1 - NUMBERS_SHARE) * len(cells):
+        row = int(bad[0])
+        raise CommandError(
+            f"{table.where(row, index)}: {cells[row]!r} is not a number, but "
+            f"{len(cells) - bad.size} of the {len(cells)} cells of this column are. Correct it, or "
+            f"pass --categorical {table.names[index]} if the column's values are names."
+        )
+    return False
+
+
+def learn_target(table: Table, index: int, training: Rows, task: str) -> Target:
+    """Choose the task if it is "auto", and learn classes (all rows) or mean and std (training)."""
+    name, cells = table.names[index], table.cells(index)
+    numeric = _all_numbers(cells)
+    if task == "auto":
+        task = _guess_task(cells, numeric)
+    if task == "regression":
+        values = table.numbers(index)
+        if values.min() == values.max():
+            raise CommandError(f"{table.path}, target {name!r}: every value is {values[0]:g}")
+        return Target(name, task, *_mean_and_std(values[training]))
+    classes = sorted(set(class_names(cells, numeric)), key=float if numeric else None)
+    if len(classes) < 2:
+        raise CommandError(f"{table.path}, target {name!r}: every row is of class {classes[0]!r}")
+    if task == "binary" and len(classes) != 2:
+        raise CommandError(
+            f"{table.path}, target {name!r}: {len(classes)} classes ({shortened(classes)}), "
+            "but --task binary needs exactly two. Use --task multiclass."
+        )
+    if len(classes) > MAX_CATEGORIES:
+        raise CommandError(
+            f"{table.path}, target {name!r}: {len(classes)} different values are too many "
+            "classes. Use --task regression if they are quantities."
+        )
+    return Target(name, task, classes=tuple(classes), numeric=numeric)
+
+
+def _guess_task(cells: list[str], numeric: bool) -> str:
+    """Text is classes; so are whole numbers with at most 20 values, each in 3 rows on average."""
+    distinct = len(set(class_names(cells, numeric)))
+    if numeric and distinct > 2:
+        whole = all(float(cell).is_integer() for cell in cells)
+        if not whole or distinct > 20 or len(cells) < 3 * distinct:
+            return "regression"
+    return "binary" if distinct == 2 else "multiclass"

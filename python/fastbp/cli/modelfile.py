@@ -1,0 +1,55 @@
+"""What `predict` and `evaluate` share: the model file, its description of columns, the rows."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import arguments as kinds
+from .columns import Description
+from .errors import CommandError
+from .table import Table, read_table
+
+METADATA_KEY = "fastbp_table"  # in Sequential.metadata
+
+
+def add_table_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--delimiter",
+        type=kinds.delimiter,
+        default=",",
+        metavar="CHAR",
+        help="between the cells; 'tab' for tabs (default: a comma)",
+    )
+    parser.add_argument(
+        "--unknown",
+        choices=["error", "zeros"],
+        default="error",
+        help="a category never seen in training: stop (default), or treat as none of the known",
+    )
+    parser.add_argument("--device", default="auto", help="auto (default), cpu or reference")
+
+
+def load_model(path: str, device: str) -> tuple[Any, Description]:
+    """The model and the description of its columns. Raises CommandError."""
+    import fastbp as bp
+
+    try:
+        model = bp.load(path, device=device)
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CommandError(f"cannot load {path}: {error}") from error
+    return model, Description.from_text(model.metadata.get(METADATA_KEY), path)
+
+
+def read_rows(arguments: argparse.Namespace, description: Description) -> Table:
+    return read_table(arguments.file, header=description.has_header, delimiter=arguments.delimiter)
+
+
+def model_outputs(model: Any, inputs: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    outputs: npt.NDArray[Any] = model.predict(inputs)
+    return outputs

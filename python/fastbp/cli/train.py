@@ -1,0 +1,322 @@
+"""`fastbp train`: fit a network to a CSV file, from raw cells to a saved model."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import arguments as kinds
+from . import text
+from .columns import Description, Rows, learn_column, learn_target
+from .errors import CommandError
+from .modelfile import METADATA_KEY, model_outputs
+from .scores import scores
+from .table import Table, read_table, shortened
+
+DESCRIPTION = """\
+Fit a neural network to a CSV file. Number columns are standardised, text columns become one input
+per value; both are learned from the training rows only and kept in the model file, so that
+'fastbp predict' and 'fastbp evaluate' prepare new rows in the same way.
+
+The task follows from the target column: text, or few different whole numbers, are classes; other
+numbers are quantities (regression). --task overrules it.
+"""
+EXAMPLES = """\
+examples:
+  fastbp train iris.csv --target species
+  fastbp train houses.csv --target price --output houses.safetensors --epochs 200
+  fastbp train wine.csv --target quality --task regression --hidden 128,64
+  fastbp train table.csv --target 4 --no-header --drop 0 --categorical 2
+  fastbp train data.csv --target y --hidden none        a linear model
+"""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Encoded inputs and targets of the training and the validation rows."""
+
+    train_inputs: npt.NDArray[np.float64]
+    train_targets: npt.NDArray[Any]
+    validation_inputs: npt.NDArray[np.float64]
+    validation_targets: npt.NDArray[Any]
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="fit a network to a CSV file",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE.csv", help="rows with inputs and the right answers")
+    parser.add_argument(
+        "--target",
+        metavar="COL",
+        required=True,
+        help="column to predict: a name or a number from 0",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="MODEL",
+        type=kinds.output_path,
+        help="model file to write (default: FILE.safetensors in this folder)",
+    )
+    _add_table_arguments(parser)
+    _add_network_arguments(parser)
+    _add_fit_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the table")
+    group.add_argument(
+        "--task",
+        choices=["auto", "regression", "binary", "multiclass"],
+        default="auto",
+        help="what to predict (default: auto, from the target column)",
+    )
+    group.add_argument(
+        "--drop", metavar="COL,..", type=kinds.names, default=[], help="columns to leave out"
+    )
+    group.add_argument(
+        "--categorical",
+        metavar="COL,..",
+        type=kinds.names,
+        default=[],
+        help="number columns to treat as categories, such as postcodes",
+    )
+    group.add_argument("--no-header", action="store_true", help="the first line is data already")
+    group.add_argument(
+        "--delimiter",
+        type=kinds.delimiter,
+        default=",",
+        metavar="CHAR",
+        help="between the cells; 'tab' for tabs (default: a comma)",
+    )
+    group.add_argument(
+        "--validation-split",
+        type=kinds.fraction,
+        default=0.2,
+        metavar="SHARE",
+        help="share of the rows, drawn at random, kept out of training (default: 0.2)",
+    )
+
+
+def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the network")
+    group.add_argument(
+        "--hidden",
+        type=kinds.widths,
+        default=[64, 32],
+        metavar="N,..",
+        help="widths of the hidden layers, or none (default: 64,32)",
+    )
+    group.add_argument(
+        "--activation",
+        default="relu",
+        metavar="NAME",
+        help="of the hidden layers, such as relu, tanh, gelu, silu (default: relu)",
+    )
+    group.add_argument("--device", default="auto", help="auto (default), cpu or reference")
+    group.add_argument(
+        "--dtype", choices=["float32", "float64"], default="float32", help="default: float32"
+    )
+
+
+def _add_fit_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the training")
+    group.add_argument("--epochs", type=kinds.positive_int, default=100, help="default: 100")
+    group.add_argument("--batch-size", type=kinds.positive_int, default=32, help="default: 32")
+    group.add_argument(
+        "--optimizer",
+        default="adam",
+        metavar="NAME",
+        help="such as adam, adamw, sgd, rmsprop, adagrad (default: adam)",
+    )
+    group.add_argument(
+        "--learning-rate",
+        type=kinds.positive_float,
+        metavar="RATE",
+        help="step size (default: the optimizer's own)",
+    )
+    group.add_argument(
+        "--seed",
+        type=kinds.seed,
+        default=0,
+        help="of the split, the start and the order of rows: same seed, same result (default: 0)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    table = read_table(
+        arguments.file, header=not arguments.no_header, delimiter=arguments.delimiter
+    )
+    target_index = _target_index(table, arguments.target)
+    training, validation = _split(len(table), arguments.validation_split, arguments.seed)
+    description = _learn(table, target_index, training, arguments)
+    parts = _encode(table, description, target_index, training, validation)
+    model = _build(description, arguments)
+    _print_summary(table, description, parts, arguments)
+    _note_unseen(table, description, validation)
+    _fit(model, parts, arguments)
+    _print_scores(model, description, parts)
+    _save(model, description, arguments)
+    return 0
+
+
+def _target_index(table: Table, target: str) -> int:
+    try:
+        return table.index(target)
+    except CommandError as error:
+        if len(table.names) == 1 and any(mark in table.names[0] for mark in ";\t|"):
+            raise CommandError(
+                f"{error}\nThe cells may be separated by something other than a comma: "
+                "try --delimiter ';' or --delimiter tab"
+            ) from None
+        raise
+
+
+def _split(rows: int, share: float, seed: int) -> tuple[Rows, Rows]:
+    """Row numbers for training and for validation, drawn at random; at least one to train."""
+    order = np.random.default_rng(seed).permutation(rows)
+    kept = min(round(rows * share), rows - 1)
+    return np.sort(order[kept:]), np.sort(order[:kept])
+
+
+def _learn(
+    table: Table, target_index: int, training: Rows, arguments: argparse.Namespace
+) -> Description:
+    dropped = {table.index(name) for name in arguments.drop}
+    categorical = {table.index(name) for name in arguments.categorical}
+    positions = [i for i in range(len(table.names)) if i != target_index and i not in dropped]
+    if not positions:
+        raise CommandError(
+            f"{table.path} has no column left to learn from: it has {shortened(table.names)}, "
+            f"of which {table.names[target_index]!r} is the target"
+        )
+    target = learn_target(table, target_index, training, arguments.task)
+    columns = tuple(learn_column(table, i, training, i in categorical) for i in positions)
+    return Description(columns, target, table.has_header, tuple(positions))
+
+
+def _encode(
+    table: Table, description: Description, target_index: int, training: Rows, validation: Rows
+) -> Parts:
+    """Validation rows may hold a category that no training row has: it becomes zeros."""
+    inputs = description.encode(table, "zeros")
+    targets = description.target.encode(table, target_index)
+    return Parts(inputs[training], targets[training], inputs[validation], targets[validation])
+
+
+def _build(description: Description, arguments: argparse.Namespace) -> Any:
+    import fastbp as bp
+
+    target = description.target
+    loss = {
+        "regression": "mse",
+        "binary": "binary_cross_entropy_with_logits",
+        "multiclass": "softmax_cross_entropy",
+    }[target.task]
+    try:
+        layers = [bp.Dense(width, activation=arguments.activation) for width in arguments.hidden]
+        model = bp.Sequential([*layers, bp.Dense(target.outputs)], seed=arguments.seed)
+        model.compile(
+            optimizer=_optimizer(arguments),
+            loss=loss,
+            metrics=["mae"] if target.task == "regression" else ["accuracy"],
+            device=arguments.device,
+            dtype=arguments.dtype,
+        )
+        model.build(description.width)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CommandError(str(error)) from error
+    return model
+
+
+def _optimizer(arguments: argparse.Namespace) -> Any:
+    from fastbp import optimizers
+
+    given = {} if arguments.learning_rate is None else {"learning_rate": arguments.learning_rate}
+    return optimizers.get(arguments.optimizer, **given)
+
+
+def _print_summary(
+    table: Table, description: Description, parts: Parts, arguments: argparse.Namespace
+) -> None:
+    numbers = [column.name for column in description.columns if not column.values]
+    categories = [
+        f"{column.name} ({len(column.values)})" for column in description.columns if column.values
+    ]
+    columns = f"{text.plural(len(numbers), 'number column')}: {', '.join(numbers[:8])}" + (
+        f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
+    )
+    if categories:
+        columns += f"\n{len(categories)} of categories: {', '.join(categories[:8])}"
+    text.line("data", f"{table.path}: {text.plural(len(table), 'row')}\n{columns}")
+    target = description.target
+    classes = f", {len(target.classes)} classes: {shortened(target.classes)}" * bool(target.classes)
+    text.line("target", f"{target.name}: {target.task}{classes}")
+    text.line(
+        "split",
+        f"{len(parts.train_inputs)} rows to train, {len(parts.validation_inputs)} to validate",
+    )
+    sizes = [description.width, *arguments.hidden, target.outputs]
+    text.line("network", f"{'-'.join(map(str, sizes))}, {arguments.activation}, {arguments.dtype}")
+
+
+def _note_unseen(table: Table, description: Description, validation: Rows) -> None:
+    """Says which validation rows hold a category that no training row has."""
+    for column, index in zip(description.columns, description.positions, strict=True):
+        unseen = [
+            r for r in validation if column.values and table.rows[r][index] not in column.values
+        ]
+        if unseen:
+            text.line(
+                "note",
+                f"{column.name}: {text.plural(len(unseen), 'validation row')} with a value that no "
+                "training row has",
+            )
+
+
+def _fit(model: Any, parts: Parts, arguments: argparse.Namespace) -> None:
+    validation = (parts.validation_inputs, parts.validation_targets)
+    model.fit(
+        parts.train_inputs,
+        parts.train_targets,
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        validation_data=validation if len(parts.validation_inputs) else None,
+        verbose=1,
+    )
+
+
+def _print_scores(model: Any, description: Description, parts: Parts) -> None:
+    target = description.target
+    columns = [
+        ("training", parts.train_inputs, parts.train_targets),
+        ("validation", parts.validation_inputs, parts.validation_targets),
+    ]
+    measured = {
+        name: scores(target, model_outputs(model, inputs), right)
+        for name, inputs, right in columns
+        if len(inputs)
+    }
+    names = list(measured["training"])
+    rows = [[name, *(f"{column[name]:.5g}" for column in measured.values())] for name in names]
+    print(text.table([["", *measured], *rows]))
+
+
+def _save(model: Any, description: Description, arguments: argparse.Namespace) -> None:
+    path = arguments.output or Path(Path(arguments.file).stem + ".safetensors")
+    try:
+        model.save(path, metadata={METADATA_KEY: description.to_text()})
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror or error}") from error
+    text.line("saved", str(path))
+    text.line("next", f"fastbp predict {path} NEW.csv")

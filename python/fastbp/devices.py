@@ -1,0 +1,83 @@
+"""Devices: where a network runs, and how many threads the processor gives it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+from . import _core, checks
+from .errors import DeviceNotAvailableError, describe
+
+VARIABLE = "FASTBP_DEVICE"
+
+
+class Backend(NamedTuple):
+    """What a model needs of a device: its engine, its random functions, its functional layer
+    (softmax, sigmoid).
+    """
+
+    engine: Any  # _core.Engine, or its twin
+    random_uniform: Any
+    random_normal: Any
+    ops: Any
+
+
+def resolve(device: str) -> str:
+    """The device that a name stands for: "cpu" or "reference".
+
+    "auto" is FASTBP_DEVICE if that is set, else "cpu". Raises DeviceNotAvailableError for a device
+    that cannot be used here, ValueError for a name that is no device, TypeError for another kind.
+    """
+    if not isinstance(device, str):
+        raise TypeError(f"device must be a string; got {describe(device)}")
+    source = ""
+    if device == "auto":
+        device = os.environ.get(VARIABLE, "") or "cpu"
+        source = f" (from the environment variable {VARIABLE})"
+        device = "cpu" if device == "auto" else device
+    if device in ("cpu", "reference"):
+        return device
+    if is_cuda(device):
+        raise DeviceNotAvailableError(
+            f"device {device!r} was asked for{source}, but this version of fastbp has no "
+            "CUDA backend. "
+            "Use device='auto' or 'cpu'",
+            reason="no_backend",
+        )
+    raise ValueError(
+        f"unknown device {device!r}{source}: choose 'auto', 'cpu', 'reference' or 'cuda'"
+    )
+
+
+def is_cuda(device: str) -> bool:
+    """Whether the name is "cuda" or "cuda:<number>"."""
+    name, colon, number = device.partition(":")
+    return name == "cuda" and (not colon or (number.isascii() and number.isdigit()))
+
+
+def backend(device: str) -> Backend:
+    """The backend of a name that `resolve` returned. The reference is imported only when it is
+    asked for.
+    """
+    if device == "reference":
+        from . import reference
+
+        random = reference.random
+        return Backend(reference.Engine, random.random_uniform, random.random_normal, reference.ops)
+    from . import ops
+
+    return Backend(_core.Engine, _core.random_uniform, _core.random_normal, ops)
+
+
+def set_num_threads(n: int) -> None:
+    """Uses `n` threads of the processor from now on, at least 1; results do not depend on it.
+
+    The start value is FASTBP_NUM_THREADS, else the processors that this process may use (affinity,
+    container quota). Raises TypeError if n is no integer, ValueError if it is below 1.
+    """
+    _core.set_num_threads(checks.integer("n", n))
+
+
+def get_num_threads() -> int:
+    """The number of threads in use."""
+    return _core.get_num_threads()

@@ -1,0 +1,69 @@
+"""The exceptions of fastbp, and the messages that several modules share.
+
+Wrong kinds raise TypeError, wrong values and shapes ValueError, a call out of order RuntimeError;
+the classes here are for what a program may want to catch by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class DeviceNotAvailableError(RuntimeError):
+    """A device was asked for by name and cannot be used; nothing falls back silently.
+
+    `reason` is a word for programs: "no_backend", "no_driver", "old_driver", "no_device", "arch",
+    "version_mismatch".
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ModelFileError(ValueError):
+    """A file is not a model that this version of fastbp can read: damaged, truncated, or made by
+    something else.
+    """
+
+
+def lookup(
+    kind: str, given: object, table: Mapping[str, T], hints: Mapping[str, str] | None = None
+) -> T:
+    """The entry of that name; raises what `unknown_name` gives if there is none."""
+    if isinstance(given, str) and given in table:
+        return table[given]
+    raise unknown_name(kind, given, table, hints)
+
+
+def unknown_name(
+    kind: str, given: object, choices: Iterable[str], hints: Mapping[str, str] | None = None
+) -> Exception:
+    """The error for a name that is not in a table: TypeError if it is no string, else ValueError.
+
+    `hints` maps names that other libraries use to what to write here instead; otherwise the nearest
+    spelling is offered.
+    """
+    import difflib  # only on the way to an error
+
+    names = list(choices)
+    listed = ", ".join(repr(name) for name in names)
+    if not isinstance(given, str):
+        return TypeError(f"{kind} must be one of {listed}; got {describe(given)}")
+    hint = (hints or {}).get(given.lower().replace("-", "_").replace(" ", "_"))
+    if hint is None:
+        near = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]!r}?" if near else None
+    return ValueError(
+        f"unknown {kind} {given!r}" + (f": {hint}" if hint else "") + f" (choose from {listed})"
+    )
+
+
+def describe(value: object) -> str:
+    """What came, for a message: the type and a value that is short enough to print."""
+    text = repr(value)
+    kind = type(value).__name__
+    return f"{kind} {text}" if len(text) <= 60 and "\n" not in text else kind

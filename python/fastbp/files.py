@@ -1,0 +1,337 @@
+"""Model files: the safetensors layout, a checksum of every byte, and nothing that could be
+executed.
+
+    8 bytes    length of the header, little-endian
+    header     {"__metadata__": {"sha256": "<64 digits>", "fastbp": "<description>", ...},
+    "<tensor>": {...}, ...}, and
+               spaces up to a multiple of 8 bytes
+    data       the tensors, little-endian, without gaps, in the header's order
+
+"sha256" comes first, so that its digits stand at a fixed place; it is the digest of the whole file
+with zeros in their stead, and is checked before anything is parsed. "fastbp" is JSON: format,
+dtype, inputs, layers, seed, epochs, and under "training" loss, optimizer, metrics and steps.
+Tensors are the parameters ("0.kernel") and the optimizer's slots ("optimizer.0.0.kernel"). Classes
+are looked up by name in fixed tables. Other metadata is the user's text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from . import checks, devices, layers, losses, metrics, network, optimizers, spec
+from .arrays import Array, float_dtype
+from .errors import ModelFileError, describe
+from .network import Compiled
+
+if TYPE_CHECKING:
+    from .model import Sequential
+
+FORMAT = 1
+MAX_HEADER = 16 * 2**20  # bytes; about 100,000 tensors
+PREFIX = b'{"__metadata__":{"sha256":"'
+DIGITS = 64
+DIGEST_AT = 8 + len(PREFIX)
+RESERVED = ("sha256", "fastbp")
+TENSOR_DTYPES = {"float32": "F32", "float64": "F64"}
+
+
+class Description(NamedTuple):
+    """A model without its tensors."""
+
+    layers: Sequence[layers.Layer]
+    inputs: int
+    dtype: np.dtype[Any]
+    seed: int
+    epochs: int
+    compiled: Compiled | None
+    steps: int
+    metadata: dict[str, str]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor by name, in the order of the file."""
+        parameters = network.parameter_shapes(self.layers, self.inputs)
+        shapes = dict(parameters)
+        if self.compiled is not None:
+            for slot in range(optimizers.slots(self.compiled.optimizer)):
+                shapes.update({f"optimizer.{slot}.{name}": parameters[name] for name in parameters})
+        return shapes
+
+
+def save(model: Sequential, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
+    """Sequential.save; see there."""
+    engine = model._require_built()
+    tensors = _tensors(model)
+    described = {
+        "format": FORMAT,
+        "dtype": model.dtype,
+        "inputs": model.inputs,
+        "seed": model.seed,
+        "epochs": model.epochs_trained,
+        "layers": [spec.pack(layer) for layer in model.layers],
+        "training": None,
+    }
+    if model._compiled is not None:
+        loss, optimizer, names = model._compiled
+        described["training"] = {
+            "loss": spec.pack(loss),
+            "optimizer": {"class": type(optimizer).__name__, **optimizer.config()},
+            "metrics": names,
+            "steps": engine.steps,
+        }
+    arrays = [
+        tensor.astype(tensor.dtype.newbyteorder("<"), copy=False) for tensor in tensors.values()
+    ]
+    head = _header(described, tensors, _checked_metadata(metadata))
+    digest = hashlib.sha256(head)
+    for array in arrays:
+        digest.update(array.data)
+    end = DIGEST_AT + DIGITS
+    head = head[:DIGEST_AT] + digest.hexdigest().encode() + head[end:]
+    _write_durably(path, [head, *(array.data for array in arrays)])
+
+
+def _tensors(model: Sequential) -> dict[str, Array]:
+    """Views of everything that is saved, by name."""
+    engine = model._require_built()
+    tensors = network.views(model.layers, engine, engine.parameters)
+    if model._compiled is not None:
+        for slot, flat in enumerate(engine.optimizer_state):
+            named = network.views(model.layers, engine, flat)
+            tensors.update({f"optimizer.{slot}.{name}": view for name, view in named.items()})
+    return tensors
+
+
+def _checked_metadata(metadata: Mapping[Any, Any]) -> dict[str, str]:
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(
+                f"metadata must be text by name; got {describe(key)}: {describe(value)}. Use "
+                "json.dumps for more"
+            )
+        if key in RESERVED:
+            raise ValueError(f"metadata name {key!r} is taken by the file format: choose another")
+    return dict(metadata)
+
+
+def _header(
+    described: dict[str, Any], tensors: Mapping[str, Array], metadata: dict[str, str]
+) -> bytes:
+    """Length and header, with zeros for the digest."""
+    table: dict[str, Any] = {
+        "__metadata__": {
+            "sha256": "0" * DIGITS,
+            "fastbp": json.dumps(described, separators=(",", ":"), allow_nan=False),
+            **metadata,
+        }
+    }
+    offset = 0
+    for name, array in tensors.items():
+        table[name] = {
+            "dtype": TENSOR_DTYPES[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + array.nbytes],
+        }
+        offset += array.nbytes
+    header = json.dumps(table, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    if len(header) > MAX_HEADER:
+        raise ValueError(
+            f"the description of the model and its metadata takes {len(header)} bytes; the "
+            f"limit is {MAX_HEADER}"
+        )
+    return len(header).to_bytes(8, "little") + header
+
+
+def _write_durably(path: str | os.PathLike[str], chunks: Iterable[Any]) -> None:
+    """Writes a new file beside `path`, forces it to the disk and only then gives it the name.
+
+    Whatever stops this, the name has the old content or the new one, and no other file stays behind
+    unless the process is killed. A link is followed, and the permissions of a file that was there
+    are kept.
+    """
+    target = Path(path).resolve()
+    temporary = target.with_name(f".fastbp-{os.urandom(8).hex()}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+        temporary.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Forces the folder's entries to the disk, so that the new name survives a power loss."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows: folders cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load(path: str | os.PathLike[str], device: str) -> Sequential:
+    """fastbp.load; see there."""
+    from .model import Sequential
+
+    name = devices.resolve(device)
+    data = _read(path)
+    try:
+        header_end = 8 + int.from_bytes(data[:8], "little")
+        table = _parse(data[8:header_end])
+        described = _describe(table.pop("__metadata__"))
+        places = _places(table, described, len(data) - header_end)
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ModelFileError(f"{os.fspath(path)!r} is not a model file: {reason}") from error
+
+    model = Sequential(described.layers, described.seed)
+    model.metadata = described.metadata
+    model._adopt(described.compiled, name, described.dtype)
+    engine = model._build(described.inputs, draw=False)
+    stored = described.dtype.newbyteorder("<")
+    for tensor, view in _tensors(model).items():
+        view[...] = np.frombuffer(
+            data, stored, count=view.size, offset=header_end + places[tensor]
+        ).reshape(view.shape)
+    if described.compiled is not None:
+        engine.steps = described.steps
+    model._epochs = described.epochs
+    return model
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    """The whole file, once its length, its first bytes and its checksum are found right."""
+
+    def refuse(reason: str) -> NoReturn:
+        raise ModelFileError(f"{os.fspath(path)!r} {reason}")
+
+    with Path(path).open("rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            refuse("is not a regular file")
+        start = file.read(DIGEST_AT)
+        if len(start) < DIGEST_AT or start[8:] != PREFIX:
+            refuse("is not a model file written by fastbp, or it is cut short")
+        length = int.from_bytes(start[:8], "little")
+        if not len(PREFIX) + DIGITS <= length <= min(MAX_HEADER, status.st_size - 8):
+            refuse(f"is damaged: it announces a header of {length} bytes in {status.st_size} bytes")
+        data = start + file.read(status.st_size - DIGEST_AT)
+    end = DIGEST_AT + DIGITS
+    digest = hashlib.sha256(data[:DIGEST_AT])
+    digest.update(b"0" * DIGITS)
+    digest.update(memoryview(data)[end:])
+    if data[DIGEST_AT:end] != digest.hexdigest().encode():
+        refuse("is damaged or cut short: its checksum does not match. Use another copy of it")
+    return data
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    """Strict JSON: one object, no name twice, no NaN."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a name appears twice")
+        return found
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not a number in JSON")
+
+    table = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+    if not isinstance(table, dict):
+        raise TypeError("its header is not an object")
+    return table
+
+
+def _describe(metadata: Any) -> Description:
+    """The model that the metadata describes. Raises ValueError, TypeError or KeyError for anything
+    unexpected.
+    """
+    metadata = {name: _text(name, value) for name, value in metadata.items()}
+    del metadata["sha256"]
+    described = _parse(metadata.pop("fastbp").encode())
+    version = checks.integer("format", described["format"])
+    if version > FORMAT:
+        raise ValueError(
+            f"it has format {version}, but this version of fastbp reads up to format "
+            f"{FORMAT}: update fastbp"
+        )
+    if not isinstance(described["layers"], list):
+        raise TypeError("layers is not a list")
+    training = described["training"]
+    compiled = None if training is None else _compiled(training)
+    return Description(
+        layers=[layers.from_config(layer) for layer in described["layers"]],
+        inputs=checks.integer("inputs", described["inputs"]),
+        dtype=float_dtype(described["dtype"]),
+        seed=checks.integer("seed", described["seed"], 0, 2**64 - 1),
+        epochs=checks.integer("epochs", described["epochs"], 0, 2**32),
+        compiled=compiled,
+        steps=0 if training is None else checks.integer("steps", training["steps"], 0, 2**63 - 1),
+        metadata=metadata,
+    )
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"metadata {name!r} is not text")
+    return value
+
+
+def _compiled(training: Any) -> Compiled:
+    if not isinstance(training, dict):
+        raise TypeError("training is not an object")
+    optimizer = spec.unpack("optimizer", training["optimizer"], optimizers.CLASSES)
+    return Compiled(
+        spec.unpack("loss", training["loss"], {"Loss": losses.Loss}),
+        optimizer.bound(),
+        metrics.get(training["metrics"]),
+    )
+
+
+def _places(table: dict[str, Any], described: Description, size: int) -> dict[str, int]:
+    """Where each tensor begins in the data, which has `size` bytes.
+
+    Raises ValueError or TypeError unless the table is exactly what the description calls for,
+    without gaps, overlaps or bytes left over.
+    """
+    outputs = network.outputs(described.layers)
+    if described.compiled is not None:
+        losses.check_outputs(described.compiled.loss, outputs, "identity")
+    shapes = described.shapes()
+    if list(table) != list(shapes):
+        raise ValueError("its tensors are not those of its layers and optimizer")
+    places, offset = {}, 0
+    for name, shape in shapes.items():
+        end = offset + math.prod(shape) * described.dtype.itemsize
+        wanted = {
+            "dtype": TENSOR_DTYPES[described.dtype.name],
+            "shape": list(shape),
+            "data_offsets": [offset, end],
+        }
+        # As text, because in Python True equals 1.
+        if json.dumps(table[name], sort_keys=True) != json.dumps(wanted, sort_keys=True):
+            raise ValueError(f"tensor {name!r} is described as {table[name]}, expected {wanted}")
+        places[name], offset = offset, end
+    if offset != size:
+        raise ValueError(f"its tensors take {offset} bytes, but {size} bytes follow the header")
+    return places

@@ -1,0 +1,218 @@
+"""Layers: descriptions that a Sequential turns into a network. They hold no parameters.
+
+In what follows a batch has n rows; z is what reaches an activation, y what leaves it, elementwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import checks, initializers
+from .errors import describe, lookup
+from .registry import ACTIVATIONS, PARAMETERS
+from .spec import Spec, unpack
+
+_SOFTMAX = (
+    "leave the last layer without an activation (logits), train with "
+    "loss='softmax_cross_entropy', and read probabilities from model.predict_proba(X)"
+)
+_HINTS = {
+    "softmax": _SOFTMAX,
+    "log_softmax": _SOFTMAX,
+    "linear": "use 'identity', or no activation",
+    "none": "use 'identity', or no activation",
+    "swish": "use 'silu', the same function",
+    "logistic": "use 'sigmoid', the same function",
+    "hard_sigmoid": "use 'sigmoid'",
+    "leakyrelu": "use 'leaky_relu'",
+    "relu6": "use 'relu'",
+    "gelu_new": "use 'gelu_tanh'",
+}
+
+
+class Layer(Spec):
+    """One step of a chain of layers; rows go in, rows come out, independently of each other."""
+
+    def specs(self) -> list[tuple[str, int, bool] | tuple[str, str, float]]:
+        """The entries that the engine's constructor takes."""
+        raise NotImplementedError
+
+
+class Activation(Layer):
+    """y = f(z), elementwise, by name: Activation("relu"), Activation("leaky_relu", 0.2).
+
+    Args:
+        name: one of fastbp.registry.ACTIVATIONS.
+        param: the one number that f may have (slope of leaky_relu, alpha of elu), not negative, so
+            that the derivative can be told from y; None for the usual value.
+
+    Raises ValueError for an unknown name, a negative parameter, or a parameter where f has none.
+    """
+
+    def __init__(self, name: str, param: float | None = None) -> None:
+        default = lookup("activation", name, ACTIVATIONS, _HINTS)["default_param"]
+        if param is not None and name not in PARAMETERS and default == 0:
+            raise ValueError(f"activation {name!r} has no parameter; got {describe(param)}")
+        value = default if param is None else checks.real(PARAMETERS.get(name, "param"), param, 0)
+        self._set(name=name, param=value)
+
+    name: str
+    param: float
+
+    def specs(self) -> list[tuple[str, int, bool] | tuple[str, str, float]]:
+        return [("activation", self.name, self.param)]
+
+    def config(self) -> dict[str, Any]:
+        """The constructor arguments by name; a parameter that f does not have is left out."""
+        return {
+            "name": self.name,
+            **({"param": self.param} if ACTIVATIONS[self.name]["default_param"] else {}),
+        }
+
+    @classmethod
+    def packed_class(cls) -> str:
+        return "Activation"
+
+    def __repr__(self) -> str:
+        return f"Activation({', '.join(repr(value) for value in self.config().values())})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Activation) and other.__dict__ == self.__dict__
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.param))
+
+
+class Identity(Activation):
+    """y = z."""
+
+    def __init__(self) -> None:
+        super().__init__("identity")
+
+
+class ReLU(Activation):
+    """y = max(z, 0); the derivative at 0 is 0."""
+
+    def __init__(self) -> None:
+        super().__init__("relu")
+
+
+class LeakyReLU(Activation):
+    """y = z for z > 0, negative_slope * z otherwise (Maas, Hannun and Ng 2013)."""
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        super().__init__("leaky_relu", negative_slope)
+
+
+class Sigmoid(Activation):
+    """y = 1 / (1 + exp(-z))."""
+
+    def __init__(self) -> None:
+        super().__init__("sigmoid")
+
+
+class Tanh(Activation):
+    """y = tanh(z)."""
+
+    def __init__(self) -> None:
+        super().__init__("tanh")
+
+
+class Softplus(Activation):
+    """y = log(1 + exp(z))."""
+
+    def __init__(self) -> None:
+        super().__init__("softplus")
+
+
+class ELU(Activation):
+    """y = z for z > 0, alpha * (exp(z) - 1) otherwise (Clevert, Unterthiner and Hochreiter
+    2015).
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__("elu", alpha)
+
+
+class GELU(Activation):
+    """y = z * Phi(z), Phi the normal distribution function (Hendrycks and Gimpel 2016).
+
+    approximate="tanh" uses Phi(z) = (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3))) / 2, as "gelu_tanh"
+    does.
+    """
+
+    def __init__(self, approximate: str = "none") -> None:
+        names = {"none": "gelu", "tanh": "gelu_tanh"}
+        super().__init__(lookup("approximate", approximate, names))
+
+
+class SiLU(Activation):
+    """y = z / (1 + exp(-z)), also called swish (Elfwing, Uchibe and Doya 2017)."""
+
+    def __init__(self) -> None:
+        super().__init__("silu")
+
+
+class Mish(Activation):
+    """y = z * tanh(log(1 + exp(z))) (Misra 2019)."""
+
+    def __init__(self) -> None:
+        super().__init__("mish")
+
+
+class Dense(Layer):
+    """y = f(x @ kernel + bias): x is (n, inputs), kernel (inputs, units), bias (units,), y (n,
+    units).
+
+    Args:
+        units: number of outputs, at least 1.
+        activation: f, by name or as an activation layer; None for the identity.
+        use_bias: False leaves the bias out.
+        kernel_initializer, bias_initializer: where the parameters start, by name or as an
+            initializer object (fastbp.initializers).
+
+    Raises ValueError for unknown names and units < 1, TypeError for wrong kinds.
+    """
+
+    units: int
+    activation: Activation | None
+    use_bias: bool
+    kernel_initializer: initializers.Initializer
+    bias_initializer: initializers.Initializer
+
+    def __init__(
+        self,
+        units: int,
+        activation: str | Activation | None = None,
+        use_bias: bool = True,
+        kernel_initializer: str | initializers.Initializer = "glorot_uniform",
+        bias_initializer: str | initializers.Initializer = "zeros",
+    ) -> None:
+        if not (activation is None or isinstance(activation, Activation)):
+            activation = Activation(activation)
+        self._set(
+            units=checks.integer("units", units),
+            activation=activation,
+            use_bias=checks.boolean("use_bias", use_bias),
+            kernel_initializer=initializers.get(kernel_initializer, "kernel_initializer"),
+            bias_initializer=initializers.get(bias_initializer, "bias_initializer"),
+        )
+
+    def specs(self) -> list[tuple[str, int, bool] | tuple[str, str, float]]:
+        dense = ("dense", self.units, self.use_bias)
+        return [dense] if self.activation is None else [dense, *self.activation.specs()]
+
+
+def from_config(data: Any) -> Layer:
+    """The layer that `spec.pack` wrote into a model file; names are looked up in fixed tables.
+
+    Raises ValueError or TypeError for anything else.
+    """
+    table: dict[str, type[Layer]] = {"Dense": Dense, "Activation": Activation}
+    if isinstance(data, dict) and data.get("class") == "Dense":
+        data = dict(data)
+        if data.get("activation") is not None:
+            data["activation"] = unpack("activation", data["activation"], table)
+        for name in ("kernel_initializer", "bias_initializer"):
+            data[name] = unpack(name, data.get(name), initializers.CLASSES)
+    return unpack("layer", data, table)

@@ -1,0 +1,155 @@
+"""What fit shows while it runs: nothing, a bar on stderr, or lines on stdout.
+
+verbose: 0 nothing; 1 a bar where stderr is a terminal, else about ten lines; 2 a line per epoch; N
+> 2 a line every N epochs; "auto" a bar where stderr is a terminal, else nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import IO, Any
+
+from . import checks
+
+Logs = Mapping[str, float]
+
+
+class Progress:
+    """Shows nothing; base of the others. `update` comes once per epoch with the number of epochs
+    done.
+    """
+
+    def update(self, done: int, logs: Logs) -> None:
+        """`done` epochs are complete; `logs` has the values of the last one."""
+
+    def close(self) -> None:
+        """Leaves the terminal in order; called also when fit is interrupted."""
+
+
+class Lines(Progress):
+    """A line every `every` epochs and after the last one: Epoch [10/100], Loss: 0.6931, accuracy:
+    0.5000.
+    """
+
+    def __init__(self, epochs: int, every: int, stream: IO[str] | None = None) -> None:
+        self._epochs, self._every = epochs, every
+        self._stream = stream if stream is not None else sys.stdout
+
+    def update(self, done: int, logs: Logs) -> None:
+        if done % self._every == 0 or done == self._epochs:
+            values = ", ".join(
+                f"{'Loss' if name == 'loss' else name}: {value:.4f}" for name, value in logs.items()
+            )
+            print(f"Epoch [{done}/{self._epochs}], {values}", file=self._stream, flush=True)
+
+
+class PlainBar(Progress):
+    """One line on a terminal, rewritten at most ten times a second; needs nothing installed."""
+
+    INTERVAL = 0.1  # seconds between two drawings
+    WIDTH = 24  # characters of the bar
+
+    def __init__(self, epochs: int, stream: IO[str] | None = None) -> None:
+        self._epochs = epochs
+        self._stream = stream if stream is not None else sys.stderr
+        self._start = self._drawn = time.perf_counter()
+        self._length = 0
+
+    def update(self, done: int, logs: Logs) -> None:
+        now = time.perf_counter()
+        if done < self._epochs and now - self._drawn < self.INTERVAL:
+            return
+        self._drawn = now
+        filled = self.WIDTH * done // self._epochs
+        line = (
+            f"epoch {done}/{self._epochs} [{'=' * filled}{' ' * (self.WIDTH - filled)}] "
+            f"{now - self._start:.1f} s {_values(logs)}"
+        )
+        self._stream.write("\r" + line.ljust(self._length))
+        self._stream.flush()
+        self._length = len(line)
+
+    def close(self) -> None:
+        if self._length:
+            self._stream.write("\n")
+            self._stream.flush()
+
+
+class RichBar(Progress):
+    """The bar of the `rich` package."""
+
+    def __init__(self, epochs: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Display
+
+        self._display = Display(
+            TextColumn("epoch"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[values]}"),
+            console=Console(stderr=True),
+        )
+        self._task = self._display.add_task("fit", total=epochs, values="")
+        self._display.start()
+
+    def update(self, done: int, logs: Logs) -> None:
+        self._display.update(self._task, completed=done, values=_values(logs))
+
+    def close(self) -> None:
+        self._display.stop()
+
+
+class TqdmBar(Progress):
+    """The bar of the `tqdm` package."""
+
+    def __init__(self, epochs: int) -> None:
+        from tqdm import tqdm
+
+        self._bar: Any = tqdm(total=epochs, unit="epoch", file=sys.stderr)
+
+    def update(self, done: int, logs: Logs) -> None:
+        self._bar.set_postfix_str(_values(logs), refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def check_verbose(verbose: str | int) -> str | int:
+    """`verbose` as fit takes it. Raises TypeError or ValueError that lists the choices."""
+    if verbose == "auto":
+        return "auto"
+    if isinstance(verbose, str):
+        raise ValueError(
+            "verbose must be 'auto', 0 (silent), 1 (bar) or N (a line every N epochs); got "
+            f"{verbose!r}"
+        )
+    return checks.integer("verbose", int(verbose) if isinstance(verbose, bool) else verbose, 0)
+
+
+def make(verbose: str | int, epochs: int) -> Progress:
+    """The display for one call of fit; `verbose` has passed `check_verbose`."""
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    if verbose == 0 or epochs == 0 or (verbose == "auto" and not terminal):
+        return Progress()
+    if verbose in ("auto", 1):
+        return bar(epochs) if terminal else Lines(epochs, -(-epochs // 10))
+    return Lines(epochs, 1 if verbose == 2 else int(verbose))
+
+
+def bar(epochs: int) -> Progress:
+    """The best bar that is installed: rich, tqdm, or the plain one."""
+    for kind in (RichBar, TqdmBar):
+        try:
+            return kind(epochs)
+        except ImportError:
+            continue
+    return PlainBar(epochs)
+
+
+def _values(logs: Logs) -> str:
+    return " ".join(f"{name} {value:.4f}" for name, value in logs.items())

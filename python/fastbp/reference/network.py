@@ -1,0 +1,363 @@
+"""The network engine in NumPy: the methods of the native engine, one step traced in plain sight.
+
+Parameters and optimizer states live in the engine's dtype. A step reads them, computes everything
+(forward, loss, backward, update) in float64, and rounds once when it writes them back. For float32
+it is therefore the precise twin of the native engine; for float64 it is its equal. Sums run in
+NumPy's order, so the bits differ from the native engine's.
+"""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .activations import Activation
+from .arrays import F64, Array, as_float64, describe, rounded
+from .losses import LOSSES, Loss, check_target
+from .metrics import METRICS
+from .ops import find_activation, quiet
+from .optimizers import OPTIMIZERS, Optimizer
+from .random import permutation
+
+Entry = TypeVar("Entry")
+
+_BLOCK = 16  # each layer's parameters start at a multiple of this: 64 bytes of float32
+_PREDICT_ROWS = 4096  # rows at a time in predict, to bound the float64 intermediates
+
+
+@dataclass(frozen=True)
+class _Dense:
+    """y = x kernel + bias; kernel is flat[offset :][: rows * cols], the bias follows at once."""
+
+    offset: int
+    rows: int
+    cols: int
+    has_bias: bool
+
+    @property
+    def size(self) -> int:
+        return self.rows * self.cols + self.cols * self.has_bias
+
+    def views(self, flat: F64) -> tuple[F64, F64]:
+        """Kernel (rows, cols) and bias (cols,) or (0,) in a flat parameter or gradient vector."""
+        kernel_end = self.offset + self.rows * self.cols
+        kernel = flat[self.offset : kernel_end].reshape(self.rows, self.cols)
+        return kernel, flat[kernel_end : self.offset + self.size]
+
+
+@dataclass(frozen=True)
+class _Elementwise:
+    """y = f(x)."""
+
+    entry: Activation
+    param: float
+
+
+def _find(entries: dict[str, Entry], name: str, what: str) -> Entry:
+    """The entry of that name; ValueError lists the choices."""
+    if name not in entries:
+        raise ValueError(f"unknown {what} {name!r}; choose one of: {', '.join(entries)}")
+    return entries[name]
+
+
+class Engine:
+    """A chain of dense layers and activations that learns; for its numerics see the module.
+
+    layers: ("dense", units, use_bias) or ("activation", name, param) tuples, inputs first.
+    """
+
+    def __init__(self, inputs: int, layers: Sequence[tuple[Any, ...]], dtype: str = "float32"):
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
+        if inputs < 1:
+            raise ValueError(f"inputs: expected at least 1, got {inputs}")
+        if not layers:
+            raise ValueError("layers: expected at least one layer, got none")
+        self.dtype, self.inputs = dtype, inputs
+        self._layers: list[_Dense | _Elementwise] = []
+        width, end = inputs, 0
+        for kind, *arguments in layers:
+            if kind == "dense":
+                units, use_bias = arguments
+                if units < 1:
+                    raise ValueError(f"units: expected at least 1, got {units}")
+                dense = _Dense(-(-end // _BLOCK) * _BLOCK, width, int(units), bool(use_bias))
+                width, end = dense.cols, dense.offset + dense.size
+                self._layers.append(dense)
+            elif kind == "activation":
+                name, param = arguments
+                self._layers.append(_Elementwise(find_activation(name), float(param)))
+            else:
+                raise ValueError(f"layers: expected 'dense' or 'activation', got {kind!r}")
+        self.outputs = width
+        self._dense = [layer for layer in self._layers if isinstance(layer, _Dense)]
+        # Indices of the elements that are parameters; the padding between blocks stays 0.
+        self._used = np.concatenate(
+            [np.arange(d.offset, d.offset + d.size) for d in self._dense] or [np.arange(0)]
+        )
+        self._parameters = np.zeros(-(-end // _BLOCK) * _BLOCK, dtype)
+        self._gradients = np.zeros_like(self._parameters)
+        self._states: list[Array] = []
+        self._loss: Loss | None = None
+        self._optimizer: Optimizer | None = None
+        self.steps = 0
+
+    @property
+    def parameter_shapes(self) -> list[tuple[int, int, int, bool]]:
+        """(offset, rows, cols, has_bias) of each dense layer."""
+        return [(d.offset, d.rows, d.cols, d.has_bias) for d in self._dense]
+
+    @property
+    def parameters(self) -> Array:
+        """All parameters, flat, live and writable; the same memory each time."""
+        return self._parameters
+
+    @property
+    def gradients_(self) -> Array:
+        """What gradients() filled, laid out as parameters."""
+        return self._gradients
+
+    @property
+    def optimizer_state(self) -> list[Array]:
+        """The optimizer's slots, laid out as parameters, live and writable."""
+        return self._states
+
+    def compile(
+        self, loss: str, loss_param: float, optimizer: str, hyper: dict[str, float]
+    ) -> None:
+        """Chooses loss and optimizer; resets the optimizer's state and the step count."""
+        loss_entry, rule = _find(LOSSES, loss, "loss"), _find(OPTIMIZERS, optimizer, "optimizer")
+        self._hyper = rule.complete(hyper, optimizer)
+        self._loss, self._loss_name, self._loss_param = loss_entry, loss, float(loss_param)
+        self._optimizer, self._optimizer_name = rule, optimizer
+        self._states = [np.zeros_like(self._parameters) for _ in rule.slots]
+        self.steps = 0
+
+    def set_hyper(self, hyper: dict[str, float]) -> None:
+        """Changes the hyper-parameters named; states and step count stay."""
+        optimizer, _ = self._compiled()
+        self._hyper = optimizer.complete(self._hyper | hyper, self._optimizer_name)
+
+    @quiet
+    def train(
+        self,
+        x: Array,
+        y: Array,
+        batch_size: int,
+        epochs: int,
+        first_epoch: int,
+        shuffle: bool,
+        seed: int,
+        metrics: Sequence[str],
+    ) -> tuple[F64, F64]:
+        """Trains for some epochs; returns each one's loss (epochs,) and metrics (epochs, M).
+
+        Rows go in the order permutation(n, seed, epoch), or as they are; the last batch may be
+        smaller. Losses and metrics are those of each batch before its update, weighted by its rows.
+        Ctrl-C raises KeyboardInterrupt between two steps.
+        """
+        self._compiled()
+        self._check_data(x, y, batch_size, metrics)
+        if epochs < 0:
+            raise ValueError(f"epochs: expected at least 0, got {epochs}")
+        losses, values = np.zeros(epochs), np.zeros((epochs, len(metrics)))
+        with _interrupts_between_steps() as deliver_interrupt:
+            for k in range(epochs):
+                order = np.arange(len(x))
+                if shuffle:
+                    order = permutation(len(x), seed, first_epoch + k)
+                total = _Total(self, len(x), metrics)
+                for start in range(0, len(x), batch_size):
+                    rows = order[start : start + batch_size]
+                    loss, output = self._step(x[rows], y[rows])
+                    total.add(loss, output, y[rows])
+                    deliver_interrupt()
+                losses[k], values[k] = total.loss, total.metrics
+        return losses, values
+
+    @quiet
+    def step(self, x: Array, y: Array) -> float:
+        """One step on one batch; returns the loss before the update."""
+        self._compiled()
+        self._check_data(x, y)
+        with _interrupts_between_steps():
+            return self._step(x, y)[0]
+
+    @quiet
+    def gradients(self, x: Array, y: Array) -> float:
+        """Fills gradients_ for one batch, updates nothing; returns the loss."""
+        self._compiled()
+        self._check_data(x, y)
+        loss, _, gradient, _ = self._backward(x, y)
+        rounded(gradient, self.dtype, self._gradients)
+        return loss
+
+    @quiet
+    def input_gradient(self, x: Array, y: Array) -> tuple[float, Array]:
+        """The loss of one batch and its gradient with respect to x."""
+        self._compiled()
+        self._check_data(x, y)
+        loss, _, _, dx = self._backward(x, y)
+        return loss, rounded(dx, self.dtype)
+
+    @quiet
+    def evaluate(
+        self, x: Array, y: Array, batch_size: int, metrics: Sequence[str]
+    ) -> tuple[float, list[float]]:
+        """Loss and metrics over all rows, by batches."""
+        self._compiled()
+        self._check_data(x, y, batch_size, metrics)
+        total = _Total(self, len(x), metrics)
+        for start in range(0, len(x), batch_size):
+            rows = slice(start, start + batch_size)
+            output = self._forward(as_float64(x[rows]))[-1]
+            loss, _ = self._loss_and_gradient(output, y[rows])
+            total.add(loss, output, y[rows])
+        return total.loss, [float(v) for v in total.metrics]
+
+    @quiet
+    def predict(self, x: Array, out: Array) -> None:
+        """Writes the network's output for the rows of x to out (n, outputs)."""
+        self._check_array("x", x, None, self.inputs)
+        self._check_array("out", out, len(x), self.outputs)
+        for start in range(0, len(x), _PREDICT_ROWS):
+            rows = slice(start, start + _PREDICT_ROWS)
+            rounded(self._forward(as_float64(x[rows]))[-1], self.dtype, out[rows])
+
+    def _forward(self, x: F64) -> list[F64]:
+        """x (n, inputs) and the output of every layer after it."""
+        flat = as_float64(self._parameters)
+        values = [x]
+        for layer in self._layers:
+            if isinstance(layer, _Dense):
+                kernel, bias = layer.views(flat)
+                z = values[-1] @ kernel
+                values.append(z + bias if layer.has_bias else z)
+            else:
+                values.append(layer.entry.forward(values[-1], layer.param))
+        return values
+
+    def _loss_and_gradient(self, output: F64, y: Array) -> tuple[float, F64]:
+        """The loss of one batch and its gradient with respect to the output."""
+        target = y if y.ndim == 1 else as_float64(y)
+        _, loss = self._compiled()
+        return loss.value_and_gradient(output, target, self._loss_param, np.dtype(self.dtype))
+
+    def _backward(self, x: Array, y: Array) -> tuple[float, F64, F64, F64]:
+        """Loss, output, flat parameter gradient and input gradient of one batch.
+
+        Backwards through the layers, d is the gradient with respect to the layer's output, then to
+        its input v. For v W + b: dW = v^T d, db = sum of d's rows, dv = d W^T; for f: dv = d f'(v).
+        """
+        flat = as_float64(self._parameters)
+        values = self._forward(as_float64(x))
+        loss, d = self._loss_and_gradient(values[-1], y)
+        gradient = np.zeros_like(flat)
+        for layer, v in zip(reversed(self._layers), reversed(values[:-1]), strict=True):
+            if isinstance(layer, _Dense):
+                kernel, _ = layer.views(flat)
+                dkernel, dbias = layer.views(gradient)
+                dkernel[...] = v.T @ d
+                if layer.has_bias:
+                    dbias[...] = d.sum(axis=0)
+                d = d @ kernel.T
+            else:
+                d = d * layer.entry.derivative(v, layer.param)
+        return loss, values[-1], gradient, d
+
+    def _step(self, x: Array, y: Array) -> tuple[float, F64]:
+        """Forward, backward, update; everything is computed before anything is written."""
+        optimizer, _ = self._compiled()
+        loss, output, gradient, _ = self._backward(x, y)
+        used = self._used
+        w, states = optimizer.update(
+            as_float64(self._parameters[used]),
+            gradient[used],
+            [as_float64(s[used]) for s in self._states],
+            self._hyper,
+            self.steps + 1,
+        )
+        for array, value in zip((self._parameters, *self._states), (w, *states), strict=True):
+            array[used] = rounded(value, self.dtype)
+        self.steps += 1
+        return loss, output
+
+    def _compiled(self) -> tuple[Optimizer, Loss]:
+        if self._optimizer is None or self._loss is None:
+            raise ValueError("the engine has no loss and optimizer yet: call compile() first")
+        return self._optimizer, self._loss
+
+    def _check_array(self, name: str, a: Array, rows: int | None, cols: int) -> None:
+        if not isinstance(a, np.ndarray):
+            raise TypeError(f"{name}: expected a NumPy array, got a {type(a).__name__}")
+        if a.dtype != self.dtype:
+            raise TypeError(f"{name}: expected dtype {self.dtype}, got a {describe(a)}")
+        if a.ndim != 2 or a.shape[1] != cols or (rows is not None and len(a) != rows):
+            expected = "n" if rows is None else rows
+            raise ValueError(f"{name}: expected shape ({expected}, {cols}), got a {describe(a)}")
+        if not a.flags.c_contiguous:
+            raise ValueError(f"{name}: expected a C-contiguous array; its strides are {a.strides}")
+
+    def _check_data(
+        self, x: Array, y: Array, batch_size: int = 1, metrics: Sequence[str] = ()
+    ) -> None:
+        self._check_array("x", x, None, self.inputs)
+        if len(x) == 0:
+            raise ValueError(f"x: expected at least one sample, got a {describe(x)}")
+        check_target(np.broadcast_to(0.0, (len(x), self.outputs)), y, self._loss_name, "y")
+        if y.ndim == 2:
+            self._check_array("y", y, len(x), self.outputs)
+        elif y.dtype != np.int64:
+            raise TypeError(f"y: expected dtype int64, got a {describe(y)}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        for name in metrics:
+            _find(METRICS, name, "metric")
+
+
+class _Total:
+    """Loss and metrics over n rows, gathered batch by batch."""
+
+    def __init__(self, engine: Engine, n: int, metrics: Sequence[str]) -> None:
+        self._engine, self._n, self._names = engine, n, metrics
+        self.loss = 0.0
+        self.metrics = np.zeros(len(metrics))
+
+    def add(self, loss: float, output: F64, y: Array) -> None:
+        """One batch. Metrics see the output as predict gives it, rounded to the engine's dtype."""
+        weight = 1.0 if LOSSES[self._engine._loss_name].sums else len(output) / self._n
+        self.loss += loss * weight
+        seen = as_float64(rounded(output, self._engine.dtype))
+        for m, name in enumerate(self._names):
+            self.metrics[m] += METRICS[name](seen, y, self._engine._loss_name).sum() / self._n
+
+
+@contextmanager
+def _interrupts_between_steps() -> Iterator[Callable[[], None]]:
+    """Holds Ctrl-C back inside, so that no step is cut in two; yields what lets it through.
+
+    Python runs signal handlers between any two bytecodes of the main thread, also between the write
+    of the parameters and that of the states. In other threads, and where Ctrl-C has no Python
+    handler, there is nothing to hold back.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    held: list[tuple[int, Any]] = []
+
+    def deliver() -> None:
+        if held and callable(handler):
+            handler(*held.pop())
+
+    try:
+        if callable(handler):
+            signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    except ValueError:  # not the main thread
+        handler = None
+    try:
+        yield deliver
+    finally:
+        if callable(handler):
+            signal.signal(signal.SIGINT, handler)
+        deliver()

@@ -1,0 +1,15 @@
+"""What the compiled library can do, by name. Nothing in Python lists activations, losses or
+optimizer kernels again.
+"""
+
+from __future__ import annotations
+
+from . import _core
+
+ACTIVATIONS = {entry["name"]: entry for entry in _core.activations()}
+LOSSES = {entry["name"]: entry for entry in _core.losses()}
+OPTIMIZERS = {entry["name"]: entry for entry in _core.optimizers()}
+METRICS = dict.fromkeys(("accuracy", "mse", "mae"))
+
+# The name of an activation's one parameter in Python; `param` where nothing better is said here.
+PARAMETERS = {"leaky_relu": "negative_slope", "elu": "alpha"}

@@ -1,0 +1,18 @@
+"""What every test file may use: the devices that a model runs on; the first lines of a test run."""
+
+import pytest
+
+import fastbp as bp
+
+
+def pytest_report_header() -> str:
+    info = bp.info()
+    available = ", ".join(info["isas_available"])
+    return f"fastbp {info['fastbp']}: isa {info['isa']} of {available}; {info['threads']} threads"
+
+
+@pytest.fixture(params=["cpu", "reference"])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device that this version has; a model made with it must say that it runs there."""
+    name: str = request.param
+    return name

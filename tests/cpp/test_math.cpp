@@ -1,0 +1,116 @@
+// build: per-isa
+// The vector maths: largest error over a sweep within the bounds that ops/math.h states, special
+// values as libm's, the same bits in vectors and single lanes, and nothing lost when denormals are
+// flushed. `--exhaustive` measures all 2^32 floats instead (some minutes).
+
+#include "accuracy.h"
+#include "backend/denormals.h"
+#include "ops/math.h"
+#include "ops/vector_functions.h"
+
+// The table of ops/math.h: name, largest error in ulp for float, for double.
+#define FBP_BOUNDS(X)                                                                              \
+  X(exp, 1.0, 1.0)                                                                                 \
+  X(expm1, 1.0, 1.1)                                                                               \
+  X(log, 1.0, 1.0)                                                                                 \
+  X(log1p, 1.0, 1.0)                                                                               \
+  X(tanh, 1.0, 1.1)                                                                                \
+  X(sigmoid, 1.0, 1.1)                                                                             \
+  X(softplus, 1.0, 1.1)                                                                            \
+  X(erf, 1.0, 1.3)
+
+namespace reference {
+
+template <class R> R exp(R x) { return std::exp(x); }
+template <class R> R expm1(R x) { return std::expm1(x); }
+template <class R> R log(R x) { return std::log(x); }
+template <class R> R log1p(R x) { return std::log1p(x); }
+template <class R> R tanh(R x) { return std::tanh(x); }
+template <class R> R erf(R x) { return std::erf(x); }
+template <class R> R sigmoid(R x) {
+  return x < 0 ? std::exp(x) / (1 + std::exp(x)) : 1 / (1 + std::exp(-x));
+}
+template <class R> R softplus(R x) {
+  if (std::isinf(x)) return x > 0 ? x : 0;
+  return (x > 0 ? x : R(0)) + std::log1p(std::exp(-std::abs(x)));
+}
+
+}  // namespace reference
+
+template <class T> constexpr std::size_t kPatterns = sizeof(T) == 4 ? 400000 : 60000;
+template <class T> constexpr std::size_t kOrdinary = sizeof(T) == 4 ? 50000 : 100000;
+
+// f must be within `bound` ulp of `want` wherever it is computed; with denormals flushed, within one
+// more where neither x nor the result is near the denormals.
+template <class T, class F, class Want>
+void test_function(const char* name, double bound, F f, Want want) {
+  const std::vector<T> xs = sweep<T>(kPatterns<T>, kOrdinary<T>);
+  const std::vector<T> ys = evaluate(xs, f);
+  std::vector<T> flushed(xs.size());
+  {
+    const fastbp::FpControlScope flush(fastbp::kFlushDenormals);
+    using V = isa::Vec<T>;
+    for (std::size_t i = 0; i < xs.size(); i += V::lanes) f(V::load(&xs[i])).store(&flushed[i]);
+  }
+  Worst<T> worst, worst_flushed;
+  const T small = 4 * std::numeric_limits<T>::min();
+  for (std::size_t i = 0; i < xs.size(); ++i) {
+    const Wide<T> expected = want(Wide<T>(xs[i]));
+    worst.see(xs[i], ulp_error(ys[i], expected));
+    if (!(std::abs(xs[i]) < small) && !(std::abs(expected) < small))
+      worst_flushed.see(xs[i], ulp_error(flushed[i], expected));
+  }
+  std::printf("%-9s %-6s %.3f ulp at %.17g\n", name, sizeof(T) == 4 ? "float" : "double",
+              worst.error, static_cast<double>(worst.x));
+  FBP_EXPECT(worst.error <= bound);
+  FBP_EXPECT(worst_flushed.error <= bound + 1);
+  const T inf = std::numeric_limits<T>::infinity();
+  for (T x : {T(0), -T(0), T(1), T(-1), inf, -inf, std::numeric_limits<T>::quiet_NaN()}) {
+    const T expected = static_cast<T>(want(Wide<T>(x)));
+    const bool exact = expected == 0 || std::isinf(expected) || std::isnan(expected);
+    if (exact) FBP_EXPECT(same(f(Lane<T>(x)).v, expected));
+  }
+}
+
+// All floats, in order of the bit patterns; also counts neighbours whose results are out of order
+// (all these functions increase).
+template <class F, class Want> void measure_all(const char* name, F f, Want want) {
+  using V = isa::Vec<float>;
+  Worst<float> worst;
+  long above_half = 0, out_of_order = 0;
+  float x[V::lanes], y[V::lanes], last = std::numeric_limits<float>::quiet_NaN();
+  for (std::uint64_t word = 0; word < (std::uint64_t{1} << 32); word += V::lanes) {
+    for (int i = 0; i < V::lanes; ++i)
+      x[i] = value_of<float>(static_cast<std::uint32_t>(word) + unsigned(i));
+    f(V::load(x)).store(y);
+    for (int i = 0; i < V::lanes; ++i) {
+      const double error = ulp_error(y[i], want(double(x[i])));
+      worst.see(x[i], error);
+      above_half += error > 0.5;
+      out_of_order += std::signbit(x[i]) ? y[i] > last : y[i] < last;
+      last = y[i];
+    }
+    if (word == (std::uint64_t{1} << 31) - V::lanes) last = std::numeric_limits<float>::quiet_NaN();
+  }
+  std::printf("%-9s %.4f ulp at %a, %ld above half, %ld neighbours out of order\n", name,
+              worst.error, double(worst.x), above_half, out_of_order);
+}
+
+int main(int count, char** arguments) {
+  const bool exhaustive = count > 1 && std::strcmp(arguments[1], "--exhaustive") == 0;
+#define FBP_TEST(name, float_bound, double_bound)                                                  \
+  {                                                                                                \
+    const auto f = [](auto x) { return fastbp::name(x); };                                         \
+    const auto want = [](auto x) { return reference::name(x); };                                   \
+    if (exhaustive) {                                                                              \
+      measure_all(#name, f, want);                                                                 \
+    } else {                                                                                       \
+      test_function<float>(#name, float_bound, f, want);                                           \
+      test_function<double>(#name, double_bound, f, want);                                         \
+    }                                                                                              \
+  }
+  FBP_BOUNDS(FBP_TEST)
+#define FBP_COUNT_BOUND(name, float_bound, double_bound) +1
+  FBP_EXPECT((0 FBP_BOUNDS(FBP_COUNT_BOUND)) == fastbp::kVectorFunctionCount);
+  return fbp_isa_result();
+}
