@@ -309,7 +309,9 @@ def test_the_device_variable_counts_for_auto_only(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("FASTBP_DEVICE", "tpu")
     with pytest.raises(ValueError, match="FASTBP_DEVICE"):
         model.compile(loss="mse")
-    assert not bp.info()["environment"]["FASTBP_DEVICE"]["valid"]
+    found = bp.info()["environment"]["FASTBP_DEVICE"]
+    assert found["value"] == "tpu"
+    assert "unknown device 'tpu'" in found["problem"]
 
 
 BAD_LAYERS: dict[str, tuple[Callable[[], object], type[Exception], tuple[str, ...]]] = {
@@ -343,7 +345,7 @@ BAD_LAYERS: dict[str, tuple[Callable[[], object], type[Exception], tuple[str, ..
     ),
     "stddev": (lambda: bp.RandomNormal(-1), ValueError, ("stddev", "at least 0")),
     "interval": (lambda: bp.RandomUniform(1, -1), ValueError, ("low must not exceed high",)),
-    "no list": (lambda: bp.Sequential(bp.Dense(1)), TypeError, ("write Sequential([Dense",)),  # type: ignore[arg-type]
+    "no list": (lambda: bp.Sequential(bp.Dense(1)), TypeError, ("write Sequential([...])",)),  # type: ignore[arg-type]
     "not layers": (lambda: bp.Sequential([5]), TypeError, ("layer objects", "int 5")),  # type: ignore[list-item]
     "a class": (lambda: bp.Sequential([bp.ReLU]), TypeError, ("with parentheses",)),  # type: ignore[list-item]
     "twice": (lambda: bp.Sequential([bp.Dense(2)] * 2), ValueError, ("appears twice",)),

@@ -45,6 +45,8 @@ struct Machine {
   const std::function<void()>* body = nullptr;
   Thread* running = nullptr;  // null between threads
   pthread_t host{};           // the OS thread that runs them
+  bool faulted = false;       // at this address
+  const void* fault_address = nullptr;
   cudaError_t error = cudaSuccess;
   std::string reason;
 
@@ -72,22 +74,26 @@ uint3 unravel(std::size_t i, dim3 box) {
 
 std::size_t volume(dim3 box) { return std::size_t{box.x} * box.y * box.z; }
 
-// A kernel has touched a guard page: ends the block with an error. Faults of other threads go where they went before.
-// Not what a handler may do in general; but the fault is known to come from the kernel's own code, on its own stack.
+// The kernel has touched a page that it may not: leaves it, for run_thread to report. Faults of other threads go where they
+// went before.
 struct sigaction previous_action;
 void on_fault(int, siginfo_t* info, void*) {
-  if (!machine.running || !pthread_equal(machine.host, pthread_self())) {
-    sigaction(SIGSEGV, &previous_action, nullptr);  // returning meets the fault again
-    return;
+  if (machine.running && pthread_equal(machine.host, pthread_self())) {
+    machine.faulted = true;
+    machine.fault_address = info->si_addr;
+    Fiber::suspend();
   }
-  std::string where = describe_allocated(info->si_addr);
-  if (where.empty() && machine.shared) {
-    where = machine.shared->describe(info->si_addr);
-    if (!where.empty()) where += " of shared memory";
+  sigaction(SIGSEGV, &previous_action, nullptr);  // returning meets the fault again
+}
+
+bool report_fault(const void* address) {
+  std::string where = describe_allocated(address);
+  if (where.empty()) {
+    where = machine.shared->describe(address);
+    where = where.empty() ? "that is not the device's" : where + " of shared memory";
   }
-  machine.fail(cudaErrorIllegalAddress, name_of("thread", threadIdx) + " of " + name_of("block", blockIdx) +
-                                            " touched memory " + (where.empty() ? "that is not the device's" : where));
-  Fiber::suspend();
+  return machine.fail(cudaErrorIllegalAddress,
+                      name_of("thread", threadIdx) + " of " + name_of("block", blockIdx) + " touched memory " + where);
 }
 
 class FaultHandler {
@@ -108,9 +114,10 @@ public:
 bool run_thread(Thread& thread) {
   threadIdx = thread.index;
   machine.running = &thread;
+  machine.faulted = false;
   thread.ended = thread.fiber.resume();
   machine.running = nullptr;
-  return machine.error == cudaSuccess;
+  return !machine.faulted || report_fault(machine.fault_address);
 }
 
 // Whether all threads of the block have ended, or all wait at one barrier.

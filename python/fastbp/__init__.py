@@ -1,5 +1,4 @@
-"""fastbp: neural networks by backpropagation, fast on the processor at hand and the same bits
-everywhere.
+"""fastbp: neural networks by backpropagation, fast on any processor, the same bits on all.
 
     import fastbp as bp
     model = bp.Sequential([bp.Dense(64, activation="relu"), bp.Dense(10)], seed=0)
@@ -57,8 +56,7 @@ _LAZY_MODULES = ("ops", "reference")
 
 
 def info() -> dict[str, Any]:
-    """What is installed and in use: versions, compiler, instruction sets, threads, environment
-    variables.
+    """What is installed and in use: versions, compiler, instruction sets, threads, environment.
 
     Returns plain data (JSON has a form for it); `print(fastbp.info())` shows it as a table.
     """

@@ -6,11 +6,14 @@ import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from . import _core, devices
+from .errors import DeviceNotAvailableError
+
+T = TypeVar("T")
 
 
 class Info(dict[str, Any]):
@@ -23,53 +26,50 @@ class Info(dict[str, Any]):
 
 
 def collect() -> Info:
-    """fastbp.info; see there."""
-    build, isas = dict(_core.build_info()), _core.isas()
+    """fastbp.info; see there. Reports settings that are not valid instead of failing on them."""
+    build = dict(_core.build_info())
+    isas, isa_problem = _attempt(_core.isas)
+    threads, threads_problem = _attempt(_core.get_num_threads)
     return Info(
         fastbp=build.pop("version"),
         python=platform.python_version(),
         numpy=np.__version__,
         system=platform.platform(),
         cpu=build.pop("cpu", "") or platform.machine(),
-        isa=isas["active"],
-        isas_available=list(isas["available"]),
-        isas_compiled=list(isas["compiled"]),
-        threads=_core.get_num_threads(),
+        isa=isas["active"] if isas else None,
+        isas_available=isas["available"] if isas else [],
+        isas_compiled=isas["compiled"] if isas else [],
+        threads=threads,
         processors=_processors(),
         devices=["cpu", "reference"],
         build=build,
-        environment=environment(isas["compiled"], isas["available"]),
+        environment=_environment(isa_problem, threads_problem),
     )
 
 
-def environment(compiled: list[str], available: list[str]) -> dict[str, dict[str, Any]]:
-    """The variables that fastbp reads: name -> value (None if unset), whether it is valid, and what
-    is expected.
-    """
-    rules: dict[str, tuple[Callable[[str], bool], str]] = {
-        "FASTBP_ISA": (
-            lambda value: value in available,
-            f"one of {', '.join(available)}"
-            + (f" (compiled: {', '.join(compiled)})" if compiled != available else ""),
-        ),
-        "FASTBP_NUM_THREADS": (
-            lambda value: value.isascii() and value.isdigit() and int(value) > 0,
-            "a number of threads, at least 1",
-        ),
-        devices.VARIABLE: (
-            lambda value: value in ("auto", "cpu", "reference"),
-            "auto, cpu or reference",
-        ),
-        "FASTBP_CUDA_LIBRARY": (
-            lambda value: Path(value).is_file(),
-            "the path of libfastbp_cuda.so",
-        ),
+def _attempt(question: Callable[[], T]) -> tuple[T | None, str | None]:
+    """The answer, or None and what is said to be wrong with the settings."""
+    try:
+        return question(), None
+    except (ValueError, DeviceNotAvailableError) as error:
+        return None, str(error)
+
+
+def _environment(isa_problem: str | None, threads_problem: str | None) -> dict[str, Any]:
+    """The variables that fastbp reads: name -> value and problem, None if unset or valid."""
+    device_problem = _attempt(lambda: devices.resolve("auto"))[1]
+    library = os.environ.get("FASTBP_CUDA_LIBRARY")
+    library_problem = None if not library or Path(library).is_file() else "there is no such file"
+    problems = {
+        "FASTBP_ISA": isa_problem,
+        "FASTBP_NUM_THREADS": threads_problem,
+        devices.VARIABLE: device_problem,
+        "FASTBP_CUDA_LIBRARY": library_problem,
     }
-    found = {}
-    for name, (is_valid, expected) in rules.items():
-        value = os.environ.get(name)
-        found[name] = {"value": value, "valid": not value or is_valid(value), "expected": expected}
-    return found
+    return {
+        name: {"value": os.environ.get(name), "problem": problem}
+        for name, problem in problems.items()
+    }
 
 
 def _processors() -> int:
@@ -84,12 +84,14 @@ def _shown(value: Any) -> str:
         return ", ".join(map(str, value))
     if not isinstance(value, dict):
         return str(value)
-    parts = []
-    for name, item in value.items():
-        if isinstance(item, dict):
-            if item["value"] is not None:
-                mark = "" if item["valid"] else f" (not valid: expected {item['expected']})"
-                parts.append(f"{name}={item['value']}{mark}")
-        else:
-            parts.append(f"{name} {item}")
-    return ", ".join(parts) or "none set"
+    parts = [
+        f"{name} {item}" if not isinstance(item, dict) else _setting(name, **item)
+        for name, item in value.items()
+    ]
+    return ", ".join(filter(None, parts)) or "nothing set"
+
+
+def _setting(name: str, value: str | None, problem: str | None) -> str:
+    if value is None:
+        return ""
+    return f"{name}={value}" + (f" (not valid: {problem})" if problem else "")

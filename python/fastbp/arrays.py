@@ -1,5 +1,4 @@
-"""Every check of an array that a user passes: what comes out has the right kind, dtype, shape and
-layout.
+"""Every check of an array that a user passes: kind, dtype, shape, layout, values.
 
 The engine and the kernels assume what is established here. Messages say what came, what was
 expected and what to do. Inputs are never written to; an array that is right already is passed on
@@ -28,9 +27,7 @@ INT64 = np.dtype(np.int64)
 
 
 def float_dtype(dtype: object) -> np.dtype[Any]:
-    """The dtype of a network from its name or NumPy's object. Raises ValueError for any but float32
-    and float64.
-    """
+    """float32 or float64, from the name or NumPy's object. Raises ValueError for anything else."""
     name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", None) or str(dtype)
     if name == "bfloat16":
         raise ValueError(
@@ -42,9 +39,7 @@ def float_dtype(dtype: object) -> np.dtype[Any]:
 
 
 def is_ready(value: object, dtype: np.dtype[Any]) -> bool:
-    """Whether the engine can read `value` as it is: an ndarray of that dtype, aligned and
-    C-contiguous.
-    """
+    """Whether the engine can read `value` as it is: that dtype, aligned, C-contiguous."""
     if type(value) is not np.ndarray or value.dtype != dtype:
         return False
     flags = value.flags
@@ -52,9 +47,7 @@ def is_ready(value: object, dtype: np.dtype[Any]) -> bool:
 
 
 def as_numbers(name: str, value: Any) -> Array:
-    """`value` as an array of bools, integers or real floats. Raises TypeError for other kinds,
-    ValueError if ragged.
-    """
+    """`value` as an array of bools, integers or floats. Raises TypeError, ValueError if ragged."""
     if type(value) is not np.ndarray:
         _refuse_containers(name, value)
         try:
@@ -95,16 +88,17 @@ def _kind_hint(value: Array) -> str:
 def features(
     value: Any, inputs: int | None, dtype: np.dtype[Any], name: str = "X", *, finite: bool = True
 ) -> Array:
-    """Rows for a network: (n, inputs), C-contiguous, of `dtype`; any width >= 1 where `inputs` is
-    None.
+    """Rows for a network: (n, inputs), C-contiguous, of `dtype`.
 
-    Raises TypeError for wrong kinds; ValueError for another shape and, if `finite`, for NaN and
-    infinity, naming the row and the column.
+    Any width from 1 passes where `inputs` is None. Raises TypeError for wrong kinds; ValueError for
+    another shape and, if `finite`, for NaN and infinity, naming the row and the column.
     """
-    if is_ready(value, dtype) and value.ndim == 2 and value.shape[1] == inputs:
-        if not finite or _core.all_finite(value) < 0:
-            return value  # nothing to do, and nothing spent, on the way of every step
-    array = as_numbers(name, value)
+    array: Array = value
+    if is_ready(value, dtype) and array.ndim == 2 and array.shape[1] == inputs:
+        if not (finite and _core.all_finite(array) >= 0):
+            return array  # on the way of every step: no more than this
+    else:
+        array = as_numbers(name, value)
     if array.ndim != 2:
         raise ValueError(_rows_message(name, array, inputs))
     if inputs is None and array.shape[1] == 0:
@@ -130,9 +124,7 @@ def _rows_message(name: str, array: Array, inputs: int | None) -> str:
 
 
 def _converted(name: str, value: Any, array: Array, dtype: np.dtype[Any], finite: bool) -> Array:
-    """`array`, which came as `value`, in the engine's dtype and layout; checked for NaN and
-    infinity if `finite`.
-    """
+    """`array`, which came as `value`, in the engine's dtype and layout; free of NaN if `finite`."""
     ready = array
     if not is_ready(array, dtype):
         with np.errstate(over="ignore"):
@@ -159,9 +151,8 @@ def _not_finite(name: str, value: Any, array: Array, ready: Array, position: int
             "or compile with dtype='float64'"
         )
     return (
-        f"{name} has {'NaN' if np.isnan(found) else 'infinity'} at {place}: fill or drop "
-        "such rows first, "
-        f"for example with numpy.isfinite({name}).all(axis=1)"
+        f"{name} has {'NaN' if np.isnan(found) else 'infinity'} at {place}: fill or drop such "
+        f"rows first, for example with numpy.isfinite({name}).all(axis=1)"
     )
 
 
@@ -173,8 +164,7 @@ def targets(
     dtype: np.dtype[Any],
     names: tuple[str, str] = ("X", "y"),
 ) -> Array:
-    """What `rows` rows of a network with `outputs` outputs are trained towards, ready for the
-    engine.
+    """What `rows` rows of a network with `outputs` outputs are trained towards.
 
     Returns (rows, outputs) of `dtype`, or int64 (rows,) where the loss takes class numbers and got
     them. A column may come as (rows,), class numbers also as (rows, 1) or as floats without a
@@ -244,9 +234,8 @@ def class_numbers(array: Array, classes: int, name: str = "y") -> Array:
 def _refuse_label(name: str, flat: Array, wrong: Array, classes: int) -> None:
     position = int(np.argmax(wrong))
     raise ValueError(
-        f"{name}[{position}] is {flat[position].item()!r}; class numbers are the integers 0 "
-        f"to {classes - 1}, "
-        f"for {classes} outputs"
+        f"{name}[{position}] is {flat[position].item()!r}; class numbers are the integers 0 to "
+        f"{classes - 1}, for {classes} outputs"
     )
 
 
@@ -263,9 +252,7 @@ def check_unit_interval(name: str, array: Array, loss: str) -> None:
 
 
 def parameter(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """A new value for a parameter: exactly `shape`, finite, cast to `dtype`. Raises TypeError or
-    ValueError.
-    """
+    """A new value for a parameter: exactly `shape`, finite, cast to `dtype`; else an error."""
     array = as_numbers(name, value)
     if array.shape != shape:
         raise ValueError(f"{name} has shape {shape}; got shape {array.shape}")

@@ -41,9 +41,7 @@ class Callback:
         """Before epoch number `epoch`, from 0."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """After an epoch; `logs` has its loss and metrics, and those of the validation data with
-        "val_" before.
-        """
+        """After an epoch; `logs` has its loss, metrics and, as "val_...", validation results."""
 
 
 def get(callbacks: Iterable[Callback] | Callback | None) -> list[Callback]:

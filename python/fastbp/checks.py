@@ -10,9 +10,7 @@ from .errors import describe
 
 
 def integer(name: str, value: object, low: int = 1, high: int | None = None) -> int:
-    """`value` as an int in [low, high]. NumPy integers count; bool, float and str raise
-    TypeError.
-    """
+    """`value` as an int in [low, high]. NumPy's integers count; bool and float raise TypeError."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer; got {describe(value)}")
     try:
@@ -34,9 +32,7 @@ def real(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """`value` as a finite float in the given range; an open end is excluded. bool and str raise
-    TypeError.
-    """
+    """`value` as a finite float in the range; an open end is excluded. bool raises TypeError."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number; got {describe(value)}")
     try:

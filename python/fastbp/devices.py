@@ -12,9 +12,7 @@ VARIABLE = "FASTBP_DEVICE"
 
 
 class Backend(NamedTuple):
-    """What a model needs of a device: its engine, its random functions, its functional layer
-    (softmax, sigmoid).
-    """
+    """What a model needs of a device: engine, random functions, and functions on arrays."""
 
     engine: Any  # _core.Engine, or its twin
     random_uniform: Any
@@ -39,9 +37,8 @@ def resolve(device: str) -> str:
         return device
     if is_cuda(device):
         raise DeviceNotAvailableError(
-            f"device {device!r} was asked for{source}, but this version of fastbp has no "
-            "CUDA backend. "
-            "Use device='auto' or 'cpu'",
+            f"device {device!r} was asked for{source}, but this version of fastbp has no CUDA "
+            "backend. Use device='auto' or 'cpu'",
             reason="no_backend",
         )
     raise ValueError(
@@ -56,9 +53,7 @@ def is_cuda(device: str) -> bool:
 
 
 def backend(device: str) -> Backend:
-    """The backend of a name that `resolve` returned. The reference is imported only when it is
-    asked for.
-    """
+    """The backend of a name that `resolve` returned; each is imported when it is asked for."""
     if device == "reference":
         from . import reference
 

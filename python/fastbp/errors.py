@@ -25,9 +25,7 @@ class DeviceNotAvailableError(RuntimeError):
 
 
 class ModelFileError(ValueError):
-    """A file is not a model that this version of fastbp can read: damaged, truncated, or made by
-    something else.
-    """
+    """A file is no model that this version of fastbp can read: damaged, cut short, or foreign."""
 
 
 def lookup(

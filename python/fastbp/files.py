@@ -1,10 +1,8 @@
-"""Model files: the safetensors layout, a checksum of every byte, and nothing that could be
-executed.
+"""Model files: the safetensors layout, a checksum of every byte, nothing that could be executed.
 
     8 bytes    length of the header, little-endian
     header     {"__metadata__": {"sha256": "<64 digits>", "fastbp": "<description>", ...},
-    "<tensor>": {...}, ...}, and
-               spaces up to a multiple of 8 bytes
+               "<tensor>": {...}, ...}, and spaces up to a multiple of 8 bytes
     data       the tensors, little-endian, without gaps, in the header's order
 
 "sha256" comes first, so that its digits stand at a fixed place; it is the digest of the whole file
@@ -234,7 +232,8 @@ def _read(path: str | os.PathLike[str]) -> bytes:
         length = int.from_bytes(start[:8], "little")
         if not len(PREFIX) + DIGITS <= length <= min(MAX_HEADER, status.st_size - 8):
             refuse(f"is damaged: it announces a header of {length} bytes in {status.st_size} bytes")
-        data = start + file.read(status.st_size - DIGEST_AT)
+        file.seek(0)
+        data = file.read(status.st_size)
     end = DIGEST_AT + DIGITS
     digest = hashlib.sha256(data[:DIGEST_AT])
     digest.update(b"0" * DIGITS)
@@ -263,9 +262,7 @@ def _parse(text: bytes) -> dict[str, Any]:
 
 
 def _describe(metadata: Any) -> Description:
-    """The model that the metadata describes. Raises ValueError, TypeError or KeyError for anything
-    unexpected.
-    """
+    """The model that the metadata describes; an error for anything unexpected."""
     metadata = {name: _text(name, value) for name, value in metadata.items()}
     del metadata["sha256"]
     described = _parse(metadata.pop("fastbp").encode())
@@ -330,7 +327,7 @@ def _places(table: dict[str, Any], described: Description, size: int) -> dict[st
         }
         # As text, because in Python True equals 1.
         if json.dumps(table[name], sort_keys=True) != json.dumps(wanted, sort_keys=True):
-            raise ValueError(f"tensor {name!r} is described as {table[name]}, expected {wanted}")
+            raise ValueError(f"tensor {name!r} is {describe(table[name])}; expected {wanted}")
         places[name], offset = offset, end
     if offset != size:
         raise ValueError(f"its tensors take {offset} bytes, but {size} bytes follow the header")

@@ -1,10 +1,10 @@
-"""Where parameters start. Kernels are (inputs, units): fan_in = inputs, fan_out = units, also for
-the bias.
+"""Where parameters start.
 
-The numbers come from the counter-based generator (Philox4x32-10, Salmon et al. 2011) keyed by the
-model's seed: purpose 1, stream k for the kernel and 2^31 + k for the bias of the k-th dense layer,
-one counter value per element. The start is thus the same on every device and does not depend on
-what else was drawn. Normal distributions are not truncated.
+A kernel is (inputs, units): fan_in = inputs, fan_out = units, for its bias too. The numbers come
+from the counter-based generator (Philox4x32-10, Salmon et al. 2011) keyed by the model's seed:
+purpose 1, stream k for the kernel and 2^31 + k for the bias of the k-th dense layer, one counter
+value per element. The start is thus the same on every device and does not depend on what else was
+drawn. Normal distributions are not truncated.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ BIAS_STREAMS = 2**31
 
 
 class Draw(Protocol):
-    """Fills `out` with random numbers of one stream: fastbp._core.random_* or their twins in
-    fastbp.reference.
-    """
+    """Fills `out` with random numbers of one stream: _core.random_*, or its reference twin."""
 
     def __call__(
         self, out: Any, a: float, b: float, seed: int, stream: int, purpose: int, /
@@ -108,9 +106,7 @@ class RandomUniform(Initializer):
 
 
 class _Scaled(Initializer):
-    """Mean 0 and a variance that depends on the fans; a uniform of that variance reaches to sqrt(3
-    variance).
-    """
+    """Mean 0 and a variance that depends on the fans."""
 
     def variance(self, fan_in: int, fan_out: int) -> float:
         raise NotImplementedError
@@ -118,7 +114,7 @@ class _Scaled(Initializer):
 
 class _ScaledUniform(_Scaled):
     def fill(self, out: Any, fan_in: int, fan_out: int, source: Source) -> None:
-        limit = math.sqrt(3 * self.variance(fan_in, fan_out))
+        limit = math.sqrt(3 * self.variance(fan_in, fan_out))  # variance of uniform: limit^2 / 3
         source.uniform(out, -limit, limit)
 
 
@@ -195,9 +191,7 @@ _HINTS = {
 
 
 def get(initializer: str | Initializer, argument: str = "initializer") -> Initializer:
-    """An initializer object from itself or from its name. Raises ValueError for an unknown name,
-    else TypeError.
-    """
+    """An initializer from itself or its name. Raises ValueError for an unknown name, TypeError."""
     if isinstance(initializer, Initializer):
         return initializer
     if isinstance(initializer, type) and issubclass(initializer, Initializer):

@@ -126,8 +126,9 @@ class Softplus(Activation):
 
 
 class ELU(Activation):
-    """y = z for z > 0, alpha * (exp(z) - 1) otherwise (Clevert, Unterthiner and Hochreiter
-    2015).
+    """y = z for z > 0, alpha * (exp(z) - 1) otherwise.
+
+    Clevert, Unterthiner and Hochreiter 2015.
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
@@ -161,8 +162,9 @@ class Mish(Activation):
 
 
 class Dense(Layer):
-    """y = f(x @ kernel + bias): x is (n, inputs), kernel (inputs, units), bias (units,), y (n,
-    units).
+    """y = f(x @ kernel + bias).
+
+    x is (n, inputs), kernel (inputs, units), bias (units,), y (n, units).
 
     Args:
         units: number of outputs, at least 1.

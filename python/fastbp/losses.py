@@ -1,9 +1,18 @@
-"""Losses: what compile(loss=...) takes, what each asks of the targets, and how outputs become
-probabilities.
+"""Losses: what compile(loss=...) takes, and what each asks of outputs and targets.
 
-y is the network's output (n, outputs), t the target of the same shape. half_sse sums over the
-batch, every other loss
-averages: the ones of one number per output over n * outputs, softmax_cross_entropy over n.
+y is the network's output (n, outputs), t the target of the same shape, e = y - t.
+
+    mse                                 mean of e^2
+    half_sse                            sum of e^2 / 2, over the batch too
+    mae                                 mean of |e|
+    huber                               mean of e^2 / 2 where |e| <= delta, else
+                                        delta (|e| - delta / 2)
+    binary_cross_entropy                mean of -t log y - (1 - t) log(1 - y), y in (0, 1)
+    binary_cross_entropy_with_logits    the same of sigmoid(y)
+    softmax_cross_entropy               mean over the rows of -sum t log softmax(y); t may also be
+                                        class numbers (n,)
+
+Means are over n * outputs where nothing else is said.
 """
 
 from __future__ import annotations
@@ -19,11 +28,9 @@ Link = Literal["softmax", "sigmoid", "identity"]
 
 
 class Traits(NamedTuple):
-    """What a loss asks for. `link` turns outputs into probabilities; None where outputs are not
-    about classes.
-    """
+    """What a loss asks for."""
 
-    link: Link | None = None
+    link: Link | None = None  # from outputs to probabilities; None: not about classes
     unit_targets: bool = False  # targets lie in [0, 1]
     class_numbers: bool = False  # targets may be class numbers (n,)
 
@@ -95,9 +102,7 @@ class Loss(Spec):
         return _TRAITS[self.name]
 
     def config(self) -> dict[str, object]:
-        """The constructor arguments by name; a parameter that the loss does not have is left
-        out.
-        """
+        """The constructor arguments by name; a parameter that the loss lacks is left out."""
         return {
             "name": self.name,
             **({"param": self.param} if LOSSES[self.name]["default_param"] else {}),
@@ -105,9 +110,7 @@ class Loss(Spec):
 
 
 def get(loss: str | Loss) -> Loss:
-    """A loss from itself or from its name. Raises ValueError for an unknown name, TypeError for
-    another kind.
-    """
+    """A loss from itself or its name. Raises ValueError for an unknown name, or TypeError."""
     return loss if isinstance(loss, Loss) else Loss(loss)
 
 
@@ -119,20 +122,18 @@ def check_outputs(loss: Loss, outputs: int, last_activation: str) -> str | None:
     """
     if loss.name == "softmax_cross_entropy" and outputs < 2:
         raise ValueError(
-            "loss 'softmax_cross_entropy' needs one output per class, at least 2; the last "
-            "Dense layer has 1. "
-            "For two classes in one output use loss='binary_cross_entropy_with_logits'"
+            "loss 'softmax_cross_entropy' needs one output per class, at least 2; the last Dense "
+            "layer has 1. For two classes use loss='binary_cross_entropy_with_logits'"
         )
     if loss.name == "binary_cross_entropy" and last_activation != "sigmoid":
         return (
             "loss 'binary_cross_entropy' takes probabilities, but the network ends in "
-            f"{last_activation!r}: outputs "
-            "are clipped to [0, 1]. End in a sigmoid, or use 'binary_cross_entropy_with_logits'"
+            f"{last_activation!r}: outputs are clipped to [0, 1]. End in a sigmoid, or use "
+            "'binary_cross_entropy_with_logits'"
         )
     if loss.traits.link in ("sigmoid", "softmax") and last_activation == "sigmoid":
         return (
-            f"loss {loss.name!r} takes logits, but the network ends in a sigmoid: leave the "
-            "last layer "
-            "without an activation"
+            f"loss {loss.name!r} takes logits, but the network ends in a sigmoid: leave the last "
+            "layer without an activation"
         )
     return None

@@ -25,9 +25,7 @@ _HINTS = {
 
 
 def get(metrics: str | Iterable[str] | None) -> list[str]:
-    """The metric names as a list. Raises ValueError for unknown or repeated names, TypeError for
-    other kinds.
-    """
+    """The names as a list. Raises ValueError for unknown or repeated ones, TypeError for others."""
     if metrics is None:
         return []
     if isinstance(metrics, str):

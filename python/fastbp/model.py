@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from .callbacks import Callback
     from .history import History
 
-EVALUATION_BATCH = (
-    1024  # rows at a time where nothing is trained: bounds the memory for activations
-)
+# Rows at a time where nothing is trained: bounds the memory for activations.
+EVALUATION_BATCH = 1024
 
 
 class Sequential:
@@ -63,12 +62,10 @@ class Sequential:
         self._dtype = np.dtype(np.float32)
         self._compiled: Compiled | None = None
         self._epochs = 0
-        if isinstance(layers, Layer):
-            raise TypeError(f"layers must be a list: write Sequential([{layers!r}])")
+        if isinstance(layers, Layer) or not isinstance(layers, Iterable):
+            raise TypeError(f"layers must be a list: write Sequential([...]); got {layers!r}")
         for layer in layers:
             self.add(layer)
-
-    # What the model is
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -82,16 +79,12 @@ class Sequential:
 
     @property
     def outputs(self) -> int:
-        """Number of output columns: the units of the last Dense. Raises ValueError without a
-        Dense.
-        """
+        """Number of output columns: the units of the last Dense. ValueError if there is none."""
         return self._outputs or network.outputs(self._layers)
 
     @property
     def device(self) -> str:
-        """Where the model runs, "cpu" or "reference"; before it is compiled or built, what was
-        asked for.
-        """
+        """Where the model runs, "cpu" or "reference"; "auto" before it is compiled or built."""
         return self._device
 
     @property
@@ -106,9 +99,7 @@ class Sequential:
 
     @property
     def optimizer(self) -> optimizers.Optimizer:
-        """The model's optimizer; assigning to its hyper-parameters takes effect at the next
-        step.
-        """
+        """The model's optimizer; new values of its hyper-parameters count from the next step."""
         return self._require_compiled().optimizer
 
     @property
@@ -140,8 +131,6 @@ class Sequential:
         if isinstance(layer, Dense):
             self._outputs = layer.units
 
-    # Compiling and building
-
     def compile(
         self,
         optimizer: str | optimizers.Optimizer = "adam",
@@ -150,8 +139,9 @@ class Sequential:
         device: str = "auto",
         dtype: str = "float32",
     ) -> None:
-        """Chooses how to train and where to run. Parameters stay; the optimizer's state starts
-        afresh.
+        """Chooses how to train and where to run.
+
+        Parameters stay; the optimizer's state starts afresh.
 
         Args:
             optimizer: a name ("sgd", "rmsprop", "adagrad", "adam", "adamw") or an object such as
@@ -178,9 +168,7 @@ class Sequential:
         self._adopt(chosen, name, kind)
 
     def _adopt(self, chosen: Compiled | None, name: str, kind: np.dtype[Any]) -> None:
-        """Takes over checked settings; an engine for another device or dtype gets the parameters
-        there are.
-        """
+        """Takes over checked settings; parameters move to an engine that fits them."""
         engine, backend = self._engine, self._backend
         if engine is not None and (name, kind) != (self._device, self._dtype):
             assert self._inputs is not None
@@ -226,8 +214,6 @@ class Sequential:
             self._engine, self._backend, self._inputs = engine, backend, inputs
             self._device = name
         return self._engine
-
-    # Training
 
     def fit(
         self,
@@ -291,9 +277,7 @@ class Sequential:
         return engine.step(x, y)
 
     def gradients(self, x: Any, y: Any) -> tuple[float, dict[str, Array]]:
-        """The loss of one batch and its gradient by every parameter, without an update: (loss,
-        {name: new array}).
-        """
+        """The loss of one batch and its gradient: (loss, {name: new array}). Updates nothing."""
         engine, x, y = self._batch(x, y)
         loss = engine.gradients(x, y)
         views = network.views(self._layers, engine, engine.gradients_)
@@ -338,11 +322,10 @@ class Sequential:
             )
         return self._compiled
 
-    # Using
-
     def evaluate(self, X: Any, y: Any, batch_size: int = EVALUATION_BATCH) -> dict[str, float]:
-        """The loss and the metrics over all rows: {"loss": ..., "accuracy": ...}. Arguments and
-        errors as for fit.
+        """The loss and the metrics over all rows: {"loss": ..., "accuracy": ...}.
+
+        batch_size rows are computed at a time. Data and errors as for fit.
         """
         size = checks.integer("batch_size", batch_size)
         engine, x, y = self._batch(X, y)
@@ -351,11 +334,11 @@ class Sequential:
         return {"loss": loss, **dict(zip(names, values, strict=True))}
 
     def predict(self, X: Any) -> Array:
-        """The last layer's output for every row: (n, outputs) of the model's dtype; logits where
-        the loss takes logits.
+        """The last layer's output for every row: (n, outputs) of the model's dtype.
 
-        A row's result does not depend on the other rows. NaN and infinity are let through and stay
-        in their rows. Raises TypeError and ValueError for wrong arrays.
+        That is logits where the loss takes logits; see predict_proba. A row's result does not
+        depend on the other rows. NaN and infinity are let through and stay in their rows. Raises
+        TypeError and ValueError for wrong arrays.
         """
         x = arrays.features(X, self._inputs, self._dtype, finite=False)
         engine = self._engine or self._build(x.shape[1])
@@ -365,15 +348,12 @@ class Sequential:
         return out
 
     def forward(self, X: Any, training: bool = False) -> Array:
-        """The network's output for every row, as predict; no layer so far does anything else in
-        training.
-        """
+        """The output for every row, as predict; no layer so far does otherwise in training."""
         checks.boolean("training", training)
         return self.predict(X)
 
     def predict_proba(self, X: Any) -> Array:
-        """Probabilities (n, outputs): softmax or sigmoid of the outputs where the loss takes
-        logits.
+        """Probabilities (n, outputs): softmax or sigmoid of outputs that are logits.
 
         Raises ValueError where the loss is not about classes.
         """
@@ -387,10 +367,10 @@ class Sequential:
         return output
 
     def predict_class(self, X: Any) -> Array:
-        """Classes in int64: for softmax_cross_entropy the number of the largest output (n,); for
-        the binary losses whether each probability is above 0.5, (n,) for one output and (n,
-        outputs) for several.
+        """Classes as int64.
 
+        For softmax_cross_entropy the number of the largest output, (n,); for the binary losses
+        whether each probability is above 0.5, (n,) for one output and (n, outputs) for several.
         Raises ValueError where the loss is not about classes.
         """
         link = self._link("predict_class")
@@ -411,11 +391,8 @@ class Sequential:
             )
         return loss.traits.link
 
-    # Parameters and files
-
     def parameters(self) -> dict[str, Array]:
-        """Every parameter by name, "0.kernel", "0.bias" ..., numbered by the layer's place: live
-        views.
+        """Live views of the parameters by name: "0.kernel", "0.bias", by the layer's place.
 
         kernel is (inputs, units), bias (units,). Writing to a view changes the model. Compiling for
         another dtype or device makes new arrays. Raises RuntimeError before the model is built.
@@ -451,12 +428,12 @@ class Sequential:
         return self._engine
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
-        """Writes the model to one file, from which `fastbp.load` makes it again, bit for bit:
-        layers, parameters, and if it is compiled all that further training depends on (optimizer
-        state, step and epoch count, seed).
+        """Writes the model to one file, from which `fastbp.load` makes it again, bit for bit.
 
-        The file has the safetensors layout. It appears under its name only when it is complete and
-        on the disk; an error leaves a file that was there untouched.
+        It holds layers, parameters, and if the model is compiled all that further training depends
+        on: loss, metrics, optimizer with its state, step and epoch count, seed. The file has the
+        safetensors layout. It appears under its name only when it is complete and on the disk; an
+        error leaves a file that was there untouched.
 
         Args:
             path: the file to write.
@@ -479,10 +456,10 @@ class Sequential:
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> Sequential:
-    """The model that `Sequential.save` wrote: predicts the same bits, and trains on as if it had
-    never stopped.
+    """The model that `Sequential.save` wrote.
 
-    Nothing in the file is executed. Everything is checked before it is used.
+    It predicts the same bits, and trains on as if it had never stopped. Nothing in the file is
+    executed. Everything is checked before it is used.
 
     Raises ModelFileError (a ValueError) for a file that is damaged or no model of this version,
     OSError if it cannot be read, DeviceNotAvailableError for a device that this machine does not

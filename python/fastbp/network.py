@@ -1,6 +1,4 @@
-"""From a list of layers to an engine with parameters: what Sequential does when it is compiled and
-built.
-"""
+"""From a list of layers to an engine with parameters: the work of compile and build."""
 
 from __future__ import annotations
 
@@ -73,9 +71,7 @@ def compile_engine(engine: _core.Engine, compiled: Compiled) -> None:
 
 
 def views(layers: Layers, engine: _core.Engine, flat: Array) -> dict[str, Array]:
-    """Named views of a flat array that is laid out as the engine's parameters: "0.kernel", "0.bias"
-    ...
-    """
+    """Views by name ("0.kernel") of a flat array that is laid out as the engine's parameters."""
     named: dict[str, Array] = {}
     places = [index for index, layer in enumerate(layers) if isinstance(layer, Dense)]
     for index, (offset, rows, cols, has_bias) in zip(places, engine.parameter_shapes, strict=True):

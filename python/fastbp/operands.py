@@ -1,6 +1,4 @@
-"""The arrays of fastbp.ops: NumPy's rules for what goes in, and a right result for any legal
-`out`.
-"""
+"""The arrays of fastbp.ops: NumPy's rules for inputs, and a right result for any legal `out`."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def operand(name: str, value: Any) -> Array:
-    """`value` as an array that has a float32 or float64 meaning. Raises TypeError for float16,
-    complex, object, text.
-    """
+    """`value` as an array of float32, float64, integers or bools. Raises TypeError for others."""
     array = as_numbers(name, value)
     if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
         raise TypeError(
@@ -39,16 +35,12 @@ def strided(array: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def packed(array: Array, dtype: np.dtype[Any]) -> Array:
-    """The same numbers in native `dtype`, aligned and C-contiguous; the array itself if it is
-    so.
-    """
+    """The same numbers in native `dtype`, aligned and C-contiguous; no copy if they are so."""
     return array if is_ready(array, dtype) else np.require(array, dtype, ["C", "A"])
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out") -> None:
-    """Raises TypeError or ValueError unless `out` is a writeable ndarray of that shape and
-    dtype.
-    """
+    """Raises TypeError or ValueError unless `out` is a writeable ndarray of shape and dtype."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{name} must be a NumPy array; got {describe(out)}")
     if out.dtype != dtype:
@@ -68,8 +60,7 @@ def deliver(
     out: Array | None,
     inputs: Sequence[Array],
 ) -> Any:
-    """The result that `fill` writes into a C-contiguous array of `shape` and `dtype`: `out`, or a
-    new array.
+    """What `fill` writes into a C-contiguous array of `shape` and `dtype`, in `out` or a new one.
 
     `inputs` are what `fill` reads while it writes: where `out` may overlap one of them, or is not
     contiguous, the result is computed apart and copied. A 0-d result without `out` is a NumPy

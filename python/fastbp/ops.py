@@ -1,5 +1,4 @@
-"""The kernels as functions on NumPy arrays: fastbp.ops.matmul, relu, dense_forward,
-softmax_cross_entropy, adam_update ...
+"""The kernels as functions on NumPy arrays.
 
 Shapes, broadcasting and `out=` follow NumPy. Inputs are float32 or float64, in any byte order and
 with any strides; bools and integers count as float64, and so does a mixture of both. float16,
@@ -9,13 +8,13 @@ infinity are values here: they propagate and raise nothing.
 `out`, if given, must be a writeable ndarray of the result's shape and dtype, contiguous or not; it
 may overlap the inputs.
 
-Besides what is defined below there are, for every entry of fastbp.registry's ACTIVATIONS, LOSSES
-and OPTIMIZERS,
+Besides what is defined below there are exp, log and the other vector functions (x, out=None), and
+for every entry of fastbp.registry's ACTIVATIONS, LOSSES and OPTIMIZERS
 
     <activation>(x, out=None)               with its parameter, if any: elu(x, alpha=1.0, out=None)
     <loss>(y, t) -> (loss, dy)              with its parameter, if any: huber(y, t, delta=1.0)
-    <optimizer>_update(w, g, <states>, *, step=, <hyper-parameters>)     changes w and the states in
-    place
+    <optimizer>_update(w, g, <states>, *, step, <hyper-parameters>)
+                                            changes w and the states in place; step for adam, adamw
 
 fastbp.reference.ops has the same names in plain NumPy.
 """
@@ -101,11 +100,10 @@ def _stack_shape(left: Array, right: Array) -> tuple[int, ...]:
 def _stacked_matmul(
     left: Array, right: Array, bias: Array | None, activation: Activation | None, result: Array
 ) -> None:
-    """result = activation(left @ right + bias); result (..., m, n) is C-contiguous, the others
-    broadcast to it.
+    """result = activation(left @ right + bias); the operands broadcast to (..., m, n).
 
-    The engine takes one stacking axis with any stride, 0 for a broadcast operand: nothing is
-    copied.
+    result is C-contiguous. The engine takes one stacking axis with any stride, 0 for a broadcast
+    operand: nothing is copied.
     """
     stack = result.shape[:-2]
     left = np.broadcast_to(left, stack + left.shape[-2:])
@@ -142,8 +140,7 @@ def activation_backward(
     param: float | None = None,
     out: Array | None = None,
 ) -> Any:
-    """dz = dy * f'(z), elementwise, from z or, where f' can be told from it, from y = f(z); any
-    shape.
+    """dz = dy * f'(z), elementwise, from z or, where y = f(z) tells f'(z), from y; any shape.
 
     Raises ValueError if neither is given, the shapes differ, or only y is given and f' needs z.
     """
@@ -179,8 +176,7 @@ def dense_forward(
     *,
     param: float | None = None,
 ) -> tuple[Array, Array]:
-    """y = f(x @ kernel + bias), and `saved`, what dense_backward of this module reads: z or y, as f
-    needs.
+    """(y, saved): y = f(x @ kernel + bias), and what dense_backward needs of it, z or y.
 
     x (n, inputs), kernel (inputs, units), bias (units,) -> y, saved (n, units).
     """
@@ -203,10 +199,10 @@ def dense_backward(
     use_bias: bool = True,
     input_gradient: bool = True,
 ) -> tuple[Array | None, Array, Array | None]:
-    """(dx, dkernel, dbias): dz = dy * f'(z); dx = dz @ kernel^T, dkernel = x^T @ dz, dbias = the
-    sum of dz's rows.
+    """(dx, dkernel, dbias) of dense_forward.
 
-    Shapes as in dense_forward; dx and dbias are None where not wanted.
+    dz = dy * f'(z); dx = dz @ kernel^T, dkernel = x^T @ dz, dbias = the sum of dz's rows. Shapes as
+    in dense_forward; dx and dbias are None where not wanted.
     """
     rows, weights, gradient = operand("x", x), operand("kernel", kernel), operand("dy", dy)
     _check_dense(rows, weights)
@@ -253,13 +249,8 @@ def softmax(x: Any, out: Array | None = None) -> Any:
     return deliver(fill, source.shape, dtype, out, [ready])
 
 
-exp = vector_function("exp")
-expm1 = vector_function("expm1")
-log = vector_function("log")
-log1p = vector_function("log1p")
-erf = vector_function("erf")
-
 _FUNCTIONS = {
+    **{name: vector_function(name) for name in _core.vector_functions()},
     **{name: activation_function(name) for name in ACTIVATIONS},
     **{name: loss_function(name) for name in LOSSES},
     **{f"{name}_update": update_function(name) for name in OPTIMIZERS},
@@ -277,11 +268,6 @@ __all__ = [
     "activation_forward",
     "dense_backward",
     "dense_forward",
-    "erf",
-    "exp",
-    "expm1",
-    "log",
-    "log1p",
     "matmul",
     "softmax",
     *_FUNCTIONS,

@@ -1,6 +1,4 @@
-"""Makes the functions of fastbp.ops that differ only in a name: activations, losses, updates,
-vector maths.
-"""
+"""Makes the functions of fastbp.ops that differ in a name: activations, losses, updates, maths."""
 
 from __future__ import annotations
 
@@ -141,9 +139,7 @@ def _row_target(
 
 
 def update_function(name: str) -> Function:
-    """(w, g, *states, hyper-parameters by keyword): one optimizer step on arrays of one shape, in
-    place.
-    """
+    """(w, g, *states, hyper-parameters by keyword): one optimizer step in place."""
     entry = OPTIMIZERS[name]
     slots = [f"state_{slot}" for slot in range(entry["slots"])]
     slots = {1: ["s" if "momentum" in entry["hyper"] else "v"], 2: ["m", "v"]}.get(
@@ -173,9 +169,7 @@ def update_function(name: str) -> Function:
 def _update(
     name: str, changed: dict[str, Any], gradient: Any, hyper: dict[str, float], step: int
 ) -> None:
-    """Updates the arrays of `changed` (w first, then the states); non-contiguous ones through a
-    copy.
-    """
+    """Updates the arrays of `changed`, w and then the states; through copies where needed."""
     w = changed["w"]
     if not isinstance(w, np.ndarray):
         raise TypeError(f"w must be a NumPy array, which is changed in place; got {describe(w)}")
@@ -199,10 +193,5 @@ def _update(
     flat = [packed(place, dtype).reshape(-1) for place in places]
     _core.update(name, flat[0], g.reshape(-1), flat[1:], hyper, step)
     for place, values in zip(places, flat, strict=True):
-        if not is_same(place, values):
+        if not np.may_share_memory(place, values):  # a copy had to be made
             place[...] = values.reshape(place.shape)
-
-
-def is_same(place: Array, values: Array) -> bool:
-    """Whether `values` is a view of `place`, so that writing one wrote the other."""
-    return place.flags.c_contiguous and np.may_share_memory(place, values)

@@ -1,9 +1,8 @@
 """Optimizers: validated hyper-parameters for the update kernels.
 
 g is the gradient of the loss by a parameter w, after g += weight_decay * w (L2; all but AdamW); t
-counts steps from 1.
-A compiled model owns a copy: `model.optimizer.learning_rate = 1e-4` takes effect at the next step
-    and keeps the state.
+counts steps from 1. A compiled model owns a copy: `model.optimizer.learning_rate = 1e-4` takes
+effect at the next step and keeps the state.
 """
 
 from __future__ import annotations
@@ -53,10 +52,8 @@ class Optimizer:
         trial = type(self)(**{**self.config(), name: value})
         if trial.kernel != self._bound_kernel:
             raise ValueError(
-                f"{name}={value!r} needs the update {trial.kernel!r}, but the model is "
-                "compiled with "
-                f"{self._bound_kernel!r}: call model.compile again, which resets the "
-                "optimizer's state"
+                f"{name}={value!r} needs the update {trial.kernel!r}, but the model is compiled "
+                f"with {self._bound_kernel!r}: call model.compile again, which resets the state"
             )
 
     @property
@@ -73,9 +70,7 @@ class Optimizer:
         return self.config()
 
     def bound(self) -> Optimizer:
-        """A copy for one compiled model; from now on it refuses changes that would need another
-        kernel.
-        """
+        """A copy for one compiled model, which refuses changes that would need another kernel."""
         copy = type(self)(**self.config())
         copy._bound_kernel = copy.kernel
         copy.changed = False
@@ -112,8 +107,9 @@ class SGD(Optimizer):
 
 @dataclass
 class RMSprop(Optimizer):
-    """v = rho * v + (1 - rho) * g^2; w -= learning_rate * g / (sqrt(v) + epsilon) (Tieleman and
-    Hinton 2012).
+    """v = rho * v + (1 - rho) * g^2; w -= learning_rate * g / (sqrt(v) + epsilon).
+
+    Tieleman and Hinton 2012.
     """
 
     learning_rate: float = 0.001
@@ -133,9 +129,10 @@ class Adagrad(Optimizer):
 
 @dataclass
 class Adam(Optimizer):
-    """m = beta_1 m + (1 - beta_1) g; v = beta_2 v + (1 - beta_2) g^2;
-    w -= learning_rate / (1 - beta_1^t) * m / (sqrt(v) / sqrt(1 - beta_2^t) + epsilon) (Kingma and
-    Ba 2015).
+    """Kingma and Ba 2015.
+
+    m = beta_1 m + (1 - beta_1) g; v = beta_2 v + (1 - beta_2) g^2;
+    w -= learning_rate / (1 - beta_1^t) * m / (sqrt(v) / sqrt(1 - beta_2^t) + epsilon).
     """
 
     learning_rate: float = 0.001
@@ -182,9 +179,7 @@ def check_hyper(name: str, value: object) -> float:
 
 
 def kernel_defaults(kernel: str) -> dict[str, float]:
-    """The usual hyper-parameters of an update kernel; only what every use shares for the forms of
-    SGD.
-    """
+    """The usual hyper-parameters of an update kernel; the forms of SGD have to be told theirs."""
     cls = _NAMED.get(kernel)
     if cls is None or cls is SGD:
         return {"weight_decay": 0.0}
@@ -192,8 +187,7 @@ def kernel_defaults(kernel: str) -> dict[str, float]:
 
 
 def get(optimizer: str | Optimizer, **hyper: Any) -> Optimizer:
-    """An optimizer from itself or from its name in any case, here with hyper-parameters:
-    get("adam", learning_rate=0.01).
+    """An optimizer from itself or its name in any case: get("adam", learning_rate=0.01).
 
     Raises ValueError for an unknown name or value, TypeError for another kind or an unknown
     hyper-parameter.

@@ -1,7 +1,7 @@
 """What fit shows while it runs: nothing, a bar on stderr, or lines on stdout.
 
-verbose: 0 nothing; 1 a bar where stderr is a terminal, else about ten lines; 2 a line per epoch; N
-> 2 a line every N epochs; "auto" a bar where stderr is a terminal, else nothing.
+verbose: 0 nothing; 1 a bar where stderr is a terminal, else about ten lines; 2 a line per epoch;
+N > 2 a line every N epochs; "auto" a bar where stderr is a terminal, else nothing.
 """
 
 from __future__ import annotations
@@ -17,21 +17,17 @@ Logs = Mapping[str, float]
 
 
 class Progress:
-    """Shows nothing; base of the others. `update` comes once per epoch with the number of epochs
-    done.
-    """
+    """Shows nothing; base of the others."""
 
     def update(self, done: int, logs: Logs) -> None:
-        """`done` epochs are complete; `logs` has the values of the last one."""
+        """Called once per epoch: `done` are complete, `logs` has the values of the last one."""
 
     def close(self) -> None:
         """Leaves the terminal in order; called also when fit is interrupted."""
 
 
 class Lines(Progress):
-    """A line every `every` epochs and after the last one: Epoch [10/100], Loss: 0.6931, accuracy:
-    0.5000.
-    """
+    """Epoch [10/100], Loss: 0.6931, accuracy: 0.5000 -- every `every` epochs and at the end."""
 
     def __init__(self, epochs: int, every: int, stream: IO[str] | None = None) -> None:
         self._epochs, self._every = epochs, every

@@ -1,6 +1,4 @@
-"""What the compiled library can do, by name. Nothing in Python lists activations, losses or
-optimizer kernels again.
-"""
+"""What the compiled library can do, by name: the only lists of kernels on the Python side."""
 
 from __future__ import annotations
 

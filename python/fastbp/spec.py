@@ -1,6 +1,4 @@
-"""Descriptions: layers, initializers and losses are plain values, made of their constructor
-arguments and nothing else.
-"""
+"""Descriptions: layers, initializers and losses are values made of their arguments alone."""
 
 from __future__ import annotations
 
@@ -11,8 +9,7 @@ from .errors import lookup
 
 
 class Spec:
-    """An immutable value: equal arguments make equal objects, and `config()` gives the arguments
-    back.
+    """An immutable value: equal arguments make equal objects, and `config()` gives them back.
 
     A subclass stores each constructor argument under its own name with `_set`, so that
     `type(s)(**s.config()) == s`; model files rest on that.
@@ -50,9 +47,7 @@ S = TypeVar("S")
 
 
 def pack(value: Spec) -> dict[str, Any]:
-    """A description as JSON data: its class name and its arguments, nested descriptions packed in
-    turn.
-    """
+    """A description as JSON data: its class name and its arguments, packed in turn."""
     return {
         "class": value.packed_class(),
         **{
@@ -63,10 +58,10 @@ def pack(value: Spec) -> dict[str, Any]:
 
 
 def unpack(kind: str, data: Any, table: Mapping[str, type[S]]) -> S:
-    """The description that `pack` wrote. The class is looked up in `table` and nowhere else; its
-    constructor validates.
+    """The description that `pack` wrote; its class is looked up in `table` and nowhere else.
 
-    Raises ValueError for a name that the table lacks, TypeError for wrong arguments.
+    The constructor validates. Raises ValueError for a name that the table lacks, TypeError for
+    wrong arguments.
     """
     if not isinstance(data, dict):
         raise TypeError(f"{kind} must be an object; got {type(data).__name__}")

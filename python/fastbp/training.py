@@ -78,9 +78,7 @@ def fit(
 def _data(
     model: Sequential, x: Any, y: Any, split: float, validation_data: Any
 ) -> tuple[Array, Array, tuple[Array, Array] | None]:
-    """Training and validation rows. The split comes off the end of the data, before any
-    shuffling.
-    """
+    """Training and validation rows; a split comes off the end, before any shuffling."""
     compiled = model._require_compiled()
     split = checks.real("validation_split", split, 0, 1, open_high=True)
     if validation_data is not None:
@@ -99,8 +97,7 @@ def _data(
     if not 0 < kept < len(x):
         raise ValueError(
             f"validation_split={split:g} of {len(x)} rows leaves {kept} to train and "
-            f"{len(x) - kept} to validate; "
-            "both need at least one"
+            f"{len(x) - kept} to validate; both need at least one"
         )
     return x[:kept], y[:kept], (x[kept:], y[kept:])
 
@@ -144,9 +141,7 @@ def _run(
 def _train(
     model: Sequential, engine: _core.Engine, job: Job, epochs: int
 ) -> list[dict[str, float]]:
-    """The next `epochs` epochs in one call of the engine; the logs of each. Counts complete ones,
-    also if interrupted.
-    """
+    """The next epochs in one call of the engine; their logs. Counts them, also if interrupted."""
     names = model._require_compiled().metrics
     model._sync_optimizer(engine)
     before = engine.steps
@@ -179,9 +174,8 @@ def _warn_once(history: History, logs: dict[str, float], epoch: int) -> None:
     """Warns in the first epoch whose loss is not finite: what follows is lost."""
     if not math.isfinite(logs["loss"]) and all(map(math.isfinite, history.history.get("loss", []))):
         warnings.warn(
-            f"the loss is {logs['loss']} in epoch {epoch + 1}: training has diverged; lower "
-            "the learning rate or "
-            "scale the data",
+            f"the loss is {logs['loss']} in epoch {epoch + 1}: training has diverged; lower the "
+            "learning rate or scale the data",
             RuntimeWarning,
             stacklevel=5,
         )

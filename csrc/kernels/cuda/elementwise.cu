@@ -8,7 +8,7 @@ namespace cuda {
 namespace {
 
 // 256 threads keep every SM busy from 75 to 120, and their 64 registers each fit.
-constexpr int kThreads = 256;
+constexpr int kElementThreads = 256;
 
 // Calls body(i, j) for every element, threadIdx.x and blockIdx.x along a row. The grid may be smaller than the matrix.
 template <class Body> FBP_FN void for_each_element(index_t rows, index_t cols, Body body) {
@@ -17,7 +17,7 @@ template <class Body> FBP_FN void for_each_element(index_t rows, index_t cols, B
       body(i, j);
 }
 
-template <class T, class Activation> __global__ void __launch_bounds__(kThreads) forward_kernel(ElementwiseArgs<T> args) {
+template <class T, class Activation> __global__ void __launch_bounds__(kElementThreads) forward_kernel(ElementwiseArgs<T> args) {
   const ActivationTile<T> tile = args.tile;
   for_each_element(args.rows, args.cols, [&](index_t i, index_t j) {
     const Lane<T> z(args.x[i * args.x_row + j]);
@@ -25,7 +25,7 @@ template <class T, class Activation> __global__ void __launch_bounds__(kThreads)
   });
 }
 
-template <class T, class Activation> __global__ void __launch_bounds__(kThreads) backward_kernel(ElementwiseArgs<T> args) {
+template <class T, class Activation> __global__ void __launch_bounds__(kElementThreads) backward_kernel(ElementwiseArgs<T> args) {
   const ActivationTile<T> tile = args.tile;
   for_each_element(args.rows, args.cols, [&](index_t i, index_t j) {
     const Lane<T> dy(args.x[i * args.x_row + j]);
@@ -37,7 +37,7 @@ template <class T, class Activation> __global__ void __launch_bounds__(kThreads)
 
 template <class T> using Kernel = void (*)(ElementwiseArgs<T>);
 
-// Blocks as wide as a row, up to kThreads, and as high as that leaves threads for. Matrices without gaps between their rows
+// Blocks as wide as a row, up to kElementThreads, and as high as that leaves threads for. Matrices without gaps between their rows
 // are one long row.
 template <class T> cudaError_t launch(Kernel<T> kernel, ElementwiseArgs<T> args, cudaStream_t stream) {
   if (args.rows <= 0 || args.cols <= 0) return cudaSuccess;
@@ -47,8 +47,8 @@ template <class T> cudaError_t launch(Kernel<T> kernel, ElementwiseArgs<T> args,
     args.rows = 1;
   }
   int width = 1;
-  while (width < kThreads && width < args.cols) width *= 2;
-  const dim3 block(width, kThreads / width);
+  while (width < kElementThreads && width < args.cols) width *= 2;
+  const dim3 block(width, kElementThreads / width);
   const index_t across = ceil_div(args.cols, block.x), down = ceil_div(args.rows, block.y);
   const dim3 grid(unsigned(across < kMaxGridX ? across : kMaxGridX), unsigned(down < kMaxGridY ? down : kMaxGridY));
   FBP_LAUNCH(kernel, grid, block, 0, stream)(args);

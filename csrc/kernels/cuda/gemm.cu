@@ -15,7 +15,7 @@ namespace {
 constexpr int kTile = 64;
 constexpr int kDepth = 16;  // of a slab, along k
 constexpr int kSide = kTile / 4;
-constexpr int kThreads = kSide * kSide;
+constexpr int kTileThreads = kSide * kSide;
 // Quads from one row of a tile in shared memory to the next: one more than there are, so that a column is in many banks.
 constexpr int kPitch = kSide + 1;
 
@@ -30,9 +30,9 @@ template <class T> FBP_FN void fetch(Quad<T>* slab, const T* x, index_t i_step, 
   const bool along_p = p_step == 1;
   const int thread = threadIdx.x;
   int p = along_p ? thread % kDepth : thread / kTile, i = along_p ? thread / kDepth : thread % kTile;
-  const int p_skip = along_p ? 0 : kThreads / kTile, i_skip = along_p ? kThreads / kDepth : 0;
+  const int p_skip = along_p ? 0 : kTileThreads / kTile, i_skip = along_p ? kTileThreads / kDepth : 0;
   x += i * i_step + p * p_step;
-  for (int e = 0; e < kTile * kDepth / kThreads; ++e, p += p_skip, i += i_skip, x += i_skip * i_step + p_skip * p_step)
+  for (int e = 0; e < kTile * kDepth / kTileThreads; ++e, p += p_skip, i += i_skip, x += i_skip * i_step + p_skip * p_step)
     if (p < depth) slab[p * kPitch + i / 4].v[i % 4] = i < count ? *x : T(0);
 }
 
@@ -62,7 +62,7 @@ FBP_FN void store_tile(const GemmArgs<T>& g, index_t i0, index_t j0, const Quad<
                        const ActivationTile<T>& tile) {
   const bool store_c = activation == kNoActivation || !g.discard_c;
   FBP_UNROLL(1)
-  for (int e = threadIdx.x; e < kTile * kTile; e += kThreads) {
+  for (int e = threadIdx.x; e < kTile * kTile; e += kTileThreads) {
     const index_t i = i0 + e / kTile, j = j0 + e % kTile;
     if (i >= g.m || j >= g.n) continue;
     const Lane<T> z(sums[e / kTile * kPitch + e % kTile / 4].v[e % 4]);
@@ -72,7 +72,7 @@ FBP_FN void store_tile(const GemmArgs<T>& g, index_t i0, index_t j0, const Quad<
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 2 : 1) gemm_kernel(GemmArgs<T> g, int activation, ActivationTile<T> tile) {
+__global__ void __launch_bounds__(kTileThreads, sizeof(T) == 4 ? 2 : 1) gemm_kernel(GemmArgs<T> g, int activation, ActivationTile<T> tile) {
   FBP_SHARED(Quad<T>, slab_a);
   Quad<T>* const slab_b = slab_a + kDepth * kPitch;
   const index_t tiles_across = ceil_div(g.n, kTile);
@@ -119,7 +119,7 @@ cudaError_t gemm(const GemmArgs<T>& args, int activation, const ActivationTile<T
   if (tiles > kMaxGridX) return cudaErrorInvalidConfiguration;  // C alone would be 32 TiB
   // Two slabs, later the tile: the tile is larger.
   constexpr std::size_t shared_bytes = sizeof(Quad<T>) * kPitch * (kTile > 2 * kDepth ? kTile : 2 * kDepth);
-  FBP_LAUNCH(gemm_kernel<T>, dim3(unsigned(tiles)), dim3(kThreads), shared_bytes, stream)(args, activation, tile);
+  FBP_LAUNCH(gemm_kernel<T>, dim3(unsigned(tiles)), dim3(kTileThreads), shared_bytes, stream)(args, activation, tile);
   return cudaGetLastError();
 }
 

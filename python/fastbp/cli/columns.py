@@ -206,12 +206,25 @@ def _holds_numbers(table: Table, index: int, cells: list[str]) -> bool:
     return False
 
 
+def choose_task(table: Table, index: int) -> str:
+    """The task that the target column suggests.
+
+    Text is classes; so are whole numbers with at most 20 values, each in 3 rows on average.
+    """
+    cells = table.cells(index)
+    numeric = _all_numbers(cells)
+    distinct = len(set(class_names(cells, numeric)))
+    if numeric and distinct > 2:
+        whole = all(float(cell).is_integer() for cell in cells)
+        if not whole or distinct > 20 or len(cells) < 3 * distinct:
+            return "regression"
+    return "binary" if distinct == 2 else "multiclass"
+
+
 def learn_target(table: Table, index: int, training: Rows, task: str) -> Target:
-    """Choose the task if it is "auto", and learn classes (all rows) or mean and std (training)."""
+    """Learn the classes from all rows, or mean and std from the training rows."""
     name, cells = table.names[index], table.cells(index)
     numeric = _all_numbers(cells)
-    if task == "auto":
-        task = _guess_task(cells, numeric)
     if task == "regression":
         values = table.numbers(index)
         if values.min() == values.max():
@@ -231,13 +244,3 @@ def learn_target(table: Table, index: int, training: Rows, task: str) -> Target:
             "classes. Use --task regression if they are quantities."
         )
     return Target(name, task, classes=tuple(classes), numeric=numeric)
-
-
-def _guess_task(cells: list[str], numeric: bool) -> str:
-    """Text is classes; so are whole numbers with at most 20 values, each in 3 rows on average."""
-    distinct = len(set(class_names(cells, numeric)))
-    if numeric and distinct > 2:
-        whole = all(float(cell).is_integer() for cell in cells)
-        if not whole or distinct > 20 or len(cells) < 3 * distinct:
-            return "regression"
-    return "binary" if distinct == 2 else "multiclass"

@@ -72,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{arguments.epochs} epochs, {arguments.dtype}",
     )
     text.line("machine", _machine(bp.info()))
+    text.line("training", "fastbp, then NumPy")
     model, duration = _train(digits, arguments, arguments.device)
     reference, reference_duration = _train(digits, arguments, "reference")
 

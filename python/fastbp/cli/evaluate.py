@@ -52,8 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"rows": len(rows), "task": target.task, **measured}, indent=2))
         return 0
     text.line("data", f"{arguments.file}: {text.plural(len(rows), 'row')}, target {target.name}")
-    for name, value in measured.items():
-        text.line(name, f"{value:.6g}")
+    print(text.table([[name, f"{value:.6g}"] for name, value in measured.items()], indent=0))
     if target.task != "regression" and len(target.classes) <= 12:
         print(confusion(target, outputs, right))
     return 0

@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 from . import text
-from .errors import CommandError
 
 DESCRIPTION = """\
 Show the version, the processor, the instruction sets that were compiled, that this machine can
@@ -37,10 +36,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import fastbp as bp
 
-    try:
-        found = bp.info()
-    except (ValueError, RuntimeError) as error:
-        raise CommandError(str(error)) from error
+    found = bp.info()
     if arguments.json:
         print(json.dumps(found, indent=2))
         return 0
@@ -49,7 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     text.line("python", f"{found['python']}, numpy {found['numpy']}, {found['system']}")
     text.line("processor", f"{found['cpu']}, {_caches(build)}")
     text.line("isa", _isas(found))
-    text.line("threads", f"{found['threads']} of {text.plural(found['processors'], 'processor')}")
+    threads = found["threads"] or "not known: FASTBP_NUM_THREADS is not valid"
+    text.line("threads", f"{threads}; this process may use {_processors(found)}")
     text.line("devices", ", ".join(found["devices"]))
     text.line("variables", _variables(found["environment"]))
     return 0
@@ -65,20 +62,27 @@ def _caches(build: dict[str, Any]) -> str:
 
 
 def _isas(found: dict[str, Any]) -> str:
+    if found["isa"] is None:
+        return "not known: FASTBP_ISA is not valid"
     available, compiled = found["isas_available"], found["isas_compiled"]
     lacking = [name for name in compiled if name not in available]
     return (
-        f"{found['isa']} in use; available here: {', '.join(available)}"
-        + f"; compiled, but not for this machine: {', '.join(lacking)}" * bool(lacking)
+        f"{found['isa']} in use; this machine can run {', '.join(available)}"
+        + f"; also compiled: {', '.join(lacking)}" * bool(lacking)
     )
 
 
+def _processors(found: dict[str, Any]) -> str:
+    return text.plural(found["processors"], "processor")
+
+
 def _variables(environment: dict[str, dict[str, Any]]) -> str:
-    """One line each: name, value, whether it is valid and what is expected."""
+    """One line each: name, value, and what is wrong with it."""
     rows = []
     for name, found in environment.items():
-        state = "unset" if found["value"] is None else found["value"] or "empty"
-        verdict = "" if found["valid"] else "NOT VALID: "
-        rows.append([name, state, verdict + found["expected"]])
-    widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    return "\n".join(f"{r[0]:<{widths[0]}}  {r[1]:<{widths[1]}}  {r[2]}" for r in rows)
+        state = "not set" if found["value"] is None else f"{found['value']!r}"
+        rows.append(
+            [name, state + (f"  NOT VALID: {found['problem']}" if found["problem"] else "")]
+        )
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {state}" for name, state in rows)

@@ -39,7 +39,10 @@ def predictions(target: Target, outputs: Array) -> tuple[list[str], list[list[st
 
 
 def scores(target: Target, outputs: Array, right: Array) -> dict[str, float]:
-    """Figures by name; `right` is what Target.encode gave for the same rows."""
+    """Figures by name; `right` is what Target.encode gave for the same rows.
+
+    baseline_accuracy is that of naming the commonest class always.
+    """
     if target.task == "regression":
         return _regression_scores(target, outputs, right)
     numbers = right.reshape(-1).astype(np.int64)
@@ -48,7 +51,7 @@ def scores(target: Target, outputs: Array, right: Array) -> dict[str, float]:
     return {
         "accuracy": float(np.mean(shares.argmax(axis=1) == numbers)),
         "loss": float(-np.log(likelihood).mean()),
-        "baseline": float(np.bincount(numbers).max() / len(numbers)),
+        "baseline_accuracy": float(np.bincount(numbers).max() / len(numbers)),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from . import arguments as kinds
 from . import text
-from .columns import Description, Rows, learn_column, learn_target
+from .columns import Description, Rows, choose_task, learn_column, learn_target
 from .errors import CommandError
 from .modelfile import METADATA_KEY, model_outputs
 from .scores import scores
@@ -158,8 +159,10 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.file, header=not arguments.no_header, delimiter=arguments.delimiter
     )
     target_index = _target_index(table, arguments.target)
-    training, validation = _split(len(table), arguments.validation_split, arguments.seed)
-    description = _learn(table, target_index, training, arguments)
+    task = arguments.task if arguments.task != "auto" else choose_task(table, target_index)
+    classes = None if task == "regression" else table.cells(target_index)
+    training, validation = split(len(table), arguments.validation_split, arguments.seed, classes)
+    description = _learn(table, target_index, training, task, arguments)
     parts = _encode(table, description, target_index, training, validation)
     model = _build(description, arguments)
     _print_summary(table, description, parts, arguments)
@@ -182,15 +185,25 @@ def _target_index(table: Table, target: str) -> int:
         raise
 
 
-def _split(rows: int, share: float, seed: int) -> tuple[Rows, Rows]:
-    """Row numbers for training and for validation, drawn at random; at least one to train."""
+def split(
+    rows: int, share: float, seed: int, classes: Sequence[str] | None = None
+) -> tuple[Rows, Rows]:
+    """Row numbers for training and for validation, drawn at random; at least one to train.
+
+    With classes, each has about the same share of both: rows are drawn at equal distances from the
+    shuffled rows, sorted by class.
+    """
     order = np.random.default_rng(seed).permutation(rows)
-    kept = min(round(rows * share), rows - 1)
-    return np.sort(order[kept:]), np.sort(order[:kept])
+    if classes is not None:
+        order = order[np.argsort(np.asarray(classes)[order], kind="stable")]
+    count = min(round(rows * share), rows - 1)
+    chosen = np.zeros(rows, dtype=bool)
+    chosen[order[((np.arange(count) + 0.5) * rows / max(count, 1)).astype(np.int64)]] = True
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
 def _learn(
-    table: Table, target_index: int, training: Rows, arguments: argparse.Namespace
+    table: Table, target_index: int, training: Rows, task: str, arguments: argparse.Namespace
 ) -> Description:
     dropped = {table.index(name) for name in arguments.drop}
     categorical = {table.index(name) for name in arguments.categorical}
@@ -200,7 +213,7 @@ def _learn(
             f"{table.path} has no column left to learn from: it has {shortened(table.names)}, "
             f"of which {table.names[target_index]!r} is the target"
         )
-    target = learn_target(table, target_index, training, arguments.task)
+    target = learn_target(table, target_index, training, task)
     columns = tuple(learn_column(table, i, training, i in categorical) for i in positions)
     return Description(columns, target, table.has_header, tuple(positions))
 
@@ -229,7 +242,7 @@ def _build(description: Description, arguments: argparse.Namespace) -> Any:
         model.compile(
             optimizer=_optimizer(arguments),
             loss=loss,
-            metrics=["mae"] if target.task == "regression" else ["accuracy"],
+            metrics=[] if target.task == "regression" else ["accuracy"],
             device=arguments.device,
             dtype=arguments.dtype,
         )

@@ -1,0 +1,129 @@
+"""What `import fastbp` costs and what it leaves alone; what fastbp.info() says."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import fastbp as bp
+
+MILLISECONDS = 20  # of processor time beyond NumPy's own import
+
+
+def run(program: str, **environment: str) -> str:
+    """The output of a new Python process."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_is_quick() -> None:
+    """The best of several processes: the first ones may have to write bytecode."""
+    program = (
+        "import numpy, time; start = time.process_time(); import fastbp;"
+        "print((time.process_time() - start) * 1e3)"
+    )
+    environment = {"PYTHONDONTWRITEBYTECODE": ""}
+    assert min(float(run(program, **environment)) for _ in range(6)) <= MILLISECONDS
+
+
+def test_import_loads_only_what_every_program_needs() -> None:
+    program = "import sys, numpy; import fastbp; print(*sys.modules)"
+    loaded = set(run(program).split())
+    unwanted = {
+        "fastbp.reference", "fastbp.ops", "fastbp.files", "fastbp.training", "fastbp.cli",
+        "importlib.metadata", "json", "hashlib", "difflib", "matplotlib", "rich", "tqdm", "sklearn",
+    }  # fmt: skip
+    assert not unwanted & loaded
+
+
+def test_import_changes_no_global_state() -> None:
+    program = """
+import os, sys, signal, threading, warnings, random, locale, numpy
+import ctypes.util, ctypes
+mxcsr = ctypes.CDLL(ctypes.util.find_library("m")).fegetround
+def state():
+    return (
+        dict(os.environ), warnings.filters[:], numpy.geterr(), random.getstate(), mxcsr(),
+        numpy.random.get_state()[1].tolist(), threading.active_count(), os.getcwd(), sys.path[:],
+        [signal.getsignal(s) for s in signal.valid_signals()], locale.setlocale(locale.LC_ALL),
+        float('1e-310') * threading.active_count(), sys.getrecursionlimit(), sys.getswitchinterval(), sys.excepthook,
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None,
+        len(os.listdir("/proc/self/task")) if os.path.exists("/proc/self/task") else 1,
+    )
+before = state()
+import fastbp
+assert state() == before
+"""
+    run(program)
+
+
+def test_modules_named_later_are_found() -> None:
+    assert run("import fastbp; print(fastbp.ops.relu(-1.0), fastbp.reference.ops.relu(-1.0))")
+    assert {"ops", "reference", "Sequential"} <= set(dir(bp))
+    for name in bp.__all__:
+        assert getattr(bp, name) is not None
+
+
+def test_version_is_the_package_metadatas() -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        installed = version("fastbp")
+    except PackageNotFoundError:
+        pytest.skip("fastbp runs from its source folder, not installed")
+    assert bp.__version__ == installed
+
+
+def test_info_is_plain_data_that_prints_as_a_table() -> None:
+    info = bp.info()
+    assert json.loads(json.dumps(info)) == info
+    assert info["fastbp"] == bp.__version__
+    assert info["isa"] in info["isas_available"]
+    assert set(info["isas_available"]) <= set(info["isas_compiled"])
+    assert info["threads"] == bp.get_num_threads()
+    assert "isa" in str(info).splitlines()[5]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FASTBP_ISA", "sse9"),
+        ("FASTBP_NUM_THREADS", "many"),
+        ("FASTBP_DEVICE", "tpu"),
+        ("FASTBP_DEVICE", "cuda"),
+        ("FASTBP_CUDA_LIBRARY", "/missing.so"),
+    ],
+)
+def test_info_reports_wrong_settings(name: str, value: str) -> None:
+    program = "import fastbp, json; i = fastbp.info(); print(json.dumps(i)); print(i)"
+    output = run(program, **{name: value})
+    found = json.loads(output.splitlines()[0])["environment"]
+    assert found[name]["value"] == value
+    assert found[name]["problem"]
+    assert f"{name}={value} (not valid:" in output
+
+
+def test_info_shows_right_settings() -> None:
+    found = json.loads(
+        run("import fastbp, json; print(json.dumps(fastbp.info()))", FASTBP_NUM_THREADS="1")
+    )
+    assert found["threads"] == 1
+    assert found["environment"]["FASTBP_NUM_THREADS"] == {"value": "1", "problem": None}
+
+
+def test_threads_can_be_set() -> None:
+    before = bp.get_num_threads()
+    try:
+        bp.set_num_threads(1)
+        assert bp.get_num_threads() == 1
+    finally:
+        bp.set_num_threads(before)
