@@ -10,9 +10,13 @@ endif()
 set(FASTBP_CUDA ${default} CACHE STRING
     "Build libfastbp_cuda.so: ON (fail without nvcc), AUTO (if nvcc works), OFF. Default: OFF under pip, else AUTO")
 set_property(CACHE FASTBP_CUDA PROPERTY STRINGS AUTO ON OFF)
-set(FASTBP_CUDA_ARCHITECTURES "75;80;86;89;90;100;120" CACHE STRING "GPU architectures to compile for")
+# Machine code for each generation, and PTX for those to come.
+set(FASTBP_CUDA_ARCHITECTURES "75-real;80-real;86-real;89-real;90-real;100-real;120" CACHE STRING
+    "GPU architectures to compile for")
 
 file(GLOB cuda_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/kernels/cuda/*.cu)
+
+add_subdirectory(${PROJECT_SOURCE_DIR}/csrc/emulation)
 
 if(FASTBP_CUDA STREQUAL "OFF")
   return()
@@ -40,7 +44,9 @@ enable_language(CUDA)
 add_library(fastbp_cuda SHARED ${cuda_sources})
 target_include_directories(fastbp_cuda PRIVATE ${PROJECT_SOURCE_DIR}/csrc)
 target_compile_definitions(fastbp_cuda PRIVATE FASTBP_VERSION="${FASTBP_VERSION}")
-target_compile_options(fastbp_cuda PRIVATE -fmad=false -Xcompiler=-ffp-contract=off)
+# A kernel whose registers spill is an error: it needs smaller tiles or other launch bounds.
+target_compile_options(fastbp_cuda PRIVATE
+  -fmad=false -Xcompiler=-ffp-contract=off -Xptxas=-Werror,-warn-spills,-warn-lmem-usage -Werror all-warnings)
 set_target_properties(fastbp_cuda PROPERTIES
   CUDA_STANDARD 17
   CUDA_STANDARD_REQUIRED ON

@@ -55,7 +55,8 @@ def state():
         dict(os.environ), warnings.filters[:], numpy.geterr(), random.getstate(), mxcsr(),
         numpy.random.get_state()[1].tolist(), threading.active_count(), os.getcwd(), sys.path[:],
         [signal.getsignal(s) for s in signal.valid_signals()], locale.setlocale(locale.LC_ALL),
-        float('1e-310') * threading.active_count(), sys.getrecursionlimit(), sys.getswitchinterval(), sys.excepthook,
+        float('1e-310') * threading.active_count(), sys.getrecursionlimit(),
+        sys.getswitchinterval(), sys.excepthook,
         os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None,
         len(os.listdir("/proc/self/task")) if os.path.exists("/proc/self/task") else 1,
     )

@@ -52,13 +52,15 @@ def gemm(terms: Wide, k: int, dtype: str) -> Wide:
     return terms * (share / (1 - share)) + (roundings + 1) * tiny(dtype)
 
 
-# Elementwise functions, in ulp of the result. The statement of csrc/ops: exp, log, tanh and their
-# kin at most 1 ulp in float32. In float64 the oracle itself is off by up to 1 ulp (libm's bound).
-VECTOR_ULP = {"float32": 1.0, "float64": 1.0 + 1.0}
-
-# Activations: 2 ulp in float32. In float64 the oracle's composed formulas (z Phi(z), z tanh ...)
-# add up to 3 roundings and 1 ulp of libm.
-ACTIVATION_ULP = {"float32": 2.0, "float64": 2.0 + 4.0}
+# Elementwise functions, in ulp of the result: what csrc/ops states, rounded up to the largest of
+# the functions (tests/cpp measures each against long double). In float64 the oracle, which is made
+# of NumPy's functions, adds its own: 1 ulp for one libm call, 3 roundings and 2 ulp for the composed
+# formulas.
+VECTOR_ULP = {"float32": 1.0, "float64": 1.3 + 1.0}
+ACTIVATION_ULP = {"float32": 2.5, "float64": 2.5 + 5.0}
+# In eps of 1, besides: the left tails of these are exponentials of powers of z, whose rounding they
+# magnify; they are stated to be good to 0.2 eps there.
+ACTIVATION_EPS = {"gelu": 0.2, "gelu_tanh": 0.2}
 
 # Backward passes, loss gradients and updates are a handful of rounded operations on each element.
 # Every rounding is the same as a relative change of at most u of what it rounds; what a change of
@@ -137,7 +139,8 @@ def check(actual: Any, expected: Any, allowance: Any, what: object = "") -> floa
     the same infinity. Returns the largest share of the allowance that was used.
     """
     kind = np.longdouble if np.asarray(expected).dtype == np.longdouble else np.float64
-    got, want = np.asarray(actual).astype(kind), np.asarray(expected).astype(kind)
+    with np.errstate(invalid="ignore"):
+        got, want = np.asarray(actual).astype(kind), np.asarray(expected).astype(kind)
     assert got.shape == want.shape, f"{what}: shape {got.shape}, expected {want.shape}"
     allowed = np.broadcast_to(np.asarray(allowance, kind), want.shape)
     with np.errstate(invalid="ignore"):
@@ -164,17 +167,19 @@ def ulp(expected: Wide, dtype: str) -> Wide:
     return np.ldexp(1.0, exponent - (info.nmant + 1))
 
 
-def check_ulp(actual: Array, expected: Wide, allowed: float, what: object = "") -> float:
-    """check() in ulp. A value within the allowance of overflow may be infinite or finite."""
+def check_ulp(
+    actual: Array, expected: Wide, allowed: float, what: object = "", extra: Wide | float = 0.0
+) -> float:
+    """check() in ulp, and `extra`. A value close to overflow may be infinite or finite."""
     dtype = actual.dtype.name
     limit = float(np.finfo(dtype).max)
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):  # converting a signalling NaN raises a flag
         want = np.asarray(expected, np.float64 if dtype == "float32" else None)
         overflowing = np.isfinite(want) & (np.abs(want) > limit)
         want = np.where(overflowing, np.copysign(np.inf, want), want)
         near = np.isinf(actual) & np.isfinite(want) & (np.abs(want) >= limit * (1 - 2e-7))
         seen = np.where(near, want, actual.astype(want.dtype))
-    return check(seen, want, allowed * ulp(want, dtype), what)
+    return check(seen, want, allowed * ulp(want, dtype) + extra, what)
 
 
 def norm_error(actual: Array, expected: Array) -> float:

@@ -63,13 +63,15 @@ struct Team::Member {
 
 void Worker::barrier() {
   if (count == 1) return;
-  const std::uint32_t before = barrier_->add(kOne);
+  WaitWord& word = team_->barrier_;
+  const std::uint32_t before = word.add(kOne);
   const std::uint32_t phase = before >> kPhaseShift;
   const std::uint32_t arrived = (before & ((1u << kPhaseShift) - 1)) / kOne + 1;
   if (arrived == static_cast<std::uint32_t>(count)) {
-    barrier_->publish((phase + 1) << kPhaseShift);
+    word.publish((phase + 1) << kPhaseShift);
   } else {
-    barrier_->wait([phase](std::uint32_t now) { return now >> kPhaseShift != phase; }, patience_);
+    word.wait([phase](std::uint32_t now) { return now >> kPhaseShift != phase; }, patience_,
+              &team_->stalls_);
   }
 }
 
@@ -104,7 +106,7 @@ void Team::run(int count, Job job, void* context, bool flush_denormals) {
     WaitWord& ticket = members_[static_cast<std::size_t>(i)]->ticket;
     ticket.publish(ticket.value() + kOne);
   }
-  Worker caller(0, count, &barrier_, task_.patience);
+  Worker caller(0, count, this, task_.patience);
   execute(job, context, caller);
   running_.wait([](std::uint32_t members) { return members == 0; }, task_.patience);
   busy_.store(false, std::memory_order_release);
@@ -118,7 +120,7 @@ void Team::live(Member& member) {
     seen = member.ticket.wait([seen](std::uint32_t now) { return now != seen; }, idle);
     const Task task = task_;
     write_fp_control(task.control);
-    Worker worker(member.id, task.count, &barrier_, task.patience);
+    Worker worker(member.id, task.count, this, task.patience);
     execute(task.job, task.context, worker);
     idle = task.count > usable_cpus_ ? kIdleCrowded : kIdleSpin;
     running_.count_down(kOne);

@@ -21,6 +21,8 @@ namespace fastbp {
 
 inline constexpr int kMaxThreads = 1024;
 
+class Team;
+
 // One of the threads that run a job.
 class Worker {
  public:
@@ -32,10 +34,10 @@ class Worker {
 
  private:
   friend class Team;
-  Worker(int id_, int count_, WaitWord* barrier, Patience patience)
-      : id(id_), count(count_), barrier_(barrier), patience_(patience) {}
+  Worker(int id_, int count_, Team* team, Patience patience)
+      : id(id_), count(count_), team_(team), patience_(patience) {}
 
-  WaitWord* barrier_;
+  Team* team_;
   Patience patience_;
 };
 
@@ -53,7 +55,11 @@ class Team {
   // of the job, the caller's own or, with flush_denormals, kFlushDenormals; the caller's is restored.
   void run(int count, Job job, void* context, bool flush_denormals);
 
+  // Waits at barriers, since the team began, that outlasted polling: a worker was late by tens of microseconds.
+  std::int64_t stalls() const { return stalls_.load(std::memory_order_relaxed); }
+
  private:
+  friend class Worker;
   struct Member;
 
   Team();
@@ -77,6 +83,7 @@ class Team {
   const int usable_cpus_;
 
   alignas(kNoSharing) std::atomic<bool> busy_{false};
+  alignas(kNoSharing) std::atomic<std::int64_t> stalls_{0};
   WaitWord barrier_;  // phase << kPhaseShift | workers that have arrived * 2
   WaitWord running_;  // members that have not finished * 2
 };

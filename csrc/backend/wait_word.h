@@ -60,10 +60,12 @@ class alignas(kNoSharing) WaitWord {
     if (before == (amount | kSleeper)) futex_wake_all(word_);
   }
 
-  // Returns the value once done(value) is true.
-  template <class Done> std::uint32_t wait(Done done, Patience patience) {
+  // Returns the value once done(value) is true. Counts in *stalls, if given, a wait that outlasted its patience.
+  template <class Done>
+  std::uint32_t wait(Done done, Patience patience, std::atomic<std::int64_t>* stalls = nullptr) {
     std::uint32_t now = value();
     if (done(now) || poll(done, patience, now)) return now;
+    if (stalls) stalls->fetch_add(1, std::memory_order_relaxed);
     for (;;) {
       std::uint32_t word = word_.load(std::memory_order_acquire);
       if (done(word & ~kSleeper)) return word & ~kSleeper;

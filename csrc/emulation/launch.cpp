@@ -224,3 +224,8 @@ void launch(const LaunchShape& shape, const std::function<void()>& thread) {
 
 }  // namespace emulation
 }  // namespace fastbp
+
+// fastbp::emulation::set_schedule for those who load the library; 0, or 1 for a text that is no schedule.
+extern "C" __attribute__((visibility("default"))) int fbp_emulation_set_schedule(const char* text) {
+  return fastbp::emulation::set_schedule(text) ? 0 : 1;
+}

@@ -160,40 +160,93 @@ template <class T> struct Network<T>::TrainJob {
   T* dx = nullptr;
   double* losses = nullptr;
   double* metrics = nullptr;
-  index_t poll_every = 1;         // steps
-  std::atomic<bool> stop{false};  // set by worker 0 in front of a barrier: the run ends at this step boundary
+  index_t poll_every = 1;  // steps
+
+  // Where the run stands, kept by worker 0: between two steps the team may be given another size.
+  index_t epoch = 0, at = 0;
+  double loss = 0, metric[kMaxMetrics] = {};  // sums over the epoch so far
+  std::int64_t steps_seen = 0;                // by the governor
+  ThreadGovernor::Clock::time_point seen_at{};
+  std::int64_t stalls_seen = 0;
+  bool governed = false;  // the cost model wants several threads
+
+  // Set by worker 0 in front of a barrier, read by all behind it.
+  std::atomic<bool> stop{false};   // interrupted: the run ends at this step boundary
+  std::atomic<bool> pause{false};  // the team is to change
   std::atomic<bool> abort{false};  // a long step is given up
-  bool interrupted = false;
+
+  bool finished() const { return stop || epoch >= schedule.epochs; }
+
+  // The rows of the batch that begins at `first`, where they are not gathered by an order.
+  Samples<T> batch(index_t first) const {
+    Samples<T> rows = samples;
+    if (schedule.shuffle) return rows;
+    rows.x += first * network->layout_.inputs;
+    if (rows.target) rows.target += first * network->layout_.outputs;
+    if (rows.labels) rows.labels += first;
+    return rows;
+  }
+
+  // Worker 0, between two steps, `done` in all: shall the run stop or pause here?
+  void decide(std::int64_t done) {
+    if (poll && done % poll_every == 0 && (*poll)()) stop = true;
+    if (governed && report(done)) pause = true;
+  }
+
+  // Tells the governor of the steps since the last report; true if it wants another number of threads.
+  bool report(std::int64_t done) {
+    const auto now = ThreadGovernor::Clock::now();
+    const std::int64_t stalls = Team::instance().stalls(), steps = done - steps_seen;
+    const double seconds = ThreadGovernor::Seconds(now - seen_at).count();
+    const bool change = steps > 0 && network->governor_.observe(steps, seconds, stalls - stalls_seen, now);
+    steps_seen = done;
+    seen_at = now;
+    stalls_seen = stalls;
+    return change;
+  }
+
+  // Worker 0, behind a step: adds what it measured to the epoch's sums.
+  void account(const Step<T>& step, index_t rows) {
+    const LossSpec& spec = network->context_.loss;
+    loss += step.block_total(0, rows) / loss_divisor(spec, rows, network->layout_.outputs) * (is_mean(spec) ? double(rows) : 1);
+    const std::size_t count = what ? what->size() : 0;
+    for (std::size_t m = 0; m < count; ++m) metric[m] += step.block_total(int(m) + 1, rows);
+    at += rows;
+    if (at < n) return;
+    losses[epoch] = is_mean(spec) ? loss / double(n) : loss;
+    for (std::size_t m = 0; m < count; ++m) metrics[epoch * index_t(count) + index_t(m)] = metric[m] / double(n);
+    ++epoch;
+    at = 0;
+    loss = 0;
+    for (double& sum : metric) sum = 0;
+  }
 };
 
+// Every worker walks the same batches; what worker 0 alone keeps is in the job.
 template <class T> void Network<T>::run_train(void* context, Worker& worker) {
   TrainJob& job = *static_cast<TrainJob*>(context);
   Network& net = *job.network;
   Step<T> step(net.context_, worker);
   const bool lead = worker.id == 0;
-  const std::size_t metric_count = job.what ? job.what->size() : 0;
-  const bool weighted = is_mean(net.context_.loss);
-  std::int64_t number = net.steps, done = 0;
+  const index_t epochs = job.schedule.epochs;
   const std::int64_t* order = job.schedule.shuffle ? net.order_.data() : nullptr;
-  for (index_t epoch = 0; epoch < job.schedule.epochs; ++epoch) {
-    if (order && lead) random_permutation(net.order_.data(), job.n, job.schedule.seed, std::uint32_t(job.schedule.first_epoch + epoch));
-    if (order) worker.barrier();
-    double loss = 0, metrics[kMaxMetrics] = {};
-    for (index_t at = 0; at < job.n; at += job.schedule.batch_size, ++done) {
+  std::int64_t number = net.steps;
+  index_t epoch = job.epoch, at = job.at;
+  for (; epoch < epochs; ++epoch, at = 0) {
+    if (order && at == 0) {
+      if (lead) random_permutation(net.order_.data(), job.n, job.schedule.seed, std::uint32_t(job.schedule.first_epoch + epoch));
+      worker.barrier();
+    }
+    for (; at < job.n; at += job.schedule.batch_size) {
       const index_t rows = std::min(job.schedule.batch_size, job.n - at);
-      if (lead && job.poll && done % job.poll_every == 0 && (*job.poll)()) job.stop = true;
-      Samples<T> batch = job.samples;
-      if (!order) {
-        batch.x += at * net.layout_.inputs;
-        if (batch.target) batch.target += at * net.layout_.outputs;
-        if (batch.labels) batch.labels += at;
-      }
+      if (lead) job.decide(number);
+      const Samples<T> batch = job.batch(at);
       step.gather(batch, order ? order + at : nullptr, rows);
-      if (job.stop.load(std::memory_order_relaxed)) return;
+      if (job.stop.load(std::memory_order_relaxed) || job.pause.load(std::memory_order_relaxed)) return;
       step.forward(rows);
       measure(step, net.context_, step.gathered(batch), job.what, rows);
       step.backward(rows, job.use, ++number, job.dx);
-      // Behind backward's last barrier worker 0 has the time that the others spend on the next gather.
+      // Behind backward's last barrier; the others are at most at the next gather.
       if (!lead) continue;
       if (job.abort) {
         job.stop = true;
@@ -203,22 +256,18 @@ template <class T> void Network<T>::run_train(void* context, Worker& worker) {
         net.steps = number;
         net.context_.powers = step.powers();
       }
-      loss += step.block_total(0, rows) / loss_divisor(net.context_.loss, rows, net.layout_.outputs) *
-              (weighted ? double(rows) : 1);
-      for (std::size_t m = 0; m < metric_count; ++m) metrics[m] += step.block_total(int(m) + 1, rows);
+      job.account(step, rows);
     }
-    if (!lead) continue;
-    job.losses[epoch] = weighted ? loss / double(job.n) : loss;
-    for (std::size_t m = 0; m < metric_count; ++m) job.metrics[epoch * index_t(metric_count) + index_t(m)] = metrics[m] / double(job.n);
   }
 }
 
 template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
-  const int threads = threads_for(batch_rows, true);
-  prepare_scratch(threads);
+  const int wanted = threads_for(batch_rows, true);
+  prepare_scratch(wanted);
   use_training_plan(batch_rows);
   const double flop = 6 * layout_.multiply_adds_per_row * double(batch_rows);
   job.poll_every = index_t(kPollFlop / (flop + 1)) + 1;
+  job.governed = wanted > 1 && parallel_threshold() > 0;
   context_.abort = nullptr;
   context_.interrupt = {};
   if (job.use == GradientUse::update && flop > kFusedUpdateFlop) job.use = GradientUse::store_then_update;
@@ -226,7 +275,13 @@ template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
     context_.abort = &job.abort;
     context_.interrupt = {ask, job.poll};
   }
-  Team::instance().run(threads, run_train, &job, true);
+  job.steps_seen = steps;
+  while (!job.finished()) {
+    job.pause = false;
+    if (job.governed) job.report(steps);
+    Team::instance().run(job.governed ? governor_.threads(wanted) : wanted, run_train, &job, true);
+  }
+  if (job.governed) job.report(steps);
   context_.abort = nullptr;
 }
 

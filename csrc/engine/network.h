@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/step.h"
+#include "engine/thread_governor.h"
 
 namespace fastbp {
 
@@ -89,6 +90,7 @@ template <class T> class Network {
   };
   PlanMemory training_, inference_;
   std::vector<std::int64_t> order_;
+  ThreadGovernor governor_;
 };
 
 extern template class Network<float>;

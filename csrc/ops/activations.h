@@ -156,9 +156,7 @@ struct Mish {
   static constexpr double default_param = 0;
   template <class V> FBP_FN static V forward(V z, V) {
     const auto t = terms(z);
-    const V inverse = V(1) / t.denominator, q = t.numerator * inverse;
-    const V missing = fnma(q, t.lost, fnma(q, t.denominator, t.numerator));
-    return math::at_least(z, -math::K<V>::max_exp) * fma(missing, inverse, q);
+    return math::at_least(z, -math::K<V>::max_exp) * (t.numerator / t.denominator);
   }
   template <class V> FBP_FN static V backward(V z, V dy, V) {
     const auto t = terms(z);
@@ -170,17 +168,13 @@ struct Mish {
   }
 
  private:
-  template <class V> struct Terms {
-    V e, numerator, denominator, lost;  // denominator is rounded and lacks `lost`
-  };
+  template <class V> struct Terms { V e, numerator, denominator; };
   template <class V> FBP_FN static Terms<V> terms(V z) {
     const auto negative = z < V(0);
     const auto n = math::exp_negative(abs(z));
     const V e = fma(n.scale, n.p, n.scale) * V(math::K<V>::down);
     const V numerator = fma(e, V(2), select(negative, e * e, V(1)));
-    const V more = select(negative, V(2), V(2) * (e * e));
-    const auto d = math::any_sum(numerator, more);
-    return {e, numerator, d.hi, d.lo};
+    return {e, numerator, numerator + select(negative, V(2), V(2) * (e * e))};
   }
 };
 

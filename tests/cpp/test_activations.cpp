@@ -65,7 +65,7 @@ struct Bounds {
 constexpr Bounds kForward[] = {
     {"identity", 0, 0},    {"relu", 0, 0},     {"leaky_relu", 0.5, 0}, {"sigmoid", 1, 0},
     {"tanh", 1.1, 0},      {"softplus", 1, 0}, {"elu", 1.1, 0},        {"gelu", 2, 0.2},
-    {"gelu_tanh", 2, 0.2}, {"silu", 2, 0},     {"mish", 2.5, 0},
+    {"gelu_tanh", 2, 0.2}, {"silu", 2, 0},     {"mish", 3.5, 0},
 };
 constexpr Bounds kDerivative[] = {
     {"identity", 0, 0},     {"relu", 0, 0},     {"leaky_relu", 0, 0}, {"sigmoid", 2, 0.25},

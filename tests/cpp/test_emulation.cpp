@@ -1,4 +1,4 @@
-// build: emulation/fiber.cpp emulation/launch.cpp emulation/memory.cpp emulation/runtime.cpp emulation/schedule.cpp -DFASTBP_EMULATION -fsanitize=address,undefined -fno-sanitize-recover=undefined -g
+// build: emulation/fiber.cpp emulation/launch.cpp emulation/memory.cpp emulation/runtime.cpp emulation/schedule.cpp -DFASTBP_EMULATION -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O0
 // The emulated device: what it runs, and what it catches. Then the matrix product on it, under the sanitizers.
 #include <cmath>
 #include <cstdint>
