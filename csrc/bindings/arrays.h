@@ -1,5 +1,5 @@
-// NumPy arrays at the boundary: pointer and layout checks, once, in words. Python has explained shapes and values before; a
-// message from here names the argument all the same.
+// NumPy arrays at the boundary: pointer and layout checks, once, in words. Python has explained
+// shapes and values before; a message from here names the argument all the same.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -15,7 +15,8 @@ namespace py = pybind11;
 
 std::string describe(const py::array& a);  // "float64 array of shape (3, 4)"
 
-// Raises TypeError or ValueError unless `a` is a C-contiguous, aligned array of `dtype`, writeable where asked.
+// Raises TypeError or ValueError unless `a` is a C-contiguous, aligned array of `dtype`, writeable
+// where asked.
 void require_array(const py::array& a, const char* name, const py::dtype& dtype, bool writeable);
 
 // Raises ValueError unless the shape is (rows, cols); -1 admits any number.

@@ -1,4 +1,5 @@
-// fastbp._core.Engine: the network of csrc/engine behind Python arrays. Same methods as fastbp.reference.Engine.
+// fastbp._core.Engine: the network of csrc/engine behind Python arrays. Same methods as
+// fastbp.reference.Engine.
 #include <pybind11/stl.h>
 
 #include <memory>
@@ -13,7 +14,8 @@
 namespace fastbp {
 namespace {
 
-// Runs Python's signal handlers; true if one raised (KeyboardInterrupt), which is then the thread's pending exception.
+// Runs Python's signal handlers; true if one raised (KeyboardInterrupt), which is then the thread's
+// pending exception.
 bool python_signal_raised(void*) {
   py::gil_scoped_acquire gil;
   return PyErr_CheckSignals() != 0;
@@ -22,7 +24,8 @@ bool python_signal_raised(void*) {
 constexpr Interrupt kPythonSignals{python_signal_raised, nullptr};
 
 NetworkSpec network_spec(index_t inputs, const py::list& layers) {
-  if (inputs < 1) throw py::value_error("inputs: expected at least 1, got " + std::to_string(inputs));
+  if (inputs < 1)
+    throw py::value_error("inputs: expected at least 1, got " + std::to_string(inputs));
   NetworkSpec spec;
   spec.inputs = inputs;
   for (py::handle entry : layers) {
@@ -32,7 +35,8 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers) {
     if (kind == "dense") {
       layer.units = py::cast<index_t>(t[1]);
       layer.use_bias = py::cast<bool>(t[2]);
-      if (layer.units < 1) throw py::value_error("units: expected at least 1, got " + std::to_string(layer.units));
+      if (layer.units < 1)
+        throw py::value_error("units: expected at least 1, got " + std::to_string(layer.units));
     } else if (kind == "activation") {
       layer.kind = LayerSpec::Kind::activation;
       layer.activation = activation_index(py::cast<std::string>(t[1]));
@@ -55,7 +59,8 @@ class Engine {
   // Calls f(network) for the dtype in use.
   template <class F> auto visit(F&& f) { return f32_ ? f(*f32_) : f(*f64_); }
 
-  // The same without the Python lock, one call at a time. The lock is given up first: a holder may wait for Python's signals.
+  // The same without the Python lock, one call at a time. The lock is given up first: a holder may
+  // wait for Python's signals.
   template <class F> auto run(F&& f) {
     return visit([&](auto& net) {
       py::gil_scoped_release release;
@@ -65,15 +70,18 @@ class Engine {
   }
 
   void require_compiled() const {
-    if (!compiled_) throw py::value_error("the engine has no loss and optimizer yet: call compile() first");
+    if (!compiled_)
+      throw py::value_error("the engine has no loss and optimizer yet: call compile() first");
   }
 
   std::vector<MetricSpec> metric_specs(const std::vector<std::string>& names) {
     if (names.size() > std::size_t(kMaxMetrics))
-      throw py::value_error("metrics: expected at most " + std::to_string(kMaxMetrics) + ", got " + std::to_string(names.size()));
+      throw py::value_error("metrics: expected at most " + std::to_string(kMaxMetrics) + ", got " +
+                            std::to_string(names.size()));
     return visit([&](auto& net) {
       std::vector<MetricSpec> specs;
-      for (const std::string& name : names) specs.push_back(metric_from(name, net.loss().loss, net.layout().outputs));
+      for (const std::string& name : names)
+        specs.push_back(metric_from(name, net.loss().loss, net.layout().outputs));
       return specs;
     });
   }
@@ -89,11 +97,13 @@ class Engine {
       if (n == 0) throw py::value_error("x: expected at least one sample, got a " + describe(x));
       if (y.ndim() == 1) {
         if (!loss_takes_labels(net.loss().loss))
-          throw py::value_error("y: expected shape (" + std::to_string(n) + ", " + std::to_string(net.layout().outputs) +
-                                ") for loss '" + loss_name(net.loss().loss) + "', got a " + describe(y));
+          throw py::value_error("y: expected shape (" + std::to_string(n) + ", " +
+                                std::to_string(net.layout().outputs) + ") for loss '" +
+                                loss_name(net.loss().loss) + "', got a " + describe(y));
         samples.labels = input<std::int64_t>(y, "y");
         if (y.shape(0) != n)
-          throw py::value_error("y: expected " + std::to_string(n) + " labels, one for each row of x, got " +
+          throw py::value_error("y: expected " + std::to_string(n) +
+                                " labels, one for each row of x, got " +
                                 std::to_string(y.shape(0)));
         require_labels(samples.labels, n, net.layout().outputs);
       } else {
@@ -127,22 +137,26 @@ class Engine {
     });
   }
 
-  // A live array of the flat layout; `owner`, this engine's Python object, lives as long as the array.
+  // A live array of the flat layout; `owner`, this engine's Python object, lives as long as the
+  // array.
   template <class Pick> py::array flat(const py::object& owner, Pick&& pick) {
     return visit([&](auto& net) -> py::array {
       auto* data = pick(net.block());
-      return py::array(py::dtype::of<std::remove_pointer_t<decltype(data)>>(), {net.layout().parameter_count}, {}, data, owner);
+      return py::array(py::dtype::of<std::remove_pointer_t<decltype(data)>>(),
+                       {net.layout().parameter_count}, {}, data, owner);
     });
   }
 
   py::list optimizer_state(const py::object& owner) {
     py::list arrays;
     const int slots = compiled_ ? visit([](auto& net) { return net.slots(); }) : 0;
-    for (int k = 0; k < slots; ++k) arrays.append(flat(owner, [k](auto block) { return block.slot[k]; }));
+    for (int k = 0; k < slots; ++k)
+      arrays.append(flat(owner, [k](auto block) { return block.slot[k]; }));
     return arrays;
   }
 
-  void compile(const std::string& loss, double loss_param, const std::string& optimizer, const py::dict& hyper) {
+  void compile(const std::string& loss, double loss_param, const std::string& optimizer,
+               const py::dict& hyper) {
     const LossSpec l{loss_index(loss), loss_param};
     const OptimizerSpec o{optimizer_index(optimizer), hyper_from(hyper)};
     run([&](auto& net) { net.compile(l, o); });
@@ -154,11 +168,14 @@ class Engine {
     run([&](auto& net) { net.set_hyper(hyper); });
   }
 
-  py::tuple train(const py::array& x, const py::array& y, index_t batch_size, index_t epochs, std::int64_t first_epoch,
-                  bool shuffle, std::uint64_t seed, const std::vector<std::string>& metrics) {
+  py::tuple train(const py::array& x, const py::array& y, index_t batch_size, index_t epochs,
+                  std::int64_t first_epoch, bool shuffle, std::uint64_t seed,
+                  const std::vector<std::string>& metrics) {
     require_compiled();
-    if (batch_size < 1) throw py::value_error("batch_size: expected at least 1, got " + std::to_string(batch_size));
-    if (epochs < 0) throw py::value_error("epochs: expected at least 0, got " + std::to_string(epochs));
+    if (batch_size < 1)
+      throw py::value_error("batch_size: expected at least 1, got " + std::to_string(batch_size));
+    if (epochs < 0)
+      throw py::value_error("epochs: expected at least 0, got " + std::to_string(epochs));
     const std::vector<MetricSpec> what = metric_specs(metrics);
     py::array_t<double> losses(epochs), values({epochs, index_t(what.size())});
     double *loss_data = losses.mutable_data(), *value_data = values.mutable_data();
@@ -172,12 +189,15 @@ class Engine {
 
   double step(const py::array& x, const py::array& y) {
     require_compiled();
-    return with_samples(x, y, [](auto& net, const auto& samples, index_t n) { return net.step(samples, n); });
+    return with_samples(
+        x, y, [](auto& net, const auto& samples, index_t n) { return net.step(samples, n); });
   }
 
   double gradients(const py::array& x, const py::array& y) {
     require_compiled();
-    return with_samples(x, y, [](auto& net, const auto& samples, index_t n) { return net.gradients(samples, n, nullptr); });
+    return with_samples(x, y, [](auto& net, const auto& samples, index_t n) {
+      return net.gradients(samples, n, nullptr);
+    });
   }
 
   py::tuple input_gradient(const py::array& x, const py::array& y) {
@@ -191,9 +211,11 @@ class Engine {
     return py::make_tuple(loss, dx);
   }
 
-  py::tuple evaluate(const py::array& x, const py::array& y, index_t batch_size, const std::vector<std::string>& metrics) {
+  py::tuple evaluate(const py::array& x, const py::array& y, index_t batch_size,
+                     const std::vector<std::string>& metrics) {
     require_compiled();
-    if (batch_size < 1) throw py::value_error("batch_size: expected at least 1, got " + std::to_string(batch_size));
+    if (batch_size < 1)
+      throw py::value_error("batch_size: expected at least 1, got " + std::to_string(batch_size));
     const std::vector<MetricSpec> what = metric_specs(metrics);
     double loss = 0, values[kMaxMetrics] = {};
     const bool finished = with_samples(x, y, [&](auto& net, const auto& samples, index_t n) {
@@ -224,10 +246,10 @@ class Engine {
     return visit([](auto& net) { return net.steps; });
   }
   void set_steps(std::int64_t steps) {
-    if (steps < 0) throw py::value_error("steps: expected at least 0, got " + std::to_string(steps));
+    if (steps < 0)
+      throw py::value_error("steps: expected at least 0, got " + std::to_string(steps));
     run([&](auto& net) { net.steps = steps; });
   }
-
 };
 
 }  // namespace
@@ -235,21 +257,27 @@ class Engine {
 void bind_engine(py::module_& m) {
   using namespace py::literals;
   py::class_<Engine>(m, "Engine")
-      .def(py::init<index_t, const py::list&, const std::string&>(), "inputs"_a, "layers"_a, "dtype"_a)
+      .def(py::init<index_t, const py::list&, const std::string&>(), "inputs"_a, "layers"_a,
+           "dtype"_a)
       .def_property_readonly("parameter_shapes", &Engine::parameter_shapes)
       .def_property_readonly("parameters",
                              [](py::object self) {
-                               return self.cast<Engine&>().flat(self, [](auto block) { return block.w; });
+                               return self.cast<Engine&>().flat(self,
+                                                                [](auto block) { return block.w; });
                              })
       .def_property_readonly("gradients_",
                              [](py::object self) {
-                               return self.cast<Engine&>().flat(self, [](auto block) { return block.gradient; });
+                               return self.cast<Engine&>().flat(
+                                   self, [](auto block) { return block.gradient; });
                              })
-      .def_property_readonly("optimizer_state", [](py::object self) { return self.cast<Engine&>().optimizer_state(self); })
+      .def_property_readonly(
+          "optimizer_state",
+          [](py::object self) { return self.cast<Engine&>().optimizer_state(self); })
       .def_property("steps", &Engine::steps, &Engine::set_steps)
       .def("compile", &Engine::compile, "loss"_a, "loss_param"_a, "optimizer"_a, "hyper"_a)
       .def("set_hyper", &Engine::set_hyper, "hyper"_a)
-      .def("train", &Engine::train, "x"_a, "y"_a, "batch_size"_a, "epochs"_a, "first_epoch"_a, "shuffle"_a, "seed"_a, "metrics"_a)
+      .def("train", &Engine::train, "x"_a, "y"_a, "batch_size"_a, "epochs"_a, "first_epoch"_a,
+           "shuffle"_a, "seed"_a, "metrics"_a)
       .def("step", &Engine::step, "x"_a, "y"_a)
       .def("gradients", &Engine::gradients, "x"_a, "y"_a)
       .def("input_gradient", &Engine::input_gradient, "x"_a, "y"_a)

@@ -1,4 +1,5 @@
-// What runs where: instruction sets, threads, build facts, random streams and the probe of the machine's peak.
+// What runs where: instruction sets, threads, build facts, random streams and the probe of the
+// machine's peak.
 #include <chrono>
 
 #include "backend/team.h"
@@ -42,7 +43,9 @@ py::dict build_info() {
   return d;
 }
 
-RandomStream stream_of(std::uint64_t seed, std::uint32_t stream, std::uint32_t purpose) { return {seed, stream, purpose}; }
+RandomStream stream_of(std::uint64_t seed, std::uint32_t stream, std::uint32_t purpose) {
+  return {seed, stream, purpose};
+}
 
 // Calls fill(data, n) on the values of `out`.
 template <class Fill> void fill_random(py::array& out, Fill&& fill) {
@@ -56,7 +59,8 @@ template <class Fill> void fill_random(py::array& out, Fill&& fill) {
 }
 
 py::array_t<std::int64_t> permutation(index_t n, std::uint64_t seed, std::uint32_t epoch) {
-  if (n < 0 || n >= index_t(1) << 32) throw py::value_error("n: expected 0 <= n < 2^32, got " + std::to_string(n));
+  if (n < 0 || n >= index_t(1) << 32)
+    throw py::value_error("n: expected 0 <= n < 2^32, got " + std::to_string(n));
   py::array_t<std::int64_t> order(n);
   std::int64_t* data = order.mutable_data();
   py::gil_scoped_release release;
@@ -66,12 +70,16 @@ py::array_t<std::int64_t> permutation(index_t n, std::uint64_t seed, std::uint32
 
 // Best rate of several runs of `seconds` in all, in GFLOP/s, on `threads` threads at once.
 double probe_peak(const std::string& dtype, int threads, double seconds) {
-  if (threads < 1) throw py::value_error("threads: expected at least 1, got " + std::to_string(threads));
-  if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype: expected 'float32' or 'float64', got '" + dtype + "'");
+  if (threads < 1)
+    throw py::value_error("threads: expected at least 1, got " + std::to_string(threads));
+  if (dtype != "float32" && dtype != "float64")
+    throw py::value_error("dtype: expected 'float32' or 'float64', got '" + dtype + "'");
   struct Probe {
     double (*run)(double);
     double flop;
-  } probe{dtype == "float32" ? active_isa().table_f32().fma_probe : active_isa().table_f64().fma_probe, 2e7};
+  } probe{dtype == "float32" ? active_isa().table_f32().fma_probe
+                             : active_isa().table_f64().fma_probe,
+          2e7};
   py::gil_scoped_release release;
   double best = 0, spent = 0;
   while (spent < seconds) {
@@ -91,7 +99,8 @@ double probe_peak(const std::string& dtype, int threads, double seconds) {
           worker.barrier();
         },
         &run, true);
-    const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double took =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     spent += took;
     const double rate = probe.flop * count / took;
     if (rate > best) best = rate;
@@ -119,14 +128,20 @@ void bind_machine(py::module_& m) {
   });
   m.def(
       "random_uniform",
-      [](py::array out, double low, double high, std::uint64_t seed, std::uint32_t stream, std::uint32_t purpose) {
-        fill_random(out, [&](auto* data, index_t n) { random_uniform(data, n, low, high, stream_of(seed, stream, purpose)); });
+      [](py::array out, double low, double high, std::uint64_t seed, std::uint32_t stream,
+         std::uint32_t purpose) {
+        fill_random(out, [&](auto* data, index_t n) {
+          random_uniform(data, n, low, high, stream_of(seed, stream, purpose));
+        });
       },
       "out"_a, "low"_a, "high"_a, "seed"_a, "stream"_a, "purpose"_a);
   m.def(
       "random_normal",
-      [](py::array out, double mean, double stddev, std::uint64_t seed, std::uint32_t stream, std::uint32_t purpose) {
-        fill_random(out, [&](auto* data, index_t n) { random_normal(data, n, mean, stddev, stream_of(seed, stream, purpose)); });
+      [](py::array out, double mean, double stddev, std::uint64_t seed, std::uint32_t stream,
+         std::uint32_t purpose) {
+        fill_random(out, [&](auto* data, index_t n) {
+          random_normal(data, n, mean, stddev, stream_of(seed, stream, purpose));
+        });
       },
       "out"_a, "mean"_a, "stddev"_a, "seed"_a, "stream"_a, "purpose"_a);
   m.def("permutation", &permutation, "n"_a, "seed"_a, "epoch"_a);

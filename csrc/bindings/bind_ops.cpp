@@ -1,4 +1,5 @@
-// The functional layer: single kernels on NumPy arrays, behind fastbp.ops. Denormals are kept, as NumPy does.
+// The functional layer: single kernels on NumPy arrays, behind fastbp.ops. Denormals are kept, as
+// NumPy does.
 #include <vector>
 
 #include "bindings/arrays.h"
@@ -15,8 +16,8 @@ template <class T> const KernelTable<T>& kernels();
 template <> const KernelTable<float>& kernels<float>() { return active_isa().table_f32(); }
 template <> const KernelTable<double>& kernels<double>() { return active_isa().table_f64(); }
 
-// Runs work(Share) on as many threads as `flop` operations are worth, without the Python lock where it takes long: handing
-// the lock over costs about as much as 10^4 operations.
+// Runs work(Share) on as many threads as `flop` operations are worth, without the Python lock where
+// it takes long: handing the lock over costs about as much as 10^4 operations.
 template <class Work> void run_shared(double flop, const Work& work) {
   const int threads = worthwhile_threads(flop);
   const Job job = [](void* context, Worker& worker) {
@@ -34,16 +35,19 @@ template <class Work> void run_shared(double flop, const Work& work) {
 constexpr double kFlopPerElement = 30;  // of an activation, roughly
 
 // `op` on n contiguous values, as a matrix of one row.
-template <class T> void run_flat_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t n) {
+template <class T>
+void run_flat_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t n) {
   run_shared(kFlopPerElement * double(n), [&](Share share) {
     const Range part = split(n, 1024, share);
-    if (part.begin < part.end) op(&tile, c + part.begin, 0, 0, 1, part.begin, part.end - part.begin);
+    if (part.begin < part.end)
+      op(&tile, c + part.begin, 0, 0, 1, part.begin, part.end - part.begin);
   });
 }
 
 void require_size(const py::array& a, const char* name, index_t size) {
   if (a.size() != size)
-    throw py::value_error(std::string(name) + ": expected " + std::to_string(size) + " elements, got a " + describe(a));
+    throw py::value_error(std::string(name) + ": expected " + std::to_string(size) +
+                          " elements, got a " + describe(a));
 }
 
 void activation_forward(const std::string& name, const py::array& x, py::array out, double param) {
@@ -59,7 +63,8 @@ void activation_forward(const std::string& name, const py::array& x, py::array o
   });
 }
 
-void activation_backward(const std::string& name, const py::array& saved, const py::array& dy, py::array out, double param) {
+void activation_backward(const std::string& name, const py::array& saved, const py::array& dy,
+                         py::array out, double param) {
   const int activation = activation_index(name);
   with_dtype(float_dtype(dy, "dy"), [&](auto zero) {
     using T = decltype(zero);
@@ -82,7 +87,8 @@ void vector_math(const std::string& name, const py::array& x, py::array out) {
     require_size(out, "out", x.size());
     T* to = output<T>(out, "out");
     const auto kernel = kernels<T>().vector_function[function];
-    run_shared(kFlopPerElement * double(x.size()), [&](Share share) { kernel(from, to, x.size(), share); });
+    run_shared(kFlopPerElement * double(x.size()),
+               [&](Share share) { kernel(from, to, x.size(), share); });
   });
 }
 
@@ -92,16 +98,21 @@ template <class T> struct StackView {
   index_t step, row, col;  // from one matrix, row, column to the next
 };
 
-// A view of a 3-D array. The kernel wants rows or columns contiguous: a copy is made where neither is.
+// A view of a 3-D array. The kernel wants rows or columns contiguous: a copy is made where neither
+// is.
 template <class T> StackView<T> stack_view(py::array& a, const char* name) {
   const index_t item = index_t(sizeof(T));
-  if (a.ndim() != 3) throw py::value_error(std::string(name) + ": expected a stack of matrices, got a " + describe(a));
+  if (a.ndim() != 3)
+    throw py::value_error(std::string(name) + ": expected a stack of matrices, got a " +
+                          describe(a));
   const bool aligned = a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_;
   const auto unit = [&](int axis) { return a.shape(axis) <= 1 || a.strides(axis) == item; };
   bool whole = aligned;
   for (int axis = 0; axis < 3; ++axis) whole = whole && a.strides(axis) % item == 0;
-  if (!whole || !(unit(1) || unit(2))) a = py::array_t<T, py::array::c_style | py::array::forcecast>(a.attr("copy")("C"));
-  StackView<T> view{static_cast<const T*>(a.data()), a.strides(0) / item, a.strides(1) / item, a.strides(2) / item};
+  if (!whole || !(unit(1) || unit(2)))
+    a = py::array_t<T, py::array::c_style | py::array::forcecast>(a.attr("copy")("C"));
+  StackView<T> view{static_cast<const T*>(a.data()), a.strides(0) / item, a.strides(1) / item,
+                    a.strides(2) / item};
   // The stride of an axis of one element is never used for a step: it may stand for contiguous.
   if (unit(2))
     view.col = 1;
@@ -118,17 +129,21 @@ template <class T> T* gemm_scratch(int threads) {
   return arena.at<T>(0);
 }
 
-void matmul(py::array a, py::array b, const py::object& bias, const py::object& activation, double param, py::array out) {
+void matmul(py::array a, py::array b, const py::object& bias, const py::object& activation,
+            double param, py::array out) {
   const int index = activation.is_none() ? 0 : activation_index(py::cast<std::string>(activation));
   with_dtype(float_dtype(out, "out"), [&](auto zero) {
     using T = decltype(zero);
     if (!a.dtype().equal(out.dtype()) || !b.dtype().equal(out.dtype()))
-      throw py::type_error("matmul: expected one dtype, got a " + describe(a) + ", b " + describe(b) + ", out " + describe(out));
+      throw py::type_error("matmul: expected one dtype, got a " + describe(a) + ", b " +
+                           describe(b) + ", out " + describe(out));
     const StackView<T> va = stack_view<T>(a, "a"), vb = stack_view<T>(b, "b");
     T* c = output<T>(out, "out");
     const index_t stack = a.shape(0), m = a.shape(1), k = a.shape(2), n = b.shape(2);
-    if (b.shape(0) != stack || b.shape(1) != k || out.ndim() != 3 || out.shape(0) != stack || out.shape(1) != m || out.shape(2) != n)
-      throw py::value_error("matmul: shapes do not match: a " + describe(a) + ", b " + describe(b) + ", out " + describe(out));
+    if (b.shape(0) != stack || b.shape(1) != k || out.ndim() != 3 || out.shape(0) != stack ||
+        out.shape(1) != m || out.shape(2) != n)
+      throw py::value_error("matmul: shapes do not match: a " + describe(a) + ", b " + describe(b) +
+                            ", out " + describe(out));
     py::array bias_array;
     ActivationTile<T> tile;
     tile.out_row = n;
@@ -180,12 +195,14 @@ void column_sum(const py::array& x, py::array out) {
     require_shape(x, "x", -1, -1);
     require_size(out, "out", x.shape(1));
     T* to = output<T>(out, "out");
-    run_shared(double(x.size()),
-               [&](Share share) { kernels<T>().column_sum(from, x.shape(1), x.shape(0), x.shape(1), to, share); });
+    run_shared(double(x.size()), [&](Share share) {
+      kernels<T>().column_sum(from, x.shape(1), x.shape(0), x.shape(1), to, share);
+    });
   });
 }
 
-double loss(const std::string& name, const py::array& y, const py::array& t, py::array dy, double param) {
+double loss(const std::string& name, const py::array& y, const py::array& t, py::array dy,
+            double param) {
   const int index = loss_index(name);
   return with_dtype(float_dtype(y, "y"), [&](auto zero) {
     using T = decltype(zero);
@@ -209,21 +226,24 @@ double loss(const std::string& name, const py::array& y, const py::array& t, py:
     args.param = T(param);
     std::vector<double> sums(std::size_t((args.rows + kLossBlockRows - 1) / kLossBlockRows));
     args.block_loss = sums.data();
-    run_shared(kFlopPerElement * double(y.size()), [&](Share share) { kernels<T>().loss[index](args, share); });
+    run_shared(kFlopPerElement * double(y.size()),
+               [&](Share share) { kernels<T>().loss[index](args, share); });
     double total = 0;
     for (const double sum : sums) total += sum;
     return total / divisor;
   });
 }
 
-void update(const std::string& name, py::array w, const py::array& g, const py::list& states, const py::dict& hyper,
-            std::int64_t step) {
+void update(const std::string& name, py::array w, const py::array& g, const py::list& states,
+            const py::dict& hyper, std::int64_t step) {
   const int index = optimizer_index(name);
   const Hyper h = hyper_from(hyper);
-  if (step < 1) throw py::value_error("step: expected at least 1 (the first update), got " + std::to_string(step));
+  if (step < 1)
+    throw py::value_error("step: expected at least 1 (the first update), got " +
+                          std::to_string(step));
   if (int(states.size()) != optimizer_slots(index))
-    throw py::value_error("states: " + name + " keeps " + std::to_string(optimizer_slots(index)) + " arrays, got " +
-                          std::to_string(states.size()));
+    throw py::value_error("states: " + name + " keeps " + std::to_string(optimizer_slots(index)) +
+                          " arrays, got " + std::to_string(states.size()));
   with_dtype(float_dtype(w, "w"), [&](auto zero) {
     using T = decltype(zero);
     UpdateTile<T> tile;
@@ -241,7 +261,8 @@ void update(const std::string& name, py::array w, const py::array& g, const py::
     run_shared(kFlopPerElement * double(w.size()), [&](Share share) {
       const Range part = split(w.size(), 1024, share);
       if (part.begin < part.end)
-        kernels<T>().update[index](&tile, gradient + part.begin, 0, 0, 1, part.begin, part.end - part.begin);
+        kernels<T>().update[index](&tile, gradient + part.begin, 0, 0, 1, part.begin,
+                                   part.end - part.begin);
     });
   });
 }
@@ -259,7 +280,8 @@ void bind_ops(py::module_& m) {
   using namespace py::literals;
   m.def("matmul", &matmul, "a"_a, "b"_a, "bias"_a, "activation"_a, "param"_a, "out"_a);
   m.def("activation_forward", &activation_forward, "name"_a, "x"_a, "out"_a, "param"_a);
-  m.def("activation_backward", &activation_backward, "name"_a, "saved"_a, "dy"_a, "out"_a, "param"_a);
+  m.def("activation_backward", &activation_backward, "name"_a, "saved"_a, "dy"_a, "out"_a,
+        "param"_a);
   m.def("vector_math", &vector_math, "name"_a, "x"_a, "out"_a);
   m.def("softmax", &softmax, "x"_a, "out"_a);
   m.def("column_sum", &column_sum, "x"_a, "out"_a);

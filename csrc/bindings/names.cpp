@@ -37,20 +37,20 @@ struct OptimizerRow {
 constexpr OptimizerRow kOptimizers[] = {FBP_OPTIMIZERS(FBP_ROW)};
 #undef FBP_ROW
 
-struct FunctionRow {
-  const char* name;
-};
+struct FunctionRow { const char* name; };
 #define FBP_ROW(name) {#name},
 constexpr FunctionRow kFunctions[] = {FBP_VECTOR_FUNCTIONS(FBP_ROW)};
 #undef FBP_ROW
 
-template <class Row, std::size_t N> int index_of(const Row (&rows)[N], const std::string& name, const char* what) {
+template <class Row, std::size_t N>
+int index_of(const Row (&rows)[N], const std::string& name, const char* what) {
   std::string choices;
   for (std::size_t i = 0; i < N; ++i) {
     if (name == rows[i].name) return int(i);
     choices += (i ? ", " : "") + std::string(rows[i].name);
   }
-  throw py::value_error(std::string("unknown ") + what + " '" + name + "'; choose one of: " + choices);
+  throw py::value_error(std::string("unknown ") + what + " '" + name +
+                        "'; choose one of: " + choices);
 }
 
 const char* saves_name(Saves saves) {
@@ -64,7 +64,9 @@ bool is_binary(int loss) { return std::strncmp(loss_name(loss), "binary_", 7) ==
 int activation_index(const std::string& name) { return index_of(kActivations, name, "activation"); }
 int loss_index(const std::string& name) { return index_of(kLosses, name, "loss"); }
 int optimizer_index(const std::string& name) { return index_of(kOptimizers, name, "optimizer"); }
-int vector_function_index(const std::string& name) { return index_of(kFunctions, name, "function"); }
+int vector_function_index(const std::string& name) {
+  return index_of(kFunctions, name, "function");
+}
 
 const char* loss_name(int index) { return kLosses[index].name; }
 double activation_default_param(int index) { return kActivations[index].default_param; }
@@ -77,8 +79,12 @@ Hyper hyper_from(const py::dict& values) {
   struct Field {
     const char* name;
     double* value;
-  } fields[] = {{"learning_rate", &h.learning_rate}, {"momentum", &h.momentum}, {"rho", &h.rho},
-                {"beta_1", &h.beta_1},               {"beta_2", &h.beta_2},     {"epsilon", &h.epsilon},
+  } fields[] = {{"learning_rate", &h.learning_rate},
+                {"momentum", &h.momentum},
+                {"rho", &h.rho},
+                {"beta_1", &h.beta_1},
+                {"beta_2", &h.beta_2},
+                {"epsilon", &h.epsilon},
                 {"weight_decay", &h.weight_decay}};
   for (auto item : values) {
     const std::string key = py::cast<std::string>(item.first);
@@ -99,7 +105,8 @@ MetricSpec metric_from(const std::string& name, int loss, index_t outputs) {
     spec.of_softmax = logits_of_classes;
     return spec;
   }
-  if (name != "accuracy") throw py::value_error("unknown metric '" + name + "'; choose one of: accuracy, mse, mae");
+  if (name != "accuracy")
+    throw py::value_error("unknown metric '" + name + "'; choose one of: accuracy, mse, mae");
   const bool by_class = logits_of_classes || (!is_binary(loss) && outputs > 1);
   spec.kind = by_class ? MetricKind::accuracy_argmax : MetricKind::accuracy_threshold;
   spec.threshold = std::strstr(loss_name(loss), "_with_logits") ? 0.0 : 0.5;

@@ -1,4 +1,5 @@
-// Names to table indices, made from the lists in csrc/ops; a wrong name raises ValueError with the choices.
+// Names to table indices, made from the lists in csrc/ops; a wrong name raises ValueError with the
+// choices.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -25,6 +26,5 @@ Hyper hyper_from(const pybind11::dict& values);
 
 // What "accuracy", "mse", "mae" mean for a network with this loss and number of outputs.
 MetricSpec metric_from(const std::string& name, int loss, index_t outputs);
-
 
 }  // namespace fastbp

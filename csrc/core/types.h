@@ -6,7 +6,8 @@
 
 namespace fastbp {
 
-// Sizes, strides and offsets, in elements unless said otherwise. Signed and 64 bits wide: 2^31 elements are not a limit.
+// Sizes, strides and offsets, in elements unless said otherwise. Signed and 64 bits wide: 2^31
+// elements are not a limit.
 using index_t = std::ptrdiff_t;
 
 enum class DType { float32, float64 };

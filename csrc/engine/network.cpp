@@ -16,11 +16,13 @@ constexpr int kSlots[] = {FBP_OPTIMIZERS(FBP_SLOTS)};
 
 std::atomic<double> g_parallel_threshold{3e5};
 
-// Rows of an inference batch: enough to amortise a pass over the weights, and 512 rows of 1024 floats are 2 MiB.
+// Rows of an inference batch: enough to amortise a pass over the weights, and 512 rows of 1024
+// floats are 2 MiB.
 constexpr index_t kInferenceRows = 512;
 
-// A step longer than this many operations (about 50 ms on one core at 100 GFLOP/s) keeps gradients and updates at its end, so
-// that it can be given up before anything has changed. The update's own pass costs such a step about one percent.
+// A step longer than this many operations (about 50 ms on one core at 100 GFLOP/s) keeps gradients
+// and updates at its end, so that it can be given up before anything has changed. The update's own
+// pass costs such a step about one percent.
 constexpr double kFusedUpdateFlop = 5e9;
 
 // Between looks at the clock a train job does this much work at least; a look costs 25 ns.
@@ -45,13 +47,14 @@ class Poll {
 
 bool ask(void* poll) { return (*static_cast<Poll*>(poll))(); }
 
-// The loss's sums are divided by loss_divisor(); an epoch's mean weighs batches by their rows, a sum does not.
+// The loss's sums are divided by loss_divisor(); an epoch's mean weighs batches by their rows, a
+// sum does not.
 bool is_mean(const LossSpec& loss) { return loss_divisor(loss, 2, 1) != 1; }
 
 // Loss, then the metrics, of the outputs `y` of `rows` rows.
 template <class T>
-void measure(Step<T>& step, const StepContext<T>& context, const Samples<T>& batch, const std::vector<MetricSpec>* what,
-             index_t rows) {
+void measure(Step<T>& step, const StepContext<T>& context, const Samples<T>& batch,
+             const std::vector<MetricSpec>* what, index_t rows) {
   const T* y = step.output();
   step.loss(rows, y, batch.target, batch.labels);
   if (!what) return;
@@ -62,7 +65,8 @@ void measure(Step<T>& step, const StepContext<T>& context, const Samples<T>& bat
   for (std::size_t m = 0; m < what->size(); ++m) {
     args.kind = (*what)[m].kind;
     args.threshold = T((*what)[m].threshold);
-    // Of logits the errors are those of their softmax: what the loss has just left in dy, but for the mean's factor.
+    // Of logits the errors are those of their softmax: what the loss has just left in dy, but for
+    // the mean's factor.
     if ((*what)[m].of_softmax) {
       args.error = step.loss_gradient();
       args.error_scale = T(loss_divisor(context.loss, rows, context.layout->outputs));
@@ -84,14 +88,18 @@ int worthwhile_threads(double flop) {
 }
 
 template <class T>
-Network<T>::Network(const NetworkSpec& spec, const KernelTable<T>& kernels) : layout_(make_layout(spec)) {
+Network<T>::Network(const NetworkSpec& spec, const KernelTable<T>& kernels)
+    : layout_(make_layout(spec)) {
   context_.kernels = &kernels;
   context_.layout = &layout_;
   ArenaLayout arena;
   const std::size_t bytes = array_bytes<T>(layout_.parameter_count);
-  const std::size_t w = arena.add(bytes), gradient = arena.add(bytes), slot0 = arena.add(bytes), slot1 = arena.add(bytes);
+  const std::size_t w = arena.add(bytes), gradient = arena.add(bytes), slot0 = arena.add(bytes),
+                    slot1 = arena.add(bytes);
   parameters_ = Arena(arena);
-  block_ = {parameters_.at<T>(w), parameters_.at<T>(gradient), {parameters_.at<T>(slot0), parameters_.at<T>(slot1)}};
+  block_ = {parameters_.at<T>(w),
+            parameters_.at<T>(gradient),
+            {parameters_.at<T>(slot0), parameters_.at<T>(slot1)}};
   context_.parameters = block_;
 }
 
@@ -193,12 +201,14 @@ template <class T> struct Network<T>::TrainJob {
     if (governed && report(done)) pause = true;
   }
 
-  // Tells the governor of the steps since the last report; true if it wants another number of threads.
+  // Tells the governor of the steps since the last report; true if it wants another number of
+  // threads.
   bool report(std::int64_t done) {
     const auto now = ThreadGovernor::Clock::now();
     const std::int64_t stalls = Team::instance().stalls(), steps = done - steps_seen;
     const double seconds = ThreadGovernor::Seconds(now - seen_at).count();
-    const bool change = steps > 0 && network->governor_.observe(steps, seconds, stalls - stalls_seen, now);
+    const bool change =
+        steps > 0 && network->governor_.observe(steps, seconds, stalls - stalls_seen, now);
     steps_seen = done;
     seen_at = now;
     stalls_seen = stalls;
@@ -208,13 +218,15 @@ template <class T> struct Network<T>::TrainJob {
   // Worker 0, behind a step: adds what it measured to the epoch's sums.
   void account(const Step<T>& step, index_t rows) {
     const LossSpec& spec = network->context_.loss;
-    loss += step.block_total(0, rows) / loss_divisor(spec, rows, network->layout_.outputs) * (is_mean(spec) ? double(rows) : 1);
+    loss += step.block_total(0, rows) / loss_divisor(spec, rows, network->layout_.outputs) *
+            (is_mean(spec) ? double(rows) : 1);
     const std::size_t count = what ? what->size() : 0;
     for (std::size_t m = 0; m < count; ++m) metric[m] += step.block_total(int(m) + 1, rows);
     at += rows;
     if (at < n) return;
     losses[epoch] = is_mean(spec) ? loss / double(n) : loss;
-    for (std::size_t m = 0; m < count; ++m) metrics[epoch * index_t(count) + index_t(m)] = metric[m] / double(n);
+    for (std::size_t m = 0; m < count; ++m)
+      metrics[epoch * index_t(count) + index_t(m)] = metric[m] / double(n);
     ++epoch;
     at = 0;
     loss = 0;
@@ -234,7 +246,9 @@ template <class T> void Network<T>::run_train(void* context, Worker& worker) {
   index_t epoch = job.epoch, at = job.at;
   for (; epoch < epochs; ++epoch, at = 0) {
     if (order && at == 0) {
-      if (lead) random_permutation(net.order_.data(), job.n, job.schedule.seed, std::uint32_t(job.schedule.first_epoch + epoch));
+      if (lead)
+        random_permutation(net.order_.data(), job.n, job.schedule.seed,
+                           std::uint32_t(job.schedule.first_epoch + epoch));
       worker.barrier();
     }
     for (; at < job.n; at += job.schedule.batch_size) {
@@ -242,7 +256,8 @@ template <class T> void Network<T>::run_train(void* context, Worker& worker) {
       if (lead) job.decide(number);
       const Samples<T> batch = job.batch(at);
       step.gather(batch, order ? order + at : nullptr, rows);
-      if (job.stop.load(std::memory_order_relaxed) || job.pause.load(std::memory_order_relaxed)) return;
+      if (job.stop.load(std::memory_order_relaxed) || job.pause.load(std::memory_order_relaxed))
+        return;
       step.forward(rows);
       measure(step, net.context_, step.gathered(batch), job.what, rows);
       step.backward(rows, job.use, ++number, job.dx);
@@ -270,7 +285,8 @@ template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
   job.governed = wanted > 1 && parallel_threshold() > 0;
   context_.abort = nullptr;
   context_.interrupt = {};
-  if (job.use == GradientUse::update && flop > kFusedUpdateFlop) job.use = GradientUse::store_then_update;
+  if (job.use == GradientUse::update && flop > kFusedUpdateFlop)
+    job.use = GradientUse::store_then_update;
   if (job.poll && job.use == GradientUse::store_then_update) {
     context_.abort = &job.abort;
     context_.interrupt = {ask, job.poll};
@@ -286,8 +302,9 @@ template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
 }
 
 template <class T>
-bool Network<T>::train(const Samples<T>& samples, index_t n, const Schedule& schedule, const std::vector<MetricSpec>& what,
-                       const Interrupt& interrupt, double* losses, double* metrics) {
+bool Network<T>::train(const Samples<T>& samples, index_t n, const Schedule& schedule,
+                       const std::vector<MetricSpec>& what, const Interrupt& interrupt,
+                       double* losses, double* metrics) {
   if (schedule.shuffle) order_.resize(std::size_t(n));
   Poll poll(interrupt);
   TrainJob job;
@@ -364,8 +381,10 @@ template <class T> void Network<T>::run_inference(void* context, Worker& worker)
     worker.barrier();
     if (worker.id == 0) {
       if (job.with_loss)
-        job.loss += step.block_total(0, rows) / loss_divisor(net.context_.loss, rows, outputs) * (weighted ? double(rows) : 1);
-      for (std::size_t m = 0; m < metric_count; ++m) job.metrics[m] += step.block_total(int(m) + 1, rows);
+        job.loss += step.block_total(0, rows) / loss_divisor(net.context_.loss, rows, outputs) *
+                    (weighted ? double(rows) : 1);
+      for (std::size_t m = 0; m < metric_count; ++m)
+        job.metrics[m] += step.block_total(int(m) + 1, rows);
       if ((*job.poll)()) job.abort = true;
     }
     worker.barrier();
@@ -386,8 +405,9 @@ template <class T> bool Network<T>::run(InferenceJob& job) {
 }
 
 template <class T>
-bool Network<T>::evaluate(const Samples<T>& samples, index_t n, index_t batch_size, const std::vector<MetricSpec>& what,
-                          const Interrupt& interrupt, double* loss, double* metrics) {
+bool Network<T>::evaluate(const Samples<T>& samples, index_t n, index_t batch_size,
+                          const std::vector<MetricSpec>& what, const Interrupt& interrupt,
+                          double* loss, double* metrics) {
   Poll poll(interrupt);
   InferenceJob job;
   job.network = this;
@@ -403,7 +423,8 @@ bool Network<T>::evaluate(const Samples<T>& samples, index_t n, index_t batch_si
   return finished;
 }
 
-template <class T> bool Network<T>::predict(const T* x, index_t n, T* out, const Interrupt& interrupt) {
+template <class T>
+bool Network<T>::predict(const T* x, index_t n, T* out, const Interrupt& interrupt) {
   Poll poll(interrupt);
   InferenceJob job;
   job.network = this;

@@ -1,7 +1,9 @@
-// A network that trains and predicts: parameters, optimizer state, plans, and the jobs that the thread team runs over them.
+// A network that trains and predicts: parameters, optimizer state, plans, and the jobs that the
+// thread team runs over them.
 //
-// One call is one job: a step, a prediction, or any number of epochs. A steady-state call allocates nothing; a plan is made
-// when the batch grows. Not thread-safe: the bindings lock. Results do not depend on ISA, thread count or batch position.
+// One call is one job: a step, a prediction, or any number of epochs. A steady-state call allocates
+// nothing; a plan is made when the batch grows. Not thread-safe: the bindings lock. Results do not
+// depend on ISA, thread count or batch position.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +29,9 @@ struct Schedule {
   std::uint64_t seed = 0;
 };
 
-// Work of less than this many floating-point operations for each thread is done by fewer threads. A barrier costs 0.1 us and a
-// phase about ten of them in all: 0.3 MFLOP are 3 us at 100 GFLOP/s. 0: always all threads (tests).
+// Work of less than this many floating-point operations for each thread is done by fewer threads. A
+// barrier costs 0.1 us and a phase about ten of them in all: 0.3 MFLOP are 3 us at 100 GFLOP/s. 0:
+// always all threads (tests).
 double parallel_threshold();
 void set_parallel_threshold(double flop);
 
@@ -51,18 +54,21 @@ template <class T> class Network {
 
   std::int64_t steps = 0;  // optimizer steps taken
 
-  // Trains on n samples. For each epoch: the mean loss, and of each metric, over its samples as seen before each update
-  // (half_sse: the sum). losses (epochs), metrics (epochs, what.size()). False if it was interrupted: parameters, state and
-  // `steps` are then those after some complete step.
-  bool train(const Samples<T>& samples, index_t n, const Schedule& schedule, const std::vector<MetricSpec>& what,
-             const Interrupt& interrupt, double* losses, double* metrics);
+  // Trains on n samples. For each epoch: the mean loss, and of each metric, over its samples as
+  // seen before each update (half_sse: the sum). losses (epochs), metrics (epochs, what.size()).
+  // False if it was interrupted: parameters, state and `steps` are then those after some complete
+  // step.
+  bool train(const Samples<T>& samples, index_t n, const Schedule& schedule,
+             const std::vector<MetricSpec>& what, const Interrupt& interrupt, double* losses,
+             double* metrics);
   // One step on a batch; its loss before the update. Not interruptible.
   double step(const Samples<T>& batch, index_t rows);
   // Fills the gradient block and, unless null, dx (rows, inputs). Changes no parameter.
   double gradients(const Samples<T>& batch, index_t rows, T* dx);
   // Mean loss and metrics over n samples (half_sse: the sum).
-  bool evaluate(const Samples<T>& samples, index_t n, index_t batch_size, const std::vector<MetricSpec>& what,
-                const Interrupt& interrupt, double* loss, double* metrics);
+  bool evaluate(const Samples<T>& samples, index_t n, index_t batch_size,
+                const std::vector<MetricSpec>& what, const Interrupt& interrupt, double* loss,
+                double* metrics);
   // out (n, outputs) contiguous.
   bool predict(const T* x, index_t n, T* out, const Interrupt& interrupt);
 

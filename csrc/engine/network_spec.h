@@ -1,4 +1,5 @@
-// A network as plain data: what the engine is told to build. Names have been looked up, values checked (bindings).
+// A network as plain data: what the engine is told to build. Names have been looked up, values
+// checked (bindings).
 #pragma once
 
 #include <vector>

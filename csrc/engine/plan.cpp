@@ -16,14 +16,15 @@ constexpr Saves kSaves[] = {FBP_ACTIVATIONS(FBP_SAVES)};
 #undef FBP_SAVES
 
 // Adds a matrix of `capacity` rows: rows begin at cache lines, unless `contiguous`.
-BatchMatrix add_matrix(ArenaLayout& arena, index_t capacity, index_t width, bool ones, bool contiguous,
-                       std::size_t element_size) {
+BatchMatrix add_matrix(ArenaLayout& arena, index_t capacity, index_t width, bool ones,
+                       bool contiguous, std::size_t element_size) {
   const index_t line = index_t(kCacheLine / element_size);
   BatchMatrix m;
   m.width = width;
   m.ones = ones;
   m.row = contiguous ? width : round_up(width + (ones ? 1 : 0), line);
-  m.offset = arena.add(checked_product(checked_product(std::size_t(capacity), std::size_t(m.row)), element_size));
+  m.offset = arena.add(
+      checked_product(checked_product(std::size_t(capacity), std::size_t(m.row)), element_size));
   return m;
 }
 
@@ -46,7 +47,8 @@ NetworkLayout make_layout(const NetworkSpec& spec) {
       stage.outputs = width = layer.units;
       stage.bias = layer.use_bias;
       stage.parameter_offset = offset;
-      offset = round_up(offset + (stage.inputs + (stage.bias ? 1 : 0)) * stage.outputs, kBlockAlignment);
+      offset =
+          round_up(offset + (stage.inputs + (stage.bias ? 1 : 0)) * stage.outputs, kBlockAlignment);
       layout.multiply_adds_per_row += double(stage.inputs) * double(stage.outputs);
       stages.push_back(stage);
       continue;
@@ -66,7 +68,8 @@ NetworkLayout make_layout(const NetworkSpec& spec) {
   return layout;
 }
 
-Plan make_plan(const NetworkLayout& layout, index_t capacity, std::size_t element_size, bool training) {
+Plan make_plan(const NetworkLayout& layout, index_t capacity, std::size_t element_size,
+               bool training) {
   Plan plan;
   plan.capacity = capacity;
   plan.blocks = (capacity + kLossBlockRows - 1) / kLossBlockRows;
@@ -90,13 +93,14 @@ Plan make_plan(const NetworkLayout& layout, index_t capacity, std::size_t elemen
   for (std::size_t s = 0; s <= last; ++s) {
     const Stage& stage = layout.stages[s];
     const bool own = training || s == last;
-    plan.y.push_back(own ? add(stage.outputs, s < last && reads_ones(layout, s + 1), s == last) : ring[s % 2]);
+    plan.y.push_back(own ? add(stage.outputs, s < last && reads_ones(layout, s + 1), s == last)
+                         : ring[s % 2]);
     const bool keeps_z = training && stage.dense && stage.saves == Saves::Input;
     plan.z.push_back(keeps_z ? add(stage.outputs, false, false) : plan.y.back());
   }
   plan.last_delta = add(layout.outputs, false, true);
-  plan.block_sums_offset =
-      arena.add(checked_product(checked_product(std::size_t(plan.blocks), std::size_t(1 + kMaxMetrics)), sizeof(double)));
+  plan.block_sums_offset = arena.add(checked_product(
+      checked_product(std::size_t(plan.blocks), std::size_t(1 + kMaxMetrics)), sizeof(double)));
   return plan;
 }
 

@@ -1,11 +1,14 @@
-// From a network's description to stages, parameter offsets and arena offsets. Pure: no kernel, no memory, no ISA.
+// From a network's description to stages, parameter offsets and arena offsets. Pure: no kernel, no
+// memory, no ISA.
 //
-// A stage is a dense layer with the activation that follows it, or an activation alone. Stage s reads the output of stage
-// s - 1 (stage 0 the batch's inputs) and keeps what its backward pass reads.
+// A stage is a dense layer with the activation that follows it, or an activation alone. Stage s
+// reads the output of stage s - 1 (stage 0 the batch's inputs) and keeps what its backward pass
+// reads.
 //
-// The parameters of a dense stage are one row-major matrix of inputs + 1 rows and `outputs` columns: the kernel, and below it
-// the bias. Where such a stage reads a stored batch, the batch's rows have a 1 behind their last value; then the product
-// (x, 1)^T dz is the gradient of the kernel and, in its last row, that of the bias.
+// The parameters of a dense stage are one row-major matrix of inputs + 1 rows and `outputs`
+// columns: the kernel, and below it the bias. Where such a stage reads a stored batch, the batch's
+// rows have a 1 behind their last value; then the product (x, 1)^T dz is the gradient of the kernel
+// and, in its last row, that of the bias.
 #pragma once
 
 #include <vector>
@@ -27,7 +30,8 @@ struct Stage {
   Saves saves = Saves::None;
 };
 
-// The stages, and the length of the flat parameters: each dense stage's block begins at a multiple of 16 elements.
+// The stages, and the length of the flat parameters: each dense stage's block begins at a multiple
+// of 16 elements.
 struct NetworkLayout {
   std::vector<Stage> stages;
   index_t inputs = 0;
@@ -49,13 +53,14 @@ struct BatchMatrix {
 // Where everything of a batch of up to `capacity` rows lies. An inference plan has no x, z, delta.
 struct Plan {
   index_t capacity = 0;
-  BatchMatrix x;                   // the gathered inputs
-  BatchMatrix target;              // the gathered targets (training), contiguous
-  std::size_t labels_offset = 0;   // the gathered class numbers
-  std::vector<BatchMatrix> y;      // outputs of the stages
-  std::vector<BatchMatrix> z;      // pre-activations; those of a stage that does not save its input are y
-  BatchMatrix delta[3];            // dz of stage s in delta[s % 3], but that of the last stage in last_delta
-  BatchMatrix last_delta;          // dy, then dz of the last stage, contiguous
+  BatchMatrix x;                  // the gathered inputs
+  BatchMatrix target;             // the gathered targets (training), contiguous
+  std::size_t labels_offset = 0;  // the gathered class numbers
+  std::vector<BatchMatrix> y;     // outputs of the stages
+  std::vector<BatchMatrix>
+      z;                 // pre-activations; those of a stage that does not save its input are y
+  BatchMatrix delta[3];  // dz of stage s in delta[s % 3], but that of the last stage in last_delta
+  BatchMatrix last_delta;             // dy, then dz of the last stage, contiguous
   std::size_t block_sums_offset = 0;  // doubles: the loss, then each metric, by blocks of rows
   index_t blocks = 0;
   ArenaLayout arena;
@@ -63,6 +68,7 @@ struct Plan {
 
 inline constexpr int kMaxMetrics = 8;
 
-Plan make_plan(const NetworkLayout& layout, index_t capacity, std::size_t element_size, bool training);
+Plan make_plan(const NetworkLayout& layout, index_t capacity, std::size_t element_size,
+               bool training);
 
 }  // namespace fastbp

@@ -18,7 +18,8 @@ constexpr Prepare kPrepare[] = {FBP_OPTIMIZERS(FBP_PREPARE)};
 constexpr int kSlots[] = {FBP_OPTIMIZERS(FBP_SLOTS)};
 #undef FBP_SLOTS
 
-// Where a pass can be given up, a longer product is done in slices: 4 GFLOP are 40 ms on one core at 100 GFLOP/s.
+// Where a pass can be given up, a longer product is done in slices: 4 GFLOP are 40 ms on one core
+// at 100 GFLOP/s.
 constexpr double kSliceFlop = 4e9;
 
 // A call of memcpy costs more than a few values are worth.
@@ -34,13 +35,17 @@ template <class T> void copy(const T* from, index_t n, T* to) {
 
 double loss_divisor(const LossSpec& loss, index_t rows, index_t outputs) {
   switch (kLossMean[loss.loss]) {
-    case LossMean::over_elements: return double(rows) * double(outputs);
-    case LossMean::over_rows: return double(rows);
-    default: return 1;
+  case LossMean::over_elements:
+    return double(rows) * double(outputs);
+  case LossMean::over_rows:
+    return double(rows);
+  default:
+    return 1;
   }
 }
 
-template <class T> StepHyper<T> step_hyper(const OptimizerSpec& optimizer, const BetaPowers& powers) {
+template <class T>
+StepHyper<T> step_hyper(const OptimizerSpec& optimizer, const BetaPowers& powers) {
   double values[StepHyper<T>::capacity] = {};
   kPrepare[optimizer.optimizer](optimizer.hyper, powers, values);
   StepHyper<T> hyper;
@@ -98,13 +103,15 @@ template <class T> void Step<T>::run_gemm(GemmArgs<T>& args) {
 
 // `op` on this worker's rows of the matrix c.
 template <class T>
-void Step<T>::run_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t c_row, index_t rows, index_t cols,
-                       index_t grain) {
+void Step<T>::run_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t c_row,
+                       index_t rows, index_t cols, index_t grain) {
   const Range part = split(rows, grain, share_);
-  if (part.begin < part.end) op(&tile, c + part.begin * c_row, c_row, part.begin, part.end - part.begin, 0, cols);
+  if (part.begin < part.end)
+    op(&tile, c + part.begin * c_row, c_row, part.begin, part.end - part.begin, 0, cols);
 }
 
-template <class T> void Step<T>::gather(const Samples<T>& samples, const std::int64_t* order, index_t rows) {
+template <class T>
+void Step<T>::gather(const Samples<T>& samples, const std::int64_t* order, index_t rows) {
   const index_t inputs = c_.layout->inputs, outputs = c_.layout->outputs;
   T* x = at(plan().x);
   T* target = at(plan().target);
@@ -161,7 +168,8 @@ template <class T> void Step<T>::forward(index_t rows, const T* x, index_t x_row
   }
 }
 
-template <class T> void Step<T>::loss(index_t rows, const T* y, const T* target, const std::int64_t* labels) {
+template <class T>
+void Step<T>::loss(index_t rows, const T* y, const T* target, const std::int64_t* labels) {
   if (aborted()) return;
   LossArgs<T> args;
   args.rows = rows;
@@ -192,7 +200,8 @@ template <class T> double Step<T>::block_total(int place, index_t rows) const {
   return total;
 }
 
-template <class T> void Step<T>::backward(index_t rows, GradientUse use, std::int64_t number, T* dx) {
+template <class T>
+void Step<T>::backward(index_t rows, GradientUse use, std::int64_t number, T* dx) {
   const auto& stages = c_.layout->stages;
   const std::size_t last = stages.size() - 1;
   if (use != GradientUse::store) {
@@ -204,11 +213,13 @@ template <class T> void Step<T>::backward(index_t rows, GradientUse use, std::in
     const index_t row = plan().last_delta.row;
     // Blocks of the loss: the rows that this worker has just written.
     run_tile(c_.kernels->activation_backward[stages[last].activation],
-             {saved(last), saved_row(last), dz, row, T(stages[last].param)}, dz, row, rows, row, kLossBlockRows);
+             {saved(last), saved_row(last), dz, row, T(stages[last].param)}, dz, row, rows, row,
+             kLossBlockRows);
   }
   worker_.barrier();
-  // Stage s's parameters may change once no worker needs them for the delta below it; that delta and the gradient of the
-  // stage above share a phase, since they touch different parameters and different deltas.
+  // Stage s's parameters may change once no worker needs them for the delta below it; that delta
+  // and the gradient of the stage above share a phase, since they touch different parameters and
+  // different deltas.
   for (std::size_t s = stages.size(); s-- > 0;) {
     if (s > 0 || dx) {
       input_delta(s, rows, s > 0 ? nullptr : dx);
@@ -273,8 +284,8 @@ template <class T> void Step<T>::parameter_gradient(std::size_t s, index_t rows,
 template <class T> void Step<T>::update_all() {
   const Range part = split(c_.layout->parameter_count, 1024, share_);
   if (part.begin < part.end)
-    c_.kernels->update[c_.optimizer.optimizer](&update_, c_.parameters.gradient + part.begin, 0, 0, 1, part.begin,
-                                               part.end - part.begin);
+    c_.kernels->update[c_.optimizer.optimizer](&update_, c_.parameters.gradient + part.begin, 0, 0,
+                                               1, part.begin, part.end - part.begin);
 }
 
 template class Step<float>;

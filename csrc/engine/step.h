@@ -1,7 +1,8 @@
-// The parts of a training step, as each worker of the team runs them over a plan: gather, forward, loss, backward.
+// The parts of a training step, as each worker of the team runs them over a plan: gather, forward,
+// loss, backward.
 //
-// Every method is called by all workers of a job with the same arguments, in the same order. A method leaves data that the
-// next one reads behind a barrier, unless its comment says otherwise.
+// Every method is called by all workers of a job with the same arguments, in the same order. A
+// method leaves data that the next one reads behind a barrier, unless its comment says otherwise.
 #pragma once
 
 #include <atomic>
@@ -19,7 +20,8 @@ template <class T> struct ParameterBlock {
   T* slot[2] = {nullptr, nullptr};
 };
 
-// Rows of inputs and targets in the caller's memory; target or labels, or neither where only a prediction is wanted.
+// Rows of inputs and targets in the caller's memory; target or labels, or neither where only a
+// prediction is wanted.
 template <class T> struct Samples {
   const T* x = nullptr;  // (n, inputs), contiguous
   const T* target = nullptr;
@@ -45,7 +47,8 @@ template <class T> struct StepContext {
   LossSpec loss;
   OptimizerSpec optimizer;
   BetaPowers powers;  // of the last step taken
-  // Long passes only: worker 0 asks `interrupt` between products and sets *abort, which ends the work but skips no barrier.
+  // Long passes only: worker 0 asks `interrupt` between products and sets *abort, which ends the
+  // work but skips no barrier.
   std::atomic<bool>* abort = nullptr;
   Interrupt interrupt;
 };
@@ -58,13 +61,15 @@ template <class T> class Step {
   void gather(const Samples<T>& samples, const std::int64_t* order, index_t rows);
   // From x (rows, x_row) to `out` (rows, outputs), contiguous. Null x, out: the plan's own.
   void forward(index_t rows, const T* x = nullptr, index_t x_row = 0, T* out = nullptr);
-  // Loss of y (rows, outputs), the plan's own where null, against the plan's gathered target; leaves dy. No barrier behind it.
+  // Loss of y (rows, outputs), the plan's own where null, against the plan's gathered target;
+  // leaves dy. No barrier behind it.
   void loss(index_t rows, const T* y, const T* target, const std::int64_t* labels);
   void metric(index_t rows, const MetricArgs<T>& what, int place);
-  // dz and parameter gradients from the dy that loss() left, by the same split. dx (rows, inputs) may be null.
-  // `number` is t of the optimizer's formulas, where `use` is an update.
+  // dz and parameter gradients from the dy that loss() left, by the same split. dx (rows, inputs)
+  // may be null. `number` is t of the optimizer's formulas, where `use` is an update.
   void backward(index_t rows, GradientUse use, std::int64_t number, T* dx);
-  // Sum over blocks of the loss (place 0) or metric (place 1, ...), in order; for one worker, behind a barrier.
+  // Sum over blocks of the loss (place 0) or metric (place 1, ...), in order; for one worker,
+  // behind a barrier.
   double block_total(int place, index_t rows) const;
 
   // Where gather() put the targets of `batch`.
@@ -82,8 +87,8 @@ template <class T> class Step {
   const T* saved(std::size_t stage) const;
   index_t saved_row(std::size_t stage) const;
   void run_gemm(GemmArgs<T>& args);
-  void run_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t c_row, index_t rows, index_t cols,
-                index_t grain);
+  void run_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t c_row,
+                index_t rows, index_t cols, index_t grain);
   void input_delta(std::size_t stage, index_t rows, T* dx);
   void parameter_gradient(std::size_t stage, index_t rows, bool update);
   void update_all();
@@ -97,7 +102,8 @@ template <class T> class Step {
 };
 
 // The hyper-parameters of a step as the kernel wants them.
-template <class T> StepHyper<T> step_hyper(const OptimizerSpec& optimizer, const BetaPowers& powers);
+template <class T>
+StepHyper<T> step_hyper(const OptimizerSpec& optimizer, const BetaPowers& powers);
 
 // What the sum of a loss over a batch of `rows` is divided by to give its mean (1 for a sum).
 double loss_divisor(const LossSpec& loss, index_t rows, index_t outputs);

@@ -1,8 +1,9 @@
 // How many threads the steps of a training run should use while other programs want the CPUs too.
 //
-// Workers that poll at barriers lose whole time slices when one of them has been put aside: on a busy machine two threads can
-// be thirty times slower than one. The governor notices waits that outlasted polling, tries one thread for a moment, keeps what
-// was faster, and tries the team again later. Results never depend on its choice.
+// Workers that poll at barriers lose whole time slices when one of them has been put aside: on a
+// busy machine two threads can be thirty times slower than one. The governor notices waits that
+// outlasted polling, tries one thread for a moment, keeps what was faster, and tries the team again
+// later. Results never depend on its choice.
 #pragma once
 
 #include <chrono>
@@ -18,38 +19,38 @@ class ThreadGovernor {
   // Threads for the next steps, of at most `wanted` (the cost model's choice).
   int threads(int wanted) const { return mode_ == Mode::team ? wanted : 1; }
 
-  // Tells of `steps` steps that took `seconds` with threads(), during which `stalls` waits outlasted polling. True if the
-  // choice has changed.
+  // Tells of `steps` steps that took `seconds` with threads(), during which `stalls` waits
+  // outlasted polling. True if the choice has changed.
   bool observe(std::int64_t steps, double seconds, std::int64_t stalls, Clock::time_point now) {
     steps_ += steps;
     seconds_ += seconds;
     stalls_ += stalls;
     const Mode before = mode_;
     switch (mode_) {
-      case Mode::team:
-        if (seconds_ < kWindow || steps_ < 4) return false;
-        team_rate_ = seconds_ / double(steps_);
-        if (stalls_ * kStepsPerStall <= steps_ || now < trusted_until_) {
-          backoff_ = kFirstBackoff;
-        } else {
-          mode_ = Mode::trial;
-        }
-        break;
-      case Mode::trial:
-        if (seconds_ < kWindow / 2 || steps_ < 2) return false;
-        if (seconds_ / double(steps_) < team_rate_) {
-          mode_ = Mode::alone;
-          until_ = now + std::chrono::duration_cast<Clock::duration>(Seconds(backoff_));
-          backoff_ = backoff_ < kLastBackoff ? 2 * backoff_ : kLastBackoff;
-        } else {
-          mode_ = Mode::team;
-          trusted_until_ = now + std::chrono::duration_cast<Clock::duration>(Seconds(kTrust));
-        }
-        break;
-      case Mode::alone:
-        if (now < until_) return false;
+    case Mode::team:
+      if (seconds_ < kWindow || steps_ < 4) return false;
+      team_rate_ = seconds_ / double(steps_);
+      if (stalls_ * kStepsPerStall <= steps_ || now < trusted_until_) {
+        backoff_ = kFirstBackoff;
+      } else {
+        mode_ = Mode::trial;
+      }
+      break;
+    case Mode::trial:
+      if (seconds_ < kWindow / 2 || steps_ < 2) return false;
+      if (seconds_ / double(steps_) < team_rate_) {
+        mode_ = Mode::alone;
+        until_ = now + std::chrono::duration_cast<Clock::duration>(Seconds(backoff_));
+        backoff_ = backoff_ < kLastBackoff ? 2 * backoff_ : kLastBackoff;
+      } else {
         mode_ = Mode::team;
-        break;
+        trusted_until_ = now + std::chrono::duration_cast<Clock::duration>(Seconds(kTrust));
+      }
+      break;
+    case Mode::alone:
+      if (now < until_) return false;
+      mode_ = Mode::team;
+      break;
     }
     steps_ = stalls_ = 0;
     seconds_ = 0;
@@ -58,8 +59,9 @@ class ThreadGovernor {
 
  private:
   enum class Mode { team, trial, alone };
-  static constexpr double kWindow = 0.004;        // seconds: about one time slice
-  static constexpr std::int64_t kStepsPerStall = 20;  // one lost slice of 4 ms in 20 steps of 50 us costs four times the steps
+  static constexpr double kWindow = 0.004;  // seconds: about one time slice
+  static constexpr std::int64_t kStepsPerStall =
+      20;  // one lost slice of 4 ms in 20 steps of 50 us costs four times the steps
   static constexpr double kFirstBackoff = 0.05, kLastBackoff = 1.6, kTrust = 0.5;
 
   Mode mode_ = Mode::team;

@@ -1,7 +1,7 @@
 // What a kernel is told: plain structs of pointers, shapes and strides. Strides count elements.
 //
-// Every kernel is called by each worker of the team with the same arguments and its own Share; it finds its part itself, so
-// the split never shows in the engine, and no result depends on it.
+// Every kernel is called by each worker of the team with the same arguments and its own Share; it
+// finds its part itself, so the split never shows in the engine, and no result depends on it.
 #pragma once
 
 #include "core/types.h"
@@ -21,7 +21,8 @@ struct Range {
   index_t end;
 };
 
-// The part of `total` items that falls to `share`, in whole multiples of `grain` (the last part takes the rest).
+// The part of `total` items that falls to `share`, in whole multiples of `grain` (the last part
+// takes the rest).
 FBP_FN Range split(index_t total, index_t grain, Share share) {
   const index_t grains = (total + grain - 1) / grain;
   const index_t begin = grains * share.id / share.count * grain;
@@ -29,14 +30,16 @@ FBP_FN Range split(index_t total, index_t grain, Share share) {
   return {begin < total ? begin : total, end < total ? end : total};
 }
 
-// The hyper-parameters of an optimizer for one step, in the kernel's precision (ops/optimizers.h gives each its place).
+// The hyper-parameters of an optimizer for one step, in the kernel's precision (ops/optimizers.h
+// gives each its place).
 template <class T> struct StepHyper {
   static constexpr int capacity = 8;
   T value[capacity];
 };
 
-// Where an elementwise tile operation reads and writes besides the tile itself. Offsets are those of the whole matrix:
-// element (i, j) of the tile at (i0, j0) is saved[(i0 + i) * saved_row + j0 + j].
+// Where an elementwise tile operation reads and writes besides the tile itself. Offsets are those
+// of the whole matrix: element (i, j) of the tile at (i0, j0) is saved[(i0 + i) * saved_row + j0 +
+// j].
 template <class T> struct ActivationTile {
   const T* saved = nullptr;  // backward: what the forward pass kept (z or y, see Saves)
   index_t saved_row = 0;
@@ -45,7 +48,8 @@ template <class T> struct ActivationTile {
   T param = 0;
 };
 
-// A tile of parameters to be updated by the tile of gradients. Parameters and optimizer slots share one layout.
+// A tile of parameters to be updated by the tile of gradients. Parameters and optimizer slots share
+// one layout.
 template <class T> struct UpdateTile {
   T* w = nullptr;
   T* slot[2] = {nullptr, nullptr};
@@ -53,17 +57,22 @@ template <class T> struct UpdateTile {
   StepHyper<T> hyper{};
 };
 
-// An operation on the finished tile c of rows x cols at (i0, j0) of its matrix; `context` is an ActivationTile or UpdateTile.
+// An operation on the finished tile c of rows x cols at (i0, j0) of its matrix; `context` is an
+// ActivationTile or UpdateTile.
 template <class T>
-using TileOp = void (*)(const void* context, const T* c, index_t c_row, index_t i0, index_t rows, index_t j0, index_t cols);
+using TileOp = void (*)(const void* context, const T* c, index_t c_row, index_t i0, index_t rows,
+                        index_t j0, index_t cols);
 
-// C (m, n) = A (m, k) B (k, n) + bias (n), then `op` on each finished tile of C while it is in cache.
+// C (m, n) = A (m, k) B (k, n) + bias (n), then `op` on each finished tile of C while it is in
+// cache.
 //
-// A has a_row == 1 or a_col == 1, B has b_row == 1 or b_col == 1; C is row-major and overlaps neither. k == 0 gives the bias
-// or zeros. Numerics: k is cut into chunks (k_chunk); a chunk is summed in order by FMA, chunks are added in order.
+// A has a_row == 1 or a_col == 1, B has b_row == 1 or b_col == 1; C is row-major and overlaps
+// neither. k == 0 gives the bias or zeros. Numerics: k is cut into chunks (k_chunk); a chunk is
+// summed in order by FMA, chunks are added in order.
 template <class T> struct GemmArgs {
   index_t m = 0, n = 0, k = 0;
-  index_t first_row = 0;  // only rows [first_row, m) of C are made: a large product can be done in slices
+  index_t first_row =
+      0;  // only rows [first_row, m) of C are made: a large product can be done in slices
   const T* a = nullptr;
   index_t a_row = 0, a_col = 0;
   const T* b = nullptr;
@@ -73,9 +82,11 @@ template <class T> struct GemmArgs {
   const T* bias = nullptr;
   TileOp<T> op = nullptr;
   const void* context = nullptr;
-  // `op` works element by element on matrices whose rows follow each other as C's do: it may get many rows as one.
+  // `op` works element by element on matrices whose rows follow each other as C's do: it may get
+  // many rows as one.
   bool contiguous_op = false;
-  // `op` alone needs C: it may stay in a scratch tile and C's memory be left untouched (it must exist for large k).
+  // `op` alone needs C: it may stay in a scratch tile and C's memory be left untouched (it must
+  // exist for large k).
   bool discard_c = false;
   T* scratch = nullptr;  // KernelTable::gemm_scratch elements for each worker, 64-byte aligned
 };
@@ -84,28 +95,30 @@ template <class T> struct GemmArgs {
 template <class T> struct LossArgs {
   index_t rows = 0, cols = 0;
   const T* y = nullptr;
-  const T* target = nullptr;            // (rows, cols), or null where labels are given
+  const T* target = nullptr;             // (rows, cols), or null where labels are given
   const std::int64_t* labels = nullptr;  // (rows,) class numbers, checked before
-  T* dy = nullptr;                       // may be y's memory; also the working memory of softmax_cross_entropy
-  T dy_scale = 1;                        // 1 / (rows * cols), 1 / rows or 1: the mean's factor
+  T* dy = nullptr;  // may be y's memory; also the working memory of softmax_cross_entropy
+  T dy_scale = 1;   // 1 / (rows * cols), 1 / rows or 1: the mean's factor
   T param = 0;
   double* block_loss = nullptr;  // one sum for each block of kLossBlockRows rows
 };
 
-// Sums of losses and metrics are made in blocks of this many rows, whatever the thread count. 32 rows of 10 logits take about
-// a microsecond: less would be spent on hand-offs.
+// Sums of losses and metrics are made in blocks of this many rows, whatever the thread count. 32
+// rows of 10 logits take about a microsecond: less would be spent on hand-offs.
 inline constexpr index_t kLossBlockRows = 32;
 
 enum class MetricKind { accuracy_argmax, accuracy_threshold, mse, mae };
 
-// Sum over rows of a metric (mean over the row's columns where it is elementwise). Contiguous as LossArgs.
+// Sum over rows of a metric (mean over the row's columns where it is elementwise). Contiguous as
+// LossArgs.
 template <class T> struct MetricArgs {
   MetricKind kind = MetricKind::mse;
   index_t rows = 0, cols = 0;
   const T* y = nullptr;
   const T* target = nullptr;
   const std::int64_t* labels = nullptr;
-  const T* error = nullptr;     // mse, mae: where given, (y - target) / error_scale, in the place of y and target
+  const T* error =
+      nullptr;  // mse, mae: where given, (y - target) / error_scale, in the place of y and target
   T error_scale = 1;
   T threshold = 0;              // accuracy_threshold: y above it means class 1
   double* block_sum = nullptr;  // one sum for each block of kLossBlockRows rows

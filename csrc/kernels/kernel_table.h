@@ -1,5 +1,5 @@
-// The seam: what a device offers the engine, for one dtype. Filled once per ISA (cpu/table.inl); above it nothing knows which
-// one runs. Contracts of the entries: args.h and docs/architecture.md.
+// The seam: what a device offers the engine, for one dtype. Filled once per ISA (cpu/table.inl);
+// above it nothing knows which one runs. Contracts of the entries: args.h and docs/architecture.md.
 #pragma once
 
 #include "kernels/args.h"
@@ -10,9 +10,10 @@
 
 namespace fastbp {
 
-// Length of the pieces in which a GEMM sums over k: as few as possible of at most 384, as equal as possible. 384 x 64 floats
-// are 96 KiB of B panel, a tenth of a 1 MiB L2; and the error of an in-order float sum grows with the root of its length.
-// Part of the numerics promise: a function of k alone.
+// Length of the pieces in which a GEMM sums over k: as few as possible of at most 384, as equal as
+// possible. 384 x 64 floats are 96 KiB of B panel, a tenth of a 1 MiB L2; and the error of an
+// in-order float sum grows with the root of its length. Part of the numerics promise: a function of
+// k alone.
 inline constexpr index_t kMaxChunk = 384;
 FBP_FN index_t k_chunk(index_t k) {
   const index_t chunks = (k + kMaxChunk - 1) / kMaxChunk;
@@ -37,7 +38,8 @@ template <class T> struct KernelTable {
   void (*vector_function[kVectorFunctionCount])(const T* x, T* y, index_t n, Share);
   // Index of the first NaN or infinity, -1 if there is none.
   index_t (*first_non_finite)(const T* x, index_t n);
-  // Runs about `flop` floating-point operations of independent FMAs in registers: the machine's peak. Returns the count.
+  // Runs about `flop` floating-point operations of independent FMAs in registers: the machine's
+  // peak. Returns the count.
   double (*fma_probe)(double flop);
 };
 

@@ -1,7 +1,8 @@
 // How every formula and vector wrapper is declared.
 //
-// Forced inlining is a correctness matter: each ISA's translation unit is compiled with its own flags, and a shared weak
-// symbol would let the linker keep one ISA's copy for all. An always-inlined function emits no symbol at all.
+// Forced inlining is a correctness matter: each ISA's translation unit is compiled with its own
+// flags, and a shared weak symbol would let the linker keep one ISA's copy for all. An
+// always-inlined function emits no symbol at all.
 #pragma once
 
 #if defined(__CUDACC__)

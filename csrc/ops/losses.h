@@ -1,8 +1,10 @@
-// The losses, once: what a network's output y is worth beside the target t, and the gradient of that with respect to y.
+// The losses, once: what a network's output y is worth beside the target t, and the gradient of
+// that with respect to y.
 //
-// An elementwise loss has value(y, t, param) and gradient(y, t, param); the kernels sum, average and vectorise. A row loss
-// works on whole rows of logits (kernels/cpu/loss.inl). Adding an elementwise loss: a struct here, an entry in FBP_LOSSES and
-// its twin in python/fastbp/reference/losses.py.
+// An elementwise loss has value(y, t, param) and gradient(y, t, param); the kernels sum, average
+// and vectorise. A row loss works on whole rows of logits (kernels/cpu/loss.inl). Adding an
+// elementwise loss: a struct here, an entry in FBP_LOSSES and its twin in
+// python/fastbp/reference/losses.py.
 #pragma once
 
 #include "ops/fbp_fn.h"
@@ -29,7 +31,8 @@ struct Mse {
   }
 };
 
-// Half the sum of squares, sum (y - t)^2 / 2, over outputs and batch: the loss of the textbooks' hand calculations.
+// Half the sum of squares, sum (y - t)^2 / 2, over outputs and batch: the loss of the textbooks'
+// hand calculations.
 struct HalfSse {
   static constexpr const char* name = "half_sse";
   static constexpr bool elementwise = true;
@@ -76,8 +79,8 @@ struct Huber {
   }
 };
 
-// Binary cross-entropy of probabilities: -t log p - (1 - t) log(1 - p), with p kept off 0 and 1 by 1e-7 so that a saturated
-// output has a finite loss and a gradient.
+// Binary cross-entropy of probabilities: -t log p - (1 - t) log(1 - p), with p kept off 0 and 1 by
+// 1e-7 so that a saturated output has a finite loss and a gradient.
 struct BinaryCrossEntropy {
   static constexpr const char* name = "binary_cross_entropy";
   static constexpr bool elementwise = true;
@@ -100,7 +103,8 @@ struct BinaryCrossEntropy {
   }
 };
 
-// Binary cross-entropy of logits: max(z, 0) - z t + log(1 + exp(-|z|)), which cannot overflow; gradient sigmoid(z) - t.
+// Binary cross-entropy of logits: max(z, 0) - z t + log(1 + exp(-|z|)), which cannot overflow;
+// gradient sigmoid(z) - t.
 struct BinaryCrossEntropyWithLogits {
   static constexpr const char* name = "binary_cross_entropy_with_logits";
   static constexpr bool elementwise = true;
@@ -111,7 +115,8 @@ struct BinaryCrossEntropyWithLogits {
   template <class V> FBP_FN static V gradient(V z, V t, V) { return sigmoid(z) - t; }
 };
 
-// Cross-entropy of softmax(logits) with class numbers or rows of weights t: logsumexp(z) sum(t) - sum(t z).
+// Cross-entropy of softmax(logits) with class numbers or rows of weights t: logsumexp(z) sum(t) -
+// sum(t z).
 struct SoftmaxCrossEntropy {
   static constexpr const char* name = "softmax_cross_entropy";
   static constexpr bool elementwise = false;
@@ -121,8 +126,8 @@ struct SoftmaxCrossEntropy {
 
 #define FBP_LOSSES(X)                                                                              \
   X(Mse)                                                                                           \
-  X(HalfSse) X(Mae) X(Huber) X(BinaryCrossEntropy) X(BinaryCrossEntropyWithLogits)                 \
-      X(SoftmaxCrossEntropy)
+  X(HalfSse)                                                                                       \
+  X(Mae) X(Huber) X(BinaryCrossEntropy) X(BinaryCrossEntropyWithLogits) X(SoftmaxCrossEntropy)
 
 #define FBP_COUNT(name) +1
 inline constexpr int kLossCount = 0 FBP_LOSSES(FBP_COUNT);

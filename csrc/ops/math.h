@@ -83,11 +83,11 @@ template <class V> FBP_FN Sum<V> any_sum(V a, V b) {
   return {hi, (a - (hi - b_part)) + (b - b_part)};
 }
 
-// e^-a = 2^n (1 + p) for a >= 0, clamped to max_exp: `scale` is 2^(n + shift), always normal.
-template <class V> struct ExpNegative { V p, scale; };
+// e^-a = 2^n (1 + p + lost) for a >= 0, clamped to max_exp: `scale` is 2^(n + shift), always normal.
+template <class V> struct ExpNegative { V p, scale, lost; };
 template <class V> FBP_FN ExpNegative<V> exp_negative(V a) {
   const ExpSplit<V> e = exp_split(-min(V(K<V>::max_exp), a));
-  return {fma(e.r * e.r, exp_series(e.r), e.r), pow2(e.t + V(K<V>::shift))};
+  return {fma(e.r * e.r, exp_series(e.r), e.r), pow2(e.t + V(K<V>::shift)), e.c};
 }
 
 // (e^x - 1)/2 as a sum. Half, so that the greatest finite results do not overflow on the way.
@@ -245,7 +245,7 @@ template <class V> FBP_FN V softplus(V x) {
   using K = math::K<V>;
   const auto n = math::exp_negative(abs(x));
   const auto m = math::fast_sum(V(1), n.p);
-  const V e = (m.hi * n.scale) * V(K::down), e_lost = (m.lo * n.scale) * V(K::down);
+  const V e = (m.hi * n.scale) * V(K::down), e_lost = ((m.lo + n.lost) * n.scale) * V(K::down);
   const auto big = e > V(0.5f);
   const V f = select(big, fma(e, V(0.5f), V(-0.5f)), e);
   const V f_lost = select(big, V(0.5f) * e_lost, e_lost);
@@ -256,26 +256,27 @@ template <class V> FBP_FN V softplus(V x) {
   return select(x > V(50), x, sum.hi + low);  // there e^-x < ulp(x)/2, and inf - inf is avoided
 }
 
-// The error function: x + x P(x^2) near 0, 1 - 2 Q(sqrt(2) |x|) beyond, Q the normal tail.
+// The error function: x + x P(x^2 - 3/4) near 0, 1 - 2 Q(sqrt(2) |x|) beyond, Q the normal tail.
 template <class V> FBP_FN V erf(V x) {
   constexpr bool f = math::is_float<V>;
   const V a = min(V(f ? 4 : 6), abs(x));  // erf rounds to 1
-  const V z = a * a;
+  const V z = a * a, z_lost = fma(a, a, -z);
+  const V w = z - V(0.75f);  // rounding errors of P grow with |w|: centred, both ends have as much
   V p;
   if constexpr (f)
-    p = math::horner(z, 0x1.06eba8p-3f, -0x1.812746p-2f, 0x1.ce2ec4p-4f, -0x1.b82362p-6f,
-                     0x1.55e51cp-8f, -0x1.b9ce94p-11f, 0x1.c802c6p-14f, -0x1.20ad58p-17f);
+    p = math::horner(w, -0x1.9a0bbp-4f, -0x1.f4eac4p-3f, 0x1.121992p-4f, -0x1.efd198p-7f,
+                     0x1.7526acp-9f, -0x1.dd7a12p-12f, 0x1.0cb7f6p-14f, -0x1.0ae43cp-17f);
   else
-    p = math::horner(z, 0x1.06eba8214db69p-3, -0x1.812746b0379e7p-2, 0x1.ce2f21a042be0p-4,
-                     -0x1.b82ce31288ab4p-6, 0x1.565bcd0e687a6p-8, -0x1.c02db3ffd4c4bp-11,
-                     0x1.f9a326e9a370dp-14, -0x1.f4d25a98c6a52p-17, 0x1.b9e6ab58040e3p-20,
-                     -0x1.5f72976542e6cp-23, 0x1.fca6b54c0a2f5p-27, -0x1.5101b17e09bfap-30,
-                     0x1.9643b1c393365p-34, -0x1.a259494856082p-38, 0x1.17019dc9e09a3p-42);
+    p = math::horner(w, -0x1.9a0bafec7a26ep-4, -0x1.f4eac5302d05dp-3, 0x1.12198a34afc8cp-4,
+                     -0x1.efd13dd1a9d25p-7, 0x1.7530755dfe1ddp-9, -0x1.dd9dff98d5ba0p-12,
+                     0x1.09046f510f63ap-14, -0x1.03381d41a4de2p-17, 0x1.c4f4957df6d3bp-21,
+                     -0x1.65644b44897fbp-24, 0x1.00fc5d0c348aap-27, -0x1.535f0b5e18bb9p-31,
+                     0x1.a1f3abae45237p-35, -0x1.e3e049f8cca67p-39);
   const auto e = math::exp_split(-z);
-  const V s = math::pow2(e.t + V(1));
-  const V twice = fma(s, fma(e.r * e.r, math::exp_series(e.r), e.r), s);  // 2 e^-z
+  const V s = math::pow2(e.t + V(1)), r = e.r - z_lost;
+  const V twice = fma(s, fma(r * r, math::exp_series(r), r), s);  // 2 e^-(a^2)
   const V tail = math::scaled_normal_tail(a * V(f ? 0x1.6a09e6p+0 : 0x1.6a09e667f3bcdp+0));
-  return select(a < V(f ? 1.0625f : 1.0625), fma(x, p, x), copysign(fnma(twice, tail, V(1)), x));
+  return select(a < V(1.125f), fma(x, p, x), copysign(fnma(twice, tail, V(1)), x));
 }
 
 // The sigmoid and what it lacks to 1, each with full relative accuracy (about 3 ulp): for products

@@ -1,9 +1,11 @@
-// The optimizers, once. Formulas are PyTorch's (2.x documentation of torch.optim), per element of the parameters:
-// w parameter, g gradient, s[] the optimizer's slots, h the step's hyper-parameters.
+// The optimizers, once. Formulas are PyTorch's (2.x documentation of torch.optim), per element of
+// the parameters: w parameter, g gradient, s[] the optimizer's slots, h the step's
+// hyper-parameters.
 //
-// prepare() turns the user's hyper-parameters and the powers of step t = 1, 2, ... into h, in double; update() is the kernel.
-// weight_decay adds weight_decay * w to g, except in AdamW, which shrinks w itself. Adding an optimizer: a struct here, an
-// entry in FBP_OPTIMIZERS, its twin in python/fastbp/reference/optimizers.py and its dataclass in python/fastbp/optimizers.py.
+// prepare() turns the user's hyper-parameters and the powers of step t = 1, 2, ... into h, in
+// double; update() is the kernel. weight_decay adds weight_decay * w to g, except in AdamW, which
+// shrinks w itself. Adding an optimizer: a struct here, an entry in FBP_OPTIMIZERS, its twin in
+// python/fastbp/reference/optimizers.py and its dataclass in python/fastbp/optimizers.py.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +25,9 @@ struct Hyper {
   double weight_decay = 0;
 };
 
-// beta_1^t and beta_2^t of step t, as running products: multiplied once a step, and rounded alike everywhere, which the C
-// library's pow does not promise. Below 2^-60 a power counts as 0, for 1 - beta^t is then 1 in float64.
+// beta_1^t and beta_2^t of step t, as running products: multiplied once a step, and rounded alike
+// everywhere, which the C library's pow does not promise. Below 2^-60 a power counts as 0, for 1 -
+// beta^t is then 1 in float64.
 struct BetaPowers {
   std::int64_t t = 0;
   double beta_1 = 0, beta_2 = 0;  // the bases
@@ -128,8 +131,9 @@ struct Adagrad {
   }
 };
 
-// m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + epsilon)
-// (Kingma and Ba 2014). The root of the bias correction is taken once a step: sqrt(v) / sqrt(1 - b2^t).
+// m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t))
+// + epsilon) (Kingma and Ba 2014). The root of the bias correction is taken once a step: sqrt(v) /
+// sqrt(1 - b2^t).
 struct Adam {
   static constexpr const char* name = "adam";
   static constexpr const char* hyper = "learning_rate beta_1 beta_2 epsilon weight_decay";

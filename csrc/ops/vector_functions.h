@@ -1,4 +1,5 @@
-// The vector maths as a list of named functions: what fastbp.ops.exp and its kin call, and what `fastbp verify` measures.
+// The vector maths as a list of named functions: what fastbp.ops.exp and its kin call, and what
+// `fastbp verify` measures.
 #pragma once
 
 #include "ops/fbp_fn.h"

@@ -59,7 +59,7 @@ template <class T> std::vector<T> sweep(std::size_t patterns, std::size_t ordina
                       0.7071067811865476,
                       1.0,
                       1.0397207708399179,
-                      1.0625,
+                      1.125,
                       1.4142135623730951,
                       2.0,
                       4.0,

@@ -19,7 +19,7 @@
   X(tanh, 1.0, 1.1)                                                                                \
   X(sigmoid, 1.0, 1.1)                                                                             \
   X(softplus, 1.0, 1.1)                                                                            \
-  X(erf, 1.0, 1.3)
+  X(erf, 1.0, 1.1)
 
 namespace reference {
 

@@ -1,9 +1,11 @@
-// Register tile and panel sizes of the GEMM, per ISA, with the arithmetic behind them. They never change a result.
+// Register tile and panel sizes of the GEMM, per ISA, with the arithmetic behind them. They never
+// change a result.
 //
-// A micro-kernel holds a tile of rows x vectors of C in registers (virtual vectors of 64 bytes), and needs one row of B and one
-// broadcast of A beside it. Narrow tiles have more rows: as many accumulators hide the latency, and fewer calls are made.
-//   avx512  6 x 4, 8 x 3, 12 x 2, 16 x 1 zmm: 24 accumulators + 4 of B + 1 of A = 29 of 32. 24 FMAs for 4 + 6 loads: FMA-bound
-//           at one FMA and two loads a clock.
+// A micro-kernel holds a tile of rows x vectors of C in registers (virtual vectors of 64 bytes),
+// and needs one row of B and one broadcast of A beside it. Narrow tiles have more rows: as many
+// accumulators hide the latency, and fewer calls are made.
+//   avx512  6 x 4, 8 x 3, 12 x 2, 16 x 1 zmm: 24 accumulators + 4 of B + 1 of A = 29 of 32.
+//           24 FMAs for 4 + 6 loads: FMA-bound at one FMA and two loads a clock.
 //   avx2    6 x 1 (two ymm each): 12 + 2 + 1 = 15 of 16. 12 FMAs for 2 + 6 loads.
 //   neon    5 x 1 (four q each): 20 + 4 + 1 = 25 of 32.
 //   scalar  2 x 1: nothing stays in registers; small enough to stay in L1.
@@ -14,11 +16,13 @@
 
 namespace fastbp {
 
-// Chunks of k (kernel_table.h) that share one B panel: 3 x 384 x 256 bytes = 288 KiB stay in a 1 MiB L2 beside A's rows.
+// Chunks of k (kernel_table.h) that share one B panel: 3 x 384 x 256 bytes = 288 KiB stay in a 1
+// MiB L2 beside A's rows.
 inline constexpr index_t kChunksPerPanel = 3;
 
-// B is read in place where its rows are contiguous, until its panel spreads over more pages than the L1 TLB has entries
-// (64 of 4 KiB on Zen and Core); then a packed copy pays as soon as a few row tiles read it again.
+// B is read in place where its rows are contiguous, until its panel spreads over more pages than
+// the L1 TLB has entries (64 of 4 KiB on Zen and Core); then a packed copy pays as soon as a few
+// row tiles read it again.
 inline constexpr index_t kInPlaceBytes = 64 * 4096;
 inline constexpr index_t kRowTilesToPack = 8;
 

@@ -1,7 +1,10 @@
-// Elementwise work on tiles: activations, their derivatives, updates of parameters. One loop, walked with many operations.
+// Elementwise work on tiles: activations, their derivatives, updates of parameters. One loop,
+// walked with many operations.
 
-// Calls body(i, j, lanes) for every vector of a rows x cols tile; lanes < V::lanes in the last of a row whose width has a tail.
-template <class V, class Body> FBP_FN static void for_each_vector(index_t rows, index_t cols, Body body) {
+// Calls body(i, j, lanes) for every vector of a rows x cols tile; lanes < V::lanes in the last of a
+// row whose width has a tail.
+template <class V, class Body>
+FBP_FN static void for_each_vector(index_t rows, index_t cols, Body body) {
   for (index_t i = 0; i < rows; ++i) {
     index_t j = 0;
     for (; j + V::lanes <= cols; j += V::lanes) body(i, j, V::lanes);
@@ -20,7 +23,8 @@ template <class V> FBP_FN static void store(V v, typename V::scalar* p, int lane
     v.store_n(p, lanes);
 }
 
-alignas(64) static constexpr float kLaneIndex32[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+alignas(64) static constexpr float kLaneIndex32[16] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                                       8, 9, 10, 11, 12, 13, 14, 15};
 alignas(64) static constexpr double kLaneIndex64[8] = {0, 1, 2, 3, 4, 5, 6, 7};
 FBP_FN static Vec<float> lane_index(float) { return Vec<float>::load(kLaneIndex32); }
 FBP_FN static Vec<double> lane_index(double) { return Vec<double>::load(kLaneIndex64); }
@@ -34,20 +38,23 @@ template <class V> FBP_FN static V keep_lanes(V v, int lanes, typename V::scalar
 
 // out = f(c)
 template <class T, class Activation>
-static void activation_forward(const void* context, const T* c, index_t c_row, index_t i0, index_t rows, index_t j0, index_t cols) {
+static void activation_forward(const void* context, const T* c, index_t c_row, index_t i0,
+                               index_t rows, index_t j0, index_t cols) {
   using V = Vec<T>;
   const auto& tile = *static_cast<const ActivationTile<T>*>(context);
   T* out = tile.out + i0 * tile.out_row + j0;
   const index_t out_row = tile.out_row;
   const V param(tile.param);
   for_each_vector<V>(rows, cols, [=](index_t i, index_t j, int lanes) {
-    store(Activation::forward(load<V>(c + i * c_row + j, lanes), param), out + i * out_row + j, lanes);
+    store(Activation::forward(load<V>(c + i * c_row + j, lanes), param), out + i * out_row + j,
+          lanes);
   });
 }
 
 // out = c f'(saved)
 template <class T, class Activation>
-static void activation_backward(const void* context, const T* c, index_t c_row, index_t i0, index_t rows, index_t j0, index_t cols) {
+static void activation_backward(const void* context, const T* c, index_t c_row, index_t i0,
+                                index_t rows, index_t j0, index_t cols) {
   using V = Vec<T>;
   const auto& tile = *static_cast<const ActivationTile<T>*>(context);
   const T* saved = tile.saved + i0 * tile.saved_row + j0;
@@ -57,14 +64,16 @@ static void activation_backward(const void* context, const T* c, index_t c_row, 
   for_each_vector<V>(rows, cols, [=](index_t i, index_t j, int lanes) {
     const V dy = load<V>(c + i * c_row + j, lanes);
     // An activation that saves nothing reads nothing.
-    const V kept = Activation::saves == Saves::None ? dy : load<V>(saved + i * saved_row + j, lanes);
+    const V kept =
+        Activation::saves == Saves::None ? dy : load<V>(saved + i * saved_row + j, lanes);
     store(Activation::backward(kept, dy, param), out + i * out_row + j, lanes);
   });
 }
 
 // w, slots updated by the gradient c
 template <class T, class Optimizer>
-static void update(const void* context, const T* c, index_t c_row, index_t i0, index_t rows, index_t j0, index_t cols) {
+static void update(const void* context, const T* c, index_t c_row, index_t i0, index_t rows,
+                   index_t j0, index_t cols) {
   using V = Vec<T>;
   const auto& tile = *static_cast<const UpdateTile<T>*>(context);
   const index_t row = tile.row, offset = i0 * row + j0;
@@ -75,20 +84,22 @@ static void update(const void* context, const T* c, index_t c_row, index_t i0, i
     const index_t at = i * row + j;
     V s[2];
     for (int k = 0; k < Optimizer::slots; ++k) s[k] = load<V>(slot[k] + at, lanes);
-    const V updated = Optimizer::update(load<V>(w + at, lanes), load<V>(c + i * c_row + j, lanes), s, tile.hyper.value);
+    const V updated = Optimizer::update(load<V>(w + at, lanes), load<V>(c + i * c_row + j, lanes),
+                                        s, tile.hyper.value);
     for (int k = 0; k < Optimizer::slots; ++k) store(s[k], slot[k] + at, lanes);
     store(updated, w + at, lanes);
   });
 }
 
 template <class V> struct VectorFunctions {
-#define FBP_WRAP(name) \
+#define FBP_WRAP(name)                                                                             \
   FBP_FN static V name(V x) { return fastbp::name(x); }
   FBP_VECTOR_FUNCTIONS(FBP_WRAP)
 #undef FBP_WRAP
 };
 
-template <class T, Vec<T> (*function)(Vec<T>)> static void vector_function(const T* x, T* y, index_t n, Share share) {
+template <class T, Vec<T> (*function)(Vec<T>)>
+static void vector_function(const T* x, T* y, index_t n, Share share) {
   const Range part = split(n, 8 * Vec<T>::lanes, share);
   for_each_vector<Vec<T>>(1, part.end - part.begin, [=](index_t, index_t j, int lanes) {
     store(function(load<Vec<T>>(x + part.begin + j, lanes)), y + part.begin + j, lanes);

@@ -1,7 +1,9 @@
-// Matrix product C = A B + bias with an operation on each finished tile; contract and numerics in kernels/args.h.
+// Matrix product C = A B + bias with an operation on each finished tile; contract and numerics in
+// kernels/args.h.
 //
-// One thread's part: columns in panels of kNr, k in groups of chunks whose panel of B stays in L2, rows in tiles of equal height, at most kTileRows.
-// A is read in place, one broadcast at a time; B in place or from a packed panel [k][vectors * lanes], zero-padded.
+// One thread's part: columns in panels of kNr, k in groups of chunks whose panel of B stays in L2,
+// rows in tiles of equal height, at most kTileRows. A is read in place, one broadcast at a time; B
+// in place or from a packed panel [k][vectors * lanes], zero-padded.
 
 // kTileRows[v - 1]: rows of the tile that is v vectors wide; the narrowest has the most.
 static constexpr int kTileVectors = int(sizeof(kTileRows) / sizeof(kTileRows[0]));
@@ -22,13 +24,16 @@ template <class T> struct MicroArgs {
 };
 
 // Vector `v` of a row at p; with Masked, vector Last has only `tail` lanes in memory.
-template <class V, int Last, bool Masked> FBP_FN static V load_vector(const typename V::scalar* p, int v, int tail) {
+template <class V, int Last, bool Masked>
+FBP_FN static V load_vector(const typename V::scalar* p, int v, int tail) {
   if (Masked && v == Last) return V::load_n(p + v * V::lanes, tail);
   return V::load(p + v * V::lanes);
 }
 
-// c (Rows, Vectors * lanes) = or += a (Rows, k) b (k, ...), k in order. Tail: the last vector has only `tail` lanes in memory.
-template <class T, int Rows, int Vectors, bool ATransposed, bool Tail> static void micro_kernel(const MicroArgs<T>& args) {
+// c (Rows, Vectors * lanes) = or += a (Rows, k) b (k, ...), k in order. Tail: the last vector has
+// only `tail` lanes in memory.
+template <class T, int Rows, int Vectors, bool ATransposed, bool Tail>
+static void micro_kernel(const MicroArgs<T>& args) {
   using V = Vec<T>;
   constexpr int last = Vectors - 1;
   const int tail = args.tail;
@@ -89,7 +94,8 @@ template <class T> struct MicroKernels {
 };
 template <class T> static constexpr MicroKernels<T> kMicroKernels{};
 
-template <class T> static constexpr index_t kNr = kTileVectors * Vec<T>::lanes;  // columns of a panel
+template <class T>
+static constexpr index_t kNr = kTileVectors * Vec<T>::lanes;  // columns of a panel
 template <class T> static constexpr index_t kGemmScratch = kChunksPerPanel * kMaxChunk * kNr<T>;
 
 // panel[p][j] = b(p, j) for p < k, j < cols, zero for cols <= j < width.
@@ -101,10 +107,11 @@ static void pack_rows(const T* b, index_t b_row, index_t k, index_t cols, index_
       Vec<T>::load_n(b + j, int(cols - j < lanes ? cols - j : lanes)).store(panel + j);
 }
 
-// The same from B stored by columns: b(p, j) at b[j * b_col + p]. Blocks of lanes x lanes go through a buffer in L1, so that
-// both memories are walked in whole vectors.
+// The same from B stored by columns: b(p, j) at b[j * b_col + p]. Blocks of lanes x lanes go
+// through a buffer in L1, so that both memories are walked in whole vectors.
 template <class T>
-static void pack_columns(const T* b, index_t b_col, index_t k, index_t cols, index_t width, T* panel) {
+static void pack_columns(const T* b, index_t b_col, index_t k, index_t cols, index_t width,
+                         T* panel) {
   constexpr int lanes = Vec<T>::lanes;
   if (k < lanes / 2) {  // too shallow for whole vectors
     for (index_t p = 0; p < k; ++p)
@@ -116,13 +123,15 @@ static void pack_columns(const T* b, index_t b_col, index_t k, index_t cols, ind
     for (index_t p = 0; p < k; p += lanes) {
       const int depth = int(k - p < lanes ? k - p : lanes);
       for (int r = 0; r < lanes; ++r) {
-        const Vec<T> column = j + r < cols ? Vec<T>::load_n(b + (j + r) * b_col + p, depth) : Vec<T>(T(0));
+        const Vec<T> column =
+            j + r < cols ? Vec<T>::load_n(b + (j + r) * b_col + p, depth) : Vec<T>(T(0));
         T value[lanes];
         column.store(value);
 #pragma GCC unroll 16
         for (int q = 0; q < lanes; ++q) block[q * lanes + r] = value[q];
       }
-      for (int q = 0; q < depth; ++q) Vec<T>::load(block + q * lanes).store(panel + (p + q) * width + j);
+      for (int q = 0; q < depth; ++q)
+        Vec<T>::load(block + q * lanes).store(panel + (p + q) * width + j);
     }
   }
 }
@@ -139,7 +148,8 @@ template <class T> FBP_FN static index_t tile_rows(index_t columns) {
   return kTileRows[(vectors < kTileVectors ? vectors : kTileVectors) - 1];
 }
 
-// The split whose largest part is smallest. Columns first where B must be packed, so that no panel is packed twice.
+// The split whose largest part is smallest. Columns first where B must be packed, so that no panel
+// is packed twice.
 template <class T> static GemmSplit choose_split(index_t m, index_t n, index_t count, bool pack) {
   const index_t grain = tile_rows<T>(n);
   const index_t row_tiles = (m + grain - 1) / grain;
@@ -162,20 +172,23 @@ template <class T> static GemmSplit choose_split(index_t m, index_t n, index_t c
 
 // One column panel of one group of chunks: every row tile of `rows`, columns [j, j + cols).
 template <class T> struct Panel {
-  index_t j, cols;    // columns of C
-  index_t p, p_end;   // this group's part of k
-  const T* b;         // b(p, j)
+  index_t j, cols;   // columns of C
+  index_t p, p_end;  // this group's part of k
+  const T* b;        // b(p, j)
   index_t b_row;
 };
 
-template <class T> static void run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, index_t chunk) {
+template <class T>
+static void run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, index_t chunk) {
   using V = Vec<T>;
   const int vectors = int((panel.cols + V::lanes - 1) / V::lanes);
   const int tail = int(panel.cols - (vectors - 1) * V::lanes);
   const bool first_group = panel.p == 0;
   const bool last_group = panel.p_end == g.k;
-  // Rows with a tail waste lanes in `op`; where C is contiguous it gets them all at once, at the end.
-  const bool op_at_end = g.op && g.contiguous_op && last_group && panel.cols == g.n && g.c_row == g.n && tail != V::lanes;
+  // Rows with a tail waste lanes in `op`; where C is contiguous it gets them all at once, at the
+  // end.
+  const bool op_at_end = g.op && g.contiguous_op && last_group && panel.cols == g.n &&
+                         g.c_row == g.n && tail != V::lanes;
   const bool in_tile = g.discard_c && first_group && last_group && !op_at_end;
   alignas(64) T scratch_tile[kFullTileRows * kNr<T>];  // narrower tiles are no larger
   const bool a_transposed = g.a_row == 1 && g.a_col != 1;
@@ -203,20 +216,26 @@ template <class T> static void run_panel(const GemmArgs<T>& g, const Panel<T>& p
       kernel(micro);
       p += chunk;
     } while (p < panel.p_end);
-    if (last_group && g.op && !op_at_end) g.op(g.context, micro.c, micro.c_row, i, height, panel.j, panel.cols);
+    if (last_group && g.op && !op_at_end)
+      g.op(g.context, micro.c, micro.c_row, i, height, panel.j, panel.cols);
   }
-  if (op_at_end) g.op(g.context, g.c + rows.begin * g.n, g.n, rows.begin, 1, 0, (rows.end - rows.begin) * g.n);
+  if (op_at_end)
+    g.op(g.context, g.c + rows.begin * g.n, g.n, rows.begin, 1, 0, (rows.end - rows.begin) * g.n);
 }
 
 template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   const index_t m = g.m - g.first_row;
   if (m <= 0 || g.n <= 0) return;
   const bool by_columns = g.b_col != 1;
-  const bool spread = g.b_row * index_t(sizeof(T)) * (g.k < kMaxChunk ? g.k : kMaxChunk) > kInPlaceBytes && g.b_row > 2 * kNr<T>;
+  const bool spread =
+      g.b_row * index_t(sizeof(T)) * (g.k < kMaxChunk ? g.k : kMaxChunk) > kInPlaceBytes &&
+      g.b_row > 2 * kNr<T>;
   const bool pack = by_columns || (spread && m >= kRowTilesToPack * kFullTileRows);
-  const GemmSplit parts = share.count == 1 ? GemmSplit{1, 1} : choose_split<T>(m, g.n, share.count, pack);
+  const GemmSplit parts =
+      share.count == 1 ? GemmSplit{1, 1} : choose_split<T>(m, g.n, share.count, pack);
   Range rows = split(m, tile_rows<T>(g.n), {share.id / parts.column_parts, parts.row_parts});
-  const Range columns = split(g.n, Vec<T>::lanes, {share.id % parts.column_parts, parts.column_parts});
+  const Range columns =
+      split(g.n, Vec<T>::lanes, {share.id % parts.column_parts, parts.column_parts});
   if (rows.begin >= rows.end) return;
   rows = {rows.begin + g.first_row, rows.end + g.first_row};
   const index_t chunk = k_chunk(g.k);

@@ -1,4 +1,5 @@
-// The kernels for avx2: the generic sources, compiled with this ISA's flags over its vector wrapper.
+// The kernels for avx2: the generic sources, compiled with this ISA's flags over its vector
+// wrapper.
 #define FBP_ISA avx2
 #include "kernels/cpu/simd/avx2.h"
 

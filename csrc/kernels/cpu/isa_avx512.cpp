@@ -1,4 +1,5 @@
-// The kernels for avx512: the generic sources, compiled with this ISA's flags over its vector wrapper.
+// The kernels for avx512: the generic sources, compiled with this ISA's flags over its vector
+// wrapper.
 #define FBP_ISA avx512
 #include "kernels/cpu/simd/avx512.h"
 

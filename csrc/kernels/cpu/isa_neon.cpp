@@ -1,4 +1,5 @@
-// The kernels for neon: the generic sources, compiled with this ISA's flags over its vector wrapper.
+// The kernels for neon: the generic sources, compiled with this ISA's flags over its vector
+// wrapper.
 #define FBP_ISA neon
 #include "kernels/cpu/simd/neon.h"
 

@@ -1,4 +1,5 @@
-// The kernels for scalar: the generic sources, compiled with this ISA's flags over its vector wrapper.
+// The kernels for scalar: the generic sources, compiled with this ISA's flags over its vector
+// wrapper.
 #define FBP_ISA scalar
 #include "kernels/cpu/simd/scalar.h"
 

@@ -1,4 +1,5 @@
-// Losses and metrics over a batch: sums by blocks of kLossBlockRows rows, so that no sum depends on the split among threads.
+// Losses and metrics over a batch: sums by blocks of kLossBlockRows rows, so that no sum depends on
+// the split among threads.
 
 // Calls body(block index, first row, rows) for the blocks of this share.
 template <class Body> FBP_FN static void for_each_block(index_t rows, Share share, Body body) {
@@ -47,7 +48,8 @@ template <class T> FBP_FN static T exp_shifted(const T* x, T* y, index_t cols, T
   return reduce_add(sum);
 }
 
-// The largest logit, kept finite: of a row of -inf (or of NaN) exp(x - shift) must not become exp(-inf + inf).
+// The largest logit, kept finite: of a row of -inf (or of NaN) exp(x - shift) must not become
+// exp(-inf + inf).
 template <class T> FBP_FN static T softmax_shift(const T* x, index_t cols) {
   const T largest = row_max(x, cols);
   return largest > -T(__builtin_inf()) ? largest : T(0);
@@ -65,8 +67,11 @@ template <class T> static void softmax(const T* x, T* y, index_t rows, index_t c
   }
 }
 
-// One row of softmax cross-entropy with weights t (T* target) or a class number. e holds exp(z - shift) and becomes dz.
-template <class T> FBP_FN static T softmax_row_loss(const T* z, const T* target, std::int64_t label, index_t cols, T* e, T dy_scale) {
+// One row of softmax cross-entropy with weights t (T* target) or a class number. e holds exp(z -
+// shift) and becomes dz.
+template <class T>
+FBP_FN static T softmax_row_loss(const T* z, const T* target, std::int64_t label, index_t cols,
+                                 T* e, T dy_scale) {
   using V = Vec<T>;
   const T shift = softmax_shift(z, cols);
   const T at_label = target ? T(0) : z[label];  // read before e, which may be z's memory
@@ -95,8 +100,8 @@ template <class T> FBP_FN static T softmax_row_loss(const T* z, const T* target,
   return log_sum[0] * weight - weighted;
 }
 
-// The same for up to `lanes` rows of at most `lanes` classes, one row in each lane; sums run over the classes in order. Returns
-// the sum of the rows' losses, in order.
+// The same for up to `lanes` rows of at most `lanes` classes, one row in each lane; sums run over
+// the classes in order. Returns the sum of the rows' losses, in order.
 template <class T>
 static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int rows) {
   using V = Vec<T>;
@@ -127,7 +132,8 @@ static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int ro
       for (int r = 0; r < rows; ++r) t_column[r] = target[r * cols + c];
       const V t = V::load(t_column);
       weight = weight + t;
-      weighted = weighted + select(t == V(T(0)), V(T(0)), t * (V::load(column + c * lanes) - shift));
+      weighted =
+          weighted + select(t == V(T(0)), V(T(0)), t * (V::load(column + c * lanes) - shift));
     }
   }
   V sum(T(0));
@@ -141,7 +147,8 @@ static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int ro
     (V::load(column + c * lanes) * factor).store(column + c * lanes);
     for (int r = 0; r < rows; ++r) {
       T* at = dz + r * cols + c;
-      *at = target ? column[c * lanes + r] - target[r * cols + c] * args.dy_scale : column[c * lanes + r];
+      *at = target ? column[c * lanes + r] - target[r * cols + c] * args.dy_scale
+                   : column[c * lanes + r];
     }
   }
   if (labels)
@@ -166,7 +173,8 @@ template <class T> static void softmax_cross_entropy(const LossArgs<T>& args, Sh
       } else {
         const index_t at = i * args.cols;
         sum += double(softmax_row_loss<T>(args.y + at, args.target ? args.target + at : nullptr,
-                                          args.labels ? args.labels[i] : 0, args.cols, args.dy + at, args.dy_scale));
+                                          args.labels ? args.labels[i] : 0, args.cols, args.dy + at,
+                                          args.dy_scale));
         ++i;
       }
     }
@@ -189,11 +197,18 @@ template <class T> static double metric_row(const MetricArgs<T>& args, index_t i
     return argmax(y, args.cols) == (target ? argmax(target, args.cols) : index_t(args.labels[i]));
   double sum = 0;
   for (index_t j = 0; j < args.cols; ++j) {
-    const double e = args.error ? double(args.error[i * args.cols + j]) * double(args.error_scale) : double(y[j]) - double(target[j]);
+    const double e = args.error ? double(args.error[i * args.cols + j]) * double(args.error_scale)
+                                : double(y[j]) - double(target[j]);
     switch (args.kind) {
-      case MetricKind::accuracy_threshold: sum += (y[j] > args.threshold) == (target[j] > T(0.5)); break;
-      case MetricKind::mse: sum += e * e; break;
-      default: sum += e < 0 ? -e : e; break;
+    case MetricKind::accuracy_threshold:
+      sum += (y[j] > args.threshold) == (target[j] > T(0.5));
+      break;
+    case MetricKind::mse:
+      sum += e * e;
+      break;
+    default:
+      sum += e < 0 ? -e : e;
+      break;
     }
   }
   return sum / double(args.cols);

@@ -1,7 +1,9 @@
 // Sums over columns, the search for non-finite values, and the probe of the FMA peak.
 
-// out[j] = sum over i of x[i, j]: the order of gemm's sum over k, chunk by chunk (its bias-gradient row has the same bits).
-template <class T> static void column_sum(const T* x, index_t x_row, index_t rows, index_t cols, T* out, Share share) {
+// out[j] = sum over i of x[i, j]: the order of gemm's sum over k, chunk by chunk (its bias-gradient
+// row has the same bits).
+template <class T>
+static void column_sum(const T* x, index_t x_row, index_t rows, index_t cols, T* out, Share share) {
   using V = Vec<T>;
   const Range part = split(cols, V::lanes, share);
   const index_t chunk = k_chunk(rows);
@@ -32,7 +34,8 @@ template <class T> static index_t first_non_finite(const T* x, index_t n) {
   return -1;
 }
 
-// As many independent chains as the GEMM tile has accumulators, at most 12: enough to hide the latency of two FMA ports.
+// As many independent chains as the GEMM tile has accumulators, at most 12: enough to hide the
+// latency of two FMA ports.
 template <class T> static double fma_probe(double flop) {
   using V = Vec<T>;
   constexpr int tile = kFullTileRows * kTileVectors;
