@@ -34,7 +34,7 @@ function(fastbp_add_isa name)
 
   set(library fastbp_isa_${name})
   add_library(${library} OBJECT ${PROJECT_SOURCE_DIR}/csrc/kernels/cpu/isa_${name}.cpp)
-  target_compile_options(${library} PRIVATE ${flags})
+  target_compile_options(${library} PRIVATE ${flags} ${FASTBP_SANITIZE_KERNEL_FLAGS})
   target_link_libraries(${library} PRIVATE fastbp_common)
 
   set(FASTBP_ISAS_BUILT ${FASTBP_ISAS_BUILT} ${name} PARENT_SCOPE)

@@ -1,5 +1,5 @@
-"""The CUDA library from Python: builds it from csrc/, for an emulated device or with nvcc, and calls
-its C interface (csrc/kernels/cuda/fastbp_cuda.h) with NumPy arrays.
+"""The CUDA library from Python: builds it from csrc/, for an emulated device or with nvcc, and
+calls its C interface (csrc/kernels/cuda/fastbp_cuda.h) with NumPy arrays.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from sweeps import Array
 from test_cpp import COMMON_FLAGS, COMPILER
 

@@ -8,8 +8,10 @@ with a reason, and one that was asked for and did not run is a failure.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,8 +71,10 @@ def using_threads(count: int) -> Iterator[None]:
         _core.set_parallel_threshold(threshold)
 
 
-def in_child(work: Callable[[], object]) -> None:
-    """Runs work() in a forked child, which a fault may kill without ending the test run."""
+def in_child(work: Callable[[], object], timeout: float = 60) -> None:
+    """Runs work() in a forked child, which a fault may kill, or a lost lock stop, without ending
+    the test run.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -83,7 +87,18 @@ def in_child(work: Callable[[], object]) -> None:
             traceback.print_exc()
         finally:
             os._exit(status)
-    _, status = os.waitpid(child, 0)
+    deadline = time.monotonic() + timeout
+    pause = 0.0005
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise AssertionError(f"the child hung: killed after {timeout} s")
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
     code = os.waitstatus_to_exitcode(status)
     assert code == 0, f"the child {f'died of signal {-code}' if code < 0 else 'failed: see stderr'}"
 

@@ -21,7 +21,11 @@ Array = NDArray[Any]
 
 SIZES = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97)
 DTYPES = ("float32", "float64")
-SHIFTS = (0, 1, 3)  # elements from a 64-byte line: none, the least, and one that 16 bytes do not fit
+SHIFTS = (
+    0,
+    1,
+    3,
+)  # elements from a 64-byte line: none, the least, and one that 16 bytes do not fit
 FRAME = 64  # elements of frame on each side of an output
 FRAME_BYTE = 0xA5
 LANES = {"float32": 16, "float64": 8}  # of the virtual vector, on every instruction set

@@ -22,13 +22,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import cuda_library
 import numpy as np
 import pytest
-from cuda_library import Library, LibraryError
-from sweeps import DTYPES, Array, assert_same_bits, normal, points
 
+import cuda_library
+from cuda_library import Library, LibraryError
 from fastbp import _core, ops
+from sweeps import DTYPES, Array, assert_same_bits, normal, points
 
 pytestmark = pytest.mark.skipif(
     shutil.which(cuda_library.COMPILER.split()[0]) is None,
@@ -142,7 +142,11 @@ def test_product_with_activation(library: Library, dtype: str, name: str) -> Non
 
 
 def test_product_of_any_order(library: Library, schedule: str) -> None:
-    a, b, bias = normal(1, "float32", 130, 50), normal(2, "float32", 50, 70), normal(3, "float32", 70)
+    a, b, bias = (
+        normal(1, "float32", 130, 50),
+        normal(2, "float32", 50, 70),
+        normal(3, "float32", 70),
+    )
     _, out = library.matmul(a, b, bias, "tanh")
     assert_same_bits(out, ops.matmul(a, b, bias=bias, activation="tanh"), schedule)
 
@@ -205,7 +209,9 @@ def test_wrong_arguments_are_errors(library: Library) -> None:
             library.check(run(ctypes.byref(args), None))
         assert caught.value.code == 1
     with pytest.raises(LibraryError, match="activation_forward: a pointer is null"):
-        library.check(library.api.activation_forward(cuda_library.ActivationArgs(0, 0, 0, 1, 1), None))
+        library.check(
+            library.api.activation_forward(cuda_library.ActivationArgs(0, 0, 0, 1, 1), None)
+        )
     other = cuda_library.Api(size=8)
     assert library.handle.fbp_get_api(ctypes.byref(other)) == 1
     assert not other.matmul
@@ -214,7 +220,9 @@ def test_wrong_arguments_are_errors(library: Library) -> None:
 def test_overruns_are_errors_and_not_crashes(library: Library) -> None:
     x = normal(1, "float32", 3, 5)
     with cuda_library.Memory(library, x) as memory:
-        args = cuda_library.ActivationArgs(0, 0, 0, 1, 16, memory.pointer, 16, None, 0, memory.pointer, 16)
+        args = cuda_library.ActivationArgs(
+            0, 0, 0, 1, 16, memory.pointer, 16, None, 0, memory.pointer, 16
+        )
         with pytest.raises(LibraryError, match="0 bytes past the end of 60 bytes") as caught:
             library.check(library.api.activation_forward(ctypes.byref(args), None))
         assert caught.value.code == 3
@@ -244,18 +252,28 @@ def test_schedule_comes_from_the_environment(library: Library, tmp_path: Path) -
         assert done.returncode == status and text in done.stdout + done.stderr, done.stderr
 
 
+def test_header_is_plain_c() -> None:
+    header = cuda_library.CSRC / "kernels" / "cuda" / "fastbp_cuda.h"
+    flags = ["-x", "c", "-std=c99", "-pedantic", "-Wall", "-Werror", "-fsyntax-only"]
+    subprocess.run([*cuda_library.COMPILER.split(), *flags, str(header)], check=True)
+
+
 @pytest.mark.skipif(not cuda_library.has_nvcc(), reason="nvcc is not on PATH: only emulated")
 def test_nvcc_compiles_the_same_sources(tmp_path: Path) -> None:
-    """The real library: it loads without a GPU and says why it has none; with one, it must agree."""
+    """The real library: loads without a GPU and says why it has none; with one, it must agree."""
     library = Library(cuda_library.build_cuda(tmp_path, "native" if has_gpu() else "sm_90"))
     assert library.activations == ACTIVATIONS
     if not has_gpu():
-        with pytest.raises(LibraryError, match="device_count: .+"):
+        with pytest.raises(LibraryError, match=r"device_count: .+"):
             library.device_count()
         return
     assert library.device_name(0) != "emulated"
     for dtype in DTYPES:
-        a, b, x = normal(1, dtype, 129, 770), normal(2, dtype, 770, 66), points(dtype, 4000)[None, :]
+        a, b, x = (
+            normal(1, dtype, 129, 770),
+            normal(2, dtype, 770, 66),
+            points(dtype, 4000)[None, :],
+        )
         assert_same_bits(library.matmul(a, b)[0], ops.matmul(a, b))
         for name in NAMES:
             saved, dz = derivative(name, x, np.ones_like(x), None)

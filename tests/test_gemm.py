@@ -15,14 +15,14 @@ from fractions import Fraction
 from itertools import product
 from typing import Any
 
-import machine
 import numpy as np
 import pytest
+
+import machine
 import sweeps
 import tolerances
-from sweeps import DTYPES, SIZES, Array
-
 from fastbp import _core, ops
+from sweeps import DTYPES, SIZES, Array
 
 isa = machine.isa
 
@@ -147,7 +147,9 @@ def test_small_integers_and_powers_of_two_are_exact(
         a, b = (rng.integers(-64, 65, shape) for shape in ((m, k), (k, n)))
         p, q = (2.0 ** rng.integers(-3, 4, shape) for shape in ((m, k), (k, n)))
         for left, right in ((a, b), (p, q)):
-            actual = matmul(stored(left.astype(dtype), form[0]), stored(right.astype(dtype), form[1]))
+            actual = matmul(
+                stored(left.astype(dtype), form[0]), stored(right.astype(dtype), form[1])
+            )
             np.testing.assert_array_equal(actual, left @ right, f"{isa} {m}x{k} by {k}x{n}")
 
 
@@ -165,7 +167,7 @@ def fused(a: Array, b: Array, c: Array) -> Array:
 
 
 def in_order(a: Array, b: Array, bias: Array) -> Array:
-    """The promised order: chunks of k by fused multiply-add, the first upon the bias; then added."""
+    """The promised order: the sum of chunks, each by fused multiply-add, the first on the bias."""
     total, start = np.broadcast_to(bias, (len(a), len(bias))), 0
     for length in tolerances.chunks_of(a.shape[1]):
         chunk = total if start == 0 else np.zeros_like(total)
@@ -281,7 +283,8 @@ def test_reads_no_byte_beyond_its_inputs(isa: str, dtype: str) -> None:
             a, b = sweeps.normal(1, dtype, m, k), sweeps.normal(2, dtype, k, n)
             bias = sweeps.normal(3, dtype, n)
             expected = matmul(a, b, bias)
-            left, right = (np.ascontiguousarray(v.T if t else v) for v, t in zip((a, b), form))
+            left = np.ascontiguousarray(a.T if form[0] else a)
+            right = np.ascontiguousarray(b.T if form[1] else b)
             for at_end in (True, False):
                 with (
                     sweeps.guarded(left, at_end=at_end) as x,
@@ -360,7 +363,9 @@ def test_signed_zeros_and_denormals(isa: str, dtype: str) -> None:
     sweeps.assert_same_bits(matmul(minus, one), zero)
     sweeps.assert_same_bits(matmul(minus, one, minus[0]), minus)
     small = np.full((2, 3), np.finfo(dtype).smallest_subnormal * 5, dtype)
-    np.testing.assert_array_equal(matmul(small, np.ones((3, 4), dtype)), np.full((2, 4), 15 * small[0, 0] / 5))
+    np.testing.assert_array_equal(
+        matmul(small, np.ones((3, 4), dtype)), np.full((2, 4), 15 * small[0, 0] / 5)
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -370,7 +375,7 @@ def test_layouts_are_checked(dtype: str) -> None:
     frozen.flags.writeable = False
     other = "float64" if dtype == "float32" else "float32"
     for bad_out in (frozen, out.T, np.empty((4, 2), dtype).T, sweeps.unaligned(out)):
-        with pytest.raises(ValueError, match="out|shape"):
+        with pytest.raises(ValueError, match=r"out|shape"):
             matmul(a, b, out=bad_out)
     with pytest.raises(ValueError, match="bias"):
         matmul(a, b, sweeps.unaligned(np.ones(4, dtype)))

@@ -21,14 +21,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import machine
 import numpy as np
 import pytest
+
+import machine
 import sweeps
 import tolerances
-from sweeps import Array
-
 from fastbp import _core, reference
+from sweeps import Array
 
 isa = machine.isa
 

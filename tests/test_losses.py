@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from itertools import product
 
-import machine
 import numpy as np
 import pytest
+
+import machine
 import sweeps
 import tolerances
-from sweeps import DTYPES, Array
-
 from fastbp import _core, ops, reference
+from sweeps import DTYPES, Array
 
 isa = machine.isa
 
@@ -44,7 +44,9 @@ def data(name: str, dtype: str, rows: int, cols: int, seed: int = 0) -> tuple[Ar
     """Outputs and targets that suit the loss: probabilities, logits and class weights, numbers."""
     rng = np.random.default_rng([seed, rows, cols])
     if name == "binary_cross_entropy":
-        return rng.uniform(0.01, 0.99, (rows, cols)).astype(dtype), unit_targets(rng, dtype, rows, cols)
+        return rng.uniform(0.01, 0.99, (rows, cols)).astype(dtype), unit_targets(
+            rng, dtype, rows, cols
+        )
     y = rng.normal(0, 3, (rows, cols)).astype(dtype)
     if name == "binary_cross_entropy_with_logits":
         return y, unit_targets(rng, dtype, rows, cols)
@@ -66,7 +68,9 @@ def divisor(name: str, y: Array) -> float:
     return float(len(y) if name in ROWS else y.size)
 
 
-def check(name: str, y: Array, t: Array, actual: tuple[float, Array], what: str, param: float) -> None:
+def check(
+    name: str, y: Array, t: Array, actual: tuple[float, Array], what: str, param: float
+) -> None:
     """Value and gradient against the oracle."""
     dtype, u = y.dtype.name, tolerances.unit(y.dtype.name)
     exact = float(y.dtype.type(param))
@@ -81,7 +85,9 @@ def check(name: str, y: Array, t: Array, actual: tuple[float, Array], what: str,
     if name in ROWS:
         # |log sum| and |z - max| of each row, times its weight, once for every rounding.
         depth = wide.max(axis=1) - wide.min(axis=1) + np.log(y.shape[1]) + 1
-        allowance += float((depth * weights.sum(axis=1)).sum()) / len(y) * 2 * GRADIENT_ROUNDINGS * u
+        allowance += (
+            float((depth * weights.sum(axis=1)).sum()) / len(y) * 2 * GRADIENT_ROUNDINGS * u
+        )
     tolerances.check(actual[0], value, allowance, f"{what}: value")
     scale = np.abs(dy) * GRADIENT_ROUNDINGS
     if name in ROWS:
@@ -91,7 +97,9 @@ def check(name: str, y: Array, t: Array, actual: tuple[float, Array], what: str,
         scale = (soft * spread + weights * GRADIENT_ROUNDINGS) / len(y)
     elif name.startswith("binary_"):
         slope = np.abs(dy) * divisor(name, y)  # e.g. (p - t) / (p (1 - p)): |p| + |t| cancel
-        cancelled = np.where(np.abs(wide - weights) > 0, 1 / np.maximum(np.abs(wide - weights), u), 1)
+        cancelled = np.where(
+            np.abs(wide - weights) > 0, 1 / np.maximum(np.abs(wide - weights), u), 1
+        )
         if name == "binary_cross_entropy":
             scale = slope * (1 + cancelled * np.abs(weights)) * GRADIENT_ROUNDINGS / y.size
         else:
@@ -108,7 +116,9 @@ def test_value_and_gradient(isa: str, dtype: str, name: str) -> None:
         check(name, y, t, loss(name, y, t), f"{isa} {name} {rows}x{cols}", param)
         if name in ROWS:
             labels = np.random.default_rng(rows).integers(0, cols, rows)
-            check(name, y, labels, loss(name, y, labels), f"{isa} {name} {rows}x{cols} labels", param)
+            check(
+                name, y, labels, loss(name, y, labels), f"{isa} {name} {rows}x{cols} labels", param
+            )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -209,7 +219,9 @@ def test_gradients_of_a_row_add_up_to_nothing(isa: str, dtype: str, name: str) -
     """softmax - one-hot: each row sums to 0, within the roundings of its terms, all below 1."""
     y, _ = data(name, dtype, 20, 33)
     _, dy = loss(name, y, np.arange(20))
-    tolerances.check(dy.astype(np.float64).sum(axis=1) * 20, np.zeros(20), 64 * tolerances.unit(dtype))
+    tolerances.check(
+        dy.astype(np.float64).sum(axis=1) * 20, np.zeros(20), 64 * tolerances.unit(dtype)
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -300,7 +312,11 @@ def test_the_functional_layer_has_the_same_bits(dtype: str, name: str) -> None:
     y, t = data(name, dtype, 12, 10)
     value, dy = loss(name, y, t)
     function = getattr(ops, name)
-    for rows, target in ((y, t), (np.asfortranarray(y), np.asfortranarray(t)), (sweeps.unaligned(y), t)):
+    for rows, target in (
+        (y, t),
+        (np.asfortranarray(y), np.asfortranarray(t)),
+        (sweeps.unaligned(y), t),
+    ):
         again, gradient = function(rows, target)
         assert again == value
         sweeps.assert_same_bits(gradient, dy)
@@ -358,12 +374,15 @@ def test_metrics(isa: str, dtype: str, name: str, cols: int) -> None:
         if name in ROWS:
             targets = [np.eye(cols, dtype=dtype)[np.arange(rows) % cols], np.arange(rows) % cols]
         for target in targets:
-            engines = [c(cols, [("activation", "identity", 0.0)], dtype) for c in (_core.Engine, reference.Engine)]
+            engines = [
+                c(cols, [("activation", "identity", 0.0)], dtype)
+                for c in (_core.Engine, reference.Engine)
+            ]
             for engine in engines:
                 engine.compile(name, ENTRIES[name]["default_param"], "sgd", {"learning_rate": 0.0})
             for batch in (rows, 7):
                 value, results = engines[0].evaluate(y, target, batch, metrics)
-                expected, wanted = engines[1].evaluate(y, target, batch, metrics)
+                _, wanted = engines[1].evaluate(y, target, batch, metrics)
                 what = f"{isa} {name} {rows}x{cols} by {batch}"
                 tolerances.check(results[0], wanted[0], 1e-15 * rows, f"{what}: accuracy")
                 allowance = 64 * tolerances.unit(dtype) * (1 + abs(wanted[1]) + abs(wanted[2]))

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import machine
 import numpy as np
 import pytest
-import sweeps
-from sweeps import DTYPES, Array
 
 import fastbp as bp
+import machine
+import sweeps
 from fastbp import _core
+from sweeps import DTYPES, Array
 
 isa = machine.isa
 
@@ -87,20 +87,32 @@ TRAININGS = {
         "softmax_cross_entropy",
     ),
     "wide": Training(
-        40, (dense(300), act("relu"), dense(130), act("relu"), dense(10)), 150, 64, optimizer="momentum"
+        40,
+        (dense(300), act("relu"), dense(130), act("relu"), dense(10)),
+        150,
+        64,
+        optimizer="momentum",
     ),
-    "long batch": Training(
-        5, (dense(70), act("tanh"), dense(3)), 1300, 1200, "huber", "rmsprop"
-    ),
+    "long batch": Training(5, (dense(70), act("tanh"), dense(3)), 1300, 1200, "huber", "rmsprop"),
     "activations": Training(
         19,
-        (act("elu"), act("softplus"), dense(23), act("leaky_relu"), act("gelu_tanh"), dense(4), act("sigmoid")),
+        (
+            act("elu"),
+            act("softplus"),
+            dense(23),
+            act("leaky_relu"),
+            act("gelu_tanh"),
+            dense(4),
+            act("sigmoid"),
+        ),
         70,
         33,
         "binary_cross_entropy",
         "adagrad",
     ),
-    "no hidden layer": Training(100, (dense(1),), 64, 7, "binary_cross_entropy_with_logits", "nesterov"),
+    "no hidden layer": Training(
+        100, (dense(1),), 64, 7, "binary_cross_entropy_with_logits", "nesterov"
+    ),
     "digits": Training(
         64, (dense(128), act("relu"), dense(10)), 200, 32, "softmax_cross_entropy", "adamw"
     ),
@@ -351,7 +363,7 @@ def test_denormals_count_as_zero_inside_the_engine_only(dtype: str) -> None:
             assert keeps()
             assert (bp.ops.matmul(x, np.ones((1, 3), dtype)) == small).all()
             assert (bp.ops.identity(x) == small).all()
-    with machine.using_threads(2), pytest.raises(ValueError, match="columns|inputs|shape"):
+    with machine.using_threads(2), pytest.raises(ValueError, match=r"columns|inputs|shape"):
         engine.predict(np.ones((2, 3), dtype), out)
     assert keeps()
 
@@ -389,7 +401,9 @@ def test_that_many_threads_ran() -> None:
     assert sum(name.startswith("fastbp-") for name in names) >= max(machine.THREADS) - 1
 
 
-@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the CPU's features are asked of Linux")
+@pytest.mark.skipif(
+    not Path("/proc/cpuinfo").exists(), reason="the CPU's features are asked of Linux"
+)
 def test_every_instruction_set_of_this_machine_ran() -> None:
     """What was compiled and the system says the processor has is available, so that no test above
     passed by not running.

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from itertools import product
 
-import machine
 import numpy as np
 import pytest
+
+import machine
 import sweeps
 import tolerances
-from sweeps import DTYPES, SIZES, Array
-
 from fastbp import _core, ops, reference
+from sweeps import DTYPES, SIZES, Array
 
 isa = machine.isa
 
@@ -93,7 +93,9 @@ def test_softmax(isa: str, dtype: str) -> None:
         depth = x.max(axis=1, keepdims=True).astype(np.float64) - x
         roundings = 2 * depth + 8 + tolerances.lane_sum(cols, dtype) / u
         actual = softmax(x)
-        tolerances.check(actual, expected, roundings * u * expected + tolerances.tiny(dtype), f"{isa}")
+        tolerances.check(
+            actual, expected, roundings * u * expected + tolerances.tiny(dtype), f"{isa}"
+        )
         sums = actual.astype(np.float64).sum(axis=1)
         tolerances.check(sums, np.ones(rows), (cols + 4) * u, f"{isa} rows sum to 1")
 

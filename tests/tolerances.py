@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sweeps import LANES, Array
 
 Wide = NDArray[Any]  # float64 or long double
@@ -52,12 +53,16 @@ def gemm(terms: Wide, k: int, dtype: str) -> Wide:
     return terms * (share / (1 - share)) + (roundings + 1) * tiny(dtype)
 
 
-# Elementwise functions, in ulp of the result: what csrc/ops states, rounded up to the largest of
-# the functions (tests/cpp measures each against long double). In float64 the oracle, which is made
-# of NumPy's functions, adds its own: 1 ulp for one libm call, 3 roundings and 2 ulp for the composed
-# formulas.
-VECTOR_ULP = {"float32": 1.0, "float64": 1.3 + 1.0}
-ACTIVATION_ULP = {"float32": 2.5, "float64": 2.5 + 5.0}
+# Elementwise functions, in ulp of the result, as csrc/ops/math.h and activations.h state them
+# (tests/cpp measures each against long double). In float64 the oracle, which is made of NumPy's
+# functions, adds its own: 1 ulp for one libm call, 5 for composed formulas.
+VECTOR_ULP = {"float32": 1.0, "float64": 1.1 + 1.0}
+
+
+def activation_ulp(name: str, dtype: str) -> float:
+    return {"mish": 3.5}.get(name, 2.0) + (5.0 if dtype == "float64" else 0.0)
+
+
 # In eps of 1, besides: the left tails of these are exponentials of powers of z, whose rounding they
 # magnify; they are stated to be good to 0.2 eps there.
 ACTIVATION_EPS = {"gelu": 0.2, "gelu_tanh": 0.2}

@@ -2,8 +2,11 @@
 // fastbp.reference.Engine.
 #include <pybind11/stl.h>
 
+#include <atomic>
+#include <chrono>
 #include <memory>
 #include <mutex>
+#include <thread>
 
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
@@ -21,7 +24,59 @@ bool python_signal_raised(void*) {
   return PyErr_CheckSignals() != 0;
 }
 
-constexpr Interrupt kPythonSignals{python_signal_raised, nullptr};
+unsigned long main_thread = 0;  // Python's identifier of it
+
+// Python runs signal handlers in its main thread only; elsewhere there is nothing to ask for.
+Interrupt python_signals() {
+  if (PyThread_get_thread_ident() != main_thread) return {};
+  return {python_signal_raised, nullptr};
+}
+
+bool python_is_ending() {
+#if PY_VERSION_HEX >= 0x030d0000
+  return Py_IsFinalizing() != 0;
+#else
+  return _Py_IsFinalizing() != 0;
+#endif
+}
+
+// The Python lock given up for a scope. A thread that comes back to an interpreter that is ending
+// sleeps until the process is gone: CPython before 3.14 would end the thread by unwinding, which no
+// C++ function above survives.
+class PythonUnlocked {
+ public:
+  PythonUnlocked() : state_(PyEval_SaveThread()) {}
+  ~PythonUnlocked() {
+    while (python_is_ending()) std::this_thread::sleep_for(std::chrono::hours(1));
+    PyEval_RestoreThread(state_);
+  }
+  PythonUnlocked(const PythonUnlocked&) = delete;
+  PythonUnlocked& operator=(const PythonUnlocked&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+// One call at a time for each engine. A second call by the thread that is inside one already comes
+// from a signal handler: it would wait for itself.
+class Turn {
+ public:
+  // To be asked before the Python lock is given up.
+  static void require_other_thread(const std::atomic<std::thread::id>& owner) {
+    if (owner.load(std::memory_order_relaxed) == std::this_thread::get_id())
+      throw std::runtime_error(
+          "the model is in use further up in this thread, which is running a signal handler: leave "
+          "the model alone there and set a flag instead");
+  }
+  Turn(std::mutex& mutex, std::atomic<std::thread::id>& owner) : lock_(mutex), owner_(owner) {
+    owner_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+  }
+  ~Turn() { owner_.store(std::thread::id(), std::memory_order_relaxed); }
+
+ private:
+  std::lock_guard<std::mutex> lock_;
+  std::atomic<std::thread::id>& owner_;
+};
 
 NetworkSpec network_spec(index_t inputs, const py::list& layers) {
   if (inputs < 1)
@@ -55,18 +110,22 @@ class Engine {
   std::unique_ptr<Network<double>> f64_;
   bool compiled_ = false;
   std::mutex busy_;
+  std::atomic<std::thread::id> owner_{};  // of busy_
+
+  // f(network) without the Python lock, one call at a time. The lock is given up first: a call in
+  // progress may wait for it to run signal handlers.
+  template <class Net, class F> auto unlocked(Net& net, F&& f) {
+    Turn::require_other_thread(owner_);
+    const PythonUnlocked unlocked;
+    const Turn turn(busy_, owner_);
+    return f(net);
+  }
 
   // Calls f(network) for the dtype in use.
   template <class F> auto visit(F&& f) { return f32_ ? f(*f32_) : f(*f64_); }
 
-  // The same without the Python lock, one call at a time. The lock is given up first: a holder may
-  // wait for Python's signals.
   template <class F> auto run(F&& f) {
-    return visit([&](auto& net) {
-      py::gil_scoped_release release;
-      std::lock_guard<std::mutex> lock(busy_);
-      return f(net);
-    });
+    return visit([&](auto& net) { return unlocked(net, f); });
   }
 
   void require_compiled() const {
@@ -110,9 +169,7 @@ class Engine {
         samples.target = input<T>(y, "y");
         require_shape(y, "y", n, net.layout().outputs);
       }
-      py::gil_scoped_release release;
-      std::lock_guard<std::mutex> lock(busy_);
-      return f(net, samples, n);
+      return unlocked(net, [&](auto& same) { return f(same, samples, n); });
     });
   }
 
@@ -180,8 +237,9 @@ class Engine {
     py::array_t<double> losses(epochs), values({epochs, index_t(what.size())});
     double *loss_data = losses.mutable_data(), *value_data = values.mutable_data();
     const Schedule schedule{batch_size, epochs, first_epoch, shuffle, seed};
+    const Interrupt signals = python_signals();
     const bool finished = with_samples(x, y, [&](auto& net, const auto& samples, index_t n) {
-      return net.train(samples, n, schedule, what, kPythonSignals, loss_data, value_data);
+      return net.train(samples, n, schedule, what, signals, loss_data, value_data);
     });
     if (!finished) throw py::error_already_set();
     return py::make_tuple(losses, values);
@@ -218,8 +276,9 @@ class Engine {
       throw py::value_error("batch_size: expected at least 1, got " + std::to_string(batch_size));
     const std::vector<MetricSpec> what = metric_specs(metrics);
     double loss = 0, values[kMaxMetrics] = {};
+    const Interrupt signals = python_signals();
     const bool finished = with_samples(x, y, [&](auto& net, const auto& samples, index_t n) {
-      return net.evaluate(samples, n, batch_size, what, kPythonSignals, &loss, values);
+      return net.evaluate(samples, n, batch_size, what, signals, &loss, values);
     });
     if (!finished) throw py::error_already_set();
     py::list results;
@@ -235,9 +294,8 @@ class Engine {
       require_shape(x, "x", -1, net.layout().inputs);
       require_shape(out, "out", x.shape(0), net.layout().outputs);
       const index_t n = x.shape(0);
-      py::gil_scoped_release release;
-      std::lock_guard<std::mutex> lock(busy_);
-      return net.predict(from, n, to, kPythonSignals);
+      const Interrupt signals = python_signals();
+      return unlocked(net, [&](auto& same) { return same.predict(from, n, to, signals); });
     });
     if (!finished) throw py::error_already_set();
   }
@@ -256,6 +314,8 @@ class Engine {
 
 void bind_engine(py::module_& m) {
   using namespace py::literals;
+  main_thread =
+      py::cast<unsigned long>(py::module_::import("threading").attr("main_thread")().attr("ident"));
   py::class_<Engine>(m, "Engine")
       .def(py::init<index_t, const py::list&, const std::string&>(), "inputs"_a, "layers"_a,
            "dtype"_a)

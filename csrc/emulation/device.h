@@ -1,14 +1,17 @@
-// The part of CUDA that the kernels use, for a C++ compiler: with it the .cu files run on an emulated device, to be tested
-// where there is no GPU. kernels/cuda/launch.cuh includes this header in the place of <cuda_runtime.h> where FASTBP_EMULATION
-// is defined; names and values are CUDA's.
+// The part of CUDA that the kernels use, for a C++ compiler: with it the .cu files run on an
+// emulated device, to be tested where there is no GPU. kernels/cuda/launch.cuh includes this header
+// in the place of <cuda_runtime.h> where FASTBP_EMULATION is defined; names and values are CUDA's.
 //
-// Every thread of a block is a fiber, and a block runs on the OS thread that launched it, one block after another. Threads
-// run from barrier to barrier in an order that can be chosen (set_schedule): a result that depends on it is a race. A kernel
-// that goes wrong gives an error with its reason in cudaGetErrorString, never a crash:
-//   threads of a block at different __syncthreads(), or some at one while others have ended   cudaErrorLaunchFailure
-//   an access beyond the ends of an allocation or of shared memory                            cudaErrorIllegalAddress
-//   a grid, block or shared memory that no device takes                                 cudaErrorInvalidConfiguration
-// Memory that nothing has written holds NaN. All that is slow, and says nothing about speed on a GPU.
+// Every thread of a block is a fiber, and a block runs on the OS thread that launched it, one block
+// after another. Threads run from barrier to barrier in an order that can be chosen (set_schedule):
+// a result that depends on it is a race. A kernel that goes wrong gives an error with its reason in
+// cudaGetErrorString, never a crash:
+//   cudaErrorLaunchFailure         threads of a block at different __syncthreads(), or some at one
+//                                  while others have ended
+//   cudaErrorIllegalAddress        an access beyond an end of an allocation or of shared memory
+//   cudaErrorInvalidConfiguration  a grid, block or shared memory that no device takes
+// Memory that nothing has written holds NaN. All that is slow, and says nothing about a GPU's
+// speed.
 #pragma once
 
 #include <cstddef>
@@ -20,9 +23,7 @@
 #define __launch_bounds__(...)
 #define __syncthreads() ::fastbp::emulation::sync_threads(__FILE__, __LINE__)
 
-struct uint3 {
-  unsigned x, y, z;
-};
+struct uint3 { unsigned x, y, z; };
 struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned nx = 1, unsigned ny = 1, unsigned nz = 1) : x(nx), y(ny), z(nz) {}
@@ -53,18 +54,21 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
 cudaError_t cudaGetLastError();
 // What the code means; for the calling thread's last failure, what it was.
 const char* cudaGetErrorString(cudaError_t error);
-// Memory that ends at a guard page and holds NaN. Its address is a multiple of what its size is a multiple of, not of 256.
+// Memory that ends at a guard page and holds NaN. Its address is a multiple of what its size is a
+// multiple of, not of 256.
 cudaError_t cudaMalloc(void** pointer, std::size_t bytes);
 // Fails where the page in front of the memory was written to.
 cudaError_t cudaFree(void* pointer);
-cudaError_t cudaMemcpyAsync(void* target, const void* source, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
+cudaError_t cudaMemcpyAsync(void* target, const void* source, std::size_t bytes,
+                            cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 
 namespace fastbp {
 namespace emulation {
 
-// "forward", "reverse" or "random:<seed>": the order in which blocks, and from barrier to barrier the threads of a block, run.
-// At first what the environment's FASTBP_EMULATION_SCHEDULE says, else forward. False, and no change, for other texts.
+// "forward", "reverse" or "random:<seed>": the order in which blocks, and from barrier to barrier
+// the threads of a block, run. At first what the environment's FASTBP_EMULATION_SCHEDULE says, else
+// forward. False, and no change, for other texts.
 bool set_schedule(const char* text);
 
 void sync_threads(const char* file, int line);
@@ -75,7 +79,8 @@ struct LaunchShape {
   dim3 grid, block;
   std::size_t shared_bytes;
 };
-// Runs `thread` once for every thread of the grid. An error is left for cudaGetLastError, as after a <<<>>> launch.
+// Runs `thread` once for every thread of the grid. An error is left for cudaGetLastError, as after
+// a <<<>>> launch.
 void launch(const LaunchShape& shape, const std::function<void()>& thread);
 
 template <class... Parameters> struct Launcher {
@@ -86,7 +91,8 @@ template <class... Parameters> struct Launcher {
   }
 };
 template <class... Parameters>
-Launcher<Parameters...> launcher(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t) {
+Launcher<Parameters...> launcher(void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                                 std::size_t shared_bytes, cudaStream_t) {
   return {kernel, {grid, block, shared_bytes}};
 }
 

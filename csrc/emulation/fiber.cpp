@@ -13,7 +13,8 @@
 #define FBP_ADDRESS_SANITIZER
 #endif
 
-// AddressSanitizer must be told of every change of stack, and that a stack begun anew holds no live variables.
+// AddressSanitizer must be told of every change of stack, and that a stack begun anew holds no live
+// variables.
 #if defined(FBP_ADDRESS_SANITIZER)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
@@ -26,7 +27,8 @@ namespace fastbp {
 namespace emulation {
 namespace {
 
-// A kernel's frames are a few KiB, under AddressSanitizer a few times that. Pages exist once they are touched.
+// A kernel's frames are a few KiB, under AddressSanitizer a few times that. Pages exist once they
+// are touched.
 constexpr std::size_t kStackBytes = 256 * 1024;
 
 std::size_t page_bytes() { return static_cast<std::size_t>(sysconf(_SC_PAGESIZE)); }
@@ -36,7 +38,8 @@ std::size_t page_bytes() { return static_cast<std::size_t>(sysconf(_SC_PAGESIZE)
 Fiber* Fiber::running_ = nullptr;
 
 Fiber::Fiber() {
-  mapping_ = mmap(nullptr, page_bytes() + kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  mapping_ = mmap(nullptr, page_bytes() + kStackBytes, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping_ == MAP_FAILED) throw std::bad_alloc();
   mprotect(mapping_, page_bytes(), PROT_NONE);
 }
@@ -73,7 +76,8 @@ void Fiber::suspend() { running_->switch_out(); }
 
 void Fiber::enter() {
   Fiber& self = *running_;
-  FBP_IF_ASAN(__sanitizer_finish_switch_fiber(nullptr, &self.caller_stack_, &self.caller_stack_bytes_);)
+  FBP_IF_ASAN(
+      __sanitizer_finish_switch_fiber(nullptr, &self.caller_stack_, &self.caller_stack_bytes_);)
   for (;;) {
     self.body_();
     self.state_ = State::ended;

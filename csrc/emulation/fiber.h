@@ -1,4 +1,5 @@
-// A stack of its own for each emulated thread, and the switch between it and the code that resumes it.
+// A stack of its own for each emulated thread, and the switch between it and the code that resumes
+// it.
 #pragma once
 
 #include <ucontext.h>
@@ -8,16 +9,17 @@
 namespace fastbp {
 namespace emulation {
 
-// Runs body() on an own stack, a piece at a time. All of a body's pieces run on one OS thread, and only one fiber of the
-// process runs at a time.
+// Runs body() on an own stack, a piece at a time. All of a body's pieces run on one OS thread, and
+// only one fiber of the process runs at a time.
 class Fiber {
-public:
+ public:
   Fiber();  // std::bad_alloc
   ~Fiber();
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  // Makes the next resume() begin a new body(). One that was under way is forgotten, its destructors not run.
+  // Makes the next resume() begin a new body(). One that was under way is forgotten, its
+  // destructors not run.
   void start(void (*body)());
   // Runs body() until it ends (true) or suspends itself (false).
   bool resume();
@@ -25,7 +27,7 @@ public:
   // For the running body: returns to resume(). Also from a signal handler on the fiber's stack.
   static void suspend();
 
-private:
+ private:
   enum class State { fresh, under_way, ended };
 
   static void enter();

@@ -31,7 +31,9 @@ struct Thread {
   const char* file = nullptr;
   int line = 0;
 
-  bool waits_with(const Thread& other) const { return line == other.line && std::strcmp(file, other.file) == 0; }
+  bool waits_with(const Thread& other) const {
+    return line == other.line && std::strcmp(file, other.file) == 0;
+  }
 };
 
 // The device, and the kernel that it runs. `mutex` is held from a launch's beginning to its end.
@@ -39,7 +41,8 @@ struct Machine {
   std::mutex mutex;
   Schedule schedule;
   bool schedule_known = false;
-  std::vector<std::unique_ptr<Thread>> threads;  // kept from launch to launch: as many as the largest block had
+  // Kept from launch to launch: as many as the largest block had.
+  std::vector<std::unique_ptr<Thread>> threads;
   std::size_t thread_count = 0;
   std::unique_ptr<GuardedMemory> shared;
   const std::function<void()>* body = nullptr;
@@ -59,12 +62,14 @@ struct Machine {
 Machine machine;
 
 std::string name_of(const char* what, uint3 at) {
-  return std::string(what) + " (" + std::to_string(at.x) + ", " + std::to_string(at.y) + ", " + std::to_string(at.z) + ")";
+  return std::string(what) + " (" + std::to_string(at.x) + ", " + std::to_string(at.y) + ", " +
+         std::to_string(at.z) + ")";
 }
 
 std::string state_of(const Thread& thread) {
   if (thread.ended) return name_of("thread", thread.index) + " has ended";
-  return name_of("thread", thread.index) + " is at " + thread.file + ":" + std::to_string(thread.line);
+  return name_of("thread", thread.index) + " is at " + thread.file + ":" +
+         std::to_string(thread.line);
 }
 
 // Position of item `i` in a box, x fastest.
@@ -74,8 +79,8 @@ uint3 unravel(std::size_t i, dim3 box) {
 
 std::size_t volume(dim3 box) { return std::size_t{box.x} * box.y * box.z; }
 
-// The kernel has touched a page that it may not: leaves it, for run_thread to report. Faults of other threads go where they
-// went before.
+// The kernel has touched a page that it may not: leaves it, for run_thread to report. Faults of
+// other threads go where they went before.
 struct sigaction previous_action;
 void on_fault(int, siginfo_t* info, void*) {
   if (machine.running && pthread_equal(machine.host, pthread_self())) {
@@ -92,14 +97,15 @@ bool report_fault(const void* address) {
     where = machine.shared->describe(address);
     where = where.empty() ? "that is not the device's" : where + " of shared memory";
   }
-  return machine.fail(cudaErrorIllegalAddress,
-                      name_of("thread", threadIdx) + " of " + name_of("block", blockIdx) + " touched memory " + where);
+  return machine.fail(cudaErrorIllegalAddress, name_of("thread", threadIdx) + " of " +
+                                                   name_of("block", blockIdx) + " touched memory " +
+                                                   where);
 }
 
 class FaultHandler {
-public:
+ public:
   FaultHandler() {
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO;
     sigemptyset(&action.sa_mask);
@@ -127,8 +133,8 @@ bool threads_agree() {
     const Thread& other = *machine.threads[i];
     if (first.ended == other.ended && (first.ended || first.waits_with(other))) continue;
     return machine.fail(cudaErrorLaunchFailure, "the threads of " + name_of("block", blockIdx) +
-                                                    " do not meet at one barrier: " + state_of(first) + ", " +
-                                                    state_of(other));
+                                                    " do not meet at one barrier: " +
+                                                    state_of(first) + ", " + state_of(other));
   }
   return true;
 }
@@ -151,16 +157,21 @@ bool run_block() {
          machine.fail(cudaErrorIllegalAddress, "memory in front of shared memory was written to");
 }
 
-// The limits of compute capability 7.5 to 12.0 (CUDA C++ programming guide, technical specifications).
+// The limits of compute capability 7.5 to 12.0 (CUDA C++ programming guide, technical
+// specifications).
 bool shape_is_valid(const LaunchShape& shape) {
   const dim3 grid = shape.grid, block = shape.block;
   if (volume(grid) == 0 || grid.x > 2147483647 || grid.y > 65535 || grid.z > 65535)
-    return machine.fail(cudaErrorInvalidConfiguration, "no device takes " + name_of("a grid of", {grid.x, grid.y, grid.z}));
-  if (volume(block) == 0 || volume(block) > 1024 || block.x > 1024 || block.y > 1024 || block.z > 64)
-    return machine.fail(cudaErrorInvalidConfiguration, "no device takes " + name_of("a block of", {block.x, block.y, block.z}));
+    return machine.fail(cudaErrorInvalidConfiguration,
+                        "no device takes " + name_of("a grid of", {grid.x, grid.y, grid.z}));
+  if (volume(block) == 0 || volume(block) > 1024 || block.x > 1024 || block.y > 1024 ||
+      block.z > 64)
+    return machine.fail(cudaErrorInvalidConfiguration,
+                        "no device takes " + name_of("a block of", {block.x, block.y, block.z}));
   if (shape.shared_bytes > 48 * 1024)
     return machine.fail(cudaErrorInvalidConfiguration,
-                        std::to_string(shape.shared_bytes) + " bytes of shared memory are more than 48 KiB");
+                        std::to_string(shape.shared_bytes) +
+                            " bytes of shared memory are more than 48 KiB");
   return true;
 }
 
@@ -168,7 +179,8 @@ bool read_schedule() {
   if (machine.schedule_known) return true;
   const char* const text = setting(process_environment, "FASTBP_EMULATION_SCHEDULE");
   if (text && !machine.schedule.parse(text))
-    return machine.fail(cudaErrorInvalidValue, std::string("FASTBP_EMULATION_SCHEDULE is '") + text +
+    return machine.fail(cudaErrorInvalidValue, std::string("FASTBP_EMULATION_SCHEDULE is '") +
+                                                   text +
                                                    "', expected forward, reverse or random:<seed>");
   return machine.schedule_known = true;
 }
@@ -178,7 +190,8 @@ bool run_grid(const LaunchShape& shape) {
   gridDim = shape.grid;
   blockDim = shape.block;
   machine.thread_count = volume(shape.block);
-  while (machine.threads.size() < machine.thread_count) machine.threads.push_back(std::make_unique<Thread>());
+  while (machine.threads.size() < machine.thread_count)
+    machine.threads.push_back(std::make_unique<Thread>());
   machine.shared = std::make_unique<GuardedMemory>(shape.shared_bytes);
   machine.host = pthread_self();
   const FaultHandler handler;
@@ -225,7 +238,8 @@ void launch(const LaunchShape& shape, const std::function<void()>& thread) {
 }  // namespace emulation
 }  // namespace fastbp
 
-// fastbp::emulation::set_schedule for those who load the library; 0, or 1 for a text that is no schedule.
+// fastbp::emulation::set_schedule for those who load the library; 0, or 1 for a text that is no
+// schedule.
 extern "C" __attribute__((visibility("default"))) int fbp_emulation_set_schedule(const char* text) {
   return fastbp::emulation::set_schedule(text) ? 0 : 1;
 }

@@ -11,8 +11,9 @@ namespace fastbp {
 namespace emulation {
 namespace {
 
-// As float64, and the upper half as float32, NaN: exponent all ones. The quiet bit is the mantissa's highest: clear in the
-// float64 and in the lower half's float32. (A word that repeats cannot be signalling as both.)
+// As float64, and the upper half as float32, NaN: exponent all ones. The quiet bit is the
+// mantissa's highest: clear in the float64 and in the lower half's float32. (A word that repeats
+// cannot be signalling as both.)
 constexpr std::uint64_t kPoison = 0x7ff4dead7fa0deadull;
 
 std::size_t page_bytes() { return static_cast<std::size_t>(sysconf(_SC_PAGESIZE)); }
@@ -42,12 +43,15 @@ GuardedMemory::GuardedMemory(std::size_t bytes) : bytes_(bytes) {
 GuardedMemory::~GuardedMemory() { munmap(mapping_, mapped_bytes_); }
 
 void GuardedMemory::poison() {
-  for (char* p = mapping_ + page_bytes(); p < data_ + bytes_; p += sizeof kPoison) std::memcpy(p, &kPoison, sizeof kPoison);
+  for (char* p = mapping_ + page_bytes(); p < data_ + bytes_; p += sizeof kPoison)
+    std::memcpy(p, &kPoison, sizeof kPoison);
 }
 
 bool GuardedMemory::slack_is_intact() const {
   for (const char* p = mapping_ + page_bytes(); p < data_; ++p)
-    if (*p != reinterpret_cast<const char*>(&kPoison)[reinterpret_cast<std::uintptr_t>(p) % sizeof kPoison]) return false;
+    if (*p != reinterpret_cast<const char*>(
+                  &kPoison)[reinterpret_cast<std::uintptr_t>(p) % sizeof kPoison])
+      return false;
   return true;
 }
 
@@ -55,7 +59,8 @@ std::string GuardedMemory::describe(const void* address) const {
   const char* const p = static_cast<const char*>(address);
   if (p < mapping_ || p >= mapping_ + mapped_bytes_) return "";
   const std::string size = std::to_string(bytes_) + " bytes";
-  if (p >= data_ + bytes_) return std::to_string(p - data_ - std::ptrdiff_t(bytes_)) + " bytes past the end of " + size;
+  if (p >= data_ + bytes_)
+    return std::to_string(p - data_ - std::ptrdiff_t(bytes_)) + " bytes past the end of " + size;
   if (p < data_) return std::to_string(data_ - p) + " bytes in front of " + size;
   return "within " + size;
 }

@@ -27,7 +27,8 @@ bool is_allocated(const void* pointer, std::size_t bytes) {
   auto after = blocks.upper_bound(pointer);
   if (after == blocks.begin()) return false;
   const GuardedMemory& block = *std::prev(after)->second;
-  const auto offset = static_cast<std::size_t>(static_cast<const char*>(pointer) - static_cast<const char*>(block.data()));
+  const auto offset = static_cast<std::size_t>(static_cast<const char*>(pointer) -
+                                               static_cast<const char*>(block.data()));
   return offset <= block.bytes() && bytes <= block.bytes() - offset;
 }
 
@@ -75,13 +76,20 @@ cudaError_t cudaGetLastError() {
 const char* cudaGetErrorString(cudaError_t error) {
   if (error == failed_with && error != cudaSuccess) return failure.c_str();
   switch (error) {
-  case cudaSuccess: return "no error";
-  case cudaErrorInvalidValue: return "invalid argument";
-  case cudaErrorMemoryAllocation: return "out of memory";
-  case cudaErrorInvalidConfiguration: return "invalid configuration argument";
-  case cudaErrorInvalidDevice: return "invalid device ordinal";
-  case cudaErrorIllegalAddress: return "an illegal memory access was encountered";
-  case cudaErrorLaunchFailure: return "unspecified launch failure";
+  case cudaSuccess:
+    return "no error";
+  case cudaErrorInvalidValue:
+    return "invalid argument";
+  case cudaErrorMemoryAllocation:
+    return "out of memory";
+  case cudaErrorInvalidConfiguration:
+    return "invalid configuration argument";
+  case cudaErrorInvalidDevice:
+    return "invalid device ordinal";
+  case cudaErrorIllegalAddress:
+    return "an illegal memory access was encountered";
+  case cudaErrorLaunchFailure:
+    return "unspecified launch failure";
   }
   return "unrecognized error code";
 }
@@ -96,22 +104,26 @@ cudaError_t cudaMalloc(void** pointer, std::size_t bytes) try {
   return cudaSuccess;
 } catch (const std::bad_alloc&) {
   *pointer = nullptr;
-  return failed(cudaErrorMemoryAllocation, "out of memory: " + std::to_string(bytes) + " bytes were asked for");
+  return failed(cudaErrorMemoryAllocation,
+                "out of memory: " + std::to_string(bytes) + " bytes were asked for");
 }
 
 cudaError_t cudaFree(void* pointer) {
   if (!pointer) return cudaSuccess;
   const std::lock_guard<std::mutex> lock(blocks_mutex);
   const auto found = blocks.find(pointer);
-  if (found == blocks.end()) return failed(cudaErrorInvalidValue, "the pointer to free is not one of cudaMalloc");
+  if (found == blocks.end())
+    return failed(cudaErrorInvalidValue, "the pointer to free is not one of cudaMalloc");
   const bool intact = found->second->slack_is_intact();
   const std::size_t bytes = found->second->bytes();
   blocks.erase(found);
   if (intact) return cudaSuccess;
-  return failed(cudaErrorIllegalAddress, "memory in front of " + std::to_string(bytes) + " bytes was written to");
+  return failed(cudaErrorIllegalAddress,
+                "memory in front of " + std::to_string(bytes) + " bytes was written to");
 }
 
-cudaError_t cudaMemcpyAsync(void* target, const void* source, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+cudaError_t cudaMemcpyAsync(void* target, const void* source, std::size_t bytes,
+                            cudaMemcpyKind kind, cudaStream_t) {
   const bool to_device = kind == cudaMemcpyHostToDevice;
   if (bytes == 0) return cudaSuccess;
   if (!is_allocated(to_device ? target : source, bytes))

@@ -20,10 +20,13 @@ std::atomic<double> g_parallel_threshold{3e5};
 // floats are 2 MiB.
 constexpr index_t kInferenceRows = 512;
 
-// A step longer than this many operations (about 50 ms on one core at 100 GFLOP/s) keeps gradients
-// and updates at its end, so that it can be given up before anything has changed. The update's own
-// pass costs such a step about one percent.
-constexpr double kFusedUpdateFlop = 5e9;
+// A step that takes longer than this keeps its gradients and updates at its end, so that it can be
+// given up before anything has changed; a shorter one is finished. The update's own pass costs a long
+// step about one percent. Until a step has been measured it counts as long.
+constexpr double kLongStep = 0.05;  // seconds
+
+// Predictions of less work than this are not worth a look at the clock: 14 ms of the scalar kernels.
+constexpr double kShortInferenceFlop = 1e7;
 
 // Between looks at the clock a train job does this much work at least; a look costs 25 ns.
 constexpr double kPollFlop = 2e6;
@@ -109,7 +112,8 @@ template <class T> void Network<T>::compile(const LossSpec& loss, const Optimize
   context_.loss = loss;
   context_.optimizer = optimizer;
   steps = 0;
-  for (T* slot : block_.slot) std::fill(slot, slot + layout_.parameter_count, T(0));
+  for (int k = 0; k < slots(); ++k)
+    std::fill(block_.slot[k], block_.slot[k] + layout_.parameter_count, T(0));
 }
 
 template <class T> int Network<T>::threads_for(index_t rows, bool training) const {
@@ -133,13 +137,6 @@ template <class T> void Network<T>::use_training_plan(index_t rows) {
     Plan plan = make_plan(layout_, rows, sizeof(T), true);
     training_.arena = Arena(plan.arena);
     training_.plan = std::move(plan);
-    const auto set_ones = [&](const BatchMatrix& m) {
-      if (!m.ones) return;
-      T* values = training_.arena.template at<T>(m.offset);
-      for (index_t i = 0; i < rows; ++i) values[i * m.row + m.width] = T(1);
-    };
-    set_ones(training_.plan.x);
-    for (const BatchMatrix& y : training_.plan.y) set_ones(y);
   }
   context_.plan = &training_.plan;
   context_.arena = &training_.arena;
@@ -173,7 +170,9 @@ template <class T> struct Network<T>::TrainJob {
   // Where the run stands, kept by worker 0: between two steps the team may be given another size.
   index_t epoch = 0, at = 0;
   double loss = 0, metric[kMaxMetrics] = {};  // sums over the epoch so far
-  std::int64_t steps_seen = 0;                // by the governor
+  std::int64_t paced_steps = 0;               // by measure_pace
+  ThreadGovernor::Clock::time_point paced_at{};
+  std::int64_t steps_seen = 0;  // by the governor
   ThreadGovernor::Clock::time_point seen_at{};
   std::int64_t stalls_seen = 0;
   bool governed = false;  // the cost model wants several threads
@@ -197,8 +196,25 @@ template <class T> struct Network<T>::TrainJob {
 
   // Worker 0, between two steps, `done` in all: shall the run stop or pause here?
   void decide(std::int64_t done) {
-    if (poll && done % poll_every == 0 && (*poll)()) stop = true;
+    if (poll && (abortable() || done % poll_every == 0)) {
+      if ((*poll)()) stop = true;
+      measure_pace(done);
+      const double step = network->seconds_per_row_ * double(std::min(schedule.batch_size, n));
+      if (abortable() ? step >= 0 && step < 0.6 * kLongStep : step > 1.2 * kLongStep) pause = true;
+    }
     if (governed && report(done)) pause = true;
+  }
+
+  bool abortable() const { return network->context_.abort != nullptr; }
+
+  void measure_pace(std::int64_t done) {
+    const auto now = ThreadGovernor::Clock::now();
+    if (done > paced_steps)
+      network->seconds_per_row_ =
+          ThreadGovernor::Seconds(now - paced_at).count() /
+          (double(done - paced_steps) * double(std::min(schedule.batch_size, n)));
+    paced_steps = done;
+    paced_at = now;
   }
 
   // Tells the governor of the steps since the last report; true if it wants another number of
@@ -244,6 +260,10 @@ template <class T> void Network<T>::run_train(void* context, Worker& worker) {
   const std::int64_t* order = job.schedule.shuffle ? net.order_.data() : nullptr;
   std::int64_t number = net.steps;
   index_t epoch = job.epoch, at = job.at;
+  if (net.training_.fresh) {
+    step.write_ones();
+    if (step.aborted()) return;
+  }
   for (; epoch < epochs; ++epoch, at = 0) {
     if (order && at == 0) {
       if (lead)
@@ -280,22 +300,24 @@ template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
   const int wanted = threads_for(batch_rows, true);
   prepare_scratch(wanted);
   use_training_plan(batch_rows);
-  const double flop = 6 * layout_.multiply_adds_per_row * double(batch_rows);
-  job.poll_every = index_t(kPollFlop / (flop + 1)) + 1;
+  job.poll_every =
+      index_t(kPollFlop / (6 * layout_.multiply_adds_per_row * double(batch_rows) + 1)) + 1;
   job.governed = wanted > 1 && parallel_threshold() > 0;
-  context_.abort = nullptr;
-  context_.interrupt = {};
-  if (job.use == GradientUse::update && flop > kFusedUpdateFlop)
-    job.use = GradientUse::store_then_update;
-  if (job.poll && job.use == GradientUse::store_then_update) {
-    context_.abort = &job.abort;
-    context_.interrupt = {ask, job.poll};
-  }
   job.steps_seen = steps;
   while (!job.finished()) {
+    const double seconds = seconds_per_row_ * double(batch_rows);
+    const bool abortable = job.poll && job.take_step && (seconds < 0 || seconds > kLongStep);
+    context_.abort = abortable ? &job.abort : nullptr;
+    context_.interrupt = {ask, job.poll};
+    if (job.take_step) job.use = abortable ? GradientUse::store_then_update : GradientUse::update;
     job.pause = false;
+    job.paced_steps = steps;
+    job.paced_at = ThreadGovernor::Clock::now();
     if (job.governed) job.report(steps);
     Team::instance().run(job.governed ? governor_.threads(wanted) : wanted, run_train, &job, true);
+    if (job.abort) job.stop = true;
+    if (!job.stop) training_.fresh = false;
+    if (job.poll) job.measure_pace(steps);
   }
   if (job.governed) job.report(steps);
   context_.abort = nullptr;
@@ -396,8 +418,8 @@ template <class T> bool Network<T>::run(InferenceJob& job) {
   const int threads = threads_for(std::min(job.batch_size, job.n), false);
   prepare_scratch(threads);
   use_inference_plan(std::min(job.batch_size, job.n));
-  const bool slow = 2 * layout_.multiply_adds_per_row * double(job.batch_size) > kFusedUpdateFlop;
-  context_.abort = slow ? &job.abort : nullptr;
+  const double flop = 2 * layout_.multiply_adds_per_row * double(job.n);
+  context_.abort = flop > kShortInferenceFlop ? &job.abort : nullptr;
   context_.interrupt = {ask, job.poll};
   Team::instance().run(threads, run_inference, &job, true);
   context_.abort = nullptr;

@@ -93,10 +93,12 @@ template <class T> class Network {
   struct PlanMemory {
     Plan plan;
     Arena arena;
+    bool fresh = true;  // its ones are not written yet
   };
   PlanMemory training_, inference_;
   std::vector<std::int64_t> order_;
   ThreadGovernor governor_;
+  double seconds_per_row_ = -1;  // of a training step, as last measured; negative: not yet
 };
 
 extern template class Network<float>;

@@ -9,7 +9,12 @@ namespace {
 
 constexpr index_t kBlockAlignment = 16;  // elements; 64 or 128 bytes
 
-index_t round_up(index_t n, index_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+// Sizes are sums and products of what a user asked for: std::bad_alloc where they overflow.
+index_t sum(index_t a, index_t b) { return index_t(checked_sum(std::size_t(a), std::size_t(b))); }
+index_t product(index_t a, index_t b) {
+  return index_t(checked_product(std::size_t(a), std::size_t(b)));
+}
+index_t round_up(index_t n, index_t multiple) { return sum(n, multiple - 1) / multiple * multiple; }
 
 #define FBP_SAVES(A) A::saves,
 constexpr Saves kSaves[] = {FBP_ACTIVATIONS(FBP_SAVES)};
@@ -22,9 +27,8 @@ BatchMatrix add_matrix(ArenaLayout& arena, index_t capacity, index_t width, bool
   BatchMatrix m;
   m.width = width;
   m.ones = ones;
-  m.row = contiguous ? width : round_up(width + (ones ? 1 : 0), line);
-  m.offset = arena.add(
-      checked_product(checked_product(std::size_t(capacity), std::size_t(m.row)), element_size));
+  m.row = contiguous ? width : round_up(sum(width, ones ? 1 : 0), line);
+  m.offset = arena.add(checked_product(std::size_t(product(capacity, m.row)), element_size));
   return m;
 }
 
@@ -47,8 +51,8 @@ NetworkLayout make_layout(const NetworkSpec& spec) {
       stage.outputs = width = layer.units;
       stage.bias = layer.use_bias;
       stage.parameter_offset = offset;
-      offset =
-          round_up(offset + (stage.inputs + (stage.bias ? 1 : 0)) * stage.outputs, kBlockAlignment);
+      const index_t rows = sum(stage.inputs, stage.bias ? 1 : 0);
+      offset = round_up(sum(offset, product(rows, stage.outputs)), kBlockAlignment);
       layout.multiply_adds_per_row += double(stage.inputs) * double(stage.outputs);
       stages.push_back(stage);
       continue;

@@ -18,9 +18,9 @@ constexpr Prepare kPrepare[] = {FBP_OPTIMIZERS(FBP_PREPARE)};
 constexpr int kSlots[] = {FBP_OPTIMIZERS(FBP_SLOTS)};
 #undef FBP_SLOTS
 
-// Where a pass can be given up, a longer product is done in slices: 4 GFLOP are 40 ms on one core
-// at 100 GFLOP/s.
-constexpr double kSliceFlop = 4e9;
+// Where a pass can be given up, elementwise work is done in pieces of about this many values for each
+// worker: 10 ms of the slowest function of the scalar kernels.
+constexpr index_t kChunkElements = 1 << 16;
 
 // A call of memcpy costs more than a few values are worth.
 template <class T> void copy(const T* from, index_t n, T* to) {
@@ -86,28 +86,56 @@ template <class T> double* Step<T>::block_sums(int place) const {
   return c_.arena->template at<double>(plan().block_sums_offset) + place * plan().blocks;
 }
 
-template <class T> void Step<T>::run_gemm(GemmArgs<T>& args) {
-  args.scratch = c_.gemm_scratch + share_.id * c_.kernels->gemm_scratch;
-  if (!c_.abort) {
-    c_.kernels->gemm(args, share_);
-    return;
-  }
-  const double row_flop = 2.0 * double(args.n) * double(args.k);
-  const index_t m = args.m, slice = index_t(kSliceFlop / (row_flop + 1)) / 48 * 48 + 48;
-  for (args.first_row = 0; args.first_row < m && !aborted(); args.first_row += slice) {
-    args.m = m - args.first_row < slice ? m : args.first_row + slice;
-    c_.kernels->gemm(args, share_);
-    if (share_.id == 0 && c_.interrupt.pending(c_.interrupt.context)) *c_.abort = true;
-  }
+template <class T> bool Step<T>::stopping() {
+  if (!c_.abort) return false;
+  if (share_.id == 0 && c_.interrupt.pending(c_.interrupt.context)) *c_.abort = true;
+  return aborted();
 }
 
-// `op` on this worker's rows of the matrix c.
+template <class T> void Step<T>::run_gemm(GemmArgs<T>& args) {
+  args.scratch = c_.gemm_scratch + share_.id * c_.kernels->gemm_scratch;
+  if (c_.abort) {
+    if (stopping()) return;
+    args.stop = [](void* step) { return static_cast<Step*>(step)->stopping(); };
+    args.stop_context = this;
+  }
+  c_.kernels->gemm(args, share_);
+}
+
+// body(first, count) for pieces of the rows, each a number of whole blocks of the loss; one piece
+// unless the pass may be given up.
+template <class T>
+template <class Body>
+void Step<T>::for_row_chunks(index_t rows, index_t row_elements, Body body) {
+  const index_t blocks = kChunkElements * share_.count / (row_elements * kLossBlockRows) + 1;
+  const index_t chunk = c_.abort ? blocks * kLossBlockRows : rows;
+  for (index_t first = 0; first < rows && !stopping(); first += chunk)
+    body(first, rows - first < chunk ? rows - first : chunk);
+}
+
+// `op` on this worker's rows of the matrix c; the split is that of the loss where cols is its width.
 template <class T>
 void Step<T>::run_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t c_row,
-                       index_t rows, index_t cols, index_t grain) {
-  const Range part = split(rows, grain, share_);
-  if (part.begin < part.end)
-    op(&tile, c + part.begin * c_row, c_row, part.begin, part.end - part.begin, 0, cols);
+                       index_t rows, index_t cols) {
+  for_row_chunks(rows, cols, [&](index_t first, index_t count) {
+    const Range part = split(count, kLossBlockRows, share_);
+    const index_t i = first + part.begin;
+    if (part.begin < part.end) op(&tile, c + i * c_row, c_row, i, part.end - part.begin, 0, cols);
+  });
+}
+
+template <class T> void Step<T>::write_ones() {
+  const auto write = [this](const BatchMatrix& m) {
+    if (!m.ones) return;
+    for_row_chunks(plan().capacity, m.row, [&](index_t first, index_t count) {
+      const Range part = split(count, 1, share_);
+      for (index_t i = first + part.begin; i < first + part.end; ++i)
+        at(m)[i * m.row + m.width] = T(1);
+    });
+  };
+  write(plan().x);
+  for (const BatchMatrix& y : plan().y) write(y);
+  worker_.barrier();
 }
 
 template <class T>
@@ -116,13 +144,15 @@ void Step<T>::gather(const Samples<T>& samples, const std::int64_t* order, index
   T* x = at(plan().x);
   T* target = at(plan().target);
   std::int64_t* labels = c_.arena->template at<std::int64_t>(plan().labels_offset);
-  const Range part = split(rows, 1, share_);
-  for (index_t i = part.begin; i < part.end; ++i) {
-    const index_t from = order ? index_t(order[i]) : i;
-    copy(samples.x + from * inputs, inputs, x + i * plan().x.row);
-    if (samples.target) copy(samples.target + from * outputs, outputs, target + i * outputs);
-    if (samples.labels) labels[i] = samples.labels[from];
-  }
+  for_row_chunks(rows, inputs + outputs, [&](index_t first, index_t count) {
+    const Range part = split(count, 1, share_);
+    for (index_t i = first + part.begin; i < first + part.end; ++i) {
+      const index_t from = order ? index_t(order[i]) : i;
+      copy(samples.x + from * inputs, inputs, x + i * plan().x.row);
+      if (samples.target) copy(samples.target + from * outputs, outputs, target + i * outputs);
+      if (samples.labels) labels[i] = samples.labels[from];
+    }
+  });
   worker_.barrier();
 }
 
@@ -160,7 +190,7 @@ template <class T> void Step<T>::forward(index_t rows, const T* x, index_t x_row
       g.context = &tile;
       run_gemm(g);
     } else {
-      run_tile(op, tile, input, input_row, rows, stage.outputs, 1);
+      run_tile(op, tile, input, input_row, rows, stage.outputs);
     }
     worker_.barrier();
     input = tile.out;
@@ -170,27 +200,35 @@ template <class T> void Step<T>::forward(index_t rows, const T* x, index_t x_row
 
 template <class T>
 void Step<T>::loss(index_t rows, const T* y, const T* target, const std::int64_t* labels) {
-  if (aborted()) return;
+  const index_t cols = c_.layout->outputs;
   LossArgs<T> args;
-  args.rows = rows;
-  args.cols = c_.layout->outputs;
-  args.y = y;
-  args.target = target;
-  args.labels = labels;
-  args.dy = at(plan().last_delta);
-  args.dy_scale = T(1 / loss_divisor(c_.loss, rows, args.cols));
+  args.cols = cols;
+  args.dy_scale = T(1 / loss_divisor(c_.loss, rows, cols));
   args.param = T(c_.loss.param);
-  args.block_loss = block_sums(0);
-  c_.kernels->loss[c_.loss.loss](args, share_);
+  for_row_chunks(rows, cols, [&](index_t first, index_t count) {
+    args.rows = count;
+    args.y = y + first * cols;
+    args.target = target ? target + first * cols : nullptr;
+    args.labels = labels ? labels + first : nullptr;
+    args.dy = at(plan().last_delta) + first * cols;
+    args.block_loss = block_sums(0) + first / kLossBlockRows;
+    c_.kernels->loss[c_.loss.loss](args, share_);
+  });
 }
 
 template <class T> void Step<T>::metric(index_t rows, const MetricArgs<T>& what, int place) {
-  if (aborted()) return;
+  const index_t cols = c_.layout->outputs;
   MetricArgs<T> args = what;
-  args.rows = rows;
-  args.cols = c_.layout->outputs;
-  args.block_sum = block_sums(place);
-  c_.kernels->metric(args, share_);
+  args.cols = cols;
+  for_row_chunks(rows, cols, [&](index_t first, index_t count) {
+    args.rows = count;
+    args.y = what.y + first * cols;
+    args.target = what.target ? what.target + first * cols : nullptr;
+    args.labels = what.labels ? what.labels + first : nullptr;
+    args.error = what.error ? what.error + first * cols : nullptr;
+    args.block_sum = block_sums(place) + first / kLossBlockRows;
+    c_.kernels->metric(args, share_);
+  });
 }
 
 template <class T> double Step<T>::block_total(int place, index_t rows) const {
@@ -208,13 +246,12 @@ void Step<T>::backward(index_t rows, GradientUse use, std::int64_t number, T* dx
     powers_.advance(c_.optimizer.hyper, number);
     update_.hyper = step_hyper<T>(c_.optimizer, powers_);
   }
-  if (stages[last].activation != 0 && !aborted()) {
+  if (stages[last].activation != 0) {
+    // The rows that this worker has just written: no barrier between.
     T* dz = at(plan().last_delta);
     const index_t row = plan().last_delta.row;
-    // Blocks of the loss: the rows that this worker has just written.
-    run_tile(c_.kernels->activation_backward[stages[last].activation],
-             {saved(last), saved_row(last), dz, row, T(stages[last].param)}, dz, row, rows, row,
-             kLossBlockRows);
+    const ActivationTile<T> tile{saved(last), saved_row(last), dz, row, T(stages[last].param)};
+    run_tile(c_.kernels->activation_backward[stages[last].activation], tile, dz, row, rows, row);
   }
   worker_.barrier();
   // Stage s's parameters may change once no worker needs them for the delta below it; that delta
@@ -247,7 +284,7 @@ template <class T> void Step<T>::input_delta(std::size_t s, index_t rows, T* dx)
     op = c_.kernels->activation_backward[below.activation];
   }
   if (!stage.dense) {
-    if (!aborted()) run_tile(op, tile, dz, dz_row, rows, stage.inputs, 1);
+    run_tile(op, tile, dz, dz_row, rows, stage.inputs);
     return;
   }
   GemmArgs<T> g;

@@ -31,7 +31,7 @@ template <class T> struct Samples {
 // What the backward pass does with a gradient of the parameters.
 enum class GradientUse { store, store_then_update, update };
 
-// Asked by worker 0 from time to time whether to stop; called without the Python lock.
+// Whether the caller wants the work to end; called without the Python lock, often, by one thread.
 struct Interrupt {
   bool (*pending)(void* context) = nullptr;
   void* context = nullptr;
@@ -47,8 +47,8 @@ template <class T> struct StepContext {
   LossSpec loss;
   OptimizerSpec optimizer;
   BetaPowers powers;  // of the last step taken
-  // Long passes only: worker 0 asks `interrupt` between products and sets *abort, which ends the
-  // work but skips no barrier.
+  // Set for passes that may be given up: worker 0 asks `interrupt` as it works and sets *abort, which
+  // ends the work of all but skips no barrier.
   std::atomic<bool>* abort = nullptr;
   Interrupt interrupt;
 };
@@ -57,6 +57,8 @@ template <class T> class Step {
  public:
   Step(const StepContext<T>& context, Worker& worker);
 
+  // Once for a new training plan: the ones behind the rows that a layer with bias reads.
+  void write_ones();
   // Copies rows order[0..rows) (0..rows where order is null) of the samples into the plan.
   void gather(const Samples<T>& samples, const std::int64_t* order, index_t rows);
   // From x (rows, x_row) to `out` (rows, outputs), contiguous. Null x, out: the plan's own.
@@ -76,6 +78,8 @@ template <class T> class Step {
   Samples<T> gathered(const Samples<T>& batch) const;
   const T* output() const { return at(plan().y.back()); }
   const T* loss_gradient() const { return at(plan().last_delta); }  // between loss() and backward()
+  // Asks whether to give up, and says so; false where this pass cannot be given up.
+  bool stopping();
   const BetaPowers& powers() const { return powers_; }
   bool aborted() const { return c_.abort && c_.abort->load(std::memory_order_relaxed); }
 
@@ -87,8 +91,9 @@ template <class T> class Step {
   const T* saved(std::size_t stage) const;
   index_t saved_row(std::size_t stage) const;
   void run_gemm(GemmArgs<T>& args);
+  template <class Body> void for_row_chunks(index_t rows, index_t row_elements, Body body);
   void run_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t c_row,
-                index_t rows, index_t cols, index_t grain);
+                index_t rows, index_t cols);
   void input_delta(std::size_t stage, index_t rows, T* dx);
   void parameter_gradient(std::size_t stage, index_t rows, bool update);
   void update_all();

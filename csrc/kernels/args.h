@@ -71,8 +71,6 @@ using TileOp = void (*)(const void* context, const T* c, index_t c_row, index_t 
 // summed in order by FMA, chunks are added in order.
 template <class T> struct GemmArgs {
   index_t m = 0, n = 0, k = 0;
-  index_t first_row =
-      0;  // only rows [first_row, m) of C are made: a large product can be done in slices
   const T* a = nullptr;
   index_t a_row = 0, a_col = 0;
   const T* b = nullptr;
@@ -88,6 +86,9 @@ template <class T> struct GemmArgs {
   // `op` alone needs C: it may stay in a scratch tile and C's memory be left untouched (it must
   // exist for large k).
   bool discard_c = false;
+  // Asked every few milliseconds where given; true: give up, whatever C then holds.
+  bool (*stop)(void* context) = nullptr;
+  void* stop_context = nullptr;
   T* scratch = nullptr;  // KernelTable::gemm_scratch elements for each worker, 64-byte aligned
 };
 

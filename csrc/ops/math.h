@@ -2,11 +2,22 @@
 // every instruction set, on the CPU and in CUDA device code.
 //
 // Built of exactly rounded operations only (+ - * / fma and bit moves): no tables, no branches, no
-// library calls. Special values follow C99 Annex F: signed zeros, denormals, infinities and NaN give
-// what libm gives (which NaN is not promised), and results overflow to infinity and underflow
-// gradually. With FTZ/DAZ on, denormal arguments and results count as zero, nothing else changes.
+// library calls. Signed zeros, denormals, infinities and NaN give what C's libm gives (which NaN is
+// not promised); results overflow to infinity and underflow gradually. Where denormals are flushed,
+// they count as zero and the errors below grow by less than one ulp.
 //
-// MEASURED
+// Largest error found, in units in the last place of the exact result:
+//              float   double         float: every pattern; double: 18 million arguments
+//   exp        0.98    0.98           (tests/cpp/test_math.cpp, --exhaustive)
+//   expm1      0.91    1.07
+//   log        0.82    0.88
+//   log1p      0.82    0.89
+//   tanh       0.78    1.07
+//   sigmoid    0.96    0.96
+//   softplus   0.98    1.00
+//   erf        0.93    1.01
+//   logistic   2.7     2.8            the cheaper sigmoid and its complement
+//   normal     5       8              cdf; 1.6 for x > -0.69. The density: 2.1 and 2.3
 #pragma once
 
 #include "ops/fbp_fn.h"
@@ -83,7 +94,7 @@ template <class V> FBP_FN Sum<V> any_sum(V a, V b) {
   return {hi, (a - (hi - b_part)) + (b - b_part)};
 }
 
-// e^-a = 2^n (1 + p + lost) for a >= 0, clamped to max_exp: `scale` is 2^(n + shift), always normal.
+// e^-a = 2^n (1 + p + lost) for a >= 0, clamped to max_exp; scale = 2^(n + shift), always normal.
 template <class V> struct ExpNegative { V p, scale, lost; };
 template <class V> FBP_FN ExpNegative<V> exp_negative(V a) {
   const ExpSplit<V> e = exp_split(-min(V(K<V>::max_exp), a));
@@ -101,21 +112,22 @@ template <bool x_is_negative, class V> FBP_FN Sum<V> half_expm1(V x) {
   return {hi, fma(s, p, fma(s, e.r, m.hi - hi) + m.lo)};
 }
 
-// log(1 + f) - f on [sqrt(1/2) - 1, 1/2]. Float: a polynomial, 2^-28 relative to log(1 + f). Double:
-// with s = f/(2 + f), log(1 + f) = 2 atanh(s); the odd series stays cheaper than 20 terms in f.
-template <class V> FBP_FN V log1p_rest(V f) {
+// more + log(1 + f) - f, for f in [sqrt(1/2) - 1, 1/2]. Float: a polynomial, 2^-28 relative to
+// log(1 + f). Double: with s = f/(2 + f), log(1 + f) = 2 atanh(s); that odd series is cheaper than
+// 20 terms in f.
+template <class V> FBP_FN V log1p_rest(V f, V more) {
   const V f2 = f * f;
   if constexpr (is_float<V>) {
     const V p =
         horner(f, -0x1p-1f, 0x1.55554cp-2f, -0x1.0000b6p-2f, 0x1.99a2f6p-3f, -0x1.551306p-3f,
                0x1.23250ep-3f, -0x1.02cd6ap-3f, 0x1.f0d494p-4f, -0x1.ac4e7p-4f, 0x1.89bad8p-5f);
-    return f2 * p;
+    return fma(f2, p, more);
   } else {
     const V s = f / (V(2) + f), z = s * s, half = V(0.5) * f2;
     const V p = horner(z, 0x1.555555555554fp-1, 0x1.999999999c0f7p-2, 0x1.24924921ec0aep-2,
                        0x1.c71c7488db7c0p-3, 0x1.745c4c7a4cc45p-3, 0x1.3b358bc2810ebp-3,
                        0x1.0dcf126d1ca0ap-3, 0x1.1b69f5618b481p-3);
-    return fma(s, fma(z, p, half), -half);
+    return fma(s, fma(z, p, half), more - half);
   }
 }
 
@@ -132,10 +144,10 @@ template <class V> FBP_FN LogSplit<V> log_split(V x) {
   return {k, from_bits((b & B((std::int64_t{1} << m) - 1)) + B(root)) - V(1)};
 }
 
-// k ln 2 + f + rest, the first two to twice the precision.
-template <class V> FBP_FN V log_sum(V k, V f, V rest) {
+// k ln 2 + f.
+template <class V> FBP_FN Sum<V> log_sum(V k, V f) {
   const Sum<V> s = fast_sum(k * V(K<V>::ln2_hi), f);
-  return s.hi + (s.lo + fma(k, V(K<V>::ln2_lo), rest));
+  return {s.hi, fma(k, V(K<V>::ln2_lo), s.lo)};
 }
 
 // e^(x^2/2) Q(x), Q the upper tail of the normal distribution, for 0 <= x <= 14.5 (39): a rational
@@ -199,7 +211,8 @@ template <class V> FBP_FN V log(V x) {
   const auto denormal = x < V(f ? 0x1p-126 : 0x1p-1022);
   const auto s = math::log_split(select(denormal, x * V(f ? 0x1p25 : 0x1p54), x));
   const V k = s.k - select(denormal, V(f ? 25 : 54), V(0));
-  return math::log_domain(x, V(0), math::log_sum(k, s.f, math::log1p_rest(s.f)));
+  const auto sum = math::log_sum(k, s.f);
+  return math::log_domain(x, V(0), sum.hi + math::log1p_rest(s.f, sum.lo));
 }
 
 // log(1 + x), accurate near 0; -inf at -1, NaN below.
@@ -210,8 +223,9 @@ template <class V> FBP_FN V log1p(V x) {
   // 1 + f = (u.hi + u.lo) / 2^k. The bound on k keeps 2^-k normal; u.lo is nothing long before.
   const V lost = u.lo * math::pow2(V(K::magic) - min(s.k, V(100)));
   const auto f = math::fast_sum(s.f, lost);
-  const V rest = math::log1p_rest(f.hi) + fnma(f.hi, f.lo, f.lo);
-  return math::log_domain(x, V(-1), copysign(math::log_sum(s.k, f.hi, rest), x));
+  const auto sum = math::log_sum(s.k, f.hi);
+  const V y = sum.hi + math::log1p_rest(f.hi, sum.lo + fnma(f.hi, f.lo, f.lo));
+  return math::log_domain(x, V(-1), copysign(y, x));
 }
 
 // With h = (e^-2|x| - 1)/2, -tanh|x| = h / (1 + h) =: q, and one Newton step, as 1/(1 + h) = 1 - q.
@@ -251,9 +265,10 @@ template <class V> FBP_FN V softplus(V x) {
   const V f_lost = select(big, V(0.5f) * e_lost, e_lost);
   const auto base = math::fast_sum(select(big, V(K::ln2_hi), V(0)), max(V(0), x));
   const auto sum = math::fast_sum(base.hi, f);
-  const V rest = math::log1p_rest(f) + fnma(f, f_lost, f_lost);
-  const V low = base.lo + (sum.lo + (select(big, V(K::ln2_lo), V(0)) + rest));
-  return select(x > V(50), x, sum.hi + low);  // there e^-x < ulp(x)/2, and inf - inf is avoided
+  const V ln2_lo = select(big, V(K::ln2_lo), V(0));
+  const V low = (base.lo + sum.lo) + (ln2_lo + fnma(f, f_lost, f_lost));
+  const V y = sum.hi + math::log1p_rest(f, low);
+  return select(x > V(50), x, y);  // there e^-x < ulp(x)/2, and inf - inf is avoided
 }
 
 // The error function: x + x P(x^2 - 3/4) near 0, 1 - 2 Q(sqrt(2) |x|) beyond, Q the normal tail.

@@ -12,7 +12,7 @@ template <> struct Wider<float> { using type = double; };
 template <> struct Wider<double> { using type = long double; };
 template <class T> using Wide = typename Wider<T>::type;
 
-// |y - want| in units in the last place of want in T; infinite where NaN, infinity or sign is wrong.
+// |y - want| in units in the last place of want in T; infinite if NaN, infinity or sign is wrong.
 template <class T> double ulp_error(T y, Wide<T> want) {
   using limits = std::numeric_limits<T>;
   const double wrong = std::numeric_limits<double>::infinity();

@@ -1,5 +1,5 @@
-// What the tests that are built once per instruction set share: the wrapper under test as `isa`, and
-// a hash of all results, which has to be the same on every instruction set.
+// What the tests that are built once per instruction set share: the wrapper under test as `isa`,
+// and a hash of all results, which has to be the same on every instruction set.
 #pragma once
 
 #include <cmath>

@@ -1,5 +1,6 @@
 // build: emulation/fiber.cpp emulation/launch.cpp emulation/memory.cpp emulation/runtime.cpp emulation/schedule.cpp -DFASTBP_EMULATION -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O0
-// The emulated device: what it runs, and what it catches. Then the matrix product on it, under the sanitizers.
+// The emulated device: what it runs, and what it catches. Then the matrix product on it, under the
+// sanitizers.
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -14,18 +15,20 @@ using namespace fastbp;
 
 namespace {
 
-constexpr const char* kSchedules[] = {"forward", "reverse", "random:0", "random:1", "random:18446744073709551615"};
+constexpr const char* kSchedules[] = {"forward", "reverse", "random:0", "random:1",
+                                      "random:18446744073709551615"};
 
 // Device memory with a vector's values.
 template <class T> class Device {
-public:
+ public:
   explicit Device(std::size_t size) : size_(size) {
     void* pointer = nullptr;
     FBP_EXPECT(cudaMalloc(&pointer, size * sizeof(T)) == cudaSuccess);
     data_ = static_cast<T*>(pointer);
   }
   explicit Device(const std::vector<T>& values) : Device(values.size()) {
-    FBP_EXPECT(cudaMemcpyAsync(data_, values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice, nullptr) == cudaSuccess);
+    FBP_EXPECT(cudaMemcpyAsync(data_, values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice,
+                               nullptr) == cudaSuccess);
   }
   ~Device() { FBP_EXPECT(cudaFree(data_) == cudaSuccess); }
   Device(const Device&) = delete;
@@ -34,11 +37,12 @@ public:
   T* data() const { return data_; }
   std::vector<T> values() const {
     std::vector<T> result(size_);
-    FBP_EXPECT(cudaMemcpyAsync(result.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost, nullptr) == cudaSuccess);
+    FBP_EXPECT(cudaMemcpyAsync(result.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost,
+                               nullptr) == cudaSuccess);
     return result;
   }
 
-private:
+ private:
   T* data_;
   std::size_t size_;
 };
@@ -49,7 +53,8 @@ void expect_failure(cudaError_t error, const std::string& part) {
   const std::string reason = cudaGetErrorString(got);
   FBP_EXPECT(got == error);
   FBP_EXPECT(reason.find(part) != std::string::npos);
-  if (got != error || reason.find(part) == std::string::npos) std::printf("  got %d: %s\n", int(got), reason.c_str());
+  if (got != error || reason.find(part) == std::string::npos)
+    std::printf("  got %d: %s\n", int(got), reason.c_str());
   FBP_EXPECT(cudaGetLastError() == cudaSuccess);  // forgotten
 }
 
@@ -83,7 +88,8 @@ template <bool WithBarrier> std::vector<float> turned(const char* schedule) {
   std::vector<float> values(3 * 64);
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = float(i);
   const Device<float> x(values), y(values.size());
-  FBP_LAUNCH(turn_around<WithBarrier>, dim3(3), dim3(64), 64 * sizeof(float), nullptr)(x.data(), y.data());
+  FBP_LAUNCH(turn_around<WithBarrier>, dim3(3), dim3(64), 64 * sizeof(float), nullptr)(x.data(),
+                                                                                       y.data());
   FBP_EXPECT(cudaGetLastError() == cudaSuccess);
   return y.values();
 }
@@ -123,7 +129,8 @@ void divergence_is_an_error() {
     expect_failure(cudaErrorLaunchFailure, "thread (5, 0, 0) has ended");
     FBP_LAUNCH(wait_more_often, dim3(1), dim3(2), 0, nullptr)(3);
     expect_failure(cudaErrorLaunchFailure, "thread (0, 0, 0) has ended, thread (1, 0, 0) is at ");
-    FBP_LAUNCH(wait_more_often, dim3(1), dim3(1), 0, nullptr)(3);  // a thread alone, and after the failures
+    FBP_LAUNCH(wait_more_often, dim3(1), dim3(1), 0,
+               nullptr)(3);  // a thread alone, and after the failures
     FBP_EXPECT(cudaGetLastError() == cudaSuccess);
   }
 }
@@ -146,8 +153,9 @@ void overruns_are_errors() {
   FBP_LAUNCH(write_at, dim3(1), dim3(2), 0, nullptr)(memory.data(), 6);
   FBP_EXPECT(cudaGetLastError() == cudaSuccess);
   FBP_LAUNCH(write_at, dim3(1), dim3(2), 0, nullptr)(memory.data(), 7);
-  expect_failure(cudaErrorIllegalAddress,
-                 "thread (1, 0, 0) of block (0, 0, 0) touched memory 0 bytes past the end of 28 bytes");
+  expect_failure(
+      cudaErrorIllegalAddress,
+      "thread (1, 0, 0) of block (0, 0, 0) touched memory 0 bytes past the end of 28 bytes");
   FBP_LAUNCH(read_at, dim3(1), dim3(2), 0, nullptr)(memory.data(), 9, out.data());
   expect_failure(cudaErrorIllegalAddress, "8 bytes past the end of 28 bytes");
   FBP_LAUNCH(read_at, dim3(1), dim3(2), 0, nullptr)(nullptr, 1 << 20, out.data());
@@ -177,14 +185,19 @@ void copies_stay_within_an_allocation() {
   const Device<float> memory(8);
   float host[16] = {};
   const std::size_t bytes = sizeof host;
-  FBP_EXPECT(cudaMemcpyAsync(memory.data(), host, bytes, cudaMemcpyHostToDevice, nullptr) == cudaErrorInvalidValue);
-  FBP_EXPECT(cudaMemcpyAsync(host, memory.data() + 1, 32, cudaMemcpyDeviceToHost, nullptr) == cudaErrorInvalidValue);
-  FBP_EXPECT(cudaMemcpyAsync(host, host, 4, cudaMemcpyDeviceToHost, nullptr) == cudaErrorInvalidValue);
-  FBP_EXPECT(cudaMemcpyAsync(memory.data() + 8, host, 0, cudaMemcpyHostToDevice, nullptr) == cudaSuccess);
+  FBP_EXPECT(cudaMemcpyAsync(memory.data(), host, bytes, cudaMemcpyHostToDevice, nullptr) ==
+             cudaErrorInvalidValue);
+  FBP_EXPECT(cudaMemcpyAsync(host, memory.data() + 1, 32, cudaMemcpyDeviceToHost, nullptr) ==
+             cudaErrorInvalidValue);
+  FBP_EXPECT(cudaMemcpyAsync(host, host, 4, cudaMemcpyDeviceToHost, nullptr) ==
+             cudaErrorInvalidValue);
+  FBP_EXPECT(cudaMemcpyAsync(memory.data() + 8, host, 0, cudaMemcpyHostToDevice, nullptr) ==
+             cudaSuccess);
   void* pointer = host;
   FBP_EXPECT(cudaMalloc(&pointer, SIZE_MAX) == cudaErrorMemoryAllocation && !pointer);
   FBP_EXPECT(cudaMalloc(&pointer, std::size_t{1} << 60) == cudaErrorMemoryAllocation);
-  FBP_EXPECT(cudaMalloc(&pointer, 0) == cudaSuccess && !pointer && cudaFree(nullptr) == cudaSuccess);
+  FBP_EXPECT(cudaMalloc(&pointer, 0) == cudaSuccess && !pointer &&
+             cudaFree(nullptr) == cudaSuccess);
 }
 
 void shapes_are_checked() {
@@ -203,14 +216,15 @@ void shapes_are_checked() {
 }
 
 void schedules_are_checked() {
-  for (const char* text : {"", "Forward", "random", "random:", "random:-1", "random:1x", "random:18446744073709551616"})
+  for (const char* text : {"", "Forward", "random", "random:", "random:-1", "random:1x",
+                           "random:18446744073709551616"})
     FBP_EXPECT(!emulation::set_schedule(text));
 }
 
 int index_of(const std::string& activation) {
   int index = 0;
-#define FBP_FIND(A) \
-  if (activation == A::name) return index; \
+#define FBP_FIND(A)                                                                                \
+  if (activation == A::name) return index;                                                         \
   ++index;
   FBP_ACTIVATIONS(FBP_FIND)
 #undef FBP_FIND
@@ -232,13 +246,15 @@ template <class T> void kernels_are_right(index_t m, index_t n, index_t k) {
       Lane<T> total(bias[j]);
       for (index_t p = 0; p < k; p += chunk) {
         Lane<T> sum = p == 0 ? total : Lane<T>(T(0));
-        for (index_t q = p; q < k && q < p + chunk; ++q) sum = fma(Lane<T>(a[q * m + i]), Lane<T>(b[j * k + q]), sum);
+        for (index_t q = p; q < k && q < p + chunk; ++q)
+          sum = fma(Lane<T>(a[q * m + i]), Lane<T>(b[j * k + q]), sum);
         total = p == 0 ? sum : total + sum;
       }
       c[i * n + j] = total.v;
       y[i * n + j] = Silu::forward(total, total).v;
     }
-  const Device<T> device_a(a), device_b(b), device_bias(bias), device_c(c.size()), device_y(y.size());
+  const Device<T> device_a(a), device_b(b), device_bias(bias), device_c(c.size()),
+      device_y(y.size());
   GemmArgs<T> g;
   g.m = m, g.n = n, g.k = k;
   g.a = device_a.data(), g.a_row = 1, g.a_col = m;
@@ -256,7 +272,9 @@ template <class T> void kernels_are_right(index_t m, index_t n, index_t k) {
 int main() {
   setenv("FASTBP_EMULATION_SCHEDULE", "sideways", 1);
   FBP_LAUNCH(leave_early, dim3(1), dim3(1), 0, nullptr)();
-  expect_failure(cudaErrorInvalidValue, "FASTBP_EMULATION_SCHEDULE is 'sideways', expected forward, reverse or random:<seed>");
+  expect_failure(
+      cudaErrorInvalidValue,
+      "FASTBP_EMULATION_SCHEDULE is 'sideways', expected forward, reverse or random:<seed>");
   schedules_are_checked();
   every_thread_runs_once();
   barriers_order_and_races_show();

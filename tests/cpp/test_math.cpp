@@ -10,7 +10,7 @@
 #include "ops/math.h"
 #include "ops/vector_functions.h"
 
-// The table of ops/math.h: name, largest error in ulp for float, for double.
+// Name, bound in ulp for float and for double: the table of ops/math.h, rounded up.
 #define FBP_BOUNDS(X)                                                                              \
   X(exp, 1.0, 1.0)                                                                                 \
   X(expm1, 1.0, 1.1)                                                                               \
@@ -42,8 +42,8 @@ template <class R> R softplus(R x) {
 template <class T> constexpr std::size_t kPatterns = sizeof(T) == 4 ? 400000 : 60000;
 template <class T> constexpr std::size_t kOrdinary = sizeof(T) == 4 ? 50000 : 100000;
 
-// f must be within `bound` ulp of `want` wherever it is computed; with denormals flushed, within one
-// more where neither x nor the result is near the denormals.
+// f must be within `bound` ulp of `want`; with denormals flushed, within one more where neither x
+// nor the result is near the denormals.
 template <class T, class F, class Want>
 void test_function(const char* name, double bound, F f, Want want) {
   const std::vector<T> xs = sweep<T>(kPatterns<T>, kOrdinary<T>);
@@ -74,8 +74,8 @@ void test_function(const char* name, double bound, F f, Want want) {
   }
 }
 
-// Every float, or one run of 16 neighbours in `step`. All these functions increase; `reversed` counts
-// the neighbours whose results do not.
+// Every float, or one run of 16 neighbours in `step`. All these functions increase; `reversed`
+// counts the neighbours whose results do not.
 template <class F, class Want> void measure_all(const char* name, F f, Want want, unsigned step) {
   using V = isa::Vec<float>;
   Worst<float> worst;

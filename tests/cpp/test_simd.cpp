@@ -1,6 +1,6 @@
 // build: per-isa
-// The surface of one SIMD wrapper, and of Lane, against plain loops: every operation on all pairs of
-// special values in every lane, partial loads and stores against guard pages, reduction order.
+// The surface of one SIMD wrapper, and of Lane, against plain loops: every operation on all pairs
+// of special values, partial loads and stores against guard pages, reduction order.
 
 #include <sys/mman.h>
 #include <unistd.h>

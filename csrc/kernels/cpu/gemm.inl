@@ -170,6 +170,9 @@ template <class T> static GemmSplit choose_split(index_t m, index_t n, index_t c
   return best;
 }
 
+// Multiply-adds between two questions whether to stop: 3 ms of the scalar kernels, 50 us of AVX-512.
+static constexpr double kStopWork = 2e6;
+
 // One column panel of one group of chunks: every row tile of `rows`, columns [j, j + cols).
 template <class T> struct Panel {
   index_t j, cols;   // columns of C
@@ -179,7 +182,7 @@ template <class T> struct Panel {
 };
 
 template <class T>
-static void run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, index_t chunk) {
+static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, index_t chunk) {
   using V = Vec<T>;
   const int vectors = int((panel.cols + V::lanes - 1) / V::lanes);
   const int tail = int(panel.cols - (vectors - 1) * V::lanes);
@@ -193,11 +196,18 @@ static void run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
   alignas(64) T scratch_tile[kFullTileRows * kNr<T>];  // narrower tiles are no larger
   const bool a_transposed = g.a_row == 1 && g.a_col != 1;
   const auto& kernels = kMicroKernels<T>.get[a_transposed][tail != V::lanes][vectors - 1];
+  const index_t most_rows = kTileRows[vectors - 1];
+  // Work since `stop` was last asked, in multiply-adds; an operation on a value counts as 16.
+  const double tile_work = double(most_rows * panel.cols) * double(panel.p_end - panel.p + 16);
+  double work = 0;
   // Tiles of equal height: a short last one would leave the FMA units waiting for few chains.
-  const index_t most = kTileRows[vectors - 1];
-  index_t tiles = (rows.end - rows.begin + most - 1) / most;
+  index_t tiles = (rows.end - rows.begin + most_rows - 1) / most_rows;
   for (index_t i = rows.begin, height; i < rows.end; i += height, --tiles) {
     height = (rows.end - i + tiles - 1) / tiles;
+    if (g.stop && (work += tile_work) > kStopWork) {
+      if (g.stop(g.stop_context)) return false;
+      work = 0;
+    }
     MicroArgs<T> micro;
     micro.a_row = g.a_row;
     micro.a_col = g.a_col;
@@ -221,23 +231,23 @@ static void run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
   }
   if (op_at_end)
     g.op(g.context, g.c + rows.begin * g.n, g.n, rows.begin, 1, 0, (rows.end - rows.begin) * g.n);
+  return true;
 }
 
 template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
-  const index_t m = g.m - g.first_row;
-  if (m <= 0 || g.n <= 0) return;
+  if (g.m <= 0 || g.n <= 0) return;
   const bool by_columns = g.b_col != 1;
   const bool spread =
       g.b_row * index_t(sizeof(T)) * (g.k < kMaxChunk ? g.k : kMaxChunk) > kInPlaceBytes &&
       g.b_row > 2 * kNr<T>;
-  const bool pack = by_columns || (spread && m >= kRowTilesToPack * kFullTileRows);
+  const bool pack = by_columns || (spread && g.m >= kRowTilesToPack * kFullTileRows);
   const GemmSplit parts =
-      share.count == 1 ? GemmSplit{1, 1} : choose_split<T>(m, g.n, share.count, pack);
-  Range rows = split(m, tile_rows<T>(g.n), {share.id / parts.column_parts, parts.row_parts});
+      share.count == 1 ? GemmSplit{1, 1} : choose_split<T>(g.m, g.n, share.count, pack);
+  const Range rows =
+      split(g.m, tile_rows<T>(g.n), {share.id / parts.column_parts, parts.row_parts});
   const Range columns =
       split(g.n, Vec<T>::lanes, {share.id % parts.column_parts, parts.column_parts});
   if (rows.begin >= rows.end) return;
-  rows = {rows.begin + g.first_row, rows.end + g.first_row};
   const index_t chunk = k_chunk(g.k);
   const index_t group = chunk * kChunksPerPanel;
   index_t p = 0;
@@ -255,7 +265,7 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
         panel.b = g.scratch;
         panel.b_row = width;
       }
-      run_panel(g, panel, rows, chunk);
+      if (!run_panel(g, panel, rows, chunk)) return;
     }
     p = p_end;
   } while (p < g.k);

@@ -1,4 +1,5 @@
-// The C interface (fastbp_cuda.h): checks arguments, turns them into the kernels' structs, and errors into codes and texts.
+// The C interface (fastbp_cuda.h): checks arguments, turns them into the kernels' structs, and
+// errors into codes and texts.
 #include "kernels/cuda/fastbp_cuda.h"
 
 #include <cstdio>
@@ -19,7 +20,8 @@ int32_t fail(int32_t code, const char* what, const char* why) {
 
 int32_t result(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return FBP_OK;
-  return fail(error == cudaErrorMemoryAllocation ? FBP_OUT_OF_MEMORY : FBP_DEVICE_ERROR, what, cudaGetErrorString(error));
+  return fail(error == cudaErrorMemoryAllocation ? FBP_OUT_OF_MEMORY : FBP_DEVICE_ERROR, what,
+              cudaGetErrorString(error));
 }
 
 int32_t invalid(const char* what, const char* why) { return fail(FBP_INVALID_ARGUMENT, what, why); }
@@ -53,9 +55,11 @@ int32_t synchronize(void* stream) {
   return result(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "synchronize");
 }
 
-int32_t copy(void* target, const void* source, size_t bytes, cudaMemcpyKind kind, void* stream, const char* what) {
+int32_t copy(void* target, const void* source, size_t bytes, cudaMemcpyKind kind, void* stream,
+             const char* what) {
   if (bytes && (!target || !source)) return invalid(what, "a pointer is null");
-  const cudaError_t error = cudaMemcpyAsync(target, source, bytes, kind, static_cast<cudaStream_t>(stream));
+  const cudaError_t error =
+      cudaMemcpyAsync(target, source, bytes, kind, static_cast<cudaStream_t>(stream));
   if (error != cudaSuccess) return result(error, what);
   return result(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), what);
 }
@@ -69,7 +73,9 @@ int32_t copy_to_host(void* target, const void* source, size_t bytes, void* strea
 }
 
 constexpr int32_t saves_code(Saves saves) {
-  return saves == Saves::None ? FBP_SAVES_NOTHING : saves == Saves::Input ? FBP_SAVES_INPUT : FBP_SAVES_OUTPUT;
+  return saves == Saves::None    ? FBP_SAVES_NOTHING
+         : saves == Saves::Input ? FBP_SAVES_INPUT
+                                 : FBP_SAVES_OUTPUT;
 }
 #define FBP_INFO(A) {A::name, saves_code(A::saves), A::default_param},
 constexpr fbp_activation_info kActivations[] = {FBP_ACTIVATIONS(FBP_INFO)};
@@ -77,7 +83,9 @@ constexpr fbp_activation_info kActivations[] = {FBP_ACTIVATIONS(FBP_INFO)};
 
 bool is_activation(int32_t index) { return index >= 0 && index < kActivationCount; }
 
-template <class T> ActivationTile<T> tile_of(const void* saved, int64_t saved_row, void* out, int64_t out_row, double param) {
+template <class T>
+ActivationTile<T> tile_of(const void* saved, int64_t saved_row, void* out, int64_t out_row,
+                          double param) {
   ActivationTile<T> tile;
   tile.saved = static_cast<const T*>(saved);
   tile.saved_row = saved_row;
@@ -109,18 +117,21 @@ template <class T> int32_t run_matmul(const fbp_matmul_args& args, void* stream)
 int32_t matmul(const fbp_matmul_args* args, void* stream) {
   if (!args) return invalid("matmul", "args is null");
   const bool activates = args->activation != FBP_NO_ACTIVATION;
-  if (activates && !is_activation(args->activation)) return invalid("matmul", "there is no such activation");
+  if (activates && !is_activation(args->activation))
+    return invalid("matmul", "there is no such activation");
   if (args->m < 0 || args->n < 0 || args->k < 0) return invalid("matmul", "a size is negative");
   if (args->m && args->n) {
     if (args->k && (!args->a || !args->b)) return invalid("matmul", "a or b is null");
-    if (activates ? !args->out : !args->c) return invalid("matmul", "there is no memory for the result");
+    if (activates ? !args->out : !args->c)
+      return invalid("matmul", "there is no memory for the result");
   }
   if (args->dtype == FBP_FLOAT32) return run_matmul<float>(*args, stream);
   if (args->dtype == FBP_FLOAT64) return run_matmul<double>(*args, stream);
   return invalid("matmul", "the dtype is neither float32 nor float64");
 }
 
-template <class T> int32_t run_activation(const fbp_activation_args& args, bool forward, void* stream) {
+template <class T>
+int32_t run_activation(const fbp_activation_args& args, bool forward, void* stream) {
   ElementwiseArgs<T> e;
   e.rows = args.rows;
   e.cols = args.cols;
@@ -139,15 +150,20 @@ int32_t activation(const fbp_activation_args* args, bool forward, void* stream) 
   if (args->rows < 0 || args->cols < 0) return invalid(what, "a size is negative");
   if (args->rows && args->cols) {
     const bool needs_saved = !forward && kActivations[args->activation].saves != FBP_SAVES_NOTHING;
-    if (!args->x || !args->out || (needs_saved && !args->saved)) return invalid(what, "a pointer is null");
+    if (!args->x || !args->out || (needs_saved && !args->saved))
+      return invalid(what, "a pointer is null");
   }
   if (args->dtype == FBP_FLOAT32) return run_activation<float>(*args, forward, stream);
   if (args->dtype == FBP_FLOAT64) return run_activation<double>(*args, forward, stream);
   return invalid(what, "the dtype is neither float32 nor float64");
 }
 
-int32_t forward(const fbp_activation_args* args, void* stream) { return activation(args, true, stream); }
-int32_t backward(const fbp_activation_args* args, void* stream) { return activation(args, false, stream); }
+int32_t forward(const fbp_activation_args* args, void* stream) {
+  return activation(args, true, stream);
+}
+int32_t backward(const fbp_activation_args* args, void* stream) {
+  return activation(args, false, stream);
+}
 
 }  // namespace
 }  // namespace cuda
@@ -159,8 +175,10 @@ FBP_EXPORT int32_t fbp_abi_version(void) { return FBP_ABI_VERSION; }
 
 FBP_EXPORT int32_t fbp_get_api(fbp_api* api) {
   using namespace fastbp::cuda;
-  if (!api || api->size != sizeof(fbp_api)) return invalid("fbp_get_api", "the table's size is another version's");
-  *api = {sizeof(fbp_api), last_error,     device_count, device_name,      allocate,     release, copy_to_device,
-          copy_to_host,    synchronize,    fastbp::kActivationCount, kActivations, matmul,  forward, backward};
+  if (!api || api->size != sizeof(fbp_api))
+    return invalid("fbp_get_api", "the table's size is another version's");
+  *api = {sizeof(fbp_api), last_error,     device_count, device_name, allocate,
+          release,         copy_to_device, copy_to_host, synchronize, fastbp::kActivationCount,
+          kActivations,    matmul,         forward,      backward};
   return FBP_OK;
 }

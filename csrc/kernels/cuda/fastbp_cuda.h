@@ -1,4 +1,5 @@
-/* libfastbp_cuda.so's plain C interface: two exported functions, found with dlsym. libfastbp_cuda_emulated.so has the same. */
+/* libfastbp_cuda.so's plain C interface: two exported functions, found with dlsym.
+ * libfastbp_cuda_emulated.so has the same. */
 #ifndef FASTBP_CUDA_H
 #define FASTBP_CUDA_H
 
@@ -26,8 +27,9 @@ enum { FBP_FLOAT32 = 0, FBP_FLOAT64 = 1 };
 
 /* Strides count elements; pointers are device memory, aligned to their elements. */
 
-/* c = a b + bias; with an activation also out = f(c), and c may then be null. a (m, k) and b (k, n) may have any strides; c
- * and out are row-major, may be the same, and overlap nothing else. bias (n) may be null. */
+/* c = a b + bias; with an activation also out = f(c), and c may then be null. a (m, k) and b (k, n)
+ * may have any strides; c and out are row-major, may be the same, and overlap nothing else. bias (n)
+ * may be null. */
 typedef struct fbp_matmul_args {
   int32_t dtype, activation;
   double param; /* the activation's */
@@ -43,8 +45,9 @@ typedef struct fbp_matmul_args {
   int64_t out_row;
 } fbp_matmul_args;
 
-/* forward: out = f(x). backward: out = x f'(saved), where x is dy, and saved is what fbp_activation_info names. All are
- * row-major (rows, cols); out may be x or saved, with the same row stride. */
+/* forward: out = f(x). backward: out = x f'(saved), where x is dy, and saved is what
+ * fbp_activation_info names. All are row-major (rows, cols); out may be x or saved, with the same
+ * row stride. */
 typedef struct fbp_activation_args {
   int32_t dtype, activation;
   double param;
@@ -72,7 +75,8 @@ typedef struct fbp_api {
   /* Why the calling thread's last failure happened. Valid until its next call. */
   const char* (*last_error)(void);
   int32_t (*device_count)(int32_t* count);
-  /* Writes at most `capacity` bytes with the closing zero. "emulated" says that there is no GPU behind it. */
+  /* Writes at most `capacity` bytes with the closing zero. "emulated" says that no GPU is behind
+   * it. */
   int32_t (*device_name)(int32_t device, char* name, size_t capacity);
 
   int32_t (*allocate)(void** pointer, size_t bytes);

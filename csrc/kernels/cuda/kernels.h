@@ -1,7 +1,8 @@
 // The CUDA kernels as host functions, for float and double; api.cu offers them across the C ABI.
 //
-// All pointers but `args` are device memory. Work is enqueued on `stream`; the result says whether it could be. The bits are
-// those of the CPU's kernels of the same name (NaN's sign and payload apart).
+// All pointers but `args` are device memory. Work is enqueued on `stream`; the result says whether
+// it could be. The bits are those of the CPU's kernels of the same name (NaN's sign and payload
+// apart).
 #pragma once
 
 #include "kernels/args.h"
@@ -10,12 +11,13 @@
 namespace fastbp {
 namespace cuda {
 
-// C = A B + bias as GemmArgs says, except that A and B may have any strides and that `op`, `context` and `scratch` are not
-// used. Where activation is an index into FBP_ACTIVATIONS, and not kNoActivation, also out = f(C), and C is not written if
-// discard_c. out may be C.
+// C = A B + bias with the numerics of GemmArgs, of which sizes, matrices, bias and discard_c are
+// read; A and B may have any strides. Where activation is an index into FBP_ACTIVATIONS, and not
+// kNoActivation, also out = f(C), and C is not written if discard_c. out may be C.
 inline constexpr int kNoActivation = -1;
 template <class T>
-cudaError_t gemm(const GemmArgs<T>& args, int activation, const ActivationTile<T>& tile, cudaStream_t stream);
+cudaError_t gemm(const GemmArgs<T>& args, int activation, const ActivationTile<T>& tile,
+                 cudaStream_t stream);
 
 // A rows x cols matrix; element (i, j) at x[i * x_row + j].
 template <class T> struct ElementwiseArgs {
@@ -26,8 +28,11 @@ template <class T> struct ElementwiseArgs {
 };
 
 // out = f(x) and out = x f'(saved), f = entry `activation` of FBP_ACTIVATIONS.
-template <class T> cudaError_t activation_forward(int activation, const ElementwiseArgs<T>& args, cudaStream_t stream);
-template <class T> cudaError_t activation_backward(int activation, const ElementwiseArgs<T>& args, cudaStream_t stream);
+template <class T>
+cudaError_t activation_forward(int activation, const ElementwiseArgs<T>& args, cudaStream_t stream);
+template <class T>
+cudaError_t activation_backward(int activation, const ElementwiseArgs<T>& args,
+                                cudaStream_t stream);
 
 }  // namespace cuda
 }  // namespace fastbp

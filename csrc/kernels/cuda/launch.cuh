@@ -1,16 +1,20 @@
-// Launching, for nvcc and for the emulated device: the one place of the CUDA kernels that knows which of the two it is.
+// Launching, for nvcc and for the emulated device: the one place of the CUDA kernels that knows
+// which of the two it is.
 //
-//   FBP_LAUNCH(kernel, grid, block, shared_bytes, stream)(arguments...);   in the place of kernel<<<...>>>(arguments...)
-//   FBP_SHARED(T, name);     in a kernel: T* name = the block's dynamic shared memory. shared_bytes is a multiple of
-//                            alignof(T), itself at most 16
-//   FBP_UNROLL(times)        before a loop, for nvcc
+//   FBP_LAUNCH(kernel, grid, block, shared_bytes, stream)(arguments...);
+//       in the place of kernel<<<...>>>(arguments...)
+//   FBP_SHARED(T, name);
+//       in a kernel: T* name = the block's dynamic shared memory; shared_bytes is a multiple of
+//       alignof(T), which is at most 16
+//   FBP_UNROLL(times)
+//       before a loop, for nvcc
 #pragma once
 
 #if defined(FASTBP_EMULATION)
 
 #include "emulation/device.h"
 
-#define FBP_LAUNCH(kernel, grid, block, shared_bytes, stream)                                                                  \
+#define FBP_LAUNCH(kernel, grid, block, shared_bytes, stream)                                      \
   ::fastbp::emulation::launcher(kernel, grid, block, shared_bytes, stream)
 #define FBP_SHARED(T, name) T* const name = static_cast<T*>(::fastbp::emulation::shared_memory())
 
@@ -18,9 +22,10 @@
 
 #include <cuda_runtime.h>
 
-#define FBP_LAUNCH(kernel, grid, block, shared_bytes, stream) (kernel)<<<grid, block, shared_bytes, stream>>>
-#define FBP_SHARED(T, name)                                                                                                    \
-  extern __shared__ __align__(16) unsigned char fbp_shared_bytes[];                                                            \
+#define FBP_LAUNCH(kernel, grid, block, shared_bytes, stream)                                      \
+  (kernel)<<<grid, block, shared_bytes, stream>>>
+#define FBP_SHARED(T, name)                                                                        \
+  extern __shared__ __align__(16) unsigned char fbp_shared_bytes[];                                \
   T* const name = reinterpret_cast<T*>(fbp_shared_bytes)
 
 #endif

@@ -18,12 +18,8 @@ template <class T> struct Vec;
 template <class T> struct Mask;
 template <class T> struct Bits;
 
-template <> struct Mask<float> {
-  __m256 lo, hi;
-};
-template <> struct Mask<double> {
-  __m256d lo, hi;
-};
+template <> struct Mask<float> { __m256 lo, hi; };
+template <> struct Mask<double> { __m256d lo, hi; };
 
 template <> struct Bits<float> {
   __m256i lo, hi;

@@ -30,12 +30,8 @@ template <class T> struct Vec;
 template <class T> struct Mask;
 template <class T> struct Bits;
 
-template <> struct Mask<float> {
-  __mmask16 m;
-};
-template <> struct Mask<double> {
-  __mmask8 m;
-};
+template <> struct Mask<float> { __mmask16 m; };
+template <> struct Mask<double> { __mmask8 m; };
 
 template <> struct Bits<float> {
   __m512i b;

@@ -18,12 +18,8 @@ template <class T> struct Vec;
 template <class T> struct Mask;
 template <class T> struct Bits;
 
-template <> struct Mask<float> {
-  uint32x4_t q0, q1, q2, q3;
-};
-template <> struct Mask<double> {
-  uint64x2_t q0, q1, q2, q3;
-};
+template <> struct Mask<float> { uint32x4_t q0, q1, q2, q3; };
+template <> struct Mask<double> { uint64x2_t q0, q1, q2, q3; };
 
 template <> struct Bits<float> {
   uint32x4_t q0, q1, q2, q3;

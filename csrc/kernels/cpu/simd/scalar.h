@@ -14,9 +14,7 @@
 
 namespace fastbp::scalar {
 
-template <class T> struct Mask {
-  LaneMask<T> a[64 / sizeof(T)];
-};
+template <class T> struct Mask { LaneMask<T> a[64 / sizeof(T)]; };
 
 template <class T> struct Bits {
   static constexpr int lanes = 64 / sizeof(T);
@@ -53,8 +51,7 @@ template <class T> struct Vec {
   }
 };
 
-// Applies a Lane operation to every lane: R result type, then the operands' type and the call on
-// lane i.
+// A Lane operation on every lane: the result's type, the operands' type, the name and the call.
 #define FBP_SCALAR_UNARY(R, A, name, call)                                                         \
   template <class T> FBP_FN R<T> name(A<T> a) {                                                    \
     R<T> r;                                                                                        \
