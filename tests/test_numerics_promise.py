@@ -10,6 +10,7 @@ that every split occurs; one network has gradients of more rows than three chunk
 from __future__ import annotations
 
 import hashlib
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,6 +183,33 @@ def test_the_threshold_changes_no_bit() -> None:
         with machine.using_threads(2):
             _core.set_parallel_threshold(1e5)
             assert trained(training, "float32") == expected[name], name
+
+
+def test_a_busy_machine_changes_no_bit() -> None:
+    """While others take the processors the engine changes its number of threads in mid-run, between
+    any two steps; losses and parameters do not show it.
+    """
+    stop = threading.Event()
+
+    def load() -> None:
+        square = np.ones((300, 300), np.float32)
+        while not stop.is_set():
+            square @ square
+
+    training = TRAININGS["digits"]
+    expected = trained(training, "float32", 150)
+    others = [threading.Thread(target=load) for _ in range(3)]
+    for other in others:
+        other.start()
+    try:
+        with machine.using_threads(3):
+            _core.set_parallel_threshold(1)  # above 0: the number may change
+            for _ in range(3):
+                assert trained(training, "float32", 150) == expected
+    finally:
+        stop.set()
+        for other in others:
+            other.join()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

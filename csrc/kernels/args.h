@@ -24,6 +24,7 @@ struct Range {
 // The part of `total` items that falls to `share`, in whole multiples of `grain` (the last part
 // takes the rest).
 FBP_FN Range split(index_t total, index_t grain, Share share) {
+  if (share.count == 1) return {0, total};
   const index_t grains = (total + grain - 1) / grain;
   const index_t begin = grains * share.id / share.count * grain;
   const index_t end = grains * (share.id + 1) / share.count * grain;

@@ -18,7 +18,7 @@
 //   gelu_tanh   2 ulp + eps/5      2 ulp + 3/4 eps
 //   silu        2 ulp              2 ulp + 3/4 eps
 //   mish        3.5 ulp            2 ulp + 3/4 eps
-// In the lower tails gelu keeps 6 (21) ulp down to where Phi(z) is denormal; gelu_tanh loses about
+// In the lower tails gelu keeps 7 (10) ulp down to where Phi(z) is denormal; gelu_tanh loses about
 // 3 |2u| ulp there, for the rounding of u in e^2u.
 #pragma once
 

@@ -53,11 +53,16 @@ HYPER = {
 }
 
 
+def _hyper(names: list[str]) -> dict[str, float]:
+    """A value for each hyper-parameter; 0.1 for one that is new here."""
+    return {name: HYPER.get(name, 0.1) for name in names}
+
+
 def _updates(dtype: str, quick: bool, rng: np.random.Generator) -> Iterator[Case]:
     """Three steps from state zero."""
     size = 1_001 if quick else 100_003
     for entry in _core.optimizers():
-        name, hyper = entry["name"], {key: HYPER[key] for key in entry["hyper"]}
+        name, hyper = entry["name"], _hyper(entry["hyper"])
 
         def call(
             library: Library,
@@ -108,7 +113,7 @@ def _network(
     ]
     entry = next(e for e in _core.optimizers() if e["name"] == optimizer)
     loss_param = next(e["default_param"] for e in _core.losses() if e["name"] == loss)
-    hyper = {key: HYPER[key] for key in entry["hyper"]}
+    hyper = _hyper(entry["hyper"])
     x, y = normal(rng, dtype, 37, 5), rng.uniform(0, 1, (37, 3)).astype(dtype)
     start = (0.5 * rng.standard_normal(5 * 9 + 9 + 9 * 3 + 3)).astype(dtype)
 
