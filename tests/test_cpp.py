@@ -1,9 +1,10 @@
 """The C++ tests: compiles every tests/cpp/test_*.cpp with $CXX or c++ and runs it.
 
-The first line of a test names what to link, "// build: core/arena.cpp -DNAME=1" (paths below csrc, defines), or
-says "// build: per-isa": then it is built once for each instruction set that this machine can run, with its flags
-and -DFBP_TEST_ISA=<name>, and the "HASH <hex>" lines that it prints must agree between instruction sets.
-"// sanitize: thread" on the second line builds and runs the test once more under ThreadSanitizer.
+The first line of a test names what to link, "// build: core/arena.cpp -DNAME=1" (paths below
+csrc, defines), or says "// build: per-isa": then it is built once for each instruction set that
+this machine can run, with its flags and -DFBP_TEST_ISA=<name>, and the "HASH <hex>" lines that it
+prints must agree between instruction sets. "// sanitize: thread" on the second line builds and
+runs the test once more under ThreadSanitizer.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def flag_table() -> tuple[list[str], dict[str, list[str]]]:
-    """The common flags, and those of each instruction set for this processor, from cmake/isa_flags.txt."""
+    """The common flags, and those of each instruction set here, from cmake/isa_flags.txt."""
     common: list[str] = []
     isas: dict[str, list[str]] = {}
     for line in (ROOT / "cmake" / "isa_flags.txt").read_text().splitlines():

@@ -385,7 +385,7 @@ def test_metrics(isa: str, dtype: str, name: str, cols: int) -> None:
                 _, wanted = engines[1].evaluate(y, target, batch, metrics)
                 what = f"{isa} {name} {rows}x{cols} by {batch}"
                 tolerances.check(results[0], wanted[0], 1e-15 * rows, f"{what}: accuracy")
-                allowance = 64 * tolerances.unit(dtype) * (1 + abs(wanted[1]) + abs(wanted[2]))
+                allowance = 16 * tolerances.unit(dtype) * (1 + abs(wanted[1]) + abs(wanted[2]))
                 tolerances.check(results[1:], wanted[1:], allowance, f"{what}: mse, mae")
                 for threads in machine.THREADS:
                     with machine.using_threads(threads):

@@ -55,7 +55,7 @@ class Team {
   // of the job, the caller's own or, with flush_denormals, kFlushDenormals; the caller's is restored.
   void run(int count, Job job, void* context, bool flush_denormals);
 
-  // Waits at barriers, since the team began, that outlasted polling: a worker was late by tens of microseconds.
+  // Waits at barriers, since the team began, that outlasted spinning: a worker was late by tens of microseconds.
   std::int64_t stalls() const { return stalls_.load(std::memory_order_relaxed); }
 
  private:

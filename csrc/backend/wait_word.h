@@ -60,12 +60,17 @@ class alignas(kNoSharing) WaitWord {
     if (before == (amount | kSleeper)) futex_wake_all(word_);
   }
 
-  // Returns the value once done(value) is true. Counts in *stalls, if given, a wait that outlasted its patience.
+  // Returns the value once done(value) is true. Counts in *stalls, if given, a wait that outlasted
+  // spinning.
   template <class Done>
   std::uint32_t wait(Done done, Patience patience, std::atomic<std::int64_t>* stalls = nullptr) {
     std::uint32_t now = value();
-    if (done(now) || poll(done, patience, now)) return now;
+    if (done(now) || spin(done, patience.spin_us, now)) return now;
     if (stalls) stalls->fetch_add(1, std::memory_order_relaxed);
+    for (int i = 0; i < patience.yields; ++i) {
+      std::this_thread::yield();
+      if (done(now = value())) return now;
+    }
     for (;;) {
       std::uint32_t word = word_.load(std::memory_order_acquire);
       if (done(word & ~kSleeper)) return word & ~kSleeper;
@@ -78,25 +83,19 @@ class alignas(kNoSharing) WaitWord {
   }
 
  private:
-  template <class Done> bool poll(Done done, Patience patience, std::uint32_t& now) const {
+  template <class Done> bool spin(Done done, int microseconds, std::uint32_t& now) const {
     using Clock = std::chrono::steady_clock;
-    if (patience.spin_us > 0) {
-      Clock::time_point end{};
-      for (int i = 1;; ++i) {
-        cpu_relax();
-        if (done(now = value())) return true;
-        if (i % 64 == 0) {  // the clock costs as much as a poll, so it is asked now and then
-          const Clock::time_point time = Clock::now();
-          if (i == 64) end = time + std::chrono::microseconds(patience.spin_us);
-          if (time >= end) break;
-        }
+    if (microseconds <= 0) return false;
+    Clock::time_point end{};
+    for (int i = 1;; ++i) {
+      cpu_relax();
+      if (done(now = value())) return true;
+      if (i % 64 == 0) {  // the clock costs as much as a poll, so it is asked now and then
+        const Clock::time_point time = Clock::now();
+        if (i == 64) end = time + std::chrono::microseconds(microseconds);
+        if (time >= end) return false;
       }
     }
-    for (int i = 0; i < patience.yields; ++i) {
-      std::this_thread::yield();
-      if (done(now = value())) return true;
-    }
-    return false;
   }
 
   std::atomic<std::uint32_t> word_{0};

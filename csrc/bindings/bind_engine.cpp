@@ -1,9 +1,9 @@
 // fastbp._core.Engine: the network of csrc/engine behind Python arrays. Same methods as
 // fastbp.reference.Engine.
+#include <pthread.h>
 #include <pybind11/stl.h>
 
 #include <atomic>
-#include <chrono>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -11,6 +11,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
 #include "bindings/names.h"
+#include "bindings/python_lock.h"
 #include "engine/network.h"
 #include "kernels/cpu/dispatch.h"
 
@@ -24,38 +25,21 @@ bool python_signal_raised(void*) {
   return PyErr_CheckSignals() != 0;
 }
 
-unsigned long main_thread = 0;  // Python's identifier of it
+// Python's identifier of its main thread, 0 until asked; in the child of a fork another thread may be
+// it.
+std::atomic<unsigned long> main_thread{0};
+
+unsigned long ask_main_thread() {
+  const py::object thread = py::module_::import("threading").attr("main_thread")();
+  return py::cast<unsigned long>(thread.attr("ident"));
+}
 
 // Python runs signal handlers in its main thread only; elsewhere there is nothing to ask for.
 Interrupt python_signals() {
+  if (main_thread == 0) main_thread = ask_main_thread();
   if (PyThread_get_thread_ident() != main_thread) return {};
   return {python_signal_raised, nullptr};
 }
-
-bool python_is_ending() {
-#if PY_VERSION_HEX >= 0x030d0000
-  return Py_IsFinalizing() != 0;
-#else
-  return _Py_IsFinalizing() != 0;
-#endif
-}
-
-// The Python lock given up for a scope. A thread that comes back to an interpreter that is ending
-// sleeps until the process is gone: CPython before 3.14 would end the thread by unwinding, which no
-// C++ function above survives.
-class PythonUnlocked {
- public:
-  PythonUnlocked() : state_(PyEval_SaveThread()) {}
-  ~PythonUnlocked() {
-    while (python_is_ending()) std::this_thread::sleep_for(std::chrono::hours(1));
-    PyEval_RestoreThread(state_);
-  }
-  PythonUnlocked(const PythonUnlocked&) = delete;
-  PythonUnlocked& operator=(const PythonUnlocked&) = delete;
-
- private:
-  PyThreadState* state_;
-};
 
 // One call at a time for each engine. A second call by the thread that is inside one already comes
 // from a signal handler: it would wait for itself.
@@ -314,8 +298,7 @@ class Engine {
 
 void bind_engine(py::module_& m) {
   using namespace py::literals;
-  main_thread =
-      py::cast<unsigned long>(py::module_::import("threading").attr("main_thread")().attr("ident"));
+  pthread_atfork(nullptr, nullptr, [] { main_thread = 0; });
   py::class_<Engine>(m, "Engine")
       .def(py::init<index_t, const py::list&, const std::string&>(), "inputs"_a, "layers"_a,
            "dtype"_a)

@@ -5,6 +5,7 @@
 #include "backend/team.h"
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
+#include "bindings/python_lock.h"
 #include "core/arena.h"
 #include "core/random.h"
 #include "engine/network.h"
@@ -53,7 +54,7 @@ template <class Fill> void fill_random(py::array& out, Fill&& fill) {
     using T = decltype(zero);
     T* data = output<T>(out, "out");
     const index_t n = out.size();
-    py::gil_scoped_release release;
+    const PythonUnlocked unlocked;
     fill(data, n);
   });
 }
@@ -63,7 +64,7 @@ py::array_t<std::int64_t> permutation(index_t n, std::uint64_t seed, std::uint32
     throw py::value_error("n: expected 0 <= n < 2^32, got " + std::to_string(n));
   py::array_t<std::int64_t> order(n);
   std::int64_t* data = order.mutable_data();
-  py::gil_scoped_release release;
+  const PythonUnlocked unlocked;
   random_permutation(data, n, seed, epoch);
   return order;
 }
@@ -80,7 +81,7 @@ double probe_peak(const std::string& dtype, int threads, double seconds) {
   } probe{dtype == "float32" ? active_isa().table_f32().fma_probe
                              : active_isa().table_f64().fma_probe,
           2e7};
-  py::gil_scoped_release release;
+  const PythonUnlocked unlocked;
   double best = 0, spent = 0;
   while (spent < seconds) {
     const auto start = std::chrono::steady_clock::now();

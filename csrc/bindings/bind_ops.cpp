@@ -4,6 +4,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
+#include "bindings/python_lock.h"
 #include "bindings/names.h"
 #include "core/arena.h"
 #include "engine/network.h"
@@ -28,7 +29,7 @@ template <class Work> void run_shared(double flop, const Work& work) {
     work(Share{});
     return;
   }
-  py::gil_scoped_release release;
+  const PythonUnlocked unlocked;
   Team::instance().run(threads, job, context, false);
 }
 

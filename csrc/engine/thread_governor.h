@@ -2,7 +2,7 @@
 //
 // Workers that poll at barriers lose whole time slices when one of them has been put aside: on a
 // busy machine two threads can be thirty times slower than one. The governor notices waits that
-// outlasted polling, tries one thread for a moment, keeps what was faster, and tries the team again
+// outlasted spinning, tries one thread for a moment, keeps what was faster, and tries the team again
 // later. Results never depend on its choice.
 #pragma once
 
@@ -20,7 +20,7 @@ class ThreadGovernor {
   int threads(int wanted) const { return mode_ == Mode::team ? wanted : 1; }
 
   // Tells of `steps` steps that took `seconds` with threads(), during which `stalls` waits
-  // outlasted polling. True if the choice has changed.
+  // outlasted spinning. True if the choice has changed.
   bool observe(std::int64_t steps, double seconds, std::int64_t stalls, Clock::time_point now) {
     steps_ += steps;
     seconds_ += seconds;

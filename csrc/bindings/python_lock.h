@@ -1,0 +1,36 @@
+// Giving up Python's lock while C++ works.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <chrono>
+#include <thread>
+
+namespace fastbp {
+
+inline bool python_is_ending() {
+#if PY_VERSION_HEX >= 0x030d0000
+  return Py_IsFinalizing() != 0;
+#else
+  return _Py_IsFinalizing() != 0;
+#endif
+}
+
+// The Python lock given up for a scope. A thread that comes back to an interpreter that is ending
+// sleeps until the process is gone: CPython before 3.14 would end the thread by unwinding, which no
+// C++ function above survives.
+class PythonUnlocked {
+ public:
+  PythonUnlocked() : state_(PyEval_SaveThread()) {}
+  ~PythonUnlocked() {
+    while (python_is_ending()) std::this_thread::sleep_for(std::chrono::hours(1));
+    PyEval_RestoreThread(state_);
+  }
+  PythonUnlocked(const PythonUnlocked&) = delete;
+  PythonUnlocked& operator=(const PythonUnlocked&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+}  // namespace fastbp
