@@ -106,7 +106,7 @@ def builds_of(source: Path) -> list[Build]:
     words = match[1].split()
     if words == ["per-isa"]:
         return [
-            Build(source, f"{source.stem}-{isa}", [*flags, f"-DFBP_TEST_ISA={isa}"])
+            Build(source, f"{source.stem}-isa-{isa}", [*flags, f"-DFBP_TEST_ISA={isa}"])
             for isa, flags in ISA_FLAGS.items()
             if cpu_has(isa)
         ]
@@ -122,12 +122,17 @@ BUILDS = [build for source in SOURCES for build in builds_of(source)]
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Build]:
-    """All programs compiled and run, two at a time."""
+def results(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Build]:
+    """The programs of the selected tests, compiled and run two at a time."""
     folder = tmp_path_factory.mktemp("cpp")
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    asked = {value for i in items if hasattr(i, "callspec") for value in i.callspec.params.values()}
+    builds = [build for build in BUILDS if build.name in asked or build.source in asked]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda build: build.compile_and_run(folder), BUILDS))
-    return {build.name: build for build in BUILDS}
+        list(pool.map(lambda build: build.compile_and_run(folder), builds))
+    return {build.name: build for build in builds}
 
 
 @pytest.mark.parametrize("name", [build.name for build in BUILDS])

@@ -387,7 +387,7 @@ def test_metrics(isa: str, dtype: str, name: str, cols: int) -> None:
                 tolerances.check(results[0], wanted[0], 1e-15 * rows, f"{what}: accuracy")
                 allowance = 16 * tolerances.unit(dtype) * (1 + abs(wanted[1]) + abs(wanted[2]))
                 tolerances.check(results[1:], wanted[1:], allowance, f"{what}: mse, mae")
-                for threads in machine.THREADS:
+                for threads in machine.THREADS if (rows, batch) == (33, 33) else ():
                     with machine.using_threads(threads):
                         again = engines[0].evaluate(y, target, batch, metrics)
                     assert again == (value, results), f"{what}, {threads} threads"
