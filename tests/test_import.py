@@ -25,6 +25,7 @@ def run(program: str, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.timing
 def test_import_is_quick() -> None:
     """The best of several processes: the first ones may have to write bytecode."""
     program = (
