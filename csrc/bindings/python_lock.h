@@ -17,19 +17,27 @@ inline bool python_is_ending() {
 }
 
 // The Python lock given up for a scope. A thread that comes back to an interpreter that is ending
-// sleeps until the process is gone: CPython before 3.14 would end the thread by unwinding, which no
-// C++ function above survives.
+// sleeps until the process is gone: CPython before 3.14 would end it by unwinding its stack, which no
+// noexcept function survives.
 class PythonUnlocked {
  public:
   PythonUnlocked() : state_(PyEval_SaveThread()) {}
   ~PythonUnlocked() {
-    while (python_is_ending()) std::this_thread::sleep_for(std::chrono::hours(1));
-    PyEval_RestoreThread(state_);
+    if (python_is_ending()) sleep_for_ever();
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (...) {  // the end began while this thread waited: the unwinding, held up here
+      sleep_for_ever();
+    }
   }
   PythonUnlocked(const PythonUnlocked&) = delete;
   PythonUnlocked& operator=(const PythonUnlocked&) = delete;
 
  private:
+  [[noreturn]] static void sleep_for_ever() {
+    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+  }
+
   PyThreadState* state_;
 };
 
