@@ -148,21 +148,26 @@ template <class T> FBP_FN static index_t tile_rows(index_t columns) {
   return kTileRows[(vectors < kTileVectors ? vectors : kTileVectors) - 1];
 }
 
-// The split whose largest part is smallest. Columns first where B must be packed, so that no panel
-// is packed twice.
-template <class T> static GemmSplit choose_split(index_t m, index_t n, index_t count, bool pack) {
-  const index_t grain = tile_rows<T>(n);
-  const index_t row_tiles = (m + grain - 1) / grain;
-  const index_t vectors = (n + Vec<T>::lanes - 1) / Vec<T>::lanes;
+// The split whose largest part is smallest, and of those that are nearly so the one that moves less
+// between caches. By rows a thread keeps the rows of A and C to itself, from layer to layer; by columns
+// it keeps its columns of B, of the gradient and of the optimizer's two slots. B that is packed is
+// packed once by columns.
+template <class T> static GemmSplit choose_split(const GemmArgs<T>& g, index_t count, bool pack) {
+  const index_t grain = tile_rows<T>(g.n);
+  const index_t row_tiles = (g.m + grain - 1) / grain;
+  const index_t vectors = (g.n + Vec<T>::lanes - 1) / Vec<T>::lanes;
+  const bool weight_gradient = g.a_row == 1 && g.a_col != 1;
+  const bool by_rows = !weight_gradient && g.m * (g.k + g.n) > 3 * g.k * g.n;
   GemmSplit best{1, 1};
-  index_t best_cost = 0;
-  for (index_t column_parts = 1; column_parts <= count; ++column_parts) {
+  double best_cost = 0;
+  for (index_t i = 1; i <= count; ++i) {
+    const index_t column_parts = by_rows ? i : count + 1 - i;
     if (count % column_parts) continue;
     const index_t row_parts = count / column_parts;
     const index_t tiles = (row_tiles + row_parts - 1) / row_parts;
     const index_t width = (vectors + column_parts - 1) / column_parts;
-    const index_t cost = width * (tiles * grain + (pack ? grain : 0));
-    if (best_cost == 0 || cost < best_cost) {
+    const double cost = double(width * (tiles * grain + (pack ? grain : 0)));
+    if (best_cost == 0 || cost < 0.85 * best_cost) {
       best = {row_parts, column_parts};
       best_cost = cost;
     }
@@ -241,8 +246,7 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
       g.b_row * index_t(sizeof(T)) * (g.k < kMaxChunk ? g.k : kMaxChunk) > kInPlaceBytes &&
       g.b_row > 2 * kNr<T>;
   const bool pack = by_columns || (spread && g.m >= kRowTilesToPack * kFullTileRows);
-  const GemmSplit parts =
-      share.count == 1 ? GemmSplit{1, 1} : choose_split<T>(g.m, g.n, share.count, pack);
+  const GemmSplit parts = share.count == 1 ? GemmSplit{1, 1} : choose_split(g, share.count, pack);
   const Range rows =
       split(g.m, tile_rows<T>(g.n), {share.id / parts.column_parts, parts.row_parts});
   const Range columns =

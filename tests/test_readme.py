@@ -1,0 +1,41 @@
+"""What the README shows works: its program runs, its links lead somewhere."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_program_runs(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[0]) > 0.85
+    assert (tmp_path / "digits.safetensors").exists()
+
+
+def test_links_lead_somewhere() -> None:
+    for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "bench" / "README.md"):
+        for link in re.findall(r"\]\(([^)#]+)", file.read_text(encoding="utf-8")):
+            if "://" not in link:
+                assert (file.parent / link).exists(), f"{file.name}: {link}"
+
+
+def test_files_named_in_the_documents_exist() -> None:
+    for file in (ROOT / "docs" / "adding.md", ROOT / "README.md", ROOT / "bench" / "README.md"):
+        names = re.findall(r"`((?:csrc|python|tests|bench|cmake|docs)/[\w./]+)`", file.read_text())
+        for name in names:
+            assert (ROOT / name).exists(), f"{file.name}: {name}"
