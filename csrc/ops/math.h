@@ -13,9 +13,9 @@
 //   log        0.83    0.88
 //   log1p      0.84    0.89
 //   tanh       0.78    1.07
-//   sigmoid    0.96    0.96
-//   softplus   0.98    1.00
-//   erf        0.93    1.01
+//   sigmoid    0.98    0.96
+//   softplus   0.99    1.00
+//   erf        0.95    1.01
 //   logistic   2.7     2.8            the cheaper sigmoid and its complement
 //   normal     5.5     8.9            cdf; 1.4 and 1.8 for x > -0.68. The density: 2.1 and 2.3
 #pragma once
