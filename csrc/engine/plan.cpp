@@ -76,7 +76,7 @@ Plan make_plan(const NetworkLayout& layout, index_t capacity, std::size_t elemen
                bool training) {
   Plan plan;
   plan.capacity = capacity;
-  plan.blocks = (capacity + kLossBlockRows - 1) / kLossBlockRows;
+  plan.blocks = capacity / kLossBlockRows + (capacity % kLossBlockRows != 0);
   ArenaLayout& arena = plan.arena;
   const auto add = [&](index_t width, bool ones, bool contiguous) {
     return add_matrix(arena, capacity, width, ones, contiguous, element_size);
