@@ -19,7 +19,7 @@ from sweeps import LANES, Array
 
 Wide = NDArray[Any]  # float64 or long double
 
-MAX_CHUNK = 384  # of a GEMM's sum over k (csrc/kernels/kernel_table.h)
+MAX_CHUNK = 256  # of a GEMM's sum over k (csrc/kernels/kernel_table.h)
 
 
 def unit(dtype: str) -> float:
@@ -35,7 +35,7 @@ def tiny(dtype: str) -> float:
 def chunks_of(k: int) -> list[int]:
     """The lengths of the pieces in which a GEMM sums over k: part of the numerics promise."""
     pieces = -(-k // MAX_CHUNK)
-    length = -(-k // pieces) if pieces > 1 else k
+    length = -(-k // (16 * pieces)) * 16 if pieces > 1 else k
     return [min(length, k - start) for start in range(0, k, length)] if k else []
 
 
