@@ -39,11 +39,14 @@ double parameter(PyObject* given, double usual) {
   return value > 0 && std::isfinite(value) ? value : std::numeric_limits<double>::quiet_NaN();
 }
 
+constexpr int kMostNames = 3;
+
 // values[i] = what a call (*args, **kwargs) gives the parameter names[i], None where nothing. False
 // if the call does not fit the names.
 bool bind_arguments(PyObject* names, PyObject* args, PyObject* kwargs, PyObject** values) {
+  if (!PyTuple_Check(names) || !PyTuple_Check(args) || !PyDict_Check(kwargs)) return false;
   const Py_ssize_t count = PyTuple_GET_SIZE(names), given = PyTuple_GET_SIZE(args);
-  if (given > count) return false;
+  if (count < 1 || count > kMostNames || given > count) return false;
   Py_ssize_t unused = PyDict_GET_SIZE(kwargs);
   for (Py_ssize_t i = 0; i < count; ++i) {
     values[i] = i < given ? PyTuple_GET_ITEM(args, i) : Py_None;
@@ -56,14 +59,12 @@ bool bind_arguments(PyObject* names, PyObject* args, PyObject* kwargs, PyObject*
   return unused == 0;
 }
 
-constexpr int kMostNames = 3;
-
 // (name, names, args, kwargs) of a function made for `name`, whose parameters are `names`: x, a
 // parameter if there are three, out.
 bool bind_elementwise(Arguments call, PyObject** x, PyObject** param, PyObject** out) {
   PyObject* values[kMostNames] = {Py_None, Py_None, Py_None};
+  if (!bind_arguments(call[1], call[2], call[3], values)) return false;
   const Py_ssize_t count = PyTuple_GET_SIZE(call[1]);
-  if (count > kMostNames || !bind_arguments(call[1], call[2], call[3], values)) return false;
   *x = values[0];
   *param = count == 3 ? values[1] : Py_None;
   *out = values[count - 1];
@@ -305,9 +306,7 @@ PyObject* quick_dense_backward(Arguments call) {
 PyObject* quick_loss(Arguments call) {
   PyObject* values[kMostNames] = {Py_None, Py_None, Py_None};
   const int index = find_loss(text_of(call[0]));
-  if (index < 0 || PyTuple_GET_SIZE(call[1]) > kMostNames ||
-      !bind_arguments(call[1], call[2], call[3], values))
-    Py_RETURN_NONE;
+  if (index < 0 || !bind_arguments(call[1], call[2], call[3], values)) Py_RETURN_NONE;
   const LossSpec spec{index, parameter(values[2], loss_default_param(index))};
   const PlainArray *y = plain_array(values[0]), *t = plain_array(values[1]);
   if (std::isnan(spec.param) || !t) Py_RETURN_NONE;
@@ -353,7 +352,8 @@ PyObject* quick_update(Arguments call) {
   int overflow = 0;
   const long long step = PyLong_AsLongLongAndOverflow(call[2], &overflow);
   const int count = 2 + optimizer_slots(spec->optimizer);
-  if (overflow || step < 1 || PyTuple_GET_SIZE(call[0]) != count) Py_RETURN_NONE;
+  if (overflow || step < 1 || !PyTuple_Check(call[0]) || PyTuple_GET_SIZE(call[0]) != count)
+    Py_RETURN_NONE;
   const PlainArray* arrays[2 + kMostSlots];
   for (int i = 0; i < count; ++i) arrays[i] = plain_array(PyTuple_GET_ITEM(call[0], i));
   return with_plain(arrays[0], [&](auto zero) -> PyObject* {
