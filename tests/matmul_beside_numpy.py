@@ -3,8 +3,8 @@
     python tests/matmul_beside_numpy.py [THREADS]
 
 prints m x n x k, the layout (t: that operand is a transposed view; v: the vector is 1-D), both
-times in microseconds and their ratio. All of ours are timed before NumPy's first call: the threads of a
-BLAS keep a core busy for a tenth of a second after a product.
+times in microseconds and their ratio. All of ours are timed before NumPy's first call: the threads
+of a BLAS keep a core busy for a tenth of a second after a product.
 """
 
 from __future__ import annotations

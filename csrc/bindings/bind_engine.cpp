@@ -445,6 +445,7 @@ void bind_engine(py::module_& m) {
       .def("predict", &Engine::predict, "x"_a, "out"_a);
   for (PyMethodDef& method : quick_methods) {
     PyObject* made = PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(engine.ptr()), &method);
+    if (!made) throw py::error_already_set();
     engine.attr(method.ml_name) = py::reinterpret_steal<py::object>(made);
   }
 }

@@ -28,8 +28,8 @@ Saves activation_saves(int index);
 bool loss_takes_labels(int index);
 int optimizer_slots(int index);
 
-// What targets, rows of labels' weights among them, a loss takes without a question: finite ones of
-// the range. fastbp.losses says the same in words.
+// The range of the targets that a loss takes, all of them finite; of softmax's rows of class weights
+// too. fastbp.arrays has the words for others.
 struct TargetRange { double low, high; };
 TargetRange loss_target_range(int index);
 

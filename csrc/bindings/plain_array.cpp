@@ -5,11 +5,10 @@ namespace fastbp {
 void load_numpy_objects() {
   const auto& api = pybind11::detail::npy_api::get();
   numpy.array = api.PyArray_Type_;
-  numpy.float32 = api.PyArray_DescrFromType_(api.NPY_FLOAT32_);
-  numpy.float64 = api.PyArray_DescrFromType_(api.NPY_FLOAT64_);
+  numpy.float32 = api.PyArray_DescrFromType_(api.NPY_FLOAT_);
+  numpy.float64 = api.PyArray_DescrFromType_(api.NPY_DOUBLE_);
   numpy.int64 = api.PyArray_DescrFromType_(api.NPY_INT64_);
   numpy.make = api.PyArray_NewFromDescr_;
-  numpy.scalar = api.PyArray_Scalar_;
 }
 
 namespace {

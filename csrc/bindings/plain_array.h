@@ -21,7 +21,6 @@ struct NumpyObjects {
   PyTypeObject* array = nullptr;
   PyObject *float32 = nullptr, *float64 = nullptr, *int64 = nullptr;
   decltype(pybind11::detail::npy_api::PyArray_NewFromDescr_) make = nullptr;
-  decltype(pybind11::detail::npy_api::PyArray_Scalar_) scalar = nullptr;
 };
 inline NumpyObjects numpy;
 void load_numpy_objects();

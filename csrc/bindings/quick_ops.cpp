@@ -196,14 +196,12 @@ PyObject* quick_matmul(Arguments call) {
     int nd = 0;
     if (a->nd == 2) shape[nd++] = m;
     if (b->nd == 2) shape[nd++] = n;
-    if (nd == 0 && call[6] == Py_None) {
-      T number;
-      run(&number);
-      return numpy.scalar(&number, descriptor<T>(), nullptr);
-    }
     Result<T> result = result_place<T>(call[6], nd, shape, InPlace::refused, {a, b, bias});
     if (!result.object) Py_RETURN_NONE;
     run(result.data);
+    // As NumPy's functions do, a number instead of an array without axes.
+    if (nd == 0 && call[6] == Py_None)
+      return PyObject_GetItem(result.object.ptr(), py::tuple().ptr());
     return result.object.release().ptr();
   });
 }
