@@ -1,0 +1,106 @@
+"""The timing harness: samples of a call, and what is kept of them."""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+SHORTEST_SAMPLE = 0.002  # seconds: what the clock and a timer interrupt cost is below 1 % of it
+
+
+def seconds(call: Callable[[], object], loops: int = 1) -> float:
+    """How long `loops` calls take."""
+    start = time.perf_counter()
+    for _ in range(loops):
+        call()
+    return time.perf_counter() - start
+
+
+def calibrate(call: Callable[[], object], at_least: float = SHORTEST_SAMPLE) -> int:
+    """How many calls make a sample of `at_least` seconds; the first calls warm up."""
+    call()
+    once = seconds(call)
+    if once >= at_least:
+        return 1
+    loops = max(2, min(1000, math.ceil(at_least / 4 / max(once, 1e-7))))
+    once = seconds(call, loops) / loops
+    return max(1, math.ceil(at_least / max(once, 1e-9)))
+
+
+def samples(call: Callable[[], object], loops: int, slice_seconds: float) -> list[float]:
+    """Seconds per call, sample after sample until the slice is over; at least one.
+
+    A sample goes before them unmeasured where that is cheap: caches fill and threads wake.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        end = time.perf_counter() + slice_seconds
+        first = seconds(call, loops)
+        found = [first / loops] if first > slice_seconds / 2 else []
+        while not found or time.perf_counter() < end:
+            found.append(seconds(call, loops) / loops)
+        return found
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per unit over all rounds, and the median of each round."""
+
+    median: float
+    p10: float
+    p90: float
+    best: float
+    samples: int
+    rounds: tuple[float, ...]
+
+    @classmethod
+    def of(cls, rounds: Sequence[Sequence[float]]) -> Timing:
+        """From the samples of each round."""
+        values = [value for found in rounds for value in found]
+        low, high = np.percentile(values, [10, 90])
+        return cls(
+            statistics.median(values),
+            float(low),
+            float(high),
+            min(values),
+            len(values),
+            tuple(statistics.median(found) for found in rounds),
+        )
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Timing:
+        """From its form in a saved document; other keys of the mapping are ignored."""
+        fields = {name: document[name] for name in cls.__dataclass_fields__}
+        return cls(**{**fields, "rounds": tuple(fields["rounds"])})
+
+    @property
+    def spread(self) -> float:
+        """(p90 - p10) / median."""
+        return (self.p90 - self.p10) / self.median
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Other time / own time, round by round: both were timed one after the other."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, other: Timing, own: Timing) -> Ratio:
+        """low and high are the quartiles over the rounds, widened by none."""
+        ratios = [a / b for a, b in zip(other.rounds, own.rounds, strict=True)]
+        low, high = np.percentile(ratios, [25, 75])
+        return cls(statistics.median(ratios), float(low), float(high))
