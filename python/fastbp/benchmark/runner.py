@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from .timing import Timing
 from .workloads import Workload
 
 FORMAT = "fastbp-benchmark/1"
-STEADY = 0.03  # by how much the probes before and after a workload may differ
+STEADY = 0.03  # by how much the probes around a workload may be below the best of the run
 PEAK_DTYPES = ["float32", "float64", "bfloat16"]
 
 Say = Callable[[str], None]
@@ -36,7 +36,7 @@ class Options:
     repeats: int = 7
     seconds: float = 0.1
     attempts: int = 2
-    only_contestants: Sequence[str] = field(default_factory=tuple)
+    only: Sequence[str] = ()  # names of contestants; all where empty
 
 
 def run(options: Options, say: Say = lambda text: None) -> dict[str, Any]:
@@ -45,12 +45,13 @@ def run(options: Options, say: Say = lambda text: None) -> dict[str, Any]:
         say("probing the machine")
         field_ = _field(options, pool)
         peaks = _peaks(pool)
-        roofline = Roofline.from_json(peaks)
+        best = peaks["gflops"]["float32"]  # the highest of all probes of the run
         results = []
         for number, workload in enumerate(options.workloads, start=1):
             say(f"{number}/{len(options.workloads)} {workload.name}")
-            one = _Run(pool, workload, field_, Path(folder) / "reference.npz", roofline)
+            one = _Run(pool, workload, field_, Path(folder) / "reference.npz", best)
             results.append(one.document(options))
+    _add_rooflines(results, Roofline.from_json(peaks))
     return {
         "format": FORMAT,
         "machine": machine.describe(field_),
@@ -67,8 +68,8 @@ def run(options: Options, say: Say = lambda text: None) -> dict[str, Any]:
 
 def _field(options: Options, pool: Pool) -> list[Contestant]:
     found = contestants.field(peers=options.peers, dtypes=options.dtypes)
-    if options.only_contestants:
-        found = [c for c in found if c.name in options.only_contestants]
+    if options.only:
+        found = [c for c in found if c.name in options.only]
     dtypes = {c.dtype for c in found}
     refused = {d for d in dtypes if not pool.ask(OWN, "accepts", dtype=d)["accepted"]}
     return [c for c in found if c.dtype not in refused]
@@ -95,13 +96,13 @@ class _Run:
         workload: Workload,
         field_: Sequence[Contestant],
         reference: Path,
-        roofline: Roofline,
+        best: dict[str, float],
     ) -> None:
         self.pool = pool
         self.workload = workload
         self.contestants = [c for c in field_ if c.takes(workload)]
         self.request = {"workload": workload.to_json(), "reference": str(reference)}
-        self.roofline = roofline
+        self.best = best
         self.failed: dict[str, str] = {}
 
     def document(self, options: Options) -> dict[str, Any]:
@@ -110,7 +111,8 @@ class _Run:
             before = self._probe()
             rounds = self._rounds(list(prepared), options)
             after = self._probe()
-            if abs(after / before - 1) <= STEADY or attempt == options.attempts:
+            steady = min(before, after) >= (1 - STEADY) * self.best["all"]
+            if steady or attempt == options.attempts:
                 break
         results = {
             name: self._result(name, prepared[name], Timing.of(samples))
@@ -126,7 +128,7 @@ class _Run:
             "flop": workload.flop,
             "bytes": workload.traffic(4),
             "probe_gflops": {"before": before, "after": after},
-            "steady": abs(after / before - 1) <= STEADY,
+            "steady": steady,
             "attempts": attempt,
             "results": results,
             "failed": self.failed,
@@ -166,14 +168,7 @@ class _Run:
         return rounds
 
     def _result(self, name: str, reply: dict[str, Any], timing: Timing) -> dict[str, Any]:
-        contestant, workload = contestants.named(name), self.workload
-        itemsize = 8 if contestant.dtype == "float64" else 4
-        bound = self.roofline.seconds(
-            contestant.dtype,
-            workload.flop,
-            workload.traffic(itemsize),
-            workload.footprint(itemsize),
-        )
+        contestant = contestants.named(name)
         return {
             "library": contestant.library,
             "form": contestant.form,
@@ -181,11 +176,12 @@ class _Run:
             "seconds": asdict(timing),
             "difference": reply["difference"],
             "threads": reply["threads"],
-            "roofline_seconds": bound,
         }
 
     def _probe(self) -> float:
-        return float(self.pool.ask(OWN, "probe", dtypes=["float32"])["float32"]["all"])
+        found = float(self.pool.ask(OWN, "probe", dtypes=["float32"])["float32"]["all"])
+        self.best["all"] = max(self.best["all"], found)
+        return found
 
     def _ask(self, name: str, command: str, **request: Any) -> dict[str, Any] | None:
         """The reply, or None where the contestant failed, which is noted."""
@@ -194,6 +190,20 @@ class _Run:
         except WorkerError as error:
             self.failed[name] = str(error)
             return None
+
+
+def _add_rooflines(results: list[dict[str, Any]], roofline: Roofline) -> None:
+    """To every result the time that its arithmetic and its traffic take at least, or None."""
+    for document in results:
+        workload = Workload.from_json(document)
+        for result in document["results"].values():
+            itemsize = 8 if result["dtype"] == "float64" else 4
+            result["roofline_seconds"] = roofline.seconds(
+                result["dtype"],
+                workload.flop,
+                workload.traffic(itemsize),
+                workload.footprint(itemsize),
+            )
 
 
 def failures(document: dict[str, Any]) -> list[str]:

@@ -92,7 +92,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Other time / own time, round by round: both were timed one after the other."""
+    """How many times as long another took, round by round: both ran one after the other."""
 
     median: float
     low: float
@@ -100,7 +100,7 @@ class Ratio:
 
     @classmethod
     def of(cls, other: Timing, own: Timing) -> Ratio:
-        """low and high are the quartiles over the rounds, widened by none."""
-        ratios = [a / b for a, b in zip(other.rounds, own.rounds, strict=True)]
-        low, high = np.percentile(ratios, [25, 75])
-        return cls(statistics.median(ratios), float(low), float(high))
+        """low and high bound the rounds' ratios, of five or more all but the outermost two."""
+        ratios = sorted(a / b for a, b in zip(other.rounds, own.rounds, strict=True))
+        kept = ratios[1:-1] if len(ratios) >= 5 else ratios
+        return cls(statistics.median(ratios), kept[0], kept[-1])

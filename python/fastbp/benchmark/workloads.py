@@ -6,7 +6,7 @@ seeds, so that all train the same network on the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -140,8 +140,10 @@ class Workload:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Workload:
-        return cls(**{**document, "sizes": tuple(document["sizes"])})
+    def from_json(cls, document: Mapping[str, Any]) -> Workload:
+        """From its form in a request or a saved document; other keys are ignored."""
+        fields = {name: document[name] for name in cls.__dataclass_fields__}
+        return cls(**{**fields, "sizes": tuple(fields["sizes"])})
 
 
 def _train(sizes: Sequence[int], batch: int, group: str, activation: str = "relu") -> Workload:
