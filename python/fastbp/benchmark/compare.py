@@ -54,8 +54,7 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
             own = [Timing.from_json(r[contestant]["seconds"]) for r in results]
             base = [Timing.from_json(r[BASELINE]["seconds"]) for r in results]
             ratios = [Ratio.of(a, b) for a, b in zip(own, base, strict=True)]
-            medians = [timing.median for timing in own]
-            found.append(Change(name, contestant, *medians, *ratios))
+            found.append(Change(name, contestant, own[0].median, own[1].median, *ratios))
     return found
 
 

@@ -1,8 +1,8 @@
 """What this machine can do at most, measured: floating point, caches, memory.
 
-The floating-point peak is that of the instruction set in use (FASTBP_ISA): independent multiply-adds
-in registers, on one thread and on all of fastbp's. A bandwidth is that of NumPy's copy, counting
-bytes read and bytes written, of arrays that fit in a cache or in none.
+The floating-point peak is that of the instruction set in use (FASTBP_ISA): independent
+multiply-adds in registers, on one thread and on all of fastbp's. A bandwidth is that of NumPy's
+copy, counting bytes read and bytes written, of arrays that fit in a cache or in none.
 """
 
 from __future__ import annotations

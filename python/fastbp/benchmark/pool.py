@@ -24,7 +24,7 @@ class Process:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115: closed in `end`
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "fastbp.benchmark.worker", name],
             stdin=subprocess.PIPE,

@@ -226,4 +226,3 @@ def write_markdown(path: Path, document: dict[str, Any]) -> None:
         if begin and end:
             content = f"{before}{BEGIN}\n{content}{END}{after}"
     path.write_text(content, encoding="utf-8")
-

@@ -87,6 +87,18 @@ def _peaks(pool: Pool) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """All rounds of a workload, and the probes around them in GFLOP/s."""
+
+    before: float
+    after: float
+    rounds: dict[str, list[list[float]]]
+
+    def steady(self, best: float) -> bool:
+        return min(self.before, self.after) >= (1 - STEADY) * best
+
+
 class _Run:
     """One workload."""
 
@@ -107,16 +119,14 @@ class _Run:
 
     def document(self, options: Options) -> dict[str, Any]:
         prepared = self._prepare()
-        for attempt in range(1, options.attempts + 1):
-            before = self._probe()
-            rounds = self._rounds(list(prepared), options)
-            after = self._probe()
-            steady = min(before, after) >= (1 - STEADY) * self.best["all"]
-            if steady or attempt == options.attempts:
-                break
+        attempt = self._attempt(list(prepared), options)
+        attempts = 1
+        while not attempt.steady(self.best["all"]) and attempts < options.attempts:
+            attempt = self._attempt(list(prepared), options)
+            attempts += 1
         results = {
             name: self._result(name, prepared[name], Timing.of(samples))
-            for name, samples in rounds.items()
+            for name, samples in attempt.rounds.items()
         }
         for name in prepared:
             self._ask(name, "release")
@@ -127,9 +137,9 @@ class _Run:
             "unit": workload.unit,
             "flop": workload.flop,
             "bytes": workload.traffic(4),
-            "probe_gflops": {"before": before, "after": after},
-            "steady": steady,
-            "attempts": attempt,
+            "probe_gflops": {"before": attempt.before, "after": attempt.after},
+            "steady": attempt.steady(self.best["all"]),
+            "attempts": attempts,
             "results": results,
             "failed": self.failed,
         }
@@ -153,6 +163,11 @@ class _Run:
                 continue
             prepared[contestant.name] = reply
         return prepared
+
+    def _attempt(self, names: list[str], options: Options) -> _Attempt:
+        before = self._probe()
+        rounds = self._rounds(names, options)
+        return _Attempt(before, self._probe(), rounds)
 
     def _rounds(self, names: list[str], options: Options) -> dict[str, list[list[float]]]:
         """Samples of each round; every other round in reverse, so that drift takes no side."""
@@ -214,4 +229,3 @@ def failures(document: dict[str, Any]) -> list[str]:
         for name, reason in workload["failed"].items()
         if name.split()[0] in (OWN, BASELINE)
     ]
-

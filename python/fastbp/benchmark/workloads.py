@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -209,12 +210,14 @@ def chosen(
         if large:
             yield from LARGE
         yield from LATENCY
-        yield from JOBS
+        if find_spec("sklearn") is not None:  # which brings the digits
+            yield from JOBS
         if sweep:
             yield from SWEEP
 
     return [
         workload
         for workload in candidates()
-        if only in workload.name and not (quick and workload.flop > QUICK_FLOP)
+        if only in workload.name
+        and not (quick and workload.kind == "train" and workload.flop > QUICK_FLOP)
     ]

@@ -1,7 +1,7 @@
 """The `fastbp` command: `main` parses the arguments and runs one command.
 
-Exit status: 0 success, 1 a check failed (`verify`, `bench`), 2 a mistake in the arguments or the data
-(one message on stderr), 130 stopped by Ctrl-C.
+Exit status: 0 success, 1 a check failed (`verify`, `bench`), 2 a mistake in the arguments or the
+data (one message on stderr), 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ examples:
   fastbp bench --report run.json --plots figures --markdown run.md
   fastbp bench --compare old.json new.json --fail-above 1.1
 
-Nothing else should run on the machine meanwhile. Plots need matplotlib: pip install 'fastbp[bench]'.
+Nothing else should run on the machine meanwhile.
+Plots need matplotlib: pip install 'fastbp[bench]'.
 """
 QUICK = (3, 0.03)  # rounds, seconds of each contestant in each round
 FULL = (7, 0.1)
@@ -81,9 +82,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         help="write the tables; in a file with benchmark marks, between them",
     )
     out.add_argument("--plots", metavar="FOLDER", type=Path, help="draw them, with matplotlib")
-    out.add_argument(
-        "--plot-format", choices=["png", "svg"], default="png", help="default: png"
-    )
+    out.add_argument("--plot-format", choices=["png", "svg"], default="png", help="default: png")
     out.add_argument(
         "--report",
         metavar="FILE",

@@ -85,7 +85,7 @@ ALL = (
     Contestant(
         "onnxruntime",
         "onnx_session",
-        "step",
+        "loop",
         "float32",
         ("predict",),
         ("onnxruntime", "onnx"),

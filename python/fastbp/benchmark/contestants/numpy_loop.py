@@ -136,9 +136,8 @@ def _matmul(contestant: Contestant, workload: Workload, reference: task.Referenc
     out = np.empty((a.shape[0], b.shape[1]), a.dtype)
     expected = a.astype(np.float64) @ b.astype(np.float64)
     difference = task.apart(np.matmul(a, b, out=out), expected)
-    call = lambda: np.matmul(a, b, out=out)  # noqa: E731: timed, so without a second call around it
-    threads = task.fastest_blas(call)
-    return task.Task(call, 1, difference, threads)
+    threads = task.fastest_blas(lambda: np.matmul(a, b, out=out))
+    return task.Task(lambda: np.matmul(a, b, out=out), 1, difference, threads)
 
 
 def _job(contestant: Contestant, workload: Workload, reference: task.Reference) -> task.Task:

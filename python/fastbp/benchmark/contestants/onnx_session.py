@@ -1,4 +1,4 @@
-"""ONNX Runtime: one call of a session that holds the network, on one thread, which suits few rows."""
+"""ONNX Runtime: one call of a session with the network, on one thread, which suits few rows."""
 
 from __future__ import annotations
 

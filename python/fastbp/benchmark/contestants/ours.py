@@ -1,4 +1,4 @@
-"""fastbp: `fit` (many steps in one native call), `step` (one call each), `predict`, `ops.matmul`."""
+"""fastbp: `fit` (many steps in a native call), `step` (one call each), `predict`, `ops.matmul`."""
 
 from __future__ import annotations
 

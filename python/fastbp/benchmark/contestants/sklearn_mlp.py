@@ -1,4 +1,4 @@
-"""scikit-learn: `MLPClassifier`, trained by `partial_fit` (one epoch a call) or, for a job, `fit`."""
+"""scikit-learn: `MLPClassifier`, by `partial_fit` (one epoch a call) or, for a job, by `fit`."""
 
 from __future__ import annotations
 
