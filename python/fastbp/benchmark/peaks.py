@@ -29,7 +29,7 @@ def gflops(dtype: str, threads: int) -> float | None:
     """Best of a few probes in GFLOP/s, or None where no such peak can be probed."""
     try:
         return max(_core.probe_peak(dtype, threads, PROBE_SECONDS) for _ in range(PROBES))
-    except ValueError:  # a dtype for which this version or this processor has no probe
+    except (ValueError, RuntimeError):  # this version or this processor has no such probe
         return None
 
 

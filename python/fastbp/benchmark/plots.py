@@ -12,6 +12,7 @@ import matplotlib
 matplotlib.use("Agg")  # files only: no window, no display
 
 from matplotlib import pyplot
+
 from ..cli import text
 from . import machine
 from .contestants import ALL, OWN

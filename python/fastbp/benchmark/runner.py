@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,7 @@ class _Run:
             "library": contestant.library,
             "form": contestant.form,
             "dtype": contestant.dtype,
-            "seconds": asdict(timing),
+            "seconds": timing.to_json(),
             "difference": reply["difference"],
             "threads": reply["threads"],
         }

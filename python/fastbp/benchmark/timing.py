@@ -7,7 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,9 @@ class Timing:
             len(values),
             tuple(statistics.median(found) for found in rounds),
         )
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "rounds": list(self.rounds)}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Timing:

@@ -138,7 +138,7 @@ class Workload:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "sizes": list(self.sizes)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Workload:
