@@ -20,6 +20,12 @@ TITLES = {
     "predict": "One call: prediction, matrix product",
     "job": "A whole job: from the description of the network to the trained model",
 }
+SWEEPS = {
+    "widths": "Widths: one training step",
+    "batches": "Batches: one training step",
+    "odd": "Odd shapes: one training step",
+    "matmul": "Matrix products",
+}
 TOGETHER = {"matmul": "predict"}  # kinds that share a table
 
 Rows = list[list[str]]
@@ -89,17 +95,22 @@ def dtypes(document: dict[str, Any]) -> list[str]:
     return sorted(found, key=lambda dtype: (dtype != "float32", dtype))
 
 
-def tables(document: dict[str, Any]) -> Iterator[tuple[str, Rows]]:
-    """Title and cells of each table."""
+def tables(document: dict[str, Any], sweeps: bool = True) -> Iterator[tuple[str, Rows]]:
+    """Title and cells of each table; sweeps, if wanted, have tables of their own."""
     for dtype in dtypes(document):
-        for kind, title in TITLES.items():
-            chosen = [
-                row
-                for row in rows(document, dtype)
-                if TOGETHER.get(row.workload["kind"], row.workload["kind"]) == kind
-            ]
+        for title, chosen in _parts(rows(document, dtype), sweeps):
             if chosen:
                 yield f"{title}, {dtype}", _table(chosen)
+
+
+def _parts(found: list[Row], sweeps: bool) -> Iterator[tuple[str, list[Row]]]:
+    standard = [row for row in found if row.workload["group"] not in SWEEPS]
+    for kind, title in TITLES.items():
+        kinds = (kind, *(k for k, with_ in TOGETHER.items() if with_ == kind))
+        yield title, [row for row in standard if row.workload["kind"] in kinds]
+    if sweeps:
+        for group, title in SWEEPS.items():
+            yield title, [row for row in found if row.workload["group"] == group]
 
 
 def _table(chosen: Sequence[Row]) -> Rows:
@@ -203,9 +214,9 @@ def as_text(document: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def as_markdown(document: dict[str, Any]) -> str:
+def as_markdown(document: dict[str, Any], sweeps: bool = True) -> str:
     parts = ["  \n".join(about(document)), _markdown_table(peaks_table(document))]
-    for title, cells in tables(document):
+    for title, cells in tables(document, sweeps):
         parts.append(f"{title}:\n\n{_markdown_table(cells)}")
     parts += ["\n".join(f"- {line}" for line in (*summary(document), *notes(document)))]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -218,11 +229,12 @@ def _markdown_table(cells: Rows) -> str:
 
 
 def write_markdown(path: Path, document: dict[str, Any]) -> None:
-    """Between the two marks of a file that has them (README.md), otherwise as the whole file."""
-    content = as_markdown(document)
+    """Without sweeps between the two marks of a file that has them, otherwise as the whole file."""
     if path.exists():
         before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
         _, end, after = rest.partition(END)
         if begin and end:
-            content = f"{before}{BEGIN}\n{content}{END}{after}"
-    path.write_text(content, encoding="utf-8")
+            content = as_markdown(document, sweeps=False)
+            path.write_text(f"{before}{BEGIN}\n{content}{END}{after}", encoding="utf-8")
+            return
+    path.write_text(as_markdown(document), encoding="utf-8")

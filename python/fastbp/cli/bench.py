@@ -78,8 +78,10 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     out.add_argument(
         "--markdown",
         metavar="FILE",
+        nargs="+",
         type=kinds.output_path,
-        help="write the tables; in a file with benchmark marks, between them",
+        default=[],
+        help="write the tables; in a file with benchmark marks, between them, without the sweeps",
     )
     out.add_argument("--plots", metavar="FOLDER", type=Path, help="draw them, with matplotlib")
     out.add_argument("--plot-format", choices=["png", "svg"], default="png", help="default: png")
@@ -190,9 +192,9 @@ def _write(arguments: argparse.Namespace, document: dict[str, Any]) -> int:
     if arguments.json:
         documents.write(arguments.json, document)
         written.append(arguments.json)
-    if arguments.markdown:
-        report.write_markdown(arguments.markdown, document)
-        written.append(arguments.markdown)
+    for path in arguments.markdown:
+        report.write_markdown(path, document)
+        written.append(path)
     if arguments.plots:
         from ..benchmark import plots
 
