@@ -36,7 +36,7 @@ COLOURS = {
     "onnxruntime": "#aa4499",
 }
 OTHER = "#333333"
-SWEEPS = {"widths": "width of the layers (batch 64)", "batches": "rows of a batch (64-64-64-10)"}
+SWEEPS = {"widths": "width of the layers (batch 64)", "batches": "rows of a batch (64-64-64-64)"}
 
 
 def draw(document: Document, folder: Path, suffix: str = "png") -> list[Path]:
@@ -62,35 +62,39 @@ def draw(document: Document, folder: Path, suffix: str = "png") -> list[Path]:
 def ratio_bars(document: Document, dtype: str) -> Figure:
     """How many times as long each other contestant takes, by workload."""
     chosen = [row for row in _table_rows(document, dtype) if row.rivals()]
-    names = _in_order(name for row in chosen for name in row.rivals())
     if not chosen:
         return None
-    height = 0.8 / len(names)
-    figure, axes = pyplot.subplots(figsize=(8, 1.2 + len(chosen) * (0.22 + 0.11 * len(names))))
-    for place, name in enumerate(names):
-        bars = [(at, ratio.median) for at, row in enumerate(chosen) if (ratio := row.ratio(name))]
-        heights = [at + (place - (len(names) - 1) / 2) * height for at, _ in bars]
-        values = [value for _, value in bars]
-        axes.barh(heights, values, height * 0.92, label=name, color=_colour(name))
-        for where, value in zip(heights, values, strict=True):
-            axes.annotate(
-                f"{value:.3g}",
-                (max(value, 1), where),
-                xytext=(3, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=6,
-            )
+    places = _bar_places(chosen)
+    tall = 0.13 * (places[-1][1] + 2)
+    figure, axes = pyplot.subplots(figsize=(8, tall + 0.8))
+    for name in _in_order(name for row in chosen for name in row.rivals()):
+        bars = [
+            (at + row.rivals().index(name), ratio.median)
+            for row, at in places
+            if name in row.rivals() and (ratio := row.ratio(name))
+        ]
+        heights, values = [at for at, _ in bars], [value for _, value in bars]
+        axes.barh(heights, [v - 1 for v in values], 0.9, left=1, label=name, color=_colour(name))
+        for at, value in bars:
+            _note(axes, f"{value:.3g}", (max(value, 1), at), (3, 0), fontsize=6, va="center")
     axes.set_xscale("log")
-    axes.axvline(1, color=COLOURS[OWN], linewidth=1.5, label="fastbp")
-    axes.set_yticks(range(len(chosen)), [_label(row) for row in chosen])
-    axes.invert_yaxis()
-    axes.set_xlabel(f"times as long as fastbp ({dtype})")
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names) + 1, frameon=False, fontsize=7.5
-    )
+    axes.axvline(1, color=COLOURS[OWN], linewidth=2, label="fastbp")
+    middles = [at + (len(row.rivals()) - 1) / 2 for row, at in places]
+    axes.set_yticks(middles, [_label(row) for row in chosen], fontsize=7.5)
+    axes.set_ylim(places[-1][1] + len(chosen[-1].rivals()), -1)
+    axes.set_xlabel(f"times as long as fastbp takes ({dtype})")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1), ncols=8, frameon=False, fontsize=7.5)
     _caption(axes, document)
     return figure
+
+
+def _bar_places(chosen: Sequence[Row]) -> list[tuple[Row, float]]:
+    """Where the bars of each workload begin, one unit each, with a gap after them."""
+    places, at = [], 0.0
+    for row in chosen:
+        places.append((row, at))
+        at += max(len(row.rivals()), 3) + 1
+    return places
 
 
 def _table_rows(document: Document, dtype: str) -> list[Row]:
@@ -107,61 +111,64 @@ def _label(row: Row) -> str:
 
 
 def roofline(document: Document, dtype: str) -> Figure:
-    """What is reached beside what the machine allows, by arithmetic per byte."""
-    peaks = document["peaks"]
-    chosen = [row for row in rows(document, dtype) if row.workload["kind"] != "job"]
-    chosen = [row for row in chosen if row.workload["group"] in ("steps", "large", "matmul")]
-    if dtype not in peaks["gflops"] or not chosen:
+    """What training steps reach beside what the machine allows, by arithmetic per byte."""
+    chosen = [row for row in _table_rows(document, dtype) if row.workload["kind"] == "train"]
+    if dtype not in document["peaks"]["gflops"] or not chosen:
         return None
-    figure, axes = pyplot.subplots(figsize=(8, 5))
+    figure, axes = pyplot.subplots(figsize=(8, 4.5))
     points = [_point(row) for row in chosen]
-    left = min(min(x for x, _ in points) / 2, 0.2)
-    right = max(max(x for x, _ in points) * 4, 100)
-    top = peaks["gflops"][dtype]["all"]
-    for level, rates in peaks["gbytes"].items():
-        bend = top / rates["all"]
-        axes.plot([left, bend], [left * rates["all"], top], color="#999999", linewidth=1)
-        axes.annotate(
-            f"{level} {rates['all']:.0f} GB/s",
-            (left, left * rates["all"]),
-            xytext=(3, 4),
-            textcoords="offset points",
-            fontsize=7.5,
-            color="#555555",
+    limits = (min(min(x for x, _ in points) / 2, 0.1), max(x for x, _ in points) * 3)
+    top = _ceilings(axes, document["peaks"], dtype, limits)
+    for number, (row, (x, y)) in enumerate(zip(chosen, points, strict=True), start=1):
+        key = f"{number}  {row.workload['name']}: {y:.3g}" + (
+            "" if row.share is None else f" ({row.share:.0%})"
         )
-    for name, style in (("all", "-"), ("one", "--")):
-        rate = peaks["gflops"][dtype][name]
-        threads = f"{peaks['threads']} threads" if name == "all" else "one thread"
-        axes.axhline(rate, color="#555555", linewidth=1, linestyle=style)
-        axes.annotate(
-            f"{dtype} peak, {threads}: {rate:.0f} GFLOP/s",
-            (left, rate),
-            xytext=(3, 3),
-            textcoords="offset points",
-            fontsize=7.5,
-            color="#555555",
-        )
-    for row, (x, y) in zip(chosen, points, strict=True):
-        matmul = row.workload["kind"] == "matmul"
-        axes.plot(x, y, "s" if matmul else "o", color=OTHER if matmul else COLOURS[OWN], ms=5)
-        axes.annotate(
-            row.workload["name"],
-            (x, y),
-            xytext=(5, -3),
-            textcoords="offset points",
-            fontsize=6.5,
-            va="top",
-        )
+        axes.plot(x, y, "o", color=COLOURS[OWN], ms=5, label=key)
+        _note(axes, str(number), (x, y), (0, -6), fontsize=7.5, va="top", ha="center")
     axes.set(
         xscale="log",
         yscale="log",
-        xlim=(left, right),
-        ylim=(min(y for _, y in points) / 2, top * 2),
+        xlim=limits,
+        ylim=(min(y for _, y in points) / 3, top * 2),
         xlabel="FLOP per byte that has to be read or written",
-        ylabel="GFLOP/s reached",
+        ylabel=f"GFLOP/s, {dtype}",
+    )
+    axes.legend(
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        fontsize=7.5,
+        title="GFLOP/s (share of the roofline)",
+        title_fontsize=7.5,
     )
     _caption(axes, document)
     return figure
+
+
+def _ceilings(axes: Axes, peaks: Document, dtype: str, limits: tuple[float, float]) -> float:
+    """Draws the bandwidths and the peaks; the higher peak."""
+    rates = peaks["gflops"][dtype]
+    for style, (level, bandwidth) in zip((":", "-.", "--"), peaks["gbytes"].items(), strict=False):
+        bend = rates["all"] / bandwidth["all"]
+        axes.plot(
+            [limits[0], bend],
+            [limits[0] * bandwidth["all"], rates["all"]],
+            style,
+            color="#777777",
+            linewidth=1,
+            label=f"{level}: {bandwidth['all']:.0f} GB/s",
+        )
+    for name, threads in (("all", f"{peaks['threads']} threads"), ("one", "one thread")):
+        axes.axhline(rates[name], color="#777777", linewidth=1 if name == "all" else 0.5)
+        _note(
+            axes,
+            f"peak of {threads}: {rates[name]:.0f} GFLOP/s",
+            (limits[0], rates[name]),
+            (3, 3),
+            fontsize=7.5,
+            color="#555555",
+        )
+    return float(rates["all"])
 
 
 def _point(row: Row) -> tuple[float, float]:
@@ -228,6 +235,13 @@ def _in_order(found: Iterator[str]) -> list[str]:
 
 def _colour(name: str) -> str:
     return COLOURS.get(name) or COLOURS.get(name.rpartition(" ")[0], OTHER)
+
+
+def _note(
+    axes: Axes, words: str, at: tuple[float, float], shift: tuple[float, float], **style: Any
+) -> None:
+    """Words beside a point of the data, shifted by some typographic points."""
+    axes.annotate(words, at, xytext=shift, textcoords="offset points", **style)
 
 
 def _caption(axes: Axes, document: Document) -> None:

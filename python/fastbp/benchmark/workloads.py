@@ -177,7 +177,7 @@ WIDTHS = (8, 16, 24, 32, 45, 46, 64, 67, 96, 128, 129, 192, 256, 384, 512, 768, 
 BATCHES = (1, 2, 3, 4, 8, 16, 17, 32, 64, 100, 128, 256, 512, 1024)
 SWEEP = (
     *(_train((width, width, width, 10), 64, "widths") for width in WIDTHS),
-    *(_train((64, 64, 64, 10), batch, "batches") for batch in BATCHES),
+    *(_train((64, 64, 64, 64), batch, "batches") for batch in BATCHES),
     _train((31, 67, 45, 3), 17, "odd"),
     _train((13, *(16,) * 8, 2), 50, "odd"),
     _train((100, 4097, 3), 33, "odd"),
