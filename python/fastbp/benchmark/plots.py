@@ -78,6 +78,7 @@ def ratio_bars(document: Document, dtype: str) -> Figure:
         for at, value in bars:
             _note(axes, f"{value:.3g}", (max(value, 1), at), (3, 0), fontsize=6, va="center")
     axes.set_xscale("log")
+    axes.set_xlim(left=min(0.8, 0.9 * axes.get_xlim()[0]))
     axes.axvline(1, color=COLOURS[OWN], linewidth=2, label="fastbp")
     middles = [at + (len(row.rivals()) - 1) / 2 for row, at in places]
     axes.set_yticks(middles, [_label(row) for row in chosen], fontsize=7.5)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+WARM_UP = 0.1  # seconds
 SHORTEST_SAMPLE = 0.002  # seconds: what the clock and a timer interrupt cost is below 1 % of it
 
 
@@ -37,15 +38,19 @@ def calibrate(call: Callable[[], object], at_least: float = SHORTEST_SAMPLE) -> 
 def samples(call: Callable[[], object], loops: int, slice_seconds: float) -> list[float]:
     """Seconds per call, sample after sample until the slice is over; at least one.
 
-    A sample goes before them unmeasured where that is cheap: caches fill and threads wake.
+    Calls go before them unmeasured, WARM_UP seconds of them: caches fill, threads wake, clocks
+    rise. A call that lasts that long needs no such company and is measured at once.
     """
     enabled = gc.isenabled()
     gc.disable()
     try:
-        end = time.perf_counter() + slice_seconds
+        start = time.perf_counter()
         first = seconds(call, loops)
-        found = [first / loops] if first > slice_seconds / 2 else []
-        while not found or time.perf_counter() < end:
+        found = [first / loops] if first > WARM_UP else []
+        while time.perf_counter() < start + WARM_UP:
+            seconds(call, loops)
+        end = time.perf_counter() + slice_seconds
+        while not found or (first < slice_seconds and time.perf_counter() < end):
             found.append(seconds(call, loops) / loops)
         return found
     finally:
