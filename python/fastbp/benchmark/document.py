@@ -12,6 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from .workloads import LARGE, STEPS
+
 TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),
@@ -52,6 +54,7 @@ def read(path: Path) -> dict[str, Any]:
 def joined(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One document with the workloads of several; of a workload that is in two, the last counts.
 
+    Training steps come in the order of the suite, then the others as they were given.
     Machine, options and peaks are those of the first. Raises DocumentError where the runs are of
     different machines or versions.
     """
@@ -64,7 +67,9 @@ def joined(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
                     f"{other['machine'][name]!r}"
                 )
     workloads = {w["name"]: w for document in documents for w in document["workloads"]}
-    return {**first, "workloads": list(workloads.values())}
+    order = {workload.name: place for place, workload in enumerate((*STEPS, *LARGE))}
+    ordered = sorted(workloads.values(), key=lambda w: order.get(w["name"], len(order)))
+    return {**first, "workloads": ordered}
 
 
 def faults(value: Any, rule: dict[str, Any], at: str = "the document") -> Iterator[str]:
