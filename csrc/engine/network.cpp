@@ -290,6 +290,7 @@ template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
   job.poll_every =
       index_t(kPollFlop / (6 * layout_.multiply_adds_per_row * double(batch_rows) + 1)) + 1;
   job.governed = wanted > 1 && parallel_threshold() > 0;
+  if (job.governed) governor_.start(ThreadGovernor::Clock::now());
   job.steps_seen = steps;
   while (!job.finished()) {
     const double seconds = seconds_per_row_ * double(batch_rows);

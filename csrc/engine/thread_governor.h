@@ -19,9 +19,17 @@ class ThreadGovernor {
   // Threads for the next steps, of at most `wanted` (the cost model's choice).
   int threads(int wanted) const { return mode_ == Mode::team ? wanted : 1; }
 
+  // A run begins. After a pause the workers sleep, perhaps on one CPU, and their first waits say
+  // nothing about who else wants it.
+  void start(Clock::time_point now) {
+    if (now - last_ > after(kPause)) settled_ = now + after(kSettling);
+  }
+
   // Tells of `steps` steps that took `seconds` with threads(), during which `stalls` waits
   // outlasted spinning. True if the choice has changed.
   bool observe(std::int64_t steps, double seconds, std::int64_t stalls, Clock::time_point now) {
+    last_ = now;
+    if (mode_ == Mode::team && now < settled_) return false;
     steps_ += steps;
     seconds_ += seconds;
     stalls_ += stalls;
@@ -40,11 +48,11 @@ class ThreadGovernor {
       if (seconds_ < kWindow / 2 || steps_ < 2) return false;
       if (seconds_ / double(steps_) < team_rate_) {
         mode_ = Mode::alone;
-        until_ = now + std::chrono::duration_cast<Clock::duration>(Seconds(backoff_));
+        until_ = now + after(backoff_);
         backoff_ = backoff_ < kLastBackoff ? 2 * backoff_ : kLastBackoff;
       } else {
         mode_ = Mode::team;
-        trusted_until_ = now + std::chrono::duration_cast<Clock::duration>(Seconds(kTrust));
+        trusted_until_ = now + after(kTrust);
       }
       break;
     case Mode::alone:
@@ -58,16 +66,21 @@ class ThreadGovernor {
   }
 
  private:
+  static Clock::duration after(double seconds) {
+    return std::chrono::duration_cast<Clock::duration>(Seconds(seconds));
+  }
+
   enum class Mode { team, trial, alone };
   static constexpr double kWindow = 0.004;  // seconds: about one time slice
   static constexpr std::int64_t kStepsPerStall =
       20;  // one lost slice of 4 ms in 20 steps of 50 us costs four times the steps
+  static constexpr double kPause = 0.005, kSettling = 0.02;
   static constexpr double kFirstBackoff = 0.05, kLastBackoff = 1.6, kTrust = 0.5;
 
   Mode mode_ = Mode::team;
   std::int64_t steps_ = 0, stalls_ = 0;
   double seconds_ = 0, team_rate_ = 0, backoff_ = kFirstBackoff;
-  Clock::time_point until_{}, trusted_until_{};
+  Clock::time_point until_{}, trusted_until_{}, settled_{}, last_{};
 };
 
 }  // namespace fastbp
