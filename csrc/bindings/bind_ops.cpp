@@ -8,6 +8,7 @@
 #include "bindings/names.h"
 #include "core/arena.h"
 #include "engine/network.h"
+#include "kernels/cpu/bf16.h"
 #include "kernels/cpu/dispatch.h"
 
 namespace fastbp {
@@ -123,21 +124,37 @@ template <class T> StackView<T> stack_view(py::array& a, const char* name) {
 }
 
 // Packing buffers of the calling thread, kept between calls.
-template <class T> T* gemm_scratch(int threads) {
+template <class T> T* gemm_scratch(const GemmKernel<T>& gemm, int threads) {
   thread_local Arena arena;
-  const std::size_t bytes = array_bytes<T>(kernels<T>().gemm_scratch, threads);
+  const std::size_t bytes = array_bytes<T>(gemm.scratch, threads);
   if (arena.size() < bytes) arena = Arena(bytes);
   return arena.at<T>(0);
 }
 
+// The kernel for T whose operands are of that precision: T's own where it is none.
+template <class T> GemmKernel<T> gemm_kernel(bool bfloat16) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (bfloat16) {
+      const Bf16Kernels* bf16 = bf16_kernels();
+      if (!bf16)
+        throw std::runtime_error("precision 'bfloat16' is not available: " + bf16_problem());
+      return bf16->gemm;
+    }
+  } else if (bfloat16) {
+    throw py::type_error("precision 'bfloat16' takes float32 arrays, got float64");
+  }
+  return {kernels<T>().gemm, kernels<T>().gemm_scratch};
+}
+
 void matmul(py::array a, py::array b, const py::object& bias, const py::object& activation,
-            double param, py::array out) {
+            double param, py::array out, bool bfloat16) {
   const int index = activation.is_none() ? 0 : activation_index(py::cast<std::string>(activation));
   with_dtype(float_dtype(out, "out"), [&](auto zero) {
     using T = decltype(zero);
     if (!a.dtype().equal(out.dtype()) || !b.dtype().equal(out.dtype()))
       throw py::type_error("matmul: expected one dtype, got a " + describe(a) + ", b " +
                            describe(b) + ", out " + describe(out));
+    const GemmKernel<T> gemm = gemm_kernel<T>(bfloat16);
     const StackView<T> va = stack_view<T>(a, "a"), vb = stack_view<T>(b, "b");
     T* c = output<T>(out, "out");
     const index_t stack = a.shape(0), m = a.shape(1), k = a.shape(2), n = b.shape(2);
@@ -161,7 +178,7 @@ void matmul(py::array a, py::array b, const py::object& bias, const py::object& 
     }
     g.op = index == 0 ? nullptr : kernels<T>().activation_forward[index];
     const double flop = 2.0 * double(stack) * double(m) * double(n) * double(k);
-    T* scratch = gemm_scratch<T>(worthwhile_threads(flop));
+    T* scratch = gemm_scratch(gemm, worthwhile_threads(flop));
     run_shared(flop, [&](Share share) {
       for (index_t s = 0; s < stack; ++s) {
         ActivationTile<T> here = tile;
@@ -170,8 +187,8 @@ void matmul(py::array a, py::array b, const py::object& bias, const py::object& 
         args.b = vb.data + s * vb.step;
         args.c = here.out = c + s * m * n;
         args.context = &here;
-        args.scratch = scratch + share.id * kernels<T>().gemm_scratch;
-        kernels<T>().gemm(args, share);
+        args.scratch = scratch + share.id * gemm.scratch;
+        gemm.run(args, share);
       }
     });
   });
@@ -279,7 +296,8 @@ index_t all_finite(const py::array& x) {
 
 void bind_ops(py::module_& m) {
   using namespace py::literals;
-  m.def("matmul", &matmul, "a"_a, "b"_a, "bias"_a, "activation"_a, "param"_a, "out"_a);
+  m.def("matmul", &matmul, "a"_a, "b"_a, "bias"_a, "activation"_a, "param"_a, "out"_a,
+        "bfloat16"_a = false);
   m.def("activation_forward", &activation_forward, "name"_a, "x"_a, "out"_a, "param"_a);
   m.def("activation_backward", &activation_backward, "name"_a, "saved"_a, "dy"_a, "out"_a,
         "param"_a);

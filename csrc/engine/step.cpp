@@ -93,13 +93,13 @@ template <class T> bool Step<T>::stopping() {
 }
 
 template <class T> void Step<T>::run_gemm(GemmArgs<T>& args) {
-  args.scratch = c_.gemm_scratch + share_.id * c_.kernels->gemm_scratch;
+  args.scratch = c_.gemm_scratch + share_.id * c_.gemm.scratch;
   if (c_.abort) {
     if (stopping()) return;
     args.stop = [](void* step) { return static_cast<Step*>(step)->stopping(); };
     args.stop_context = this;
   }
-  c_.kernels->gemm(args, share_);
+  c_.gemm.run(args, share_);
 }
 
 // body(first, count) for pieces of the rows, each a number of whole blocks of the loss; one piece

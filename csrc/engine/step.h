@@ -9,6 +9,7 @@
 
 #include "backend/team.h"
 #include "engine/plan.h"
+#include "kernels/gemm_kernel.h"
 #include "kernels/kernel_table.h"
 
 namespace fastbp {
@@ -39,11 +40,12 @@ struct Interrupt {
 
 template <class T> struct StepContext {
   const KernelTable<T>* kernels = nullptr;
+  GemmKernel<T> gemm;  // the table's, or one of another precision
   const NetworkLayout* layout = nullptr;
   const Plan* plan = nullptr;
   const Arena* arena = nullptr;  // the plan's memory
   ParameterBlock<T> parameters;
-  T* gemm_scratch = nullptr;  // kernels->gemm_scratch elements for each worker
+  T* gemm_scratch = nullptr;  // gemm.scratch elements for each worker
   LossSpec loss;
   OptimizerSpec optimizer;
   BetaPowers powers;  // of the last step taken
