@@ -294,6 +294,7 @@ template <class T> void Step<T>::input_delta(std::size_t s, index_t rows, T* dx)
   g.c = tile.out, g.c_row = tile.out_row;
   g.op = op == c_.kernels->activation_backward[0] ? nullptr : op;
   g.context = &tile;
+  g.ahead[0] = tile.saved, g.ahead_row = tile.saved_row;
   run_gemm(g);
 }
 
@@ -312,6 +313,8 @@ template <class T> void Step<T>::parameter_gradient(std::size_t s, index_t rows,
     tile.row = stage.outputs;
     g.op = c_.kernels->update[c_.optimizer.optimizer];
     g.context = &tile;
+    g.ahead[0] = tile.w, g.ahead[1] = tile.slot[0], g.ahead[2] = tile.slot[1];
+    g.ahead_row = tile.row;
     g.contiguous_op = true;
     g.discard_c = true;
   }

@@ -32,7 +32,22 @@ struct MicroArgs {
   float* c;
   index_t c_row;
   __mmask16 last;  // lanes of the last vector that C has
+  // Places that will be needed soon, up to the first null: asked for row by row between the products, whose loads
+  // would wait behind a burst.
+  struct Soon {
+    const float* place;
+    index_t row;
+  } soon[5];
 };
+
+template <int Vectors> FBP_FN static void ask_for_row(const MicroArgs& args, int i) {
+  for (const MicroArgs::Soon* s = args.soon; s->place; ++s) {
+    const float* row = s->place + i * s->row;
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v)
+      _mm_prefetch(reinterpret_cast<const char*>(row + v * kLanes), _MM_HINT_T0);
+  }
+}
 
 template <int Rows, int Vectors, bool ByColumns> static void micro_kernel(const MicroArgs& args) {
   __m512 acc[Rows][Vectors];
@@ -48,18 +63,23 @@ template <int Rows, int Vectors, bool ByColumns> static void micro_kernel(const 
   const Pair* a = args.a;
   const Pair* b = args.b;
   const index_t a_row = ByColumns ? 1 : args.a_row;
-  for (index_t q = args.pairs; q > 0; --q) {
-    __m512bh column[Vectors];
+  index_t q = 0;
+#pragma GCC unroll 1
+  for (int part = 1; part <= Rows; ++part) {
+    ask_for_row<Vectors>(args, part - 1);
+    for (const index_t end = args.pairs * part / Rows; q < end; ++q) {
+      __m512bh column[Vectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) column[v] = (__m512bh)_mm512_load_si512(b + v * kLanes);
+      for (int v = 0; v < Vectors; ++v) column[v] = (__m512bh)_mm512_load_si512(b + v * kLanes);
 #pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i) {
-      const __m512bh x = (__m512bh)_mm512_set1_epi32(int(a[i * a_row]));
+      for (int i = 0; i < Rows; ++i) {
+        const __m512bh x = (__m512bh)_mm512_set1_epi32(int(a[i * a_row]));
 #pragma GCC unroll 4
-      for (int v = 0; v < Vectors; ++v) acc[i][v] = _mm512_dpbf16_ps(acc[i][v], x, column[v]);
+        for (int v = 0; v < Vectors; ++v) acc[i][v] = _mm512_dpbf16_ps(acc[i][v], x, column[v]);
+      }
+      a += ByColumns ? Rows : 1;
+      b += Vectors * kLanes;
     }
-    a += ByColumns ? Rows : 1;
-    b += Vectors * kLanes;
   }
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i) {
@@ -205,6 +225,13 @@ static bool run_panel(const GemmArgs<float>& g, const Block& block, const Pair* 
     micro.c = in_tile ? scratch_tile : c;
     micro.c_row = in_tile ? vectors * kLanes : g.c_row;
     micro.last = first_lanes(tail);
+    MicroArgs::Soon* soon = micro.soon;
+    if (!in_tile || !first_group) *soon++ = {c + height * g.c_row, g.c_row};  // the next tile
+    if (last_group && g.op && !op_at_end) {
+      for (const float* ahead : g.ahead)
+        if (ahead) *soon++ = {ahead + i * g.ahead_row + j, g.ahead_row};
+    }
+    soon->place = nullptr;
     kMicroKernels.get[block.by_columns][vectors - 1][height - 1](micro);
     if (last_group && g.op && !op_at_end) g.op(g.context, micro.c, micro.c_row, i, height, j, cols);
   }
