@@ -38,7 +38,7 @@ def main() -> None:
     threads = bp.get_num_threads()
     results: dict[str, Any] = {"threads": threads, "peak_gflops": {}}
     rows = [["GFLOP/s", "1 thread", f"{threads} threads"]]
-    for dtype in ("float32", "float64"):
+    for dtype in ("float32", "float64", *["bfloat16"] * (not _core.bfloat16_problem())):
         one, all_threads = peak_gflops(dtype, 1), peak_gflops(dtype, threads)
         results["peak_gflops"][dtype] = {"1": one, str(threads): all_threads}
         rows.append([dtype, f"{one:.1f}", f"{all_threads:.1f}"])

@@ -272,7 +272,7 @@ BAD_COMPILE: dict[str, tuple[dict[str, Any], type[Exception], tuple[str, ...]]] 
     "device kind": ({"device": 0}, TypeError, ("device must be a string",)),
     "dtype": ({"dtype": "float16"}, ValueError, ("'float32' or 'float64'", "float16")),
     "dtype kind": ({"dtype": 32}, ValueError, ("'float32' or 'float64'", "32")),
-    "bfloat16": ({"dtype": "bfloat16"}, ValueError, ("bfloat16", "not available", "yet")),
+    "float16": ({"dtype": "float16"}, ValueError, ("float16", "float32", "bfloat16")),
 }
 
 
