@@ -7,8 +7,8 @@
 // Numerics: one sum in order of k from the bias on, two values of k for each VDPBF16PS. It is continued through C from
 // group to group, so that no blocking shows in the result.
 
-static constexpr int kTileRows[] = {16, 12, 8,
-                                    6};  // of the tile 1, 2, ... vectors wide: blocking.h
+// Rows of the tile 1, 2, ... vectors wide: blocking.h.
+static constexpr int kTileRows[] = {16, 12, 8, 6};
 static constexpr int kTileVectors = 4;
 static constexpr int kMostRows = kTileRows[0];
 static constexpr index_t kNr = kTileVectors * kLanes;
