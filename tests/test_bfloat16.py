@@ -20,6 +20,7 @@ import machine
 import sweeps
 import tolerances
 from fastbp import _core, ops, reference
+from fastbp.cli import main
 from fastbp.reference.bfloat16 import round_to_bfloat16
 from sweeps import Array
 
@@ -304,3 +305,11 @@ def test_other_kernels_refuse(tmp_path: Any) -> None:
         with pytest.raises(RuntimeError, match="bfloat16"):
             _core.probe_peak("bfloat16", 1, 0.01)
     assert model.dtype == "float32"
+
+
+@anywhere
+def test_the_command_line_refuses_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with machine.using_isa("scalar"):
+        assert main(["demo", "--dtype", "bfloat16", "--epochs", "1"]) == 2
+    assert "no_bfloat16" not in (message := capsys.readouterr().err)
+    assert "bfloat16" in message and "Zen 4" in message
