@@ -1,8 +1,19 @@
 """What every test file may use: the devices that a model runs on; the first lines of a test run."""
 
+import signal
+
 import pytest
 
 import fastbp as bp
+
+
+def pytest_configure() -> None:
+    """Ctrl-C interrupts, also where the tests were started in the background of a shell script.
+
+    Such a process inherits an ignored SIGINT, and a test of Ctrl-C would wait for ever.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

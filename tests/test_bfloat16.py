@@ -197,6 +197,7 @@ def test_the_functional_layer() -> None:
     allowance = tolerances.bfloat16_gemm(np.abs(x) @ np.abs(y), 9)
     tolerances.check(got, x @ y, allowance)
     tolerances.check(want, x @ y, allowance)
+    sweeps.assert_same_bits(ops.matmul(a[0], b, precision="bfloat16"), got[0])
     for library in (ops, reference):
         with pytest.raises(TypeError, match="float32"):
             library.matmul(a, b.astype(np.float64), precision="bfloat16")

@@ -22,7 +22,7 @@ import pytest
 import fastbp as bp
 from fastbp.cli import main
 
-COMMANDS = ("demo", "train", "predict", "evaluate", "info", "verify")
+COMMANDS = ("demo", "train", "predict", "evaluate", "info", "verify", "bench")
 
 
 class Outcome(NamedTuple):

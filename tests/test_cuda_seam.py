@@ -4,7 +4,7 @@ The kernels of csrc/kernels/cuda are compiled as C++ for the emulated device of 
 called through the library's C interface. Compared, bit for bit and in float32 and float64, NaN
 being equal to NaN: every activation and derivative with fastbp.ops at both signs of every
 magnitude; products with fastbp.ops at sizes around the tile of 64, the slab of 16 and the chunks of
-384, with every layout of the operands; all of it whatever the order in which threads run. Unwritten
+256, with every layout of the operands; all of it whatever the order in which threads run. Unwritten
 device memory is NaN and ends at a page that faults; gaps between rows must stay as they are.
 tests/cpp/test_emulation.cpp shows that the emulated device notices what it should.
 
@@ -39,11 +39,11 @@ ACTIVATIONS = _core.activations()
 NAMES = [entry["name"] for entry in ACTIVATIONS]
 PARAMETERS = {"leaky_relu": 0.25, "elu": 1.5}  # besides the defaults
 SCHEDULES = ("forward", "reverse", "random:0", "random:1", "random:2")
-# m, n, k: around the tile of 64 x 64, the slab of 16, the chunks of 384; nothing; a row, a column.
+# m, n, k: around the tile of 64 x 64, the slab of 16, the chunks of 256; nothing; a row, a column.
 SHAPES = (
     (1, 1, 1), (3, 5, 0), (0, 4, 3), (4, 0, 3), (1, 65, 15), (65, 1, 16), (2, 3, 17),
     (63, 64, 31), (64, 63, 32), (64, 64, 64), (65, 65, 33), (129, 66, 7), (17, 130, 48),
-    (5, 9, 383), (65, 3, 384), (7, 66, 385), (3, 5, 767), (64, 8, 769), (2, 2, 1153),
+    (5, 9, 255), (65, 3, 256), (7, 66, 257), (3, 5, 511), (64, 8, 513), (2, 2, 769),
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ bound of tolerances.gemm, which follows from the order of summation; with == whe
 small integers or powers of two; and, for float32, bit for bit with that order carried out in NumPy,
 fused multiply-add by fused multiply-add. Strided, stacked, transposed, shifted and threaded
 products must have the bits of the plain one. Sizes: every m, n, k of sweeps.SIZES, which lie around
-vectors, register tiles and panels; k also around the 384 terms of a chunk and the three chunks of
+vectors, register tiles and panels; k also around the 256 terms of a chunk and the four chunks of
 a packed panel. Outputs are framed, inputs end at pages that fault.
 """
 
@@ -30,7 +30,7 @@ LARGEST = max(SIZES)
 FORMS = tuple(product((False, True), repeat=2))  # transpose_a, transpose_b
 ACTIVATIONS = [entry["name"] for entry in _core.activations()]
 # Around one chunk, where one becomes two, and around the three chunks of a packed panel.
-LONG_K = (383, 384, 385, 767, 768, 769, 1151, 1152, 1153, 2000)
+LONG_K = (255, 256, 257, 511, 512, 513, 1023, 1024, 1025, 2000)
 
 
 def matmul(

@@ -19,7 +19,7 @@ from sweeps import LANES, Array
 
 Wide = NDArray[Any]  # float64 or long double
 
-MAX_CHUNK = 384  # of a GEMM's sum over k (csrc/kernels/kernel_table.h)
+MAX_CHUNK = 256  # of a GEMM's sum over k (csrc/kernels/kernel_table.h)
 
 
 def unit(dtype: str) -> float:
@@ -35,7 +35,7 @@ def tiny(dtype: str) -> float:
 def chunks_of(k: int) -> list[int]:
     """The lengths of the pieces in which a GEMM sums over k: part of the numerics promise."""
     pieces = -(-k // MAX_CHUNK)
-    length = -(-k // pieces) if pieces > 1 else k
+    length = -(-k // (16 * pieces)) * 16 if pieces > 1 else k
     return [min(length, k - start) for start in range(0, k, length)] if k else []
 
 
@@ -56,7 +56,7 @@ def gemm(terms: Wide, k: int, dtype: str) -> Wide:
 def bfloat16_gemm(terms: Wide, k: int) -> Wide:
     """The same for rounded operands, whose products float32 holds exactly (8 bits by 8).
 
-    One sum from the bias on, in order of k: a term is rounded at most k + 1 times. What is below
+    In whatever order they are added, a term is rounded at most k + 1 times. What is below
     the smallest normal number counts as 0, each time. Two values of k may be added in either order.
     """
     share = (k + 1) * unit("float32")

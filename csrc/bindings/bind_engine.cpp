@@ -11,10 +11,9 @@
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
 #include "bindings/names.h"
-#include "bindings/python_lock.h"
-#include "engine/network.h"
+#include "bindings/plain_array.h"
+#include "bindings/run_ops.h"
 #include "kernels/cpu/bf16.h"
-#include "kernels/cpu/dispatch.h"
 
 namespace fastbp {
 namespace {
@@ -90,6 +89,11 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers) {
   return spec;
 }
 
+// Forward and backward, which costs twice as much.
+template <class Net> double training_flop(const Net& net, index_t rows) {
+  return 6 * net.layout().multiply_adds_per_row * double(rows);
+}
+
 class Engine {
   std::unique_ptr<Network<float>> f32_;
   std::unique_ptr<Network<double>> f64_;
@@ -104,6 +108,18 @@ class Engine {
     const PythonUnlocked unlocked;
     const Turn turn(busy_, owner_);
     return f(net);
+  }
+
+  // The same for about `flop` operations. Short work keeps the Python lock, unless it would wait for
+  // another thread's call: giving the lock up and taking it again costs as much as a small step. No
+  // Python code runs meanwhile, so nobody can ask who is inside.
+  template <class Net, class F> auto exclusively(Net& net, double flop, F&& f) {
+    Turn::require_other_thread(owner_);
+    if (flop < kShortFlop) {
+      const std::unique_lock<std::mutex> turn(busy_, std::try_to_lock);
+      if (turn) return f(net);
+    }
+    return unlocked(net, f);
   }
 
   // Calls f(network) for the dtype in use.
@@ -127,6 +143,45 @@ class Engine {
       for (const std::string& name : names)
         specs.push_back(metric_from(name, net.loss().loss, net.layout().outputs));
       return specs;
+    });
+  }
+
+  // Whether x and y are right as they are, in dtype, shape, layout and values; then `samples` are
+  // theirs, `n` rows. No error: the general path explains.
+  template <class Net, class T>
+  bool plain_samples(Net& net, PyObject* x, PyObject* y, Samples<T>* samples, index_t* n) const {
+    const PlainArray *rows = plain_array(x), *targets = plain_array(y);
+    const index_t inputs = net.layout().inputs, outputs = net.layout().outputs;
+    if (!compiled_ || !is_packed<T>(rows) || !targets || rows->nd != 2 ||
+        rows->dimensions[0] == 0 || rows->dimensions[1] != inputs)
+      return false;
+    *n = rows->dimensions[0];
+    samples->x = data_of<const T>(rows);
+    const bool takes_labels = loss_takes_labels(net.loss().loss);
+    const bool column = targets->nd == 1 || (targets->nd == 2 && targets->dimensions[1] == 1);
+    const bool fits = column && targets->dimensions[0] == *n;
+    if (takes_labels && fits && is_packed<std::int64_t>(targets)) {
+      samples->labels = data_of<const std::int64_t>(targets);
+      if (!are_labels(samples->labels, *n, outputs)) return false;
+    } else {
+      const ssize_t shape[2] = {*n, outputs};
+      if (!is_packed<T>(targets) || !(has_shape(targets, 2, shape) || (fits && outputs == 1)))
+        return false;
+      samples->target = data_of<const T>(targets);
+      const TargetRange range = loss_target_range(net.loss().loss);
+      if (!all_within(samples->target, *n * outputs, range.low, range.high)) return false;
+    }
+    return kernels<T>().first_non_finite(samples->x, *n * inputs) < 0;
+  }
+
+  // f(network, samples, n) as a Python object, None where x and y are not plain.
+  template <class F> PyObject* with_plain_samples(PyObject* x, PyObject* y, F&& f) {
+    return visit([&](auto& net) -> PyObject* {
+      using T = std::remove_pointer_t<decltype(net.block().w)>;
+      Samples<T> samples;
+      index_t n = 0;
+      if (!plain_samples(net, x, y, &samples, &n)) Py_RETURN_NONE;
+      return f(net, samples, n);
     });
   }
 
@@ -290,6 +345,43 @@ class Engine {
     if (!finished) throw py::error_already_set();
   }
 
+  // The quick calls: None, with nothing done, unless every argument is right as it is.
+
+  PyObject* quick_step(PyObject* const* call) {
+    return with_plain_samples(call[0], call[1], [&](auto& net, const auto& samples, index_t n) {
+      return PyFloat_FromDouble(exclusively(net, training_flop(net, n),
+                                            [&](auto& same) { return same.step(samples, n); }));
+    });
+  }
+
+  // True where x and y can be given to the engine's methods without further checks.
+  PyObject* accepts(PyObject* const* call) {
+    return with_plain_samples(call[0], call[1], [&](auto&, const auto& samples, index_t) {
+      const int axes = samples.labels ? 1 : 2;
+      return PyBool_FromLong(plain_array(call[1])->nd == axes);
+    });
+  }
+
+  PyObject* quick_predict(PyObject* const* call) {
+    return visit([&](auto& net) -> PyObject* {
+      using T = std::remove_pointer_t<decltype(net.block().w)>;
+      const PlainArray* x = plain_array(call[0]);
+      if (!is_packed<T>(x) || x->nd != 2 || x->dimensions[0] == 0 ||
+          x->dimensions[1] != net.layout().inputs)
+        Py_RETURN_NONE;
+      const index_t n = x->dimensions[0];
+      const ssize_t shape[2] = {n, net.layout().outputs};
+      Result<T> out = new_array<T>(2, shape);
+      if (!out.object) Py_RETURN_NONE;
+      const double flop = 2 * net.layout().multiply_adds_per_row * double(n);
+      const Interrupt signals = flop < kShortFlop ? Interrupt{} : python_signals();
+      const bool finished = exclusively(net, flop, [&](auto& same) {
+        return same.predict(data_of<const T>(x), n, out.data, signals);
+      });
+      return finished ? out.object.release().ptr() : nullptr;  // the handler's exception is set
+    });
+  }
+
   std::int64_t steps() {
     return visit([](auto& net) { return net.steps; });
   }
@@ -300,12 +392,37 @@ class Engine {
   }
 };
 
+// A quick method of exactly Count arguments as Python calls it (METH_FASTCALL). What is thrown before
+// anything has changed, for want of memory or from a signal handler, the general path throws again.
+template <PyObject* (Engine::*Method)(PyObject* const*), int Count>
+PyObject* entry(PyObject* self, PyObject* const* call, Py_ssize_t count) {
+  auto* instance = reinterpret_cast<py::detail::instance*>(self);
+  auto* engine = instance->get_value_and_holder().value_ptr<Engine>();
+  if (!engine || count != Count) Py_RETURN_NONE;
+  try {
+    return (engine->*Method)(call);
+  } catch (const std::exception&) { Py_RETURN_NONE; }
+}
+
+template <PyObject* (Engine::*Method)(PyObject* const*), int Count>
+PyMethodDef quick(const char* name) {
+  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(entry<Method, Count>)),
+          METH_FASTCALL, nullptr};
+}
+
+PyMethodDef quick_methods[] = {
+    quick<&Engine::quick_step, 2>("quick_step"),
+    quick<&Engine::accepts, 2>("accepts"),
+    quick<&Engine::quick_predict, 1>("quick_predict"),
+};
+
 }  // namespace
 
 void bind_engine(py::module_& m) {
   using namespace py::literals;
   pthread_atfork(nullptr, nullptr, [] { main_thread = 0; });
-  py::class_<Engine>(m, "Engine")
+  py::class_<Engine> engine(m, "Engine");
+  engine
       .def(py::init<index_t, const py::list&, const std::string&>(), "inputs"_a, "layers"_a,
            "dtype"_a)
       .def_property_readonly("parameter_shapes", &Engine::parameter_shapes)
@@ -332,6 +449,11 @@ void bind_engine(py::module_& m) {
       .def("input_gradient", &Engine::input_gradient, "x"_a, "y"_a)
       .def("evaluate", &Engine::evaluate, "x"_a, "y"_a, "batch_size"_a, "metrics"_a)
       .def("predict", &Engine::predict, "x"_a, "out"_a);
+  for (PyMethodDef& method : quick_methods) {
+    PyObject* made = PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(engine.ptr()), &method);
+    if (!made) throw py::error_already_set();
+    engine.attr(method.ml_name) = py::reinterpret_steal<py::object>(made);
+  }
 }
 
 }  // namespace fastbp

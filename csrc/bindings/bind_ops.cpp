@@ -1,50 +1,12 @@
-// The functional layer: single kernels on NumPy arrays, behind fastbp.ops. Denormals are kept, as
-// NumPy does.
-#include <vector>
-
+// The functional layer: single kernels on NumPy arrays, behind fastbp.ops.
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
-#include "bindings/python_lock.h"
 #include "bindings/names.h"
-#include "core/arena.h"
-#include "engine/network.h"
+#include "bindings/run_ops.h"
 #include "kernels/cpu/bf16.h"
-#include "kernels/cpu/dispatch.h"
 
 namespace fastbp {
 namespace {
-
-template <class T> const KernelTable<T>& kernels();
-template <> const KernelTable<float>& kernels<float>() { return active_isa().table_f32(); }
-template <> const KernelTable<double>& kernels<double>() { return active_isa().table_f64(); }
-
-// Runs work(Share) on as many threads as `flop` operations are worth, without the Python lock where
-// it takes long: handing the lock over costs about as much as 10^4 operations.
-template <class Work> void run_shared(double flop, const Work& work) {
-  const int threads = worthwhile_threads(flop);
-  const Job job = [](void* context, Worker& worker) {
-    (*static_cast<const Work*>(context))(Share{worker.id, worker.count});
-  };
-  void* context = const_cast<void*>(static_cast<const void*>(&work));
-  if (threads == 1 && flop < 2e5) {
-    work(Share{});
-    return;
-  }
-  const PythonUnlocked unlocked;
-  Team::instance().run(threads, job, context, false);
-}
-
-constexpr double kFlopPerElement = 30;  // of an activation, roughly
-
-// `op` on n contiguous values, as a matrix of one row.
-template <class T>
-void run_flat_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t n) {
-  run_shared(kFlopPerElement * double(n), [&](Share share) {
-    const Range part = split(n, 1024, share);
-    if (part.begin < part.end)
-      op(&tile, c + part.begin, 0, 0, 1, part.begin, part.end - part.begin);
-  });
-}
 
 void require_size(const py::array& a, const char* name, index_t size) {
   if (a.size() != size)
@@ -58,10 +20,7 @@ void activation_forward(const std::string& name, const py::array& x, py::array o
     using T = decltype(zero);
     const T* from = input<T>(x, "x");
     require_size(out, "out", x.size());
-    ActivationTile<T> tile;
-    tile.out = output<T>(out, "out");
-    tile.param = T(param);
-    run_flat_tile(kernels<T>().activation_forward[activation], tile, from, x.size());
+    run_activation_forward(activation, param, from, output<T>(out, "out"), x.size());
   });
 }
 
@@ -73,11 +32,8 @@ void activation_backward(const std::string& name, const py::array& saved, const 
     const T* from = input<T>(dy, "dy");
     require_size(saved, "saved", dy.size());
     require_size(out, "out", dy.size());
-    ActivationTile<T> tile;
-    tile.saved = input<T>(saved, "saved");
-    tile.out = output<T>(out, "out");
-    tile.param = T(param);
-    run_flat_tile(kernels<T>().activation_backward[activation], tile, from, dy.size());
+    run_activation_backward(activation, param, input<T>(saved, "saved"), from,
+                            output<T>(out, "out"), dy.size());
   });
 }
 
@@ -87,18 +43,9 @@ void vector_math(const std::string& name, const py::array& x, py::array out) {
     using T = decltype(zero);
     const T* from = input<T>(x, "x");
     require_size(out, "out", x.size());
-    T* to = output<T>(out, "out");
-    const auto kernel = kernels<T>().vector_function[function];
-    run_shared(kFlopPerElement * double(x.size()),
-               [&](Share share) { kernel(from, to, x.size(), share); });
+    run_vector_function(function, from, output<T>(out, "out"), x.size());
   });
 }
-
-// A matrix of a stack, strides in elements.
-template <class T> struct StackView {
-  const T* data;
-  index_t step, row, col;  // from one matrix, row, column to the next
-};
 
 // A view of a 3-D array. The kernel wants rows or columns contiguous: a copy is made where neither
 // is.
@@ -123,14 +70,6 @@ template <class T> StackView<T> stack_view(py::array& a, const char* name) {
   return view;
 }
 
-// Packing buffers of the calling thread, kept between calls.
-template <class T> T* gemm_scratch(const GemmKernel<T>& gemm, int threads) {
-  thread_local Arena arena;
-  const std::size_t bytes = array_bytes<T>(gemm.scratch, threads);
-  if (arena.size() < bytes) arena = Arena(bytes);
-  return arena.at<T>(0);
-}
-
 // The kernel for T whose operands are of that precision: T's own where it is none.
 template <class T> GemmKernel<T> gemm_kernel(bool bfloat16) {
   if constexpr (std::is_same_v<T, float>) {
@@ -143,7 +82,7 @@ template <class T> GemmKernel<T> gemm_kernel(bool bfloat16) {
   } else if (bfloat16) {
     throw py::type_error("precision 'bfloat16' takes float32 arrays, got float64");
   }
-  return {kernels<T>().gemm, kernels<T>().gemm_scratch};
+  return own_gemm<T>();
 }
 
 void matmul(py::array a, py::array b, const py::object& bias, const py::object& activation,
@@ -163,34 +102,13 @@ void matmul(py::array a, py::array b, const py::object& bias, const py::object& 
       throw py::value_error("matmul: shapes do not match: a " + describe(a) + ", b " + describe(b) +
                             ", out " + describe(out));
     py::array bias_array;
-    ActivationTile<T> tile;
-    tile.out_row = n;
-    tile.param = T(param);
-    GemmArgs<T> g;
-    g.m = m, g.n = n, g.k = k;
-    g.a_row = va.row, g.a_col = va.col;
-    g.b_row = vb.row, g.b_col = vb.col;
-    g.c_row = n;
+    const T* bias_data = nullptr;
     if (!bias.is_none()) {
       bias_array = py::cast<py::array>(bias);
-      g.bias = input<T>(bias_array, "bias");
+      bias_data = input<T>(bias_array, "bias");
       require_size(bias_array, "bias", n);
     }
-    g.op = index == 0 ? nullptr : kernels<T>().activation_forward[index];
-    const double flop = 2.0 * double(stack) * double(m) * double(n) * double(k);
-    T* scratch = gemm_scratch(gemm, worthwhile_threads(flop));
-    run_shared(flop, [&](Share share) {
-      for (index_t s = 0; s < stack; ++s) {
-        ActivationTile<T> here = tile;
-        GemmArgs<T> args = g;
-        args.a = va.data + s * va.step;
-        args.b = vb.data + s * vb.step;
-        args.c = here.out = c + s * m * n;
-        args.context = &here;
-        args.scratch = scratch + share.id * gemm.scratch;
-        gemm.run(args, share);
-      }
-    });
+    run_matmul({stack, m, n, k}, va, vb, bias_data, index, param, c, gemm);
   });
 }
 
@@ -200,9 +118,7 @@ void softmax(const py::array& x, py::array out) {
     const T* from = input<T>(x, "x");
     require_shape(x, "x", -1, -1);
     require_shape(out, "out", x.shape(0), x.shape(1));
-    T* to = output<T>(out, "out");
-    run_shared(kFlopPerElement * double(x.size()),
-               [&](Share share) { kernels<T>().softmax(from, to, x.shape(0), x.shape(1), share); });
+    run_softmax(from, output<T>(out, "out"), x.shape(0), x.shape(1));
   });
 }
 
@@ -212,10 +128,7 @@ void column_sum(const py::array& x, py::array out) {
     const T* from = input<T>(x, "x");
     require_shape(x, "x", -1, -1);
     require_size(out, "out", x.shape(1));
-    T* to = output<T>(out, "out");
-    run_shared(double(x.size()), [&](Share share) {
-      kernels<T>().column_sum(from, x.shape(1), x.shape(0), x.shape(1), to, share);
-    });
+    run_column_sum(from, output<T>(out, "out"), x.shape(0), x.shape(1));
   });
 }
 
@@ -226,29 +139,19 @@ double loss(const std::string& name, const py::array& y, const py::array& t, py:
     using T = decltype(zero);
     require_shape(y, "y", -1, -1);
     require_shape(dy, "dy", y.shape(0), y.shape(1));
-    LossArgs<T> args;
-    args.rows = y.shape(0);
-    args.cols = y.shape(1);
-    args.y = input<T>(y, "y");
-    args.dy = output<T>(dy, "dy");
+    const index_t rows = y.shape(0), cols = y.shape(1);
+    const T *from = input<T>(y, "y"), *target = nullptr;
+    const std::int64_t* labels = nullptr;
+    T* to = output<T>(dy, "dy");
     if (t.ndim() == 1 && loss_takes_labels(index)) {
-      args.labels = input<std::int64_t>(t, "t");
-      require_size(t, "t", args.rows);
-      require_labels(args.labels, args.rows, args.cols);
+      labels = input<std::int64_t>(t, "t");
+      require_size(t, "t", rows);
+      require_labels(labels, rows, cols);
     } else {
-      args.target = input<T>(t, "t");
-      require_shape(t, "t", args.rows, args.cols);
+      target = input<T>(t, "t");
+      require_shape(t, "t", rows, cols);
     }
-    const double divisor = loss_divisor({index, param}, args.rows, args.cols);
-    args.dy_scale = T(1 / divisor);
-    args.param = T(param);
-    std::vector<double> sums(std::size_t((args.rows + kLossBlockRows - 1) / kLossBlockRows));
-    args.block_loss = sums.data();
-    run_shared(kFlopPerElement * double(y.size()),
-               [&](Share share) { kernels<T>().loss[index](args, share); });
-    double total = 0;
-    for (const double sum : sums) total += sum;
-    return total / divisor;
+    return run_loss({index, param}, rows, cols, from, target, labels, to);
   });
 }
 
@@ -273,15 +176,7 @@ void update(const std::string& name, py::array w, const py::array& g, const py::
       require_size(state, "state", w.size());
       tile.slot[k] = output<T>(state, "state");
     }
-    BetaPowers powers;
-    powers.advance(h, step);
-    tile.hyper = step_hyper<T>({index, h}, powers);
-    run_shared(kFlopPerElement * double(w.size()), [&](Share share) {
-      const Range part = split(w.size(), 1024, share);
-      if (part.begin < part.end)
-        kernels<T>().update[index](&tile, gradient + part.begin, 0, 0, 1, part.begin,
-                                   part.end - part.begin);
-    });
+    run_update({index, h}, step, tile, gradient, w.size());
   });
 }
 

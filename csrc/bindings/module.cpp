@@ -7,5 +7,6 @@ PYBIND11_MODULE(_core, m) {
   fastbp::bind_names(m);
   fastbp::bind_engine(m);
   fastbp::bind_ops(m);
+  fastbp::bind_quick_ops(m);
   fastbp::bind_machine(m);
 }

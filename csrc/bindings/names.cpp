@@ -3,6 +3,7 @@
 #include "bindings/bind.h"
 
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 
 namespace py = pybind11;
@@ -42,13 +43,18 @@ struct FunctionRow { const char* name; };
 constexpr FunctionRow kFunctions[] = {FBP_VECTOR_FUNCTIONS(FBP_ROW)};
 #undef FBP_ROW
 
+template <class Row, std::size_t N> int find(const Row (&rows)[N], std::string_view name) {
+  for (std::size_t i = 0; i < N; ++i)
+    if (name == rows[i].name) return int(i);
+  return -1;
+}
+
 template <class Row, std::size_t N>
 int index_of(const Row (&rows)[N], const std::string& name, const char* what) {
+  const int index = find(rows, name);
+  if (index >= 0) return index;
   std::string choices;
-  for (std::size_t i = 0; i < N; ++i) {
-    if (name == rows[i].name) return int(i);
-    choices += (i ? ", " : "") + std::string(rows[i].name);
-  }
+  for (std::size_t i = 0; i < N; ++i) choices += (i ? ", " : "") + std::string(rows[i].name);
   throw py::value_error(std::string("unknown ") + what + " '" + name +
                         "'; choose one of: " + choices);
 }
@@ -68,11 +74,22 @@ int vector_function_index(const std::string& name) {
   return index_of(kFunctions, name, "function");
 }
 
+int find_activation(std::string_view name) { return find(kActivations, name); }
+int find_loss(std::string_view name) { return find(kLosses, name); }
+int find_vector_function(std::string_view name) { return find(kFunctions, name); }
+
 const char* loss_name(int index) { return kLosses[index].name; }
+double loss_default_param(int index) { return kLosses[index].default_param; }
 double activation_default_param(int index) { return kActivations[index].default_param; }
 Saves activation_saves(int index) { return kActivations[index].saves; }
 bool loss_takes_labels(int index) { return !kLosses[index].elementwise; }
 int optimizer_slots(int index) { return kOptimizers[index].slots; }
+
+TargetRange loss_target_range(int index) {
+  constexpr double most = std::numeric_limits<double>::max();
+  if (is_binary(index)) return {0, 1};
+  return {loss_takes_labels(index) ? 0 : -most, most};
+}
 
 Hyper hyper_from(const py::dict& values) {
   Hyper h;

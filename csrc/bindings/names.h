@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
+#include <string_view>
 
 #include "engine/network.h"
 
@@ -15,11 +16,22 @@ int loss_index(const std::string& name);
 int optimizer_index(const std::string& name);
 int vector_function_index(const std::string& name);
 
+// The same without a word: -1 for a wrong name.
+int find_activation(std::string_view name);
+int find_loss(std::string_view name);
+int find_vector_function(std::string_view name);
+
 const char* loss_name(int index);
+double loss_default_param(int index);
 double activation_default_param(int index);
 Saves activation_saves(int index);
 bool loss_takes_labels(int index);
 int optimizer_slots(int index);
+
+// The range of the targets that a loss takes, all of them finite; of softmax's rows of class weights
+// too. fastbp.arrays has the words for others.
+struct TargetRange { double low, high; };
+TargetRange loss_target_range(int index);
 
 // {"learning_rate": 0.1, ...} -> Hyper; unknown keys raise ValueError.
 Hyper hyper_from(const pybind11::dict& values);

@@ -54,30 +54,6 @@ bool ask(void* poll) { return (*static_cast<Poll*>(poll))(); }
 // sum does not.
 bool is_mean(const LossSpec& loss) { return loss_divisor(loss, 2, 1) != 1; }
 
-// Loss, then the metrics, of the outputs `y` of `rows` rows.
-template <class T>
-void measure(Step<T>& step, const StepContext<T>& context, const Samples<T>& batch,
-             const std::vector<MetricSpec>* what, index_t rows) {
-  const T* y = step.output();
-  step.loss(rows, y, batch.target, batch.labels);
-  if (!what) return;
-  MetricArgs<T> args;
-  args.y = y;
-  args.target = batch.target;
-  args.labels = batch.labels;
-  for (std::size_t m = 0; m < what->size(); ++m) {
-    args.kind = (*what)[m].kind;
-    args.threshold = T((*what)[m].threshold);
-    // Of logits the errors are those of their softmax: what the loss has just left in dy, but for
-    // the mean's factor.
-    if ((*what)[m].of_softmax) {
-      args.error = step.loss_gradient();
-      args.error_scale = T(loss_divisor(context.loss, rows, context.layout->outputs));
-    }
-    step.metric(rows, args, int(m) + 1);
-  }
-}
-
 }  // namespace
 
 double parallel_threshold() { return g_parallel_threshold; }
@@ -133,13 +109,15 @@ template <class T> void Network<T>::prepare_scratch(int threads) {
   context_.gemm_scratch = scratch_.at<T>(0);
 }
 
-template <class T> void Network<T>::use_training_plan(index_t rows) {
-  if (training_.plan.capacity < rows) {
+template <class T> void Network<T>::use_training_plan(index_t rows, int threads) {
+  const BatchShape shape = batch_shape(layout_, rows, threads);
+  if (!shape.fits(training_.plan)) {
     training_ = {};
-    Plan plan = make_plan(layout_, rows, sizeof(T), true);
+    Plan plan = make_training_plan(layout_, shape, sizeof(T));
     training_.arena = Arena(plan.arena);
     training_.plan = std::move(plan);
   }
+  context_.in_parts = shape.in_parts();
   context_.plan = &training_.plan;
   context_.arena = &training_.arena;
 }
@@ -147,7 +125,7 @@ template <class T> void Network<T>::use_training_plan(index_t rows) {
 template <class T> void Network<T>::use_inference_plan(index_t rows) {
   if (inference_.plan.capacity < rows) {
     inference_ = {};
-    Plan plan = make_plan(layout_, rows, sizeof(T), false);
+    Plan plan = make_inference_plan(layout_, rows, sizeof(T));
     inference_.arena = Arena(plan.arena);
     inference_.plan = std::move(plan);
   }
@@ -179,10 +157,12 @@ template <class T> struct Network<T>::TrainJob {
   std::int64_t stalls_seen = 0;
   bool governed = false;  // the cost model wants several threads
 
-  // Set by worker 0 in front of a barrier, read by all behind it.
-  std::atomic<bool> stop{false};   // interrupted: the run ends at this step boundary
-  std::atomic<bool> pause{false};  // the team is to change
+  bool stop = false;               // interrupted: the run ends at this step boundary
+  bool pause = false;              // the team is to change
   std::atomic<bool> abort{false};  // a long step is given up
+  // Whether all go on behind step t, in the place t & 1: worker 0 writes it in front of the barrier
+  // between two steps, and may have reached the next one when the others read it.
+  bool go_on[2] = {true, true};
 
   bool finished() const { return stop || epoch >= schedule.epochs; }
 
@@ -196,7 +176,7 @@ template <class T> struct Network<T>::TrainJob {
     return rows;
   }
 
-  // Worker 0, between two steps, `done` in all: shall the run stop or pause here?
+  // Between two steps, `done` in all: shall the run stop or pause here?
   void decide(std::int64_t done) {
     if (poll && (abortable() || done % poll_every == 0)) {
       if ((*poll)()) stop = true;
@@ -233,7 +213,22 @@ template <class T> struct Network<T>::TrainJob {
     return change;
   }
 
-  // Worker 0, behind a step: adds what it measured to the epoch's sums.
+  // Worker 0, behind its part of step `number`.
+  void end_step(const Step<T>& step, index_t rows, std::int64_t number) {
+    if (abort) {
+      stop = true;
+    } else {
+      if (take_step) {
+        network->steps = number;
+        network->context_.powers = step.powers();
+      }
+      account(step, rows);
+      decide(number);
+    }
+    go_on[number & 1] = !(stop || pause);
+  }
+
+  // Adds what a step measured to the epoch's sums.
   void account(const Step<T>& step, index_t rows) {
     const LossSpec& spec = network->context_.loss;
     loss += step.block_total(0, rows) / loss_divisor(spec, rows, network->layout_.outputs) *
@@ -260,7 +255,11 @@ template <class T> void Network<T>::run_train(void* context, Worker& worker) {
   const bool lead = worker.id == 0;
   const index_t epochs = job.schedule.epochs;
   const std::int64_t* order = job.schedule.shuffle ? net.order_.data() : nullptr;
-  std::int64_t number = net.steps;
+  TrainBatch<T> batch;
+  batch.metrics = job.what;
+  batch.use = job.use;
+  batch.number = net.steps;
+  batch.dx = job.dx;
   index_t epoch = job.epoch, at = job.at;
   if (net.training_.fresh) {
     step.write_ones();
@@ -274,26 +273,14 @@ template <class T> void Network<T>::run_train(void* context, Worker& worker) {
       worker.barrier();
     }
     for (; at < job.n; at += job.schedule.batch_size) {
-      const index_t rows = std::min(job.schedule.batch_size, job.n - at);
-      if (lead) job.decide(number);
-      const Samples<T> batch = job.batch(at);
-      step.gather(batch, order ? order + at : nullptr, rows);
-      if (job.stop.load(std::memory_order_relaxed) || job.pause.load(std::memory_order_relaxed))
-        return;
-      step.forward(rows);
-      measure(step, net.context_, step.gathered(batch), job.what, rows);
-      step.backward(rows, job.use, ++number, job.dx);
-      // Behind backward's last barrier; the others are at most at the next gather.
-      if (!lead) continue;
-      if (job.abort) {
-        job.stop = true;
-        continue;
-      }
-      if (job.take_step) {
-        net.steps = number;
-        net.context_.powers = step.powers();
-      }
-      job.account(step, rows);
+      batch.rows = std::min(job.schedule.batch_size, job.n - at);
+      batch.samples = job.batch(at);
+      if (order) batch.order = order + at;
+      ++batch.number;
+      step.train(batch);
+      if (lead) job.end_step(step, batch.rows, batch.number);
+      worker.barrier();
+      if (!job.go_on[batch.number & 1]) return;
     }
   }
 }
@@ -301,7 +288,7 @@ template <class T> void Network<T>::run_train(void* context, Worker& worker) {
 template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
   const int wanted = threads_for(batch_rows, true);
   prepare_scratch(wanted);
-  use_training_plan(batch_rows);
+  use_training_plan(batch_rows, wanted);
   job.poll_every =
       index_t(kPollFlop / (6 * layout_.multiply_adds_per_row * double(batch_rows) + 1)) + 1;
   job.governed = wanted > 1 && parallel_threshold() > 0;
@@ -376,9 +363,8 @@ template <class T> struct Network<T>::InferenceJob {
   Samples<T> samples;
   index_t n = 0;
   index_t batch_size = 0;
-  T* out = nullptr;  // null: the plan's own
-  bool with_loss = false;
-  const std::vector<MetricSpec>* what = nullptr;
+  T* out = nullptr;                               // null: the plan's own
+  const std::vector<MetricSpec>* what = nullptr;  // null: nothing is measured
   double loss = 0;
   double metrics[kMaxMetrics] = {};
   Poll* poll = nullptr;
@@ -395,16 +381,13 @@ template <class T> void Network<T>::run_inference(void* context, Worker& worker)
   for (index_t at = 0; at < job.n && !job.abort; at += job.batch_size) {
     const index_t rows = std::min(job.batch_size, job.n - at);
     T* out = job.out ? job.out + at * outputs : nullptr;
-    step.forward(rows, job.samples.x + at * inputs, inputs, out);
-    if (job.with_loss) {
-      Samples<T> batch;
-      if (job.samples.target) batch.target = job.samples.target + at * outputs;
-      if (job.samples.labels) batch.labels = job.samples.labels + at;
-      measure(step, net.context_, batch, job.what, rows);
-    }
+    Samples<T> targets;
+    if (job.samples.target) targets.target = job.samples.target + at * outputs;
+    if (job.samples.labels) targets.labels = job.samples.labels + at;
+    step.infer(rows, job.samples.x + at * inputs, out, targets, job.what);
     worker.barrier();
     if (worker.id == 0) {
-      if (job.with_loss)
+      if (job.what)
         job.loss += step.block_total(0, rows) / loss_divisor(net.context_.loss, rows, outputs) *
                     (weighted ? double(rows) : 1);
       for (std::size_t m = 0; m < metric_count; ++m)
@@ -438,7 +421,6 @@ bool Network<T>::evaluate(const Samples<T>& samples, index_t n, index_t batch_si
   job.samples = samples;
   job.n = n;
   job.batch_size = batch_size;
-  job.with_loss = true;
   job.what = &what;
   job.poll = &poll;
   const bool finished = run(job);

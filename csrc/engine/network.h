@@ -14,12 +14,6 @@
 
 namespace fastbp {
 
-struct MetricSpec {
-  MetricKind kind = MetricKind::mse;
-  double threshold = 0;
-  bool of_softmax = false;  // mse, mae of softmax(logits)
-};
-
 // Shuffling and batching of a run of epochs.
 struct Schedule {
   index_t batch_size = 32;
@@ -83,7 +77,7 @@ template <class T> class Network {
 
   int threads_for(index_t rows, bool training) const;
   void prepare_scratch(int threads);
-  void use_training_plan(index_t rows);
+  void use_training_plan(index_t rows, int threads);
   void use_inference_plan(index_t rows);
   void run(TrainJob& job, index_t batch_rows);
   bool run(InferenceJob& job);

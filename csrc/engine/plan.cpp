@@ -2,12 +2,21 @@
 
 #include <algorithm>
 
-#include "kernels/args.h"
+#include "kernels/kernel_table.h"
 
 namespace fastbp {
 namespace {
 
 constexpr index_t kBlockAlignment = 16;  // elements; 64 or 128 bytes
+
+// Values that a light network and kMaxChunk rows of its batch may need: an L2 of 1 MiB, in float32.
+constexpr double kLightValues = 280e3;
+
+// A batch of no more rows is not cut up.
+constexpr index_t kSmallestPart = 32;
+
+// Least use of the team's time that parts must make: 5 parts keep two workers busy for 5/6 of it.
+constexpr double kEvenly = 0.8;
 
 // Sizes are sums and products of what a user asked for: std::bad_alloc where they overflow.
 index_t sum(index_t a, index_t b) { return index_t(checked_sum(std::size_t(a), std::size_t(b))); }
@@ -20,17 +29,32 @@ index_t round_up(index_t n, index_t multiple) { return sum(n, multiple - 1) / mu
 constexpr Saves kSaves[] = {FBP_ACTIVATIONS(FBP_SAVES)};
 #undef FBP_SAVES
 
-// Adds a matrix of `capacity` rows: rows begin at cache lines, unless `contiguous`.
-BatchMatrix add_matrix(ArenaLayout& arena, index_t capacity, index_t width, bool ones,
-                       bool contiguous, std::size_t element_size) {
-  const index_t line = index_t(kCacheLine / element_size);
-  BatchMatrix m;
-  m.width = width;
-  m.ones = ones;
-  m.row = contiguous ? width : round_up(sum(width, ones ? 1 : 0), line);
-  m.offset = arena.add(checked_product(std::size_t(product(capacity, m.row)), element_size));
-  return m;
-}
+index_t parts_of(index_t n, index_t size) { return n / size + (n % size != 0); }
+index_t loss_blocks(index_t rows) { return parts_of(rows, kLossBlockRows); }
+
+// A plan that grows.
+struct Builder : Plan {
+  Builder(index_t rows, std::size_t element_size_) : element_size(element_size_) {
+    capacity = rows;
+  }
+  // A matrix of `capacity` rows: rows begin at cache lines, unless `contiguous`.
+  BatchMatrix matrix(index_t width, bool ones, bool contiguous) {
+    const index_t line = index_t(kCacheLine / element_size);
+    BatchMatrix m;
+    m.width = width;
+    m.ones = ones;
+    m.row = contiguous ? width : round_up(sum(width, ones ? 1 : 0), line);
+    m.offset = arena.add(checked_product(std::size_t(product(capacity, m.row)), element_size));
+    return m;
+  }
+  void add_block_sums(index_t rows) {
+    blocks = loss_blocks(rows);
+    block_sums_offset = arena.add(checked_product(
+        checked_product(std::size_t(blocks), std::size_t(1 + kMaxMetrics)), sizeof(double)));
+  }
+
+  std::size_t element_size;
+};
 
 bool reads_ones(const NetworkLayout& layout, std::size_t stage) {
   return stage < layout.stages.size() && layout.stages[stage].dense && layout.stages[stage].bias;
@@ -69,42 +93,86 @@ NetworkLayout make_layout(const NetworkSpec& spec) {
   }
   layout.outputs = width;
   layout.parameter_count = offset;
+  double values = double(offset) + double(spec.inputs) * kMaxChunk;
+  for (const Stage& stage : layout.stages)
+    values += double(stage.outputs) * kMaxChunk * (stage.saves == Saves::Input ? 3 : 2);
+  layout.light = values <= kLightValues;
   return layout;
 }
 
-Plan make_plan(const NetworkLayout& layout, index_t capacity, std::size_t element_size,
-               bool training) {
-  Plan plan;
-  plan.capacity = capacity;
-  plan.blocks = capacity / kLossBlockRows + (capacity % kLossBlockRows != 0);
-  ArenaLayout& arena = plan.arena;
-  const auto add = [&](index_t width, bool ones, bool contiguous) {
-    return add_matrix(arena, capacity, width, ones, contiguous, element_size);
-  };
-  const std::size_t last = layout.stages.size() - 1;
-  index_t widest = 0;  // of the inner outputs
-  for (std::size_t s = 0; s < last; ++s) widest = std::max(widest, layout.stages[s].outputs);
+index_t NetworkLayout::row_chunk(index_t rows) const {
+  if (!light) return k_chunk(rows);
+  if (rows <= kSmallestPart) return rows > 0 ? rows : 1;
+  const index_t chunks = 2 * parts_of(rows, 2 * kMaxChunk);
+  return parts_of(parts_of(rows, chunks), 16) * 16;
+}
 
-  BatchMatrix ring[2];  // inference keeps two inner outputs: the one read and the one written
-  if (training) {
-    plan.x = add(layout.inputs, reads_ones(layout, 0), false);
-    plan.target = add(layout.outputs, false, true);
-    plan.labels_offset = arena.add(checked_product(std::size_t(capacity), sizeof(std::int64_t)));
-    for (BatchMatrix& delta : plan.delta) delta = add(widest, false, false);
-  } else {
-    for (BatchMatrix& buffer : ring) buffer = add(widest, false, false);
+BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads) {
+  BatchShape shape;
+  shape.rows = shape.window = rows;
+  const index_t chunk = layout.row_chunk(rows), parts = parts_of(rows, chunk);
+  const double most = double(parts_of(parts, threads)) * double(chunk);  // rows of one worker
+  const bool even = double(rows) >= kEvenly * most * threads;
+  // One worker alone takes parts for the cache's sake, not for two of them.
+  if (layout.light && even && parts > (threads > 1 ? 1 : 2)) {
+    shape.window = threads * kMaxChunk;
+    shape.partials = std::min(parts, index_t(2 * threads));
   }
+  return shape;
+}
+
+bool BatchShape::fits(const Plan& plan) const {
+  return window <= plan.capacity && partials <= plan.partials && loss_blocks(rows) <= plan.blocks;
+}
+
+Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
+                        std::size_t element_size) {
+  Builder plan(shape.window, element_size);
+  plan.x = plan.matrix(layout.inputs, reads_ones(layout, 0), false);
+  plan.target = plan.matrix(layout.outputs, false, true);
+  plan.labels_offset =
+      plan.arena.add(checked_product(std::size_t(shape.window), sizeof(std::int64_t)));
+  const std::size_t last = layout.stages.size() - 1;
   for (std::size_t s = 0; s <= last; ++s) {
     const Stage& stage = layout.stages[s];
-    const bool own = training || s == last;
-    plan.y.push_back(own ? add(stage.outputs, s < last && reads_ones(layout, s + 1), s == last)
-                         : ring[s % 2]);
-    const bool keeps_z = training && stage.dense && stage.saves == Saves::Input;
-    plan.z.push_back(keeps_z ? add(stage.outputs, false, false) : plan.y.back());
+    plan.y.push_back(plan.matrix(stage.outputs, s < last && reads_ones(layout, s + 1), s == last));
+    const bool keeps_z = stage.dense && stage.saves == Saves::Input;
+    plan.z.push_back(keeps_z ? plan.matrix(stage.outputs, false, false) : plan.y.back());
+    plan.delta.push_back(plan.matrix(stage.outputs, false, s == last));
   }
-  plan.last_delta = add(layout.outputs, false, true);
-  plan.block_sums_offset = arena.add(checked_product(
-      checked_product(std::size_t(plan.blocks), std::size_t(1 + kMaxMetrics)), sizeof(double)));
+  plan.add_block_sums(shape.rows);
+  plan.partials = shape.partials;
+  std::size_t partials =
+      checked_product(std::size_t(shape.partials), std::size_t(layout.parameter_count));
+  for (std::size_t s = 0; s <= last; ++s) {
+    const Stage& stage = layout.stages[s];
+    const index_t parts = parts_of(stage.inputs, k_chunk(stage.inputs));
+    // The sums are written and read once; they must be few beside the weights.
+    const bool few = stage.dense && shape.rows <= stage.inputs / parts / 2;
+    plan.input_parts.push_back(few ? parts : 1);
+    if (few && parts > 1)
+      partials = std::max(partials, checked_product(std::size_t(product(parts, shape.rows)),
+                                                    std::size_t(plan.z[s].row)));
+  }
+  plan.partials_offset = plan.arena.add(checked_product(partials, element_size));
+  return plan;
+}
+
+// Two inner outputs are enough: the one read and the one written.
+Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t element_size) {
+  Builder plan(rows, element_size);
+  const std::size_t last = layout.stages.size() - 1;
+  index_t widest = 0;
+  for (std::size_t s = 0; s < last; ++s) widest = std::max(widest, layout.stages[s].outputs);
+  BatchMatrix ring[2];
+  for (BatchMatrix& buffer : ring) buffer = plan.matrix(widest, false, false);
+  for (std::size_t s = 0; s < last; ++s) plan.y.push_back(ring[s % 2]);
+  plan.y.push_back(plan.matrix(layout.outputs, false, true));
+  plan.z = plan.y;
+  plan.input_parts.assign(last + 1, 1);
+  plan.delta.resize(last + 1);
+  plan.delta[last] = plan.matrix(layout.outputs, false, true);  // the loss's working memory
+  plan.add_block_sums(rows);
   return plan;
 }
 

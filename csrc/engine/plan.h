@@ -38,6 +38,12 @@ struct NetworkLayout {
   index_t outputs = 0;
   index_t parameter_count = 0;       // with padding
   double multiply_adds_per_row = 0;  // of a forward pass
+  bool light = false;  // parameters, and all that kMaxChunk rows need, fit an L2 together
+
+  // The gradient of the parameters is summed over chunks of so many rows of a batch, then over the
+  // chunks in order. Part of the numerics promise: a function of the network and the batch size. Of
+  // a light network it is an even number of equal chunks, which threads can share.
+  index_t row_chunk(index_t rows) const;
 };
 
 NetworkLayout make_layout(const NetworkSpec& spec);
@@ -50,25 +56,41 @@ struct BatchMatrix {
   bool ones = false;       // a 1 stands behind the last value of each row
 };
 
-// Where everything of a batch of up to `capacity` rows lies. An inference plan has no x, z, delta.
+// Where everything of `capacity` rows lies. An inference plan has no x, z, delta.
 struct Plan {
   index_t capacity = 0;
-  BatchMatrix x;                  // the gathered inputs
-  BatchMatrix target;             // the gathered targets (training), contiguous
-  std::size_t labels_offset = 0;  // the gathered class numbers
-  std::vector<BatchMatrix> y;     // outputs of the stages
-  std::vector<BatchMatrix>
-      z;                 // pre-activations; those of a stage that does not save its input are y
-  BatchMatrix delta[3];  // dz of stage s in delta[s % 3], but that of the last stage in last_delta
-  BatchMatrix last_delta;             // dy, then dz of the last stage, contiguous
+  BatchMatrix x;                      // the gathered inputs
+  BatchMatrix target;                 // the gathered targets (training), contiguous
+  std::size_t labels_offset = 0;      // the gathered class numbers
+  std::vector<BatchMatrix> y;         // outputs of the stages
+  std::vector<BatchMatrix> z;         // pre-activations; of a stage that does not save its input, y
+  std::vector<BatchMatrix> delta;     // dz of the stages; of the last, dy and then dz, contiguous
   std::size_t block_sums_offset = 0;  // doubles: the loss, then each metric, by blocks of rows
-  index_t blocks = 0;
+  index_t blocks = 0;                 // of the largest batch
+  std::size_t partials_offset = 0;    // `partials` gradients of parts of a batch; or sums over
+                                      // parts of a layer's inputs
+  index_t partials = 0;
+  std::vector<index_t> input_parts;  // of each stage; 1: its sums are not worth splitting
   ArenaLayout arena;
 };
 
 inline constexpr int kMaxMetrics = 8;
 
-Plan make_plan(const NetworkLayout& layout, index_t capacity, std::size_t element_size,
-               bool training);
+// How a batch of training is worked off (Step).
+struct BatchShape {
+  index_t rows = 0;
+  index_t window = 0;    // rows that are in work at once: all of them, or one part for each worker
+  index_t partials = 0;  // gradients of parts that are kept until they are added up
+
+  bool in_parts() const { return partials > 0; }
+  bool fits(const Plan& plan) const;
+};
+
+// In parts where the network is light and the parts divide evenly among `threads`.
+BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads);
+
+Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
+                        std::size_t element_size);
+Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t element_size);
 
 }  // namespace fastbp

@@ -1,11 +1,18 @@
-// The parts of a training step, as each worker of the team runs them over a plan: gather, forward,
-// loss, backward.
+// A training step, or a prediction, as each worker of the team runs it over a plan.
 //
-// Every method is called by all workers of a job with the same arguments, in the same order. A
-// method leaves data that the next one reads behind a barrier, unless its comment says otherwise.
+// A batch is worked off in one of two ways, which give the same bits:
+//
+//   whole     every worker gathers its own rows and takes them through the stages, the loss and back
+//             down, as far as it can alone; products with large weights are shared by columns
+//             instead, between barriers. When all deltas are there the workers share out the
+//             gradients of the parameters, and update what they have made.
+//   in parts  where the weights are small and the batch is large: a worker takes one chunk of the
+//             batch at a time (k_chunk) through everything, gradient included, while it stays in
+//             L2; the chunks' gradients are added in order afterwards.
 #pragma once
 
 #include <atomic>
+#include <vector>
 
 #include "backend/team.h"
 #include "engine/plan.h"
@@ -29,6 +36,12 @@ template <class T> struct Samples {
   const std::int64_t* labels = nullptr;
 };
 
+struct MetricSpec {
+  MetricKind kind = MetricKind::mse;
+  double threshold = 0;
+  bool of_softmax = false;  // mse, mae of softmax(logits)
+};
+
 // What the backward pass does with a gradient of the parameters.
 enum class GradientUse { store, store_then_update, update };
 
@@ -46,6 +59,7 @@ template <class T> struct StepContext {
   const Arena* arena = nullptr;  // the plan's memory
   ParameterBlock<T> parameters;
   T* gemm_scratch = nullptr;  // gemm.scratch elements for each worker
+  bool in_parts = false;      // batches of several chunks are worked off in parts
   LossSpec loss;
   OptimizerSpec optimizer;
   BetaPowers powers;  // of the last step taken
@@ -55,57 +69,93 @@ template <class T> struct StepContext {
   Interrupt interrupt;
 };
 
+// A batch to train on: rows order[0..rows) of the samples (0..rows where order is null).
+template <class T> struct TrainBatch {
+  Samples<T> samples;
+  const std::int64_t* order = nullptr;
+  index_t rows = 0;
+  const std::vector<MetricSpec>* metrics = nullptr;  // null: none
+  GradientUse use = GradientUse::store;
+  std::int64_t number = 0;  // t of the optimizer's formulas, where `use` is an update
+  T* dx = nullptr;          // (rows, inputs): gradient of the inputs, where not null
+};
+
 template <class T> class Step {
  public:
   Step(const StepContext<T>& context, Worker& worker);
 
   // Once for a new training plan: the ones behind the rows that a layer with bias reads.
   void write_ones();
-  // Copies rows order[0..rows) (0..rows where order is null) of the samples into the plan.
-  void gather(const Samples<T>& samples, const std::int64_t* order, index_t rows);
-  // From x (rows, x_row) to `out` (rows, outputs), contiguous. Null x, out: the plan's own.
-  void forward(index_t rows, const T* x = nullptr, index_t x_row = 0, T* out = nullptr);
-  // Loss of y (rows, outputs), the plan's own where null, against the plan's gathered target;
-  // leaves dy. No barrier behind it.
-  void loss(index_t rows, const T* y, const T* target, const std::int64_t* labels);
-  void metric(index_t rows, const MetricArgs<T>& what, int place);
-  // dz and parameter gradients from the dy that loss() left, by the same split. dx (rows, inputs)
-  // may be null. `number` is t of the optimizer's formulas, where `use` is an update.
-  void backward(index_t rows, GradientUse use, std::int64_t number, T* dx);
-  // Sum over blocks of the loss (place 0) or metric (place 1, ...), in order; for one worker,
-  // behind a barrier.
+  // A training step. What it leaves is complete behind the caller's next barrier; the block sums
+  // already when it returns.
+  void train(const TrainBatch<T>& batch);
+  // From x (rows, inputs) to `out` (rows, outputs), both contiguous; the plan's own where null.
+  // Loss and metrics too, against contiguous targets, where metrics are given. No barrier behind it.
+  void infer(index_t rows, const T* x, T* out, const Samples<T>& targets,
+             const std::vector<MetricSpec>* metrics);
+  // Sum over blocks of the loss (place 0) or metric (place 1, ...), in order; for one worker.
   double block_total(int place, index_t rows) const;
 
-  // Where gather() put the targets of `batch`.
-  Samples<T> gathered(const Samples<T>& batch) const;
-  const T* output() const { return at(plan().y.back()); }
-  const T* loss_gradient() const { return at(plan().last_delta); }  // between loss() and backward()
-  // Asks whether to give up, and says so; false where this pass cannot be given up.
-  bool stopping();
   const BetaPowers& powers() const { return powers_; }
   bool aborted() const { return c_.abort && c_.abort->load(std::memory_order_relaxed); }
 
  private:
+  // Rows of a batch that somebody works on, where they lie in the plan and in the batch.
+  struct Window {
+    index_t at = 0;  // first row in the plan's matrices
+    index_t rows = 0;
+    index_t first = 0;  // first row in the batch
+    Share share;        // among whom the work is shared
+  };
+
   const Plan& plan() const { return *c_.plan; }
   T* at(const BatchMatrix& m) const { return c_.arena->template at<T>(m.offset); }
-  const BatchMatrix& delta(std::size_t stage) const;
-  // What backward reads of a stage, and its row stride.
-  const T* saved(std::size_t stage) const;
-  index_t saved_row(std::size_t stage) const;
-  void run_gemm(GemmArgs<T>& args);
-  template <class Body> void for_row_chunks(index_t rows, index_t row_elements, Body body);
-  void run_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t c_row,
-                index_t rows, index_t cols);
-  void input_delta(std::size_t stage, index_t rows, T* dx);
-  void parameter_gradient(std::size_t stage, index_t rows, bool update);
-  void update_all();
+  T* at(const BatchMatrix& m, const Window& w) const { return at(m) + w.at * m.row; }
+  std::size_t last() const { return c_.layout->stages.size() - 1; }
+  // What backward reads of a stage.
+  const BatchMatrix* saved(std::size_t stage) const;
+  T* partial(index_t part) const;
   double* block_sums(int place) const;
+
+  void take_all(index_t rows);
+  void take_part(index_t first, index_t rows);
+  void need(bool others);
+  void done(bool together);
+  Window choose(index_t n, index_t k, bool transposed) const;
+  bool by_inputs(std::size_t stage) const;
+  Range my_inputs(std::size_t stage) const;
+  const T* sum_by_inputs(std::size_t stage, const T* input, index_t input_row, index_t row);
+  bool stopping();
+  template <class Body> void for_row_chunks(index_t rows, index_t row_elements, Body body);
+
+  void train_whole(const TrainBatch<T>& batch);
+  void train_in_parts(const TrainBatch<T>& batch);
+  void gather(const TrainBatch<T>& batch);
+  void forward(const T* x, index_t x_row, T* out);
+  void measure(const T* y, const Samples<T>& targets, const std::vector<MetricSpec>* metrics,
+               index_t batch_rows);
+  void loss(const T* y, const Samples<T>& targets, index_t batch_rows);
+  void metric(const MetricArgs<T>& what, const Samples<T>& targets, int place);
+  Samples<T> gathered(const Samples<T>& samples) const;
+  void output_delta();
+  void input_delta(std::size_t stage, T* dx);
+  void parameter_gradient(std::size_t stage, T* gradient, bool update);
+  void update_parameters(Range part);
+  void run_gemm(GemmArgs<T>& args, const Window& window);
+  void run_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t c_row,
+                index_t cols);
 
   const StepContext<T>& c_;
   Worker& worker_;
-  Share share_;
+  const Share share_;
   BetaPowers powers_;
   UpdateTile<T> update_;  // of the flat parameters, in this step
+  index_t chunk_ = 0;     // rows over which a parameter's gradient is summed at once
+  Window all_;            // what the team works on
+  Window own_;            // this worker's rows of it
+  // Since the last barrier: has this worker written what the others may read, and has anybody
+  // written what this worker's own rows may need? Both are the same for all workers.
+  bool wrote_own_ = false, wrote_together_ = false;
 };
 
 // The hyper-parameters of a step as the kernel wants them.

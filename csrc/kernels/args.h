@@ -68,10 +68,12 @@ using TileOp = void (*)(const void* context, const T* c, index_t c_row, index_t 
 // cache.
 //
 // A has a_row == 1 or a_col == 1, B has b_row == 1 or b_col == 1; C is row-major and overlaps
-// neither. k == 0 gives the bias or zeros. Numerics: k is cut into chunks (k_chunk); a chunk is
-// summed in order by FMA, chunks are added in order.
+// neither. k == 0 gives the bias or zeros. Numerics: k is cut into chunks (of `chunk`, at most
+// kMaxChunk, or where that is 0 of k_chunk); a chunk is summed in order by FMA, chunks are added in
+// order.
 template <class T> struct GemmArgs {
   index_t m = 0, n = 0, k = 0;
+  index_t chunk = 0;
   const T* a = nullptr;
   index_t a_row = 0, a_col = 0;
   const T* b = nullptr;
@@ -108,9 +110,10 @@ template <class T> struct LossArgs {
   double* block_loss = nullptr;  // one sum for each block of kLossBlockRows rows
 };
 
-// Sums of losses and metrics are made in blocks of this many rows, whatever the thread count. 32
-// rows of 10 logits take about a microsecond: less would be spent on hand-offs.
-inline constexpr index_t kLossBlockRows = 32;
+// Sums of losses and metrics are made in blocks of this many rows, whatever the thread count; so are
+// the threads' shares of a batch. A multiple of it is every chunk of a GEMM's sum over rows, but the
+// last.
+inline constexpr index_t kLossBlockRows = 16;
 
 enum class MetricKind { accuracy_argmax, accuracy_threshold, mse, mae };
 

@@ -10,14 +10,15 @@
 
 namespace fastbp {
 
-// Length of the pieces in which a GEMM sums over k: as few as possible of at most 384, as equal as
-// possible. 384 x 64 floats are 96 KiB of B panel, a tenth of a 1 MiB L2; and the error of an
-// in-order float sum grows with the root of its length. Part of the numerics promise: a function of
-// k alone.
-inline constexpr index_t kMaxChunk = 384;
+// Length of the pieces in which a GEMM sums over k: as few as possible of at most 256, as equal as
+// multiples of 16 allow. 256 x 64 floats are 64 KiB of B panel; the error of an in-order float sum
+// grows with the root of its length; and the rows of a large batch are shared out among the threads
+// by whole chunks (Step). Part of the numerics promise: a function of k alone.
+inline constexpr index_t kMaxChunk = 256;
 FBP_FN index_t k_chunk(index_t k) {
-  const index_t chunks = (k + kMaxChunk - 1) / kMaxChunk;
-  return chunks > 1 ? (k + chunks - 1) / chunks : (k > 0 ? k : 1);
+  if (k <= kMaxChunk) return k > 0 ? k : 1;
+  const index_t chunks = k / kMaxChunk + (k % kMaxChunk != 0);
+  return (k / chunks + (k % chunks != 0) + 15) / 16 * 16;
 }
 
 template <class T> struct KernelTable {
@@ -35,6 +36,8 @@ template <class T> struct KernelTable {
   void (*softmax)(const T* x, T* y, index_t rows, index_t cols, Share);
   // out[j] = sum over rows of x[i, j], in the order of a GEMM's sum over k.
   void (*column_sum)(const T* x, index_t x_row, index_t rows, index_t cols, T* out, Share);
+  // total[j] = x[0, j] + x[1, j] + ..., in order; with `onward`, total[j] + x[0, j] + ...
+  void (*add_rows)(const T* x, index_t x_row, index_t rows, index_t cols, T* total, bool onward);
   void (*vector_function[kVectorFunctionCount])(const T* x, T* y, index_t n, Share);
   // Index of the first NaN or infinity, -1 if there is none.
   index_t (*first_non_finite)(const T* x, index_t n);

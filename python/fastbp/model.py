@@ -57,6 +57,7 @@ class Sequential:
         self._inputs: int | None = None
         self._outputs: int | None = None
         self._engine: _core.Engine | None = None
+        self._quick: _core.Engine | None = None  # the engine, if it is the compiled one
         self._backend: devices.Backend | None = None
         self._device = "auto"
         self._dtype_name = "float32"
@@ -183,7 +184,8 @@ class Sequential:
             engine = moved
         if engine is not None and chosen is not None:
             network.compile_engine(engine, chosen)
-        self._engine, self._backend, self._compiled = engine, backend, chosen
+        self._use(engine)
+        self._backend, self._compiled = backend, chosen
         self._device, self._dtype_name, self._dtype = name, kind, arrays.stored(kind)
 
     def build(self, input_shape: int | tuple[int | None, int]) -> None:
@@ -216,9 +218,14 @@ class Sequential:
                 network.initialize(self._layers, engine, backend, self.seed)
             if self._compiled is not None:
                 network.compile_engine(engine, self._compiled)
-            self._engine, self._backend, self._inputs = engine, backend, inputs
-            self._device = name
+            self._use(engine)
+            self._backend, self._inputs, self._device = backend, inputs, name
+            return engine
         return self._engine
+
+    def _use(self, engine: _core.Engine | None) -> None:
+        self._engine = engine
+        self._quick = engine if isinstance(engine, _core.Engine) else None
 
     def fit(
         self,
@@ -276,6 +283,11 @@ class Sequential:
         x is (n, inputs), y as for fit. The quickest way in is C-contiguous arrays of the model's
         dtype, class numbers in int64. Raises as fit does.
         """
+        quick, compiled = self._quick, self._compiled
+        if quick is not None and compiled is not None and not compiled.optimizer.changed:
+            loss = quick.quick_step(x, y)
+            if loss is not None:
+                return loss
         engine, x, y = self._batch(x, y)
         if self.optimizer.changed:
             self._sync_optimizer(engine)
@@ -295,6 +307,9 @@ class Sequential:
 
     def _batch(self, x: Any, y: Any) -> tuple[_core.Engine, Array, Array]:
         """The engine and one batch, checked; builds a model that has seen no data yet."""
+        quick = self._quick
+        if quick is not None and quick.accepts(x, y):
+            return quick, x, y
         compiled = self._compiled or self._require_compiled()
         x, y = self._check_rows(x, y, compiled)
         return self._engine or self._build(x.shape[1]), x, y
@@ -345,6 +360,10 @@ class Sequential:
         depend on the other rows. NaN and infinity are let through and stay in their rows. Raises
         TypeError and ValueError for wrong arrays.
         """
+        if self._quick is not None:
+            quick = self._quick.quick_predict(X)
+            if quick is not None:
+                return quick
         x = arrays.features(X, self._inputs, self._dtype, finite=False)
         engine = self._engine or self._build(x.shape[1])
         out = np.empty((x.shape[0], self.outputs), self._dtype)

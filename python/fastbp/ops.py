@@ -33,6 +33,8 @@ from .operands import check_precision, common_dtype, deliver, operand, packed, s
 from .ops_functions import activation_function, loss_function, update_function, vector_function
 from .registry import ACTIVATIONS, LOSSES, OPTIMIZERS
 
+_ELEMENTWISE = ("x", "param", "out")  # the parameters that quick_activation is given
+
 
 def matmul(
     a: Any,
@@ -55,6 +57,10 @@ def matmul(
     Raises ValueError for shapes that do not fit and unknown names, TypeError for other dtypes,
     DeviceNotAvailableError for bfloat16 on another processor.
     """
+    if precision is None:  # the quick way has no other
+        quick = _core.quick_matmul(a, b, transpose_a, transpose_b, bias, activation, out)
+        if quick is not None:
+            return quick
     left, right = operand("a", a), operand("b", b)
     offset = None if bias is None else operand("bias", bias)
     function = None if activation is None else Activation(activation)
@@ -130,7 +136,11 @@ def activation_forward(
     name: str | None, x: Any, *, param: float | None = None, out: Array | None = None
 ) -> Any:
     """y = f(x), elementwise; None is the identity. Any shape."""
-    function = Activation("identity" if name is None else name, param)
+    name = "identity" if name is None else name
+    quick = _core.quick_activation(name, _ELEMENTWISE, (x, param, out), {})
+    if quick is not None:
+        return quick
+    function = Activation(name, param)
     source = operand("x", x)
     dtype = common_dtype(source)
     ready = packed(source, dtype)
@@ -154,7 +164,11 @@ def activation_backward(
 
     Raises ValueError if neither is given, the shapes differ, or only y is given and f' needs z.
     """
-    function = Activation("identity" if name is None else name, param)
+    name = "identity" if name is None else name
+    quick = _core.quick_activation_backward(name, dy, z, y, param, out)
+    if quick is not None:
+        return quick
+    function = Activation(name, param)
     given = z if z is not None else y
     if given is None:
         raise ValueError("activation_backward needs z, or y = f(z)")
@@ -190,6 +204,9 @@ def dense_forward(
 
     x (n, inputs), kernel (inputs, units), bias (units,) -> y, saved (n, units).
     """
+    quick = _core.quick_dense_forward(x, kernel, bias, activation, param)
+    if quick is not None:
+        return quick
     _check_dense(operand("x", x), operand("kernel", kernel))
     function = Activation("identity" if activation is None else activation, param)
     z = matmul(x, kernel, bias=bias)
@@ -214,6 +231,11 @@ def dense_backward(
     dz = dy * f'(z); dx = dz @ kernel^T, dkernel = x^T @ dz, dbias = the sum of dz's rows. Shapes as
     in dense_forward; dx and dbias are None where not wanted.
     """
+    quick = _core.quick_dense_backward(
+        x, kernel, saved, dy, activation, param, use_bias, input_gradient
+    )
+    if quick is not None:
+        return quick
     rows, weights, gradient = operand("x", x), operand("kernel", kernel), operand("dy", dy)
     _check_dense(rows, weights)
     shape = (rows.shape[0], weights.shape[1])
@@ -246,6 +268,9 @@ def _check_dense(x: Array, kernel: Array) -> None:
 
 def softmax(x: Any, out: Array | None = None) -> Any:
     """exp(x) / sum of exp(x) over the last axis, without overflow; x has at least one axis."""
+    quick = _core.quick_softmax(x, out)
+    if quick is not None:
+        return quick
     source = operand("x", x)
     if source.ndim == 0:
         raise ValueError("softmax takes an array with at least one axis; got a number")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import lru_cache, wraps
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,20 @@ def _named(name: str, doc: str, body: Function, *parameters: inspect.Parameter) 
     return function
 
 
+def _quick_first(quick: Function, name: str, general: Function) -> Function:
+    """`general`, but with quick(name, names of the parameters, args, kwargs) where that gives
+    something else than None: binding arguments to a signature takes longer than a small kernel.
+    """
+    names = tuple(inspect.signature(general).parameters)
+
+    @wraps(general)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        result = quick(name, names, args, kwargs)
+        return general(*args, **kwargs) if result is None else result
+
+    return function
+
+
 def _parameter(name: str, default: Any = _REQUIRED, kind: Any = _PLAIN) -> inspect.Parameter:
     return inspect.Parameter(name, kind, default=default)
 
@@ -59,7 +74,8 @@ def vector_function(name: str) -> Function:
         return _elementwise(x, out, lambda x, y: _core.vector_math(name, x, y))
 
     doc = f"{name} of every element of x, any shape."
-    return _named(name, doc, body, _parameter("x"), _parameter("out", None))
+    general = _named(name, doc, body, _parameter("x"), _parameter("out", None))
+    return _quick_first(_core.quick_vector_function, name, general)
 
 
 def activation_function(name: str) -> Function:
@@ -75,7 +91,8 @@ def activation_function(name: str) -> Function:
 
     own = [_parameter(parameter, default)] if default else []
     doc = f"The activation {name!r} of every element of x, any shape (formula: fastbp.layers)."
-    return _named(name, doc, body, _parameter("x"), *own, _parameter("out", None))
+    general = _named(name, doc, body, _parameter("x"), *own, _parameter("out", None))
+    return _quick_first(_core.quick_activation, name, general)
 
 
 def loss_function(name: str) -> Function:
@@ -118,7 +135,8 @@ def loss_function(name: str) -> Function:
             else f"{second} has the shape of {first}, any."
         )
     )
-    return _named(name, doc, body, _parameter(first), _parameter(second), *own)
+    general = _named(name, doc, body, _parameter(first), _parameter(second), *own)
+    return _quick_first(_core.quick_loss, name, general)
 
 
 def _row_target(
@@ -154,16 +172,43 @@ def update_function(name: str) -> Function:
         step = checks.integer("step", step)
         _update(name, {"w": w, **states}, g, hyper, step)
 
-    own = [_parameter(slot) for slot in slots]
-    keywords = [_parameter("step", kind=_KEYWORD)] if counts_steps else []
-    keywords += [_parameter(key, defaults.get(key, _REQUIRED), _KEYWORD) for key in entry["hyper"]]
+    step_keyword = [_parameter("step", kind=_KEYWORD)] if counts_steps else []
+    keywords = [_parameter(key, defaults.get(key, _REQUIRED), _KEYWORD) for key in entry["hyper"]]
+    arrays = [_parameter(key) for key in ("w", "g", *slots)]
     doc = (
         f"One step of {name!r} in place: changes w{''.join(f' and {slot}' for slot in slots)} "
         "(formula: fastbp.optimizers).\n\n"
         "All arrays have one shape and one dtype, float32 or float64; g is not changed."
         + (" step is 1 for the first step." if counts_steps else "")
     )
-    return _named(f"{name}_update", doc, body, _parameter("w"), _parameter("g"), *own, *keywords)
+    general = _named(f"{name}_update", doc, body, *arrays, *step_keyword, *keywords)
+    spec = _specs(name, inspect.Signature(keywords))
+
+    @wraps(general)
+    def function(*args: Any, **kwargs: Any) -> None:
+        hyper = dict(kwargs)
+        step = hyper.pop("step", None) if counts_steps else 1
+        try:
+            done = _core.quick_update(args, spec(**hyper), step)
+        except (TypeError, ValueError):  # the general path says it with the right names
+            done = None
+        if not done:
+            general(*args, **kwargs)
+
+    return function
+
+
+def _specs(name: str, signature: inspect.Signature) -> Callable[..., object]:
+    """From hyper-parameters to what quick_update takes; values that were checked are remembered."""
+
+    @lru_cache(maxsize=64, typed=True)
+    def spec(**given: Any) -> object:
+        bound = signature.bind(**given)
+        bound.apply_defaults()
+        hyper = {key: optimizers.check_hyper(key, value) for key, value in bound.arguments.items()}
+        return _core.optimizer_spec(name, hyper)
+
+    return spec
 
 
 def _update(

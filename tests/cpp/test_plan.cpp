@@ -12,7 +12,7 @@
 
 #include "check.h"
 #include "engine/plan.h"
-#include "kernels/args.h"
+#include "kernels/kernel_table.h"
 
 using namespace fastbp;
 
@@ -138,52 +138,54 @@ Piece piece(const std::string& what, const BatchMatrix& m, index_t width, index_
   return {what, m.offset, m.offset + std::size_t(rows) * std::size_t(m.row) * item};
 }
 
-void check_training_plan(const NetworkLayout& net, index_t rows, std::size_t item) {
-  const Plan plan = make_plan(net, rows, item, true);
+void check_training_plan(const NetworkLayout& net, const BatchShape& shape, std::size_t item) {
+  const Plan plan = make_training_plan(net, shape, item);
   const std::size_t last = net.stages.size() - 1;
+  const index_t rows = shape.window;
+  FBP_EXPECT(shape.fits(plan));
   FBP_EXPECT(plan.capacity == rows);
-  FBP_EXPECT(plan.blocks == (rows + kLossBlockRows - 1) / kLossBlockRows);
+  FBP_EXPECT(plan.blocks == (shape.rows + kLossBlockRows - 1) / kLossBlockRows);
   FBP_EXPECT(plan.y.size() == net.stages.size() && plan.z.size() == net.stages.size());
+  FBP_EXPECT(plan.delta.size() == net.stages.size());
 
   std::vector<Piece> pieces = {piece("x", plan.x, net.inputs, rows, item, false),
-                               piece("target", plan.target, net.outputs, rows, item, true),
-                               piece("last delta", plan.last_delta, net.outputs, rows, item, true)};
-  FBP_EXPECT(!plan.target.ones && !plan.last_delta.ones);
+                               piece("target", plan.target, net.outputs, rows, item, true)};
+  FBP_EXPECT(!plan.target.ones);
   FBP_EXPECT(plan.x.ones == (net.stages[0].dense && net.stages[0].bias));
   for (std::size_t s = 0; s <= last; ++s) {
     const Stage& stage = net.stages[s];
     pieces.push_back(piece("y", plan.y[s], stage.outputs, rows, item, s == last));
+    pieces.push_back(piece("delta", plan.delta[s], stage.outputs, rows, item, s == last));
     // The ones serve the bias gradient of the stage above.
     FBP_EXPECT(plan.y[s].ones == (s < last && net.stages[s + 1].dense && net.stages[s + 1].bias));
+    FBP_EXPECT(!plan.delta[s].ones);
     const bool keeps_z = stage.dense && stage.saves == Saves::Input;
     if (keeps_z)
       pieces.push_back(piece("z", plan.z[s], stage.outputs, rows, item, false));
     else
       FBP_EXPECT(plan.z[s].offset == plan.y[s].offset && plan.z[s].row == plan.y[s].row);
   }
-  // Three deltas live at once, each wide enough for any inner stage.
-  if (last > 0)
-    for (const BatchMatrix& delta : plan.delta) {
-      index_t widest = 0;
-      for (std::size_t s = 0; s < last; ++s) widest = std::max(widest, net.stages[s].outputs);
-      pieces.push_back(piece("delta", delta, widest, rows, item, false));
-    }
   pieces.push_back({"labels", plan.labels_offset, plan.labels_offset + std::size_t(rows) * 8});
   const std::size_t sums = std::size_t(plan.blocks) * (1 + kMaxMetrics) * sizeof(double);
   pieces.push_back({"sums", plan.block_sums_offset, plan.block_sums_offset + sums});
+  std::size_t partials = std::size_t(shape.partials) * std::size_t(net.parameter_count);
+  for (std::size_t s = 0; s <= last; ++s)
+    if (plan.input_parts[s] > 1)
+      partials = std::max(partials, std::size_t(plan.input_parts[s] * shape.rows * plan.z[s].row));
+  pieces.push_back({"partials", plan.partials_offset, plan.partials_offset + partials * item});
   expect_apart(pieces, plan.arena.total());
 }
 
 // Inner outputs take turns in two buffers; the last has its own.
 void check_inference_plan(const NetworkLayout& net, index_t rows, std::size_t item) {
-  const Plan plan = make_plan(net, rows, item, false);
+  const Plan plan = make_inference_plan(net, rows, item);
   const std::size_t last = net.stages.size() - 1;
   index_t widest = 0;
   for (std::size_t s = 0; s < last; ++s) widest = std::max(widest, net.stages[s].outputs);
   for (std::size_t s = 0; s <= last; ++s) {
     std::vector<Piece> alive = {
         piece("y", plan.y[s], net.stages[s].outputs, rows, item, s == last),
-        piece("last delta", plan.last_delta, net.outputs, rows, item, true)};
+        piece("last delta", plan.delta.back(), net.outputs, rows, item, true)};
     if (s > 0)
       alive.push_back(
           piece("y before", plan.y[s - 1], net.stages[s - 1].outputs, rows, item, false));
@@ -216,9 +218,10 @@ void pieces_never_overlap() {
   for (const auto& layers : nets) {
     for (index_t inputs : {1, 7, 16, 65}) {
       const NetworkLayout net = make_layout({inputs, layers});
-      for (index_t rows : {1, 2, 31, 32, 33, 100}) {
+      for (index_t rows : {1, 2, 31, 32, 33, 100, 1000}) {
         for (std::size_t item : {sizeof(float), sizeof(double)}) {
-          check_training_plan(net, rows, item);
+          for (int threads : {1, 2, 3})
+            check_training_plan(net, batch_shape(net, rows, threads), item);
           check_inference_plan(net, rows, item);
         }
       }
@@ -226,15 +229,37 @@ void pieces_never_overlap() {
   }
 }
 
-// A training step reads delta s while it writes delta s - 1, and may still read s when s - 2 is written.
-void three_deltas_in_turn() {
-  const NetworkLayout net = make_layout({4, {dense(5), dense(6), dense(7), dense(8), dense(9)}});
-  const Plan plan = make_plan(net, 10, sizeof(float), true);
-  for (std::size_t s = 2; s < net.stages.size(); ++s) {
-    const std::size_t offsets[] = {plan.delta[s % 3].offset, plan.delta[(s - 1) % 3].offset,
-                                   plan.delta[(s - 2) % 3].offset};
-    FBP_EXPECT(offsets[0] != offsets[1] && offsets[1] != offsets[2] && offsets[0] != offsets[2]);
+// The chunks in which a batch's gradients are summed: whatever the threads, multiples of a loss block,
+// no longer than a product's, and an even number of them for a light network.
+void chunks_of_a_batch() {
+  const NetworkLayout light = make_layout({8, {dense(64), dense(3)}});
+  const NetworkLayout heavy = make_layout({784, {dense(512), dense(10)}});
+  FBP_EXPECT(light.light && !heavy.light);
+  for (index_t rows = 1; rows < 5000; ++rows) {
+    const index_t chunk = light.row_chunk(rows);
+    FBP_EXPECT(chunk >= 1 && chunk <= kMaxChunk);
+    FBP_EXPECT(rows <= chunk || chunk % kLossBlockRows == 0);
+    FBP_EXPECT(heavy.row_chunk(rows) == k_chunk(rows));
   }
+  FBP_EXPECT(light.row_chunk(32) == 32 && light.row_chunk(64) == 32);
+  FBP_EXPECT(light.row_chunk(512) == 256 && light.row_chunk(4096) == 256);
+}
+
+void threads_share_parts_that_are_even() {
+  const NetworkLayout light = make_layout({8, {dense(64), dense(3)}});
+  const NetworkLayout heavy = make_layout({784, {dense(512), dense(10)}});
+  const BatchShape two = batch_shape(light, 4096, 2);
+  FBP_EXPECT(two.in_parts() && two.window == 2 * kMaxChunk && two.partials == 4);
+  FBP_EXPECT(batch_shape(light, 4096, 1).in_parts());
+  FBP_EXPECT(!batch_shape(light, 32, 2).in_parts());  // one part
+  FBP_EXPECT(!batch_shape(light, 48, 2).in_parts());  // 32 and 16
+  FBP_EXPECT(!batch_shape(light, 64, 3).in_parts());  // two parts
+  FBP_EXPECT(!batch_shape(light, 64, 1).in_parts());  // no use
+  FBP_EXPECT(!batch_shape(heavy, 4096, 2).in_parts());
+  FBP_EXPECT(batch_shape(heavy, 4096, 2).window == 4096);
+  // A smaller batch fits the plan of a larger one.
+  const Plan plan = make_training_plan(light, two, sizeof(float));
+  FBP_EXPECT(batch_shape(light, 1000, 2).fits(plan) && !batch_shape(light, 4096, 4).fits(plan));
 }
 
 constexpr index_t kLargest = std::numeric_limits<index_t>::max();
@@ -252,7 +277,7 @@ void sizes_that_no_memory_holds_are_refused() {
       const auto make = [&, inputs = inputs, units = units] {
         const NetworkLayout net = make_layout({inputs, {dense(units, bias)}});
         array_bytes<float>(net.parameter_count);
-        make_plan(net, 1, sizeof(float), true);
+        make_training_plan(net, batch_shape(net, 1, 2), sizeof(float));
       };
       FBP_EXPECT_THROW(make(), std::bad_alloc);
     }
@@ -266,13 +291,20 @@ void sizes_that_no_memory_holds_are_refused() {
 
 void batches_that_no_memory_holds_are_refused() {
   const NetworkLayout net = make_layout({1000, {dense(1000), dense(10)}});
-  for (bool training : {false, true}) {
-    for (index_t rows : {index_t{1} << 52, index_t{1} << 61, kLargest - 31, kLargest})
-      FBP_EXPECT_THROW(make_plan(net, rows, sizeof(double), training), std::bad_alloc);
-    // Large but possible: a plan is numbers, and allocates nothing.
-    const Plan plan = make_plan(net, index_t{1} << 40, sizeof(double), training);
-    FBP_EXPECT(plan.arena.total() > std::size_t{1} << 53);
+  const NetworkLayout small = make_layout({3, {dense(2)}});
+  const auto train = [](const NetworkLayout& layout, index_t rows, int threads) {
+    return make_training_plan(layout, batch_shape(layout, rows, threads), sizeof(double));
+  };
+  for (index_t rows : {index_t{1} << 52, index_t{1} << 61, kLargest - 31, kLargest}) {
+    FBP_EXPECT_THROW(train(net, rows, 2), std::bad_alloc);
+    FBP_EXPECT_THROW(make_inference_plan(net, rows, sizeof(double)), std::bad_alloc);
+    // What a light network keeps does not grow with the batch, but for the loss's sums.
+    if (rows >> 61) FBP_EXPECT_THROW(train(small, rows, 3), std::bad_alloc);
   }
+  // Large but possible: a plan is numbers, and allocates nothing.
+  FBP_EXPECT(train(net, index_t{1} << 40, 2).arena.total() > std::size_t{1} << 53);
+  FBP_EXPECT(make_inference_plan(net, index_t{1} << 40, sizeof(double)).arena.total() >
+             std::size_t{1} << 53);
 }
 
 }  // namespace
@@ -282,7 +314,8 @@ int main() {
   others_stand_alone();
   parameters_follow_each_other_in_blocks_of_16();
   pieces_never_overlap();
-  three_deltas_in_turn();
+  chunks_of_a_batch();
+  threads_share_parts_that_are_even();
   sizes_that_no_memory_holds_are_refused();
   batches_that_no_memory_holds_are_refused();
   return fbp_test_result();

@@ -4,8 +4,8 @@
 // whose panel of B stays in L2, rows in blocks of packed A, columns in panels of kNr, rows in tiles of equal height. B is
 // packed once for each block of rows, and once in all where its whole group fits the scratch memory.
 //
-// Numerics: one sum in order of k from the bias on, two values of k for each VDPBF16PS. It is continued through C from
-// group to group, so that no blocking shows in the result.
+// Numerics: as of float32 in args.h, chunk by chunk, with two values of k for each VDPBF16PS in the place of two FMAs. A
+// chunk is even in length, but for the last.
 
 // Rows of the tile 1, 2, ... vectors wide: blocking.h.
 static constexpr int kTileRows[] = {16, 12, 8, 6};
@@ -27,8 +27,9 @@ struct MicroArgs {
   const Pair* a;
   index_t a_row;  // pairs from one row to the next, where A is packed by rows
   const Pair* b;
-  const float* start;  // the sum begins here: bias (start_row 0), C or, where null, 0
-  index_t start_row;
+  const float* bias;  // null, or where the sum begins (first chunk only)
+  const float* sum;   // of the chunks before, to be added; null for the first
+  index_t sum_row;
   float* c;
   index_t c_row;
   __mmask16 last;  // lanes of the last vector that C has
@@ -56,9 +57,8 @@ template <int Rows, int Vectors, bool ByColumns> static void micro_kernel(const 
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v)
-      acc[i][v] = args.start ? _mm512_maskz_loadu_ps(lanes_of(v),
-                                                     args.start + i * args.start_row + v * kLanes)
-                             : _mm512_setzero_ps();
+      acc[i][v] = args.bias ? _mm512_maskz_loadu_ps(lanes_of(v), args.bias + v * kLanes)
+                            : _mm512_setzero_ps();
   }
   const Pair* a = args.a;
   const Pair* b = args.b;
@@ -84,8 +84,14 @@ template <int Rows, int Vectors, bool ByColumns> static void micro_kernel(const 
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v)
-      _mm512_mask_storeu_ps(args.c + i * args.c_row + v * kLanes, lanes_of(v), acc[i][v]);
+    for (int v = 0; v < Vectors; ++v) {
+      const __mmask16 lanes = lanes_of(v);
+      if (args.sum) {
+        const float* sum = args.sum + i * args.sum_row + v * kLanes;
+        acc[i][v] = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, sum), acc[i][v]);
+      }
+      _mm512_mask_storeu_ps(args.c + i * args.c_row + v * kLanes, lanes, acc[i][v]);
+    }
   }
 }
 
@@ -192,7 +198,7 @@ static void pack_block(const GemmArgs<float>& g, const Block& block) {
 
 // Every tile of the block's rows by `cols` columns from j on; B from a packed panel. False: told to stop.
 static bool run_panel(const GemmArgs<float>& g, const Block& block, const Pair* panel, index_t j,
-                      index_t cols) {
+                      index_t cols, index_t chunk_pairs) {
   const int vectors = int((cols + kLanes - 1) / kLanes);
   const index_t tail = cols - (vectors - 1) * kLanes;
   const bool first_group = block.p == 0;
@@ -215,13 +221,10 @@ static bool run_panel(const GemmArgs<float>& g, const Block& block, const Pair* 
     }
     float* c = g.c + i * g.c_row + j;
     MicroArgs micro;
-    micro.pairs = pairs;
-    micro.a = a;
     micro.a_row = block.a_row;
-    a += block.by_columns ? height * pairs + kTilePadding : height * block.a_row;
-    micro.b = panel;
-    micro.start = !first_group ? c : g.bias ? g.bias + j : nullptr;
-    micro.start_row = first_group ? 0 : g.c_row;
+    micro.bias = first_group && g.bias ? g.bias + j : nullptr;
+    micro.sum = first_group ? nullptr : c;
+    micro.sum_row = g.c_row;
     micro.c = in_tile ? scratch_tile : c;
     micro.c_row = in_tile ? vectors * kLanes : g.c_row;
     micro.last = first_lanes(tail);
@@ -232,7 +235,20 @@ static bool run_panel(const GemmArgs<float>& g, const Block& block, const Pair* 
         if (ahead) *soon++ = {ahead + i * g.ahead_row + j, g.ahead_row};
     }
     soon->place = nullptr;
-    kMicroKernels.get[block.by_columns][vectors - 1][height - 1](micro);
+    const MicroKernel kernel = kMicroKernels.get[block.by_columns][vectors - 1][height - 1];
+    index_t q = 0;
+    do {
+      micro.pairs = pairs - q < chunk_pairs ? pairs - q : chunk_pairs;
+      micro.a = a + q * (block.by_columns ? height : 1);
+      micro.b = panel + q * vectors * kLanes;
+      kernel(micro);
+      micro.bias = nullptr;
+      micro.sum = micro.c;
+      micro.sum_row = micro.c_row;
+      micro.soon[0].place = nullptr;
+      q += chunk_pairs;
+    } while (q < pairs);
+    a += block.by_columns ? height * pairs + kTilePadding : height * block.a_row;
     if (last_group && g.op && !op_at_end) g.op(g.context, micro.c, micro.c_row, i, height, j, cols);
   }
   if (op_at_end) g.op(g.context, g.c + block.i * g.n, g.n, block.i, 1, 0, block.rows * g.n);
@@ -248,9 +264,11 @@ static void gemm(const GemmArgs<float>& g, Share share) {
   const Range rows = split(g.m, tile_rows(g.n), {share.id / parts.column_parts, parts.row_parts});
   const Range columns = split(g.n, kLanes, {share.id % parts.column_parts, parts.column_parts});
   if (rows.begin >= rows.end || columns.begin >= columns.end) return;
-  // Groups of equal length, in whole pairs.
-  const index_t groups = g.k > kMaxGroup ? (g.k + kMaxGroup - 1) / kMaxGroup : 1;
-  const index_t group = (g.k + 2 * groups - 1) / (2 * groups) * 2;
+  // Groups of equally many chunks, at least one.
+  const index_t chunk = g.chunk ? g.chunk : k_chunk(g.k);
+  const index_t chunks = g.k > chunk ? (g.k + chunk - 1) / chunk : 1, most = kMaxGroup / chunk;
+  const index_t groups = most > 1 ? (chunks + most - 1) / most : chunks;
+  const index_t group = (chunks + groups - 1) / groups * ((chunk + 1) / 2 * 2);
   const index_t all_rows = rows.end - rows.begin, all_cols = columns.end - columns.begin;
   const index_t width = (all_cols + kLanes - 1) / kLanes * kLanes;
   // A row's pairs, and padding: rows a power of two apart would share the sets of L1.
@@ -281,7 +299,7 @@ static void gemm(const GemmArgs<float>& g, Share share) {
         if (!keep || block.i == rows.begin)
           pack_panel(g.b + block.p * g.b_row + j * g.b_col, g.b_row, g.b_col, depth, cols, vectors,
                      panel);
-        if (!run_panel(g, block, panel, j, cols)) return;
+        if (!run_panel(g, block, panel, j, cols, (chunk + 1) / 2)) return;
         if (keep) panel += (depth + 1) / 2 * vectors * kLanes;
       }
     }

@@ -16,9 +16,9 @@
 
 namespace fastbp {
 
-// Chunks of k (kernel_table.h) that share one B panel: 3 x 384 x 256 bytes = 288 KiB stay in a 1
+// Chunks of k (kernel_table.h) that share one B panel: 4 x 256 x 256 bytes = 256 KiB stay in a 1
 // MiB L2 beside A's rows.
-inline constexpr index_t kChunksPerPanel = 3;
+inline constexpr index_t kChunksPerPanel = 4;
 
 // B is read in place where its rows are contiguous, until its panel spreads over more pages than
 // the L1 TLB has entries (64 of 4 KiB on Zen and Core); then a packed copy pays as soon as a few

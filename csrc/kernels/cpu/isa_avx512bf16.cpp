@@ -15,6 +15,7 @@
 #endif
 
 #include "kernels/gemm_kernel.h"
+#include "kernels/kernel_table.h"
 
 namespace fastbp {
 namespace avx512bf16 {

@@ -20,6 +20,17 @@ static void column_sum(const T* x, index_t x_row, index_t rows, index_t cols, T*
   }
 }
 
+// What the chunks of a GEMM's sum over k come to, where each is in a row of x.
+template <class T>
+static void add_rows(const T* x, index_t x_row, index_t rows, index_t cols, T* total, bool onward) {
+  using V = Vec<T>;
+  for_each_vector<V>(1, cols, [&](index_t, index_t j, int lanes) {
+    V sum = load<V>(onward ? total + j : x + j, lanes);
+    for (index_t i = onward ? 0 : 1; i < rows; ++i) sum = sum + load<V>(x + i * x_row + j, lanes);
+    store(sum, total + j, lanes);
+  });
+}
+
 template <class T> static index_t first_non_finite(const T* x, index_t n) {
   using V = Vec<T>;
   // x - x is 0 for a finite x and NaN otherwise.

@@ -38,6 +38,7 @@ template <class T> static constexpr KernelTable<T> make_table() {
       metric<T>,
       softmax<T>,
       column_sum<T>,
+      add_rows<T>,
 #define FBP_FUNCTION(name) vector_function<T, VectorFunctions<Vec<T>>::name>,
       {FBP_VECTOR_FUNCTIONS(FBP_FUNCTION)},
       first_non_finite<T>,

@@ -1,7 +1,7 @@
 """The `fastbp` command: `main` parses the arguments and runs one command.
 
-Exit status: 0 success, 1 a check failed (`verify`), 2 a mistake in the arguments or the data
-(one message on stderr), 130 stopped by Ctrl-C.
+Exit status: 0 success, 1 a check failed (`verify`, `bench`), 2 a mistake in the arguments or the
+data (one message on stderr), 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import fastbp
 
 from .. import _core, devices
-from . import demo, evaluate, info, predict, train, verify
+from . import bench, demo, evaluate, info, predict, train, verify
 from .errors import CommandError
 
 __all__ = ["main"]
@@ -25,6 +25,7 @@ start here:
   fastbp train iris.csv --target species       train on your own table
   fastbp predict iris.safetensors new.csv      use what was trained
   fastbp verify --quick                        check this machine's kernels against NumPy
+  fastbp bench --quick                         time this machine beside NumPy
 
 'fastbp COMMAND --help' explains a command and gives examples.
 """
@@ -76,6 +77,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fastbp {fastbp.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for module in (demo, train, predict, evaluate, info, verify):
+    for module in (demo, train, predict, evaluate, info, verify, bench):
         module.add_parser(commands)
     return parser

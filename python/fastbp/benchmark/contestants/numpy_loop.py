@@ -1,0 +1,152 @@
+"""Training a chain of dense layers in NumPy, written as one would: the peer that everybody has.
+
+relu or tanh between the layers, Adam as in the paper; buffers are allocated as NumPy does. It
+shares no code with fastbp. In float64 it is the reference that all results are compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..workloads import JOB_LEARNING_RATE, LEARNING_RATE, Array, Workload
+from . import Contestant, task
+
+
+class NumpyNet:
+    """Logits by dense layers; softmax cross-entropy, or binary with one output."""
+
+    def __init__(
+        self,
+        parameters: Sequence[Array],
+        learning_rate: float = LEARNING_RATE,
+        activation: str = "relu",
+    ) -> None:
+        """parameters: kernel (inputs, units) and bias (units,) of each layer in turn; copied."""
+        self.parameters = [p.copy() for p in parameters]
+        self.first = [np.zeros_like(p) for p in self.parameters]
+        self.second = [np.zeros_like(p) for p in self.parameters]
+        self.learning_rate = learning_rate
+        self.relu = activation == "relu"
+        self.steps = 0
+
+    def train(
+        self, x: Array, y: Array, batch: int, epochs: int, rng: np.random.Generator | None
+    ) -> None:
+        """`rng` shuffles the rows anew in every epoch; None keeps their order."""
+        for _ in range(epochs):
+            order = np.arange(len(x)) if rng is None else rng.permutation(len(x))
+            for start in range(0, len(x), batch):
+                rows = order[start : start + batch]
+                self.step(x[rows], y[rows])
+
+    def step(self, x: Array, y: Array) -> None:
+        inputs = self._forward(x)
+        z = inputs.pop()
+        dz = self._loss_gradient(z, y)
+        gradients: list[Array] = []
+        for i in reversed(range(len(inputs))):
+            gradients[:0] = [inputs[i].T @ dz, dz.sum(axis=0)]
+            if i > 0:
+                dz = dz @ self.parameters[2 * i].T
+                dz *= inputs[i] > 0 if self.relu else 1 - inputs[i] ** 2
+        self._adam(gradients)
+
+    def predict(self, x: Array) -> Array:
+        return self._forward(x)[-1]
+
+    def _forward(self, x: Array) -> list[Array]:
+        """Inputs of each layer, then the logits."""
+        values = [x]
+        layers = len(self.parameters) // 2
+        for i in range(layers):
+            kernel, bias = self.parameters[2 * i : 2 * i + 2]
+            z = values[-1] @ kernel + bias
+            if i + 1 < layers:
+                z = np.maximum(z, 0) if self.relu else np.tanh(z)
+            values.append(z)
+        return values
+
+    @staticmethod
+    def _loss_gradient(z: Array, y: Array) -> Array:
+        rows = z.dtype.type(len(z))
+        if z.shape[1] == 1:
+            return np.asarray((1 / (1 + np.exp(-z)) - y) / rows)
+        probability = np.exp(z - z.max(axis=1, keepdims=True))
+        probability /= probability.sum(axis=1, keepdims=True)
+        probability[np.arange(len(z)), y] -= 1
+        return np.asarray(probability / rows)
+
+    def _adam(self, gradients: list[Array]) -> None:
+        self.steps += 1
+        rate = self.learning_rate / (1 - 0.9**self.steps)
+        correction = (1 - 0.999**self.steps) ** 0.5
+        for w, g, m, v in zip(self.parameters, gradients, self.first, self.second, strict=True):
+            m *= 0.9
+            m += 0.1 * g
+            v *= 0.999
+            v += 0.001 * g * g
+            w -= rate * m / (np.sqrt(v) / correction + 1e-8)
+
+
+def prepare(contestant: Contestant, workload: Workload, reference: task.Reference) -> task.Task:
+    makers = {"train": _train, "predict": _predict, "matmul": _matmul, "job": _job}
+    return makers[workload.kind](contestant, workload, reference)
+
+
+def save_reference(workload: Workload, reference: task.Reference) -> None:
+    """Trains the checked steps in float64 for the others to compare with."""
+    if workload.kind == "train":
+        net = _checked(workload, "float64")
+        reference.save(workload.start("float64"), net.parameters)
+
+
+def _checked(workload: Workload, dtype: str) -> NumpyNet:
+    net = NumpyNet(workload.start(dtype), activation=workload.activation)
+    x, y = task.checked_batches(workload, dtype)
+    net.train(x, y, workload.batch, 1, None)
+    return net
+
+
+def _train(contestant: Contestant, workload: Workload, reference: task.Reference) -> task.Task:
+    difference = reference.difference(_checked(workload, contestant.dtype).parameters)
+    x, y = workload.data(contestant.dtype)
+    net = NumpyNet(workload.start(contestant.dtype), activation=workload.activation)
+    rng = np.random.default_rng(0)
+
+    def one_step() -> None:
+        net.step(x[: workload.batch], y[: workload.batch])
+
+    def epoch() -> None:
+        net.train(x, y, workload.batch, 1, rng)
+
+    threads = task.fastest_blas(one_step)
+    return task.Task(epoch, workload.steps, difference, threads)
+
+
+def _predict(contestant: Contestant, workload: Workload, reference: task.Reference) -> task.Task:
+    net, x = NumpyNet(workload.start()), task.predicted_rows(workload)
+    difference = task.apart(net.predict(x), task.logits(workload, x))
+    return task.Task(lambda: net.predict(x), 1, difference)
+
+
+def _matmul(contestant: Contestant, workload: Workload, reference: task.Reference) -> task.Task:
+    a, b = workload.matrices()
+    out = np.empty((a.shape[0], b.shape[1]), a.dtype)
+    expected = a.astype(np.float64) @ b.astype(np.float64)
+    difference = task.apart(np.matmul(a, b, out=out), expected)
+    threads = task.fastest_blas(lambda: np.matmul(a, b, out=out))
+    return task.Task(lambda: np.matmul(a, b, out=out), 1, difference, threads)
+
+
+def _job(contestant: Contestant, workload: Workload, reference: task.Reference) -> task.Task:
+    x, x_test, y, y_test = task.digits()
+
+    def job() -> NumpyNet:
+        net = NumpyNet(workload.start(), JOB_LEARNING_RATE)
+        net.train(x, y, workload.batch, workload.epochs, np.random.default_rng(0))
+        return net
+
+    threads = task.fastest_blas(job)
+    return task.Task(job, 1, task.errors(job().predict(x_test), y_test), threads)
