@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SIMD = ROOT / "csrc" / "kernels" / "cpu" / "simd"
 SOURCES = sorted((ROOT / "tests" / "cpp").glob("test_*.cpp"))
 COMPILER = os.environ.get("CXX") or "c++"
 PROCESSOR = {"amd64": "x86_64", "arm64": "aarch64"}.get(
@@ -108,7 +109,7 @@ def builds_of(source: Path) -> list[Build]:
         return [
             Build(source, f"{source.stem}-isa-{isa}", [*flags, f"-DFBP_TEST_ISA={isa}"])
             for isa, flags in ISA_FLAGS.items()
-            if cpu_has(isa)
+            if (SIMD / f"{isa}.h").exists() and cpu_has(isa)
         ]
     arguments = [word if word.startswith("-") else str(ROOT / "csrc" / word) for word in words]
     builds = [Build(source, source.stem, arguments)]
@@ -156,6 +157,7 @@ def test_instruction_sets_agree(results: dict[str, Build], source: Path) -> None
 def test_flags_match_the_processor_check() -> None:
     """Every -m flag of the table is one that the run-time check of cpuid.cpp accounts for."""
     known = {"-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw"}
+    known |= {"-mavx512bf16"}
     used = {flag for flags in ISA_FLAGS.values() for flag in flags if flag.startswith("-m")}
     assert used <= known, f"cpuid.cpp does not test what {used - known} enable"
     assert "-ffp-contract=off" in COMMON_FLAGS

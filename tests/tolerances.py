@@ -53,6 +53,17 @@ def gemm(terms: Wide, k: int, dtype: str) -> Wide:
     return terms * (share / (1 - share)) + (roundings + 1) * tiny(dtype)
 
 
+def bfloat16_gemm(terms: Wide, k: int) -> Wide:
+    """The same for rounded operands, whose products float32 holds exactly (8 bits by 8).
+
+    In whatever order they are added, a term is rounded at most k + 1 times. What is below
+    the smallest normal number counts as 0, each time. Two values of k may be added in either order.
+    """
+    share = (k + 1) * unit("float32")
+    flushed = (k + 1) * float(np.finfo(np.float32).smallest_normal)
+    return terms * (share / (1 - share)) + flushed
+
+
 # Elementwise functions, in ulp of the result, as csrc/ops/math.h and activations.h state them
 # (tests/cpp measures each against long double). In float64 the oracle, which is made of NumPy's
 # functions, adds its own: 1 ulp for one libm call, 5 for composed formulas.

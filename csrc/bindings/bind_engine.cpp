@@ -13,6 +13,7 @@
 #include "bindings/names.h"
 #include "bindings/plain_array.h"
 #include "bindings/run_ops.h"
+#include "kernels/cpu/bf16.h"
 
 namespace fastbp {
 namespace {
@@ -220,8 +221,13 @@ class Engine {
       f32_ = std::make_unique<Network<float>>(spec, isa.table_f32());
     else if (dtype == "float64")
       f64_ = std::make_unique<Network<double>>(spec, isa.table_f64());
+    else if (dtype != "bfloat16")
+      throw py::value_error("dtype: expected 'float32', 'float64' or 'bfloat16', got '" + dtype +
+                            "'");
+    else if (const Bf16Kernels* bf16 = bf16_kernels())
+      f32_ = std::make_unique<Network<float>>(spec, isa.table_f32(), bf16->gemm);
     else
-      throw py::value_error("dtype: expected 'float32' or 'float64', got '" + dtype + "'");
+      throw std::runtime_error("dtype 'bfloat16' is not available: " + bf16_problem());
   }
 
   py::list parameter_shapes() {

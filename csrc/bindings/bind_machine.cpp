@@ -9,6 +9,7 @@
 #include "core/arena.h"
 #include "core/random.h"
 #include "engine/network.h"
+#include "kernels/cpu/bf16.h"
 #include "kernels/cpu/cpuid.h"
 #include "kernels/cpu/dispatch.h"
 
@@ -69,18 +70,25 @@ py::array_t<std::int64_t> permutation(index_t n, std::uint64_t seed, std::uint32
   return order;
 }
 
+double (*probe_of(const std::string& dtype))(double) {
+  if (dtype == "float32") return active_isa().table_f32().fma_probe;
+  if (dtype == "float64") return active_isa().table_f64().fma_probe;
+  if (dtype != "bfloat16")
+    throw py::value_error("dtype: expected 'float32', 'float64' or 'bfloat16', got '" + dtype +
+                          "'");
+  const Bf16Kernels* bf16 = bf16_kernels();
+  if (!bf16) throw std::runtime_error("dtype 'bfloat16' is not available: " + bf16_problem());
+  return bf16->fma_probe;
+}
+
 // Best rate of several runs of `seconds` in all, in GFLOP/s, on `threads` threads at once.
 double probe_peak(const std::string& dtype, int threads, double seconds) {
   if (threads < 1)
     throw py::value_error("threads: expected at least 1, got " + std::to_string(threads));
-  if (dtype != "float32" && dtype != "float64")
-    throw py::value_error("dtype: expected 'float32' or 'float64', got '" + dtype + "'");
   struct Probe {
     double (*run)(double);
     double flop;
-  } probe{dtype == "float32" ? active_isa().table_f32().fma_probe
-                             : active_isa().table_f64().fma_probe,
-          2e7};
+  } probe{probe_of(dtype), 2e7};
   const PythonUnlocked unlocked;
   double best = 0, spent = 0;
   while (spent < seconds) {
@@ -116,6 +124,7 @@ double probe_peak(const std::string& dtype, int threads, double seconds) {
 void bind_machine(py::module_& m) {
   using namespace py::literals;
   m.def("isas", &isas);
+  m.def("bfloat16_problem", [] { return bf16_problem(); });
   m.def("set_isa", &set_active_isa, "name"_a);
   m.def("get_num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, "n"_a);

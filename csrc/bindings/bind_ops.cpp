@@ -3,6 +3,7 @@
 #include "bindings/bind.h"
 #include "bindings/names.h"
 #include "bindings/run_ops.h"
+#include "kernels/cpu/bf16.h"
 
 namespace fastbp {
 namespace {
@@ -69,14 +70,30 @@ template <class T> StackView<T> stack_view(py::array& a, const char* name) {
   return view;
 }
 
+// The kernel for T whose operands are of that precision: T's own where it is none.
+template <class T> GemmKernel<T> gemm_kernel(bool bfloat16) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (bfloat16) {
+      const Bf16Kernels* bf16 = bf16_kernels();
+      if (!bf16)
+        throw std::runtime_error("precision 'bfloat16' is not available: " + bf16_problem());
+      return bf16->gemm;
+    }
+  } else if (bfloat16) {
+    throw py::type_error("precision 'bfloat16' takes float32 arrays, got float64");
+  }
+  return own_gemm<T>();
+}
+
 void matmul(py::array a, py::array b, const py::object& bias, const py::object& activation,
-            double param, py::array out) {
+            double param, py::array out, bool bfloat16) {
   const int index = activation.is_none() ? 0 : activation_index(py::cast<std::string>(activation));
   with_dtype(float_dtype(out, "out"), [&](auto zero) {
     using T = decltype(zero);
     if (!a.dtype().equal(out.dtype()) || !b.dtype().equal(out.dtype()))
       throw py::type_error("matmul: expected one dtype, got a " + describe(a) + ", b " +
                            describe(b) + ", out " + describe(out));
+    const GemmKernel<T> gemm = gemm_kernel<T>(bfloat16);
     const StackView<T> va = stack_view<T>(a, "a"), vb = stack_view<T>(b, "b");
     T* c = output<T>(out, "out");
     const index_t stack = a.shape(0), m = a.shape(1), k = a.shape(2), n = b.shape(2);
@@ -91,7 +108,7 @@ void matmul(py::array a, py::array b, const py::object& bias, const py::object& 
       bias_data = input<T>(bias_array, "bias");
       require_size(bias_array, "bias", n);
     }
-    run_matmul({stack, m, n, k}, va, vb, bias_data, index, param, c);
+    run_matmul({stack, m, n, k}, va, vb, bias_data, index, param, c, gemm);
   });
 }
 
@@ -174,7 +191,8 @@ index_t all_finite(const py::array& x) {
 
 void bind_ops(py::module_& m) {
   using namespace py::literals;
-  m.def("matmul", &matmul, "a"_a, "b"_a, "bias"_a, "activation"_a, "param"_a, "out"_a);
+  m.def("matmul", &matmul, "a"_a, "b"_a, "bias"_a, "activation"_a, "param"_a, "out"_a,
+        "bfloat16"_a = false);
   m.def("activation_forward", &activation_forward, "name"_a, "x"_a, "out"_a, "param"_a);
   m.def("activation_backward", &activation_backward, "name"_a, "saved"_a, "dy"_a, "out"_a,
         "param"_a);

@@ -88,10 +88,14 @@ template <class T> struct StackView {
   index_t step, row, col;  // from one matrix, row, column to the next
 };
 
+template <class T> GemmKernel<T> own_gemm() {
+  return {kernels<T>().gemm, kernels<T>().gemm_scratch};
+}
+
 // Packing buffers of the calling thread, kept between calls.
-template <class T> T* gemm_scratch(int threads) {
+template <class T> T* gemm_scratch(const GemmKernel<T>& gemm, int threads) {
   thread_local Arena arena;
-  const std::size_t bytes = array_bytes<T>(kernels<T>().gemm_scratch, threads);
+  const std::size_t bytes = array_bytes<T>(gemm.scratch, threads);
   if (arena.size() < bytes) arena = Arena(bytes);
   return arena.at<T>(0);
 }
@@ -101,7 +105,8 @@ struct StackShape { index_t stack, m, n, k; };
 // c = activation(a b + bias) for each matrix of a stack; bias is (n) or null.
 template <class T>
 void run_matmul(const StackShape& shape, const StackView<T>& a, const StackView<T>& b,
-                const T* bias, int activation, double param, T* c) {
+                const T* bias, int activation, double param, T* c,
+                const GemmKernel<T>& gemm = own_gemm<T>()) {
   const auto [stack, m, n, k] = shape;
   ActivationTile<T> tile;
   tile.out_row = n;
@@ -114,7 +119,7 @@ void run_matmul(const StackShape& shape, const StackView<T>& a, const StackView<
   g.bias = bias;
   g.op = activation == 0 ? nullptr : kernels<T>().activation_forward[activation];
   const double flop = 2.0 * double(stack) * double(m) * double(n) * double(k);
-  T* scratch = gemm_scratch<T>(worthwhile_threads(flop));
+  T* scratch = gemm_scratch(gemm, worthwhile_threads(flop));
   run_shared(flop, [&, stack = stack, m = m, n = n](Share share) {
     for (index_t s = 0; s < stack; ++s) {
       ActivationTile<T> here = tile;
@@ -123,8 +128,8 @@ void run_matmul(const StackShape& shape, const StackView<T>& a, const StackView<
       args.b = b.data + s * b.step;
       args.c = here.out = c + s * m * n;
       args.context = &here;
-      args.scratch = scratch + share.id * kernels<T>().gemm_scratch;
-      kernels<T>().gemm(args, share);
+      args.scratch = scratch + share.id * gemm.scratch;
+      gemm.run(args, share);
     }
   });
 }

@@ -67,9 +67,11 @@ int worthwhile_threads(double flop) {
 }
 
 template <class T>
-Network<T>::Network(const NetworkSpec& spec, const KernelTable<T>& kernels)
+Network<T>::Network(const NetworkSpec& spec, const KernelTable<T>& kernels,
+                    const GemmKernel<T>& gemm)
     : layout_(make_layout(spec)) {
   context_.kernels = &kernels;
+  context_.gemm = gemm;
   context_.layout = &layout_;
   ArenaLayout arena;
   const std::size_t bytes = array_bytes<T>(layout_.parameter_count);
@@ -101,7 +103,7 @@ template <class T> void Network<T>::prepare_scratch(int threads) {
   if (threads > scratch_threads_) {
     scratch_ = Arena();
     scratch_threads_ = 0;
-    scratch_ = Arena(array_bytes<T>(context_.kernels->gemm_scratch, threads));
+    scratch_ = Arena(array_bytes<T>(context_.gemm.scratch, threads));
     scratch_threads_ = threads;
   }
   context_.gemm_scratch = scratch_.at<T>(0);

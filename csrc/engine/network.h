@@ -34,7 +34,10 @@ int worthwhile_threads(double flop);
 
 template <class T> class Network {
  public:
-  Network(const NetworkSpec& spec, const KernelTable<T>& kernels);
+  Network(const NetworkSpec& spec, const KernelTable<T>& kernels)
+      : Network(spec, kernels, {kernels.gemm, kernels.gemm_scratch}) {}
+  // With matrix products of another precision.
+  Network(const NetworkSpec& spec, const KernelTable<T>& kernels, const GemmKernel<T>& gemm);
 
   const NetworkLayout& layout() const { return layout_; }
   ParameterBlock<T> block() const { return block_; }

@@ -146,13 +146,13 @@ void Step<T>::for_row_chunks(index_t rows, index_t row_elements, Body body) {
 
 // args describe the product of `window`'s rows.
 template <class T> void Step<T>::run_gemm(GemmArgs<T>& args, const Window& window) {
-  args.scratch = c_.gemm_scratch + share_.id * c_.kernels->gemm_scratch;
+  args.scratch = c_.gemm_scratch + share_.id * c_.gemm.scratch;
   if (c_.abort) {
     if (stopping()) return;
     args.stop = [](void* step) { return static_cast<Step*>(step)->stopping(); };
     args.stop_context = this;
   }
-  c_.kernels->gemm(args, window.share);
+  c_.gemm.run(args, window.share);
 }
 
 // `op` on this worker's rows of the matrix whose first such row is at c.
@@ -476,6 +476,7 @@ template <class T> void Step<T>::input_delta(std::size_t s, T* dx) {
     g.c = tile.out, g.c_row = tile.out_row;
     g.op = op == c_.kernels->activation_backward[0] ? nullptr : op;
     g.context = &tile;
+    g.ahead[0] = tile.saved, g.ahead_row = tile.saved_row;
     run_gemm(g, w);
   } else {
     run_tile(op, tile, at(dz, w), dz.row, stage.inputs);
@@ -502,6 +503,8 @@ template <class T> void Step<T>::parameter_gradient(std::size_t s, T* gradient, 
     tile.row = stage.outputs;
     g.op = c_.kernels->update[c_.optimizer.optimizer];
     g.context = &tile;
+    g.ahead[0] = tile.w, g.ahead[1] = tile.slot[0], g.ahead[2] = tile.slot[1];
+    g.ahead_row = tile.row;
     g.contiguous_op = true;
     g.discard_c = true;
   }

@@ -16,6 +16,7 @@
 
 #include "backend/team.h"
 #include "engine/plan.h"
+#include "kernels/gemm_kernel.h"
 #include "kernels/kernel_table.h"
 
 namespace fastbp {
@@ -52,11 +53,12 @@ struct Interrupt {
 
 template <class T> struct StepContext {
   const KernelTable<T>* kernels = nullptr;
+  GemmKernel<T> gemm;  // the table's, or one of another precision
   const NetworkLayout* layout = nullptr;
   const Plan* plan = nullptr;
   const Arena* arena = nullptr;  // the plan's memory
   ParameterBlock<T> parameters;
-  T* gemm_scratch = nullptr;  // kernels->gemm_scratch elements for each worker
+  T* gemm_scratch = nullptr;  // gemm.scratch elements for each worker
   bool in_parts = false;      // batches of several chunks are worked off in parts
   LossSpec loss;
   OptimizerSpec optimizer;

@@ -29,6 +29,7 @@ def collect() -> Info:
     """fastbp.info; see there. Reports settings that are not valid instead of failing on them."""
     build = dict(_core.build_info())
     isas, isa_problem = _attempt(_core.isas)
+    bfloat16_problem, _ = _attempt(_core.bfloat16_problem)
     threads, threads_problem = _attempt(_core.get_num_threads)
     return Info(
         fastbp=build.pop("version"),
@@ -39,6 +40,8 @@ def collect() -> Info:
         isa=isas["active"] if isas else None,
         isas_available=isas["available"] if isas else [],
         isas_compiled=isas["compiled"] if isas else [],
+        bfloat16=bfloat16_problem == "",
+        bfloat16_problem=bfloat16_problem or None,
         threads=threads,
         processors=_processors(),
         devices=["cpu", "reference"],

@@ -22,20 +22,21 @@ if TYPE_CHECKING:
 else:  # numpy.typing takes longer to import than this whole module
     Array = np.ndarray
 
-FLOAT_NAMES = ("float32", "float64")
+DTYPES = ("float32", "float64", "bfloat16")  # of models
 INT64 = np.dtype(np.int64)
 
 
-def float_dtype(dtype: object) -> np.dtype[Any]:
-    """float32 or float64, from the name or NumPy's object. Raises ValueError for anything else."""
+def dtype_name(dtype: object) -> str:
+    """One of DTYPES, from the name or NumPy's object. Raises ValueError for anything else."""
     name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", None) or str(dtype)
-    if name == "bfloat16":
-        raise ValueError(
-            "dtype 'bfloat16' is not available on this device yet: use 'float32' or 'float64'"
-        )
-    if name not in FLOAT_NAMES:
-        raise ValueError(f"dtype must be 'float32' or 'float64'; got {describe(dtype)}")
-    return np.dtype(name)
+    if name not in DTYPES:
+        raise ValueError(f"dtype must be 'float32', 'float64' or 'bfloat16'; got {describe(dtype)}")
+    return name
+
+
+def stored(dtype: str) -> np.dtype[Any]:
+    """What parameters and data of a model of that dtype are: bfloat16 is for products only."""
+    return np.dtype(np.float32 if dtype == "bfloat16" else dtype)
 
 
 def is_ready(value: object, dtype: np.dtype[Any]) -> bool:

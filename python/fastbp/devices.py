@@ -46,6 +46,18 @@ def resolve(device: str) -> str:
     )
 
 
+def require_dtype(device: str, dtype: str) -> None:
+    """Raises DeviceNotAvailableError unless that device, as `resolve` gave it, has that dtype."""
+    problem = _core.bfloat16_problem() if (device, dtype) == ("cpu", "bfloat16") else ""
+    if problem:
+        raise DeviceNotAvailableError(
+            f"dtype 'bfloat16' is not available on this device: {problem}. It needs a processor "
+            "that multiplies bfloat16 faster than float32 (AMD Zen 4 or later) and is never "
+            "emulated. Use dtype='float32', or device='reference' to reproduce its results slowly",
+            reason="no_bfloat16",
+        )
+
+
 def is_cuda(device: str) -> bool:
     """Whether the name is "cuda" or "cuda:<number>"."""
     name, colon, number = device.partition(":")

@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class DeviceNotAvailableError(RuntimeError):
-    """A device was asked for by name and cannot be used; nothing falls back silently.
+    """A device, or a dtype on it, was asked for and cannot be used; nothing falls back silently.
 
     `reason` is a word for programs: "no_backend", "no_driver", "old_driver", "no_device", "arch",
-    "version_mismatch".
+    "version_mismatch", "no_bfloat16".
     """
 
     def __init__(self, message: str, reason: str) -> None:

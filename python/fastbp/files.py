@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import numpy as np
 
 from . import checks, devices, layers, losses, metrics, network, optimizers, spec
-from .arrays import Array, float_dtype
+from .arrays import Array, dtype_name, stored
 from .errors import ModelFileError, describe
 from .network import Compiled
 
@@ -48,7 +48,7 @@ class Description(NamedTuple):
 
     layers: Sequence[layers.Layer]
     inputs: int
-    dtype: np.dtype[Any]
+    dtype: str
     seed: int
     epochs: int
     compiled: Compiled | None
@@ -201,14 +201,15 @@ def load(path: str | os.PathLike[str], device: str) -> Sequential:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ModelFileError(f"{os.fspath(path)!r} is not a model file: {reason}") from error
 
+    devices.require_dtype(name, described.dtype)
     model = Sequential(described.layers, described.seed)
     model.metadata = described.metadata
     model._adopt(described.compiled, name, described.dtype)
     engine = model._build(described.inputs, draw=False)
-    stored = described.dtype.newbyteorder("<")
+    kind = stored(described.dtype).newbyteorder("<")
     for tensor, view in _tensors(model).items():
         view[...] = np.frombuffer(
-            data, stored, count=view.size, offset=header_end + places[tensor]
+            data, kind, count=view.size, offset=header_end + places[tensor]
         ).reshape(view.shape)
     if described.compiled is not None:
         engine.steps = described.steps
@@ -279,7 +280,7 @@ def _describe(metadata: Any) -> Description:
     return Description(
         layers=[layers.from_config(layer) for layer in described["layers"]],
         inputs=checks.integer("inputs", described["inputs"]),
-        dtype=float_dtype(described["dtype"]),
+        dtype=dtype_name(described["dtype"]),
         seed=checks.integer("seed", described["seed"], 0, 2**64 - 1),
         epochs=checks.integer("epochs", described["epochs"], 0, 2**32),
         compiled=compiled,
@@ -319,9 +320,9 @@ def _places(table: dict[str, Any], described: Description, size: int) -> dict[st
         raise ValueError("its tensors are not those of its layers and optimizer")
     places, offset = {}, 0
     for name, shape in shapes.items():
-        end = offset + math.prod(shape) * described.dtype.itemsize
+        end = offset + math.prod(shape) * stored(described.dtype).itemsize
         wanted = {
-            "dtype": TENSOR_DTYPES[described.dtype.name],
+            "dtype": TENSOR_DTYPES[stored(described.dtype).name],
             "shape": list(shape),
             "data_offsets": [offset, end],
         }

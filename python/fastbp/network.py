@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from . import _core
 from .arrays import Array
@@ -40,12 +38,10 @@ def last_activation(layers: Layers) -> str:
     return str(spec[1]) if spec[0] == "activation" else "identity"
 
 
-def make_engine(
-    layers: Layers, inputs: int, backend: Backend, dtype: np.dtype[Any]
-) -> _core.Engine:
+def make_engine(layers: Layers, inputs: int, backend: Backend, dtype: str) -> _core.Engine:
     """An engine whose parameters are still 0."""
     specs = [spec for layer in layers for spec in layer.specs()]
-    engine: _core.Engine = backend.engine(inputs, specs, dtype.name)
+    engine: _core.Engine = backend.engine(inputs, specs, dtype)
     return engine
 
 

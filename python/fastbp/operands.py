@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from . import devices
 from .arrays import Array, as_numbers, is_ready
 from .errors import describe
 
@@ -27,6 +28,17 @@ def common_dtype(*arrays: Array) -> np.dtype[Any]:
     """float32 if every array is float32, else float64; bools and integers count as float64."""
     single = all(array.dtype.kind == "f" and array.dtype.itemsize == 4 for array in arrays)
     return FLOAT32 if single else FLOAT64
+
+
+def check_precision(precision: str, dtype: np.dtype[Any]) -> None:
+    """Raises ValueError for another name than bfloat16, TypeError unless the arrays are float32,
+    DeviceNotAvailableError where the processor is not fast at it.
+    """
+    if precision != "bfloat16":
+        raise ValueError(f"precision must be None or 'bfloat16'; got {describe(precision)}")
+    if dtype != FLOAT32:
+        raise TypeError(f"precision 'bfloat16' takes float32 arrays; these give {dtype}")
+    devices.require_dtype("cpu", precision)
 
 
 def strided(array: Array, dtype: np.dtype[Any]) -> Array:

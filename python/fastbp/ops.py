@@ -29,7 +29,7 @@ from . import _core
 from .arrays import Array
 from .errors import unknown_name
 from .layers import Activation
-from .operands import common_dtype, deliver, operand, packed, strided
+from .operands import check_precision, common_dtype, deliver, operand, packed, strided
 from .ops_functions import activation_function, loss_function, update_function, vector_function
 from .registry import ACTIVATIONS, LOSSES, OPTIMIZERS
 
@@ -44,20 +44,23 @@ def matmul(
     transpose_b: bool = False,
     bias: Any = None,
     activation: str | None = None,
+    precision: str | None = None,
     out: Array | None = None,
 ) -> Any:
     """activation(a @ b + bias), as numpy.matmul: (..., m, k), (..., k, n) -> (..., m, n).
 
     Leading axes broadcast; a 1-D operand is a row on the left, a column on the right, and its axis
     is left out of the result. The transposes swap the last two axes of an operand that has two.
-    bias is (n,), or one number where b is 1-D.
+    bias is (n,), or one number where b is 1-D. precision="bfloat16" rounds a and b, of float32, to
+    bfloat16 and sums in float32, on processors that are fast at it.
 
-    Raises ValueError for shapes that do not fit and unknown activations, TypeError for other
-    dtypes.
+    Raises ValueError for shapes that do not fit and unknown names, TypeError for other dtypes,
+    DeviceNotAvailableError for bfloat16 on another processor.
     """
-    quick = _core.quick_matmul(a, b, transpose_a, transpose_b, bias, activation, out)
-    if quick is not None:
-        return quick
+    if precision is None:  # the quick way has no other
+        quick = _core.quick_matmul(a, b, transpose_a, transpose_b, bias, activation, out)
+        if quick is not None:
+            return quick
     left, right = operand("a", a), operand("b", b)
     offset = None if bias is None else operand("bias", bias)
     function = None if activation is None else Activation(activation)
@@ -66,6 +69,8 @@ def matmul(
             f"matmul takes arrays with at least one axis; got shapes {left.shape} and {right.shape}"
         )
     dtype = common_dtype(left, right, *([] if offset is None else [offset]))
+    if precision is not None:
+        check_precision(precision, dtype)
     row, column = left.ndim == 1, right.ndim == 1
     left, right = strided(left, dtype), strided(right, dtype)
     left = left[None, :] if row else left.swapaxes(-1, -2) if transpose_a else left
@@ -79,7 +84,8 @@ def matmul(
         offset = packed(offset.reshape(n), dtype)
 
     def fill(result: Array) -> None:
-        _stacked_matmul(left, right, offset, function, result.reshape(*stack, m, n))
+        stacked = result.reshape(*stack, m, n)
+        _stacked_matmul(left, right, offset, function, stacked, precision is not None)
 
     shape = (*stack, *(() if row else (m,)), *(() if column else (n,)))
     reads = [left, right] if offset is None else [left, right, offset]
@@ -103,7 +109,12 @@ def _stack_shape(left: Array, right: Array) -> tuple[int, ...]:
 
 
 def _stacked_matmul(
-    left: Array, right: Array, bias: Array | None, activation: Activation | None, result: Array
+    left: Array,
+    right: Array,
+    bias: Array | None,
+    activation: Activation | None,
+    result: Array,
+    bfloat16: bool,
 ) -> None:
     """result = activation(left @ right + bias); the operands broadcast to (..., m, n).
 
@@ -115,10 +126,10 @@ def _stacked_matmul(
     right = np.broadcast_to(right, stack + right.shape[-2:])
     name, param = (None, 0.0) if activation is None else (activation.name, activation.param)
     if not stack:
-        _core.matmul(left[None], right[None], bias, name, param, result[None])
+        _core.matmul(left[None], right[None], bias, name, param, result[None], bfloat16)
         return
     for index in np.ndindex(stack[:-1]):
-        _core.matmul(left[index], right[index], bias, name, param, result[index])
+        _core.matmul(left[index], right[index], bias, name, param, result[index], bfloat16)
 
 
 def activation_forward(

@@ -1,8 +1,9 @@
-// build: kernels/cpu/cpuid.cpp
+// build: kernels/cpu/cpuid.cpp kernels/cpu/bf16.cpp kernels/cpu/dispatch.cpp
 // Every bit that the compiler flags enable is asked for, of the processor and of the operating system.
 #include <cstdio>
 
 #include "check.h"
+#include "kernels/cpu/bf16.h"
 #include "kernels/cpu/cpuid.h"
 
 using namespace fastbp;
@@ -10,7 +11,7 @@ using namespace fastbp;
 namespace {
 
 // A processor and a system that have everything.
-constexpr CpuidWords kEverything{0xffffffffu, 0xffffffffu, 0xffffffffu};
+constexpr CpuidWords kEverything{0xffffffffu, 0xffffffffu, 0xffffffffu, 0xffffffffu, 0x68747541u};
 
 template <class Member> CpuFeatures without(Member member, int bit) {
   CpuidWords words = kEverything;
@@ -38,6 +39,25 @@ void the_system_must_save_the_registers() {
   for (int bit : {5, 6, 7}) FBP_EXPECT(without(&CpuidWords::xcr0, bit).avx2);
 }
 
+// bfloat16 needs its bit, AVX-512, and AMD's name; without one of them there is a reason.
+void bfloat16() {
+  CpuFeatures features = decode_features(kEverything);
+  FBP_EXPECT(features.avx512_bf16 && features.amd);
+  FBP_EXPECT(bf16_problem(features, "avx512", true).empty());
+  FBP_EXPECT(!bf16_problem(features, "avx512", false).empty());
+  FBP_EXPECT(bf16_problem(features, "avx2", true).find("avx2") != std::string::npos);
+  FBP_EXPECT(!without(&CpuidWords::leaf7_1_eax, 5).avx512_bf16);
+  FBP_EXPECT(!without(&CpuidWords::leaf7_ebx, 30).avx512_bf16);
+  FBP_EXPECT(!without(&CpuidWords::xcr0, 7).avx512_bf16);
+  features.avx512_bf16 = false;
+  FBP_EXPECT(!bf16_problem(features, "avx512", true).empty());
+  CpuidWords intel = kEverything;
+  intel.vendor_ebx = 0x756e6547;  // "Genu"
+  features = decode_features(intel);
+  FBP_EXPECT(features.avx512_bf16 && !features.amd);
+  FBP_EXPECT(bf16_problem(features, "avx512", true).find("slower") != std::string::npos);
+}
+
 // The compiler's run-time support knows the same from its own reading.
 void this_machine() {
   const CpuFeatures& features = cpu_features();
@@ -62,6 +82,7 @@ void this_machine() {
 int main() {
   every_bit_counts();
   the_system_must_save_the_registers();
+  bfloat16();
   this_machine();
   return fbp_test_result();
 }

@@ -21,7 +21,12 @@ CpuidWords read_cpuid() {
   CpuidWords words;
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   if (__get_cpuid(1, &eax, &ebx, &ecx, &edx)) words.leaf1_ecx = ecx;
-  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) words.leaf7_ebx = ebx;
+  if (__get_cpuid(0, &eax, &ebx, &ecx, &edx)) words.vendor_ebx = ebx;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) {
+    words.leaf7_ebx = ebx;
+    // eax is the last subleaf.
+    if (eax >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx)) words.leaf7_1_eax = eax;
+  }
   if (words.leaf1_ecx & bit(27)) {  // OSXSAVE: XGETBV may be used
     std::uint32_t low = 0, high = 0;
     __asm__ __volatile__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
@@ -84,7 +89,7 @@ void read_caches(CpuDescription& cpu) {
 
 // Leaf 1 ecx: 0 SSE3, 9 SSSE3, 12 FMA, 19 SSE4.1, 20 SSE4.2, 23 POPCNT, 26 XSAVE, 27 OSXSAVE, 28 AVX (-mavx2 enables all
 // but FMA). Leaf 7 ebx: 5 AVX2, 16 AVX512F, 17 DQ, 30 BW, 31 VL. XCR0: 1 XMM, 2 YMM, 5 opmask, 6 ZMM0-15's upper halves,
-// 7 ZMM16-31.
+// 7 ZMM16-31. Leaf 7.1 eax: 5 AVX512_BF16. Leaf 0 ebx: "Auth" of AuthenticAMD.
 CpuFeatures decode_features(const CpuidWords& words) {
   constexpr std::uint32_t avx_and_fma =
       bit(0) | bit(9) | bit(12) | bit(19) | bit(20) | bit(23) | bit(26) | bit(27) | bit(28);
@@ -97,6 +102,8 @@ CpuFeatures decode_features(const CpuidWords& words) {
                   has_bits(words.xcr0, ymm_saved);
   features.avx512 =
       features.avx2 && has_bits(words.leaf7_ebx, avx512) && has_bits(words.xcr0, zmm_saved);
+  features.avx512_bf16 = features.avx512 && has_bits(words.leaf7_1_eax, bit(5));
+  features.amd = words.vendor_ebx == 0x68747541;
 #if defined(__aarch64__)
   features.neon = true;
 #endif

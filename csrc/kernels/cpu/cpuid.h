@@ -13,12 +13,16 @@ struct CpuidWords {
   std::uint32_t leaf1_ecx = 0;
   std::uint32_t leaf7_ebx = 0;
   std::uint32_t xcr0 = 0;  // the register state that the operating system saves
+  std::uint32_t leaf7_1_eax = 0;
+  std::uint32_t vendor_ebx = 0;  // the first four letters of the maker's name
 };
 
 struct CpuFeatures {
   bool avx2 = false;    // AVX2 and FMA, with YMM registers saved
   bool avx512 = false;  // AVX-512 F, VL, DQ, BW, AVX2 and FMA, with opmask and ZMM registers saved
-  bool neon = false;    // every 64-bit ARM has it
+  bool avx512_bf16 = false;  // products of bfloat16, besides avx512
+  bool amd = false;
+  bool neon = false;  // every 64-bit ARM has it
 };
 
 // Pure, so that a test can play any processor.

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
         return status
-    except CommandError as error:
+    except (CommandError, fastbp.DeviceNotAvailableError) as error:
         print(f"fastbp {arguments.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

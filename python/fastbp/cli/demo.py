@@ -52,7 +52,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--seed", type=kinds.seed, default=0, help="default: 0")
     parser.add_argument("--device", default="auto", help="auto (default), cpu or reference")
     parser.add_argument(
-        "--dtype", choices=["float32", "float64"], default="float32", help="default: float32"
+        "--dtype",
+        choices=["float32", "float64", "bfloat16"],
+        default="float32",
+        help="default: float32",
     )
     parser.set_defaults(run=run)
 

@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     text.line("python", f"{found['python']}, numpy {found['numpy']}, {found['system']}")
     text.line("processor", f"{found['cpu']}, {_caches(build)}")
     text.line("isa", _isas(found))
+    text.line("bfloat16", _bfloat16(found))
     threads = found["threads"] or "not known: FASTBP_NUM_THREADS is not valid"
     text.line("threads", f"{threads}; this process may use {_processors(found)}")
     text.line("devices", ", ".join(found["devices"]))
@@ -70,6 +71,12 @@ def _isas(found: dict[str, Any]) -> str:
         f"{found['isa']} in use; this machine can run {', '.join(available)}"
         + f"; also compiled: {', '.join(lacking)}" * bool(lacking)
     )
+
+
+def _bfloat16(found: dict[str, Any]) -> str:
+    if found["bfloat16"]:
+        return "matrix products may use it: dtype='bfloat16'"
+    return f"not available: {found['bfloat16_problem'] or 'FASTBP_ISA is not valid'}"
 
 
 def _processors(found: dict[str, Any]) -> str:

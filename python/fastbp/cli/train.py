@@ -126,7 +126,10 @@ def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--device", default="auto", help="auto (default), cpu or reference")
     group.add_argument(
-        "--dtype", choices=["float32", "float64"], default="float32", help="default: float32"
+        "--dtype",
+        choices=["float32", "float64", "bfloat16"],
+        default="float32",
+        help="default: float32",
     )
 
 

@@ -2,8 +2,9 @@
 
 Parameters and optimizer states live in the engine's dtype. A step reads them, computes everything
 (forward, loss, backward, update) in float64, and rounds once when it writes them back. For float32
-it is therefore the precise twin of the native engine; for float64 it is its equal. Sums run in
-NumPy's order, so the bits differ from the native engine's.
+it is therefore the precise twin of the native engine; for float64 it is its equal. With bfloat16
+the engine's dtype is float32, and both operands of each of the three matrix products are rounded to
+bfloat16. Sums run in NumPy's order, so the bits differ from the native engine's.
 """
 
 import signal
@@ -16,6 +17,7 @@ import numpy as np
 
 from .activations import Activation
 from .arrays import F64, Array, as_float64, describe, rounded
+from .bfloat16 import round_to_bfloat16
 from .losses import LOSSES, Loss, check_target
 from .metrics import METRICS
 from .ops import find_activation, quiet
@@ -70,13 +72,15 @@ class Engine:
     """
 
     def __init__(self, inputs: int, layers: Sequence[tuple[Any, ...]], dtype: str = "float32"):
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
+        if dtype not in ("float32", "float64", "bfloat16"):
+            raise ValueError(f"dtype: expected 'float32', 'float64' or 'bfloat16', got {dtype!r}")
         if inputs < 1:
             raise ValueError(f"inputs: expected at least 1, got {inputs}")
         if not layers:
             raise ValueError("layers: expected at least one layer, got none")
-        self.dtype, self.inputs = dtype, inputs
+        self.dtype, self.inputs = "float32" if dtype == "bfloat16" else dtype, inputs
+        # What a matrix product makes of its operands.
+        self._operand = round_to_bfloat16 if dtype == "bfloat16" else as_float64
         self._layers: list[_Dense | _Elementwise] = []
         width, end = inputs, 0
         for kind, *arguments in layers:
@@ -98,7 +102,7 @@ class Engine:
         self._used = np.concatenate(
             [np.arange(d.offset, d.offset + d.size) for d in self._dense] or [np.arange(0)]
         )
-        self._parameters = np.zeros(-(-end // _BLOCK) * _BLOCK, dtype)
+        self._parameters = np.zeros(-(-end // _BLOCK) * _BLOCK, self.dtype)
         self._gradients = np.zeros_like(self._parameters)
         self._states: list[Array] = []
         self._loss: Loss | None = None
@@ -234,7 +238,7 @@ class Engine:
         for layer in self._layers:
             if isinstance(layer, _Dense):
                 kernel, bias = layer.views(flat)
-                z = values[-1] @ kernel
+                z = self._operand(values[-1]) @ self._operand(kernel)
                 values.append(z + bias if layer.has_bias else z)
             else:
                 values.append(layer.entry.forward(values[-1], layer.param))
@@ -251,6 +255,7 @@ class Engine:
 
         Backwards through the layers, d is the gradient with respect to the layer's output, then to
         its input v. For v W + b: dW = v^T d, db = sum of d's rows, dv = d W^T; for f: dv = d f'(v).
+        db is a row of the product (v, 1)^T d.
         """
         flat = as_float64(self._parameters)
         values = self._forward(as_float64(x))
@@ -260,10 +265,11 @@ class Engine:
             if isinstance(layer, _Dense):
                 kernel, _ = layer.views(flat)
                 dkernel, dbias = layer.views(gradient)
-                dkernel[...] = v.T @ d
+                d = self._operand(d)
+                dkernel[...] = self._operand(v).T @ d
                 if layer.has_bias:
                     dbias[...] = d.sum(axis=0)
-                d = d @ kernel.T
+                d = d @ self._operand(kernel).T
             else:
                 d = d * layer.entry.derivative(v, layer.param)
         return loss, values[-1], gradient, d

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from . import losses, special
 from .activations import ACTIVATIONS, Activation
 from .arrays import F64, Array, as_float64, result_dtype, rounded
+from .bfloat16 import round_to_bfloat16
 from .losses import LOSSES, Loss
 from .optimizers import OPTIMIZERS, Optimizer
 
@@ -43,12 +44,14 @@ def matmul(
     transpose_b: bool = False,
     bias: ArrayLike | None = None,
     activation: str | None = None,
+    precision: str | None = None,
     out: Array | None = None,
 ) -> Array:
     """activation(a @ b + bias), as numpy.matmul: (..., m, k), (..., k, n) -> (..., m, n).
 
     Leading axes broadcast; a 1-D operand is a row on the left, a column on the right. Transposing
-    swaps the last two axes of an operand that has them. bias has shape (n,).
+    swaps the last two axes of an operand that has them. bias has shape (n,). precision "bfloat16"
+    rounds a and b, of float32, to bfloat16 first.
     """
     dtype = result_dtype(a, b, *([] if bias is None else [bias]))
     a64, b64 = as_float64(a), as_float64(b)
@@ -56,8 +59,18 @@ def matmul(
         a64 = a64.swapaxes(-1, -2)
     if transpose_b and b64.ndim > 1:
         b64 = b64.swapaxes(-1, -2)
+    if precision is not None:
+        _check_precision(precision, dtype)
+        a64, b64 = round_to_bfloat16(a64), round_to_bfloat16(b64)
     entry = find_activation(activation)
     return rounded(entry.forward(_affine(a64, b64, bias), entry.default_param), dtype, out)
+
+
+def _check_precision(precision: str, dtype: np.dtype[Any]) -> None:
+    if precision != "bfloat16":
+        raise ValueError(f"precision must be None or 'bfloat16'; got {precision!r}")
+    if dtype != np.float32:
+        raise TypeError(f"precision 'bfloat16' takes float32 arrays; these give {dtype}")
 
 
 def _affine(a: F64, b: F64, bias: ArrayLike | None) -> F64:

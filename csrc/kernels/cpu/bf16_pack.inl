@@ -1,0 +1,181 @@
+// Packing for the bfloat16 product: float32 is rounded to bfloat16 (nearest even) and laid out in pairs, the two values
+// of k that one VDPBF16PS multiplies. A pair is 32 bits, the smaller k in the lower half; an odd last k is paired with 0.
+//
+//   B          panel[q][column], q counting pairs: a row of whole vectors, zero behind the last column
+//   A by rows  row[q], rows one stride apart: values that follow each other in k are pairs as they are
+//   A by cols  tile[q][row], the rows of one register tile side by side
+
+using Pair = std::uint32_t;
+static constexpr int kLanes = 16;
+
+// Rows ahead that packing asks the memory for: rows are often a page apart, where the processor does not look ahead.
+static constexpr index_t kRowsAhead = 12;
+
+FBP_FN static __mmask16 first_lanes(index_t n) {
+  return n >= kLanes ? __mmask16(0xffff) : n <= 0 ? __mmask16(0) : __mmask16((1u << n) - 1);
+}
+
+alignas(64) static constexpr std::uint16_t kInterleaved[32] = {
+    0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+    8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+
+// 16 pairs of an even row and the odd row behind it.
+FBP_FN static __m512i pairs_of_rows(__m512 even, __m512 odd, __m512i interleaved) {
+  return _mm512_permutexvar_epi16(interleaved, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
+}
+
+// 16 pairs of 32 values that follow each other, `n` of them there.
+FBP_FN static __m512i pairs_of_run(const float* p, index_t n) {
+  if (n >= 2 * kLanes)
+    return (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(p + kLanes), _mm512_loadu_ps(p));
+  return (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(first_lanes(n - kLanes), p + kLanes),
+                                      _mm512_maskz_loadu_ps(first_lanes(n), p));
+}
+
+// panel[q][j] from rows of memory: the values (2q, j) and (2q + 1, j) at b[p * b_row + j].
+template <int Vectors>
+static void pack_panel_rows(const float* b, index_t b_row, index_t k, index_t cols, Pair* panel) {
+  const __m512i interleaved = _mm512_load_si512(kInterleaved);
+  const __mmask16 last = first_lanes(cols - (Vectors - 1) * kLanes);
+  for (index_t p = 0; p < k; p += 2, b += 2 * b_row, panel += Vectors * kLanes) {
+    const float* odd_row = p + 1 < k ? b + b_row : b;
+    const __mmask16 odd_there = p + 1 < k ? __mmask16(0xffff) : __mmask16(0);
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+      const index_t at = v * kLanes;
+      _mm_prefetch(reinterpret_cast<const char*>(b + kRowsAhead * b_row + at), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(b + (kRowsAhead + 1) * b_row + at), _MM_HINT_T0);
+      const __mmask16 there = v == Vectors - 1 ? last : __mmask16(0xffff);
+      const __m512 even = _mm512_maskz_loadu_ps(there, b + at);
+      const __m512 odd = _mm512_maskz_loadu_ps(there & odd_there, odd_row + at);
+      _mm512_store_si512(panel + at, pairs_of_rows(even, odd, interleaved));
+    }
+  }
+}
+
+// Transposes 16 x 16 words of 32 bits.
+FBP_FN static void transpose(__m512i (&r)[kLanes]) {
+  __m512i t[kLanes];
+#pragma GCC unroll 8
+  for (int i = 0; i < kLanes; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < kLanes; i += 4) {
+    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < kLanes; i += 8) {
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      t[i + c] = _mm512_shuffle_i32x4(r[i + c], r[i + 4 + c], 0x88);
+      t[i + 4 + c] = _mm512_shuffle_i32x4(r[i + c], r[i + 4 + c], 0xdd);
+    }
+  }
+#pragma GCC unroll 8
+  for (int c = 0; c < 8; ++c) {
+    r[c] = _mm512_shuffle_i32x4(t[c], t[8 + c], 0x88);
+    r[c + 8] = _mm512_shuffle_i32x4(t[c], t[8 + c], 0xdd);
+  }
+}
+
+// The same panel where columns are contiguous: value (p, j) at b[j * b_col + p]. Pairs follow each other in memory, so
+// blocks of 16 columns by 16 pairs are transposed in registers.
+static void pack_panel_columns(const float* b, index_t b_col, index_t k, index_t cols, int vectors,
+                               Pair* panel) {
+  const index_t width = vectors * kLanes, pairs = (k + 1) / 2;
+  for (index_t j = 0; j < width; j += kLanes) {
+    for (index_t q = 0; q < pairs; q += kLanes) {
+      __m512i block[kLanes];
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) {
+        const float* column = b + (j + r) * b_col + 2 * q;
+        block[r] = j + r < cols ? pairs_of_run(column, k - 2 * q) : _mm512_setzero_si512();
+      }
+      transpose(block);
+      const index_t depth = pairs - q < kLanes ? pairs - q : kLanes;
+      if (depth == kLanes) {
+#pragma GCC unroll 16
+        for (int r = 0; r < kLanes; ++r) _mm512_store_si512(panel + (q + r) * width + j, block[r]);
+      } else {
+        for (index_t r = 0; r < depth; ++r)
+          _mm512_store_si512(panel + (q + r) * width + j, block[r]);
+      }
+    }
+  }
+}
+
+static void pack_panel(const float* b, index_t b_row, index_t b_col, index_t k, index_t cols,
+                       int vectors, Pair* panel) {
+  using Pack = void (*)(const float*, index_t, index_t, index_t, Pair*);
+  static constexpr Pack by_rows[] = {pack_panel_rows<1>, pack_panel_rows<2>, pack_panel_rows<3>,
+                                     pack_panel_rows<4>};
+  if (b_col == 1)
+    by_rows[vectors - 1](b, b_row, k, cols, panel);
+  else
+    pack_panel_columns(b, b_col, k, cols, vectors, panel);
+}
+
+// `rows` rows of A, contiguous in k, each to `stride` pairs.
+static void pack_rows_of_a(const float* a, index_t a_row, index_t k, index_t rows, index_t stride,
+                           Pair* packed) {
+  for (index_t i = 0; i < rows; ++i, a += a_row, packed += stride)
+    for (index_t p = 0; p < k; p += 2 * kLanes)
+      _mm512_store_si512(packed + p / 2, pairs_of_run(a + p, k - p));
+}
+
+// Columns of A are contiguous in the rows: value (i, p) at a[i + p * a_col]. Interleaves up to kBandRows rows of several
+// register tiles in a buffer in L1, then hands each tile its rows. Whole vectors are stored: what a tile's last row of
+// pairs writes too much, the next one overwrites, and the last one puts into kTilePadding.
+static constexpr index_t kBandRows = 64, kBandPairs = 16;
+static constexpr index_t kTilePadding = kLanes;
+
+template <int Stored>  // pairs that a store moves: 8 or 16
+FBP_FN static void hand_out(const Pair* band, index_t pairs, index_t height, Pair* tile) {
+  for (index_t q = 0; q < pairs; ++q, band += kBandRows + kLanes, tile += height) {
+    if (Stored == 8)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(tile),
+                          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(band)));
+    else
+      _mm512_storeu_si512(tile, _mm512_loadu_si512(band));
+  }
+}
+
+static void pack_band(const float* a, index_t a_col, index_t k, index_t rows, const index_t* height,
+                      int tiles, Pair* packed) {
+  const __m512i interleaved = _mm512_load_si512(kInterleaved);
+  const index_t all_pairs = (k + 1) / 2;
+  alignas(64) Pair band[kBandPairs * (kBandRows + kLanes)];
+  for (index_t q = 0; q < all_pairs; q += kBandPairs) {
+    const index_t pairs = all_pairs - q < kBandPairs ? all_pairs - q : kBandPairs;
+    for (index_t r = 0; r < pairs; ++r) {
+      const index_t p = 2 * (q + r);
+      const float* even = a + p * a_col;
+      const float* odd = p + 1 < k ? even + a_col : even;
+      const __mmask16 odd_there = p + 1 < k ? __mmask16(0xffff) : __mmask16(0);
+      for (index_t i = 0; i < rows; i += kLanes) {
+        const __mmask16 there = first_lanes(rows - i);
+        _mm_prefetch(reinterpret_cast<const char*>(even + kRowsAhead * a_col + i), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(odd + kRowsAhead * a_col + i), _MM_HINT_T0);
+        _mm512_store_si512(band + r * (kBandRows + kLanes) + i,
+                           pairs_of_rows(_mm512_maskz_loadu_ps(there, even + i),
+                                         _mm512_maskz_loadu_ps(there & odd_there, odd + i),
+                                         interleaved));
+      }
+    }
+    index_t first = 0;
+    Pair* tile = packed;
+    for (int t = 0; t < tiles; ++t) {
+      if (height[t] <= 8)
+        hand_out<8>(band + first, pairs, height[t], tile + q * height[t]);
+      else
+        hand_out<16>(band + first, pairs, height[t], tile + q * height[t]);
+      first += height[t];
+      tile += height[t] * all_pairs + kTilePadding;
+    }
+  }
+}
