@@ -83,7 +83,6 @@ double loss_default_param(int index) { return kLosses[index].default_param; }
 double activation_default_param(int index) { return kActivations[index].default_param; }
 Saves activation_saves(int index) { return kActivations[index].saves; }
 bool loss_takes_labels(int index) { return !kLosses[index].elementwise; }
-int optimizer_slots(int index) { return kOptimizers[index].slots; }
 
 TargetRange loss_target_range(int index) {
   constexpr double most = std::numeric_limits<double>::max();

@@ -26,7 +26,6 @@ double loss_default_param(int index);
 double activation_default_param(int index);
 Saves activation_saves(int index);
 bool loss_takes_labels(int index);
-int optimizer_slots(int index);
 
 // The range of the targets that a loss takes, all of them finite; of softmax's rows of class weights
 // too. fastbp.arrays has the words for others.

@@ -10,10 +10,6 @@
 namespace fastbp {
 namespace {
 
-#define FBP_SLOTS(O) O::slots,
-constexpr int kSlots[] = {FBP_OPTIMIZERS(FBP_SLOTS)};
-#undef FBP_SLOTS
-
 std::atomic<double> g_parallel_threshold{3e5};
 
 // Rows of an inference batch: enough to amortise a pass over the weights, and 512 rows of 1024
@@ -84,7 +80,9 @@ Network<T>::Network(const NetworkSpec& spec, const KernelTable<T>& kernels,
   context_.parameters = block_;
 }
 
-template <class T> int Network<T>::slots() const { return kSlots[context_.optimizer.optimizer]; }
+template <class T> int Network<T>::slots() const {
+  return optimizer_slots(context_.optimizer.optimizer);
+}
 
 template <class T> void Network<T>::compile(const LossSpec& loss, const OptimizerSpec& optimizer) {
   context_.loss = loss;

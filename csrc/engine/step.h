@@ -158,6 +158,21 @@ template <class T> class Step {
   bool wrote_own_ = false, wrote_together_ = false;
 };
 
+// Where a pass can be given up, elementwise work is done in pieces of about this many values: 10 ms
+// of the slowest function of the scalar kernels.
+inline constexpr index_t kChunkElements = 1 << 16;
+
+// body(first, count) for pieces of the rows, each a number of whole blocks of the loss; one piece
+// unless the pass may be given up.
+template <class T>
+template <class Body>
+void Step<T>::for_row_chunks(index_t rows, index_t row_elements, Body body) {
+  const index_t blocks = kChunkElements / (row_elements * kLossBlockRows) + 1;
+  const index_t chunk = c_.abort ? blocks * kLossBlockRows : rows;
+  for (index_t first = 0; first < rows && !stopping(); first += chunk)
+    body(first, rows - first < chunk ? rows - first : chunk);
+}
+
 // The hyper-parameters of a step as the kernel wants them.
 template <class T>
 StepHyper<T> step_hyper(const OptimizerSpec& optimizer, const BetaPowers& powers);

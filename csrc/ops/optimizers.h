@@ -178,4 +178,12 @@ struct AdamW {
 inline constexpr int kOptimizerCount = 0 FBP_OPTIMIZERS(FBP_COUNT);
 #undef FBP_COUNT
 
+// Slots that the optimizer of that index uses.
+inline int optimizer_slots(int optimizer) {
+#define FBP_SLOTS(O) O::slots,
+  constexpr int slots[] = {FBP_OPTIMIZERS(FBP_SLOTS)};
+#undef FBP_SLOTS
+  return slots[optimizer];
+}
+
 }  // namespace fastbp
