@@ -68,8 +68,9 @@ def test_the_first_step_takes_no_longer_than_5_ms() -> None:
 @timing
 @pytest.mark.parametrize("width", [15, 31, 45, 63, 127, 255])
 def test_one_unit_more_is_no_cliff(width: int) -> None:
-    """The goal is 1.3; a full vector or tile ends at each of these widths. 17 need two vectors for 16's
-    one: half as long again.
+    """The goal is 1.3; a full vector or tile ends at each of these widths.
+
+    17 need two vectors where 16 need one: half as long again.
     """
     limit = 1.5 if width > 15 else 1.8
     x, y = batch(64, 16, 4)
@@ -104,7 +105,7 @@ def test_two_threads_are_not_slower_than_one(widths: tuple[int, ...], rows: int)
 
 @timing
 def test_denormals_cost_nothing() -> None:
-    x, y = batch(64, 64, 4)
+    x, _ = batch(64, 64, 4)
     tiny = (x * np.float32(1e-40)).astype(np.float32)
     model = network(64, 128, 4)
     out = best({"normal": lambda: model.predict(x), "denormal": lambda: model.predict(tiny)})

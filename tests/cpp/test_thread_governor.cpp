@@ -16,7 +16,8 @@ struct Machine {
 
 struct Run {
   ThreadGovernor governor;
-  ThreadGovernor::Clock::time_point now = ThreadGovernor::Clock::time_point{} + std::chrono::hours(1);
+  ThreadGovernor::Clock::time_point now =
+      ThreadGovernor::Clock::time_point{} + std::chrono::hours(1);
 
   void pass(double seconds) {
     now += std::chrono::duration_cast<ThreadGovernor::Clock::duration>(
