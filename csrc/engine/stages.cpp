@@ -8,7 +8,7 @@ namespace {
 constexpr index_t kSmallProduct = 25000;
 
 // What two barriers cost, in values read from the other core's cache.
-constexpr index_t kBarrierWorth = 4096;
+constexpr index_t kBarrierWorth = 16384;
 
 }  // namespace
 
