@@ -107,8 +107,25 @@ static void pack_rows(const T* b, index_t b_row, index_t k, index_t cols, index_
       Vec<T>::load_n(b + j, int(cols - j < lanes ? cols - j : lanes)).store(panel + j);
 }
 
-// The same from B stored by columns: b(p, j) at b[j * b_col + p]. Blocks of lanes x lanes go
-// through a buffer in L1, so that both memories are walked in whole vectors.
+// v[i] = b(i, j .. j + lanes) for i < depth, from B stored by columns: b(p, j) at b[j * b_col + p];
+// zero beyond cols and depth.
+template <class T>
+FBP_FN static void load_transposed(const T* b, index_t b_col, index_t depth, index_t cols,
+                                   Vec<T> (&v)[Vec<T>::lanes]) {
+  constexpr int lanes = Vec<T>::lanes;
+  if (depth >= lanes && cols >= lanes) {
+#pragma GCC unroll 16
+    for (int r = 0; r < lanes; ++r) v[r] = Vec<T>::load(b + r * b_col);
+  } else {
+    const int n = int(depth < lanes ? depth : lanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < lanes; ++r)
+      v[r] = r < cols ? Vec<T>::load_n(b + r * b_col, n) : Vec<T>(T(0));
+  }
+  transpose(v);
+}
+
+// The panel from B stored by columns, in blocks of lanes x lanes.
 template <class T>
 static void pack_columns(const T* b, index_t b_col, index_t k, index_t cols, index_t width,
                          T* panel) {
@@ -118,20 +135,13 @@ static void pack_columns(const T* b, index_t b_col, index_t k, index_t cols, ind
       for (index_t j = 0; j < width; ++j) panel[p * width + j] = j < cols ? b[j * b_col + p] : T(0);
     return;
   }
-  alignas(64) T block[lanes * lanes];
+  Vec<T> block[lanes];
   for (index_t j = 0; j < width; j += lanes) {
     for (index_t p = 0; p < k; p += lanes) {
-      const int depth = int(k - p < lanes ? k - p : lanes);
-      for (int r = 0; r < lanes; ++r) {
-        const Vec<T> column =
-            j + r < cols ? Vec<T>::load_n(b + (j + r) * b_col + p, depth) : Vec<T>(T(0));
-        T value[lanes];
-        column.store(value);
+      load_transposed(b + j * b_col + p, b_col, k - p, cols - j, block);
 #pragma GCC unroll 16
-        for (int q = 0; q < lanes; ++q) block[q * lanes + r] = value[q];
-      }
-      for (int q = 0; q < depth; ++q)
-        Vec<T>::load(block + q * lanes).store(panel + (p + q) * width + j);
+      for (int q = 0; q < lanes; ++q)
+        if (q < k - p) block[q].store(panel + (p + q) * width + j);
     }
   }
 }

@@ -199,6 +199,44 @@ FBP_FN Vd select(Md m, Vd t, Vd f) {
 #undef FBP_BOTH2I
 #undef FBP_BOTH3
 
+// Transposition of lanes x lanes blocks, by their quarters.
+FBP_FN void transpose(__m256* const (&x)[8]) {
+  __m256d t[8];
+  for (int i = 0; i < 8; i += 4)
+    for (int h = 0; h < 2; ++h) {
+      const __m256 a = *x[i + 2 * h], b = *x[i + 2 * h + 1];
+      t[i + h] = _mm256_castps_pd(_mm256_unpacklo_ps(a, b));
+      t[i + h + 2] = _mm256_castps_pd(_mm256_unpackhi_ps(a, b));
+    }
+  for (int c = 0; c < 4; ++c) {
+    const int i = c / 2 * 2;
+    const auto pick = [c](__m256d a, __m256d b) {
+      return _mm256_castpd_ps(c % 2 ? _mm256_unpackhi_pd(a, b) : _mm256_unpacklo_pd(a, b));
+    };
+    const __m256 a = pick(t[i], t[i + 1]), b = pick(t[i + 4], t[i + 5]);
+    *x[c] = _mm256_permute2f128_ps(a, b, 0x20), *x[c + 4] = _mm256_permute2f128_ps(a, b, 0x31);
+  }
+}
+FBP_FN void transpose(__m256d* const (&x)[4]) {
+  const __m256d a = _mm256_unpacklo_pd(*x[0], *x[1]), b = _mm256_unpackhi_pd(*x[0], *x[1]);
+  const __m256d c = _mm256_unpacklo_pd(*x[2], *x[3]), d = _mm256_unpackhi_pd(*x[2], *x[3]);
+  *x[0] = _mm256_permute2f128_pd(a, c, 0x20), *x[1] = _mm256_permute2f128_pd(b, d, 0x20);
+  *x[2] = _mm256_permute2f128_pd(a, c, 0x31), *x[3] = _mm256_permute2f128_pd(b, d, 0x31);
+}
+template <class T> FBP_FN void transpose(Vec<T> (&x)[64 / sizeof(T)]) {
+  using Half = decltype(x[0].lo);
+  constexpr int half = 32 / sizeof(T);
+  Half *low[2][half], *high[2][half];
+  for (int i = 0; i < half; ++i)
+    for (int h = 0; h < 2; ++h)
+      low[h][i] = &x[h * half + i].lo, high[h][i] = &x[h * half + i].hi;
+  for (int h = 0; h < 2; ++h) transpose(low[h]), transpose(high[h]);
+  for (int i = 0; i < half; ++i) {
+    const Half swapped = x[i].hi;
+    x[i].hi = x[half + i].lo, x[half + i].lo = swapped;
+  }
+}
+
 // Reductions: lane i with lane i + L/2, then i + L/4, ...
 FBP_FN float reduce_add(Vf a) {
   const __m256 h8 = _mm256_add_ps(a.lo, a.hi);

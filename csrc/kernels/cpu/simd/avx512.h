@@ -2,7 +2,7 @@
 //
 // Surface and semantics are those of every header in this folder: min(a,b) = a<b ? a : b (so b when
 // either is NaN), round_even is right for any magnitude, load_n and store_n touch the first n
-// elements only, and reductions add lane i to lane i + L/2, then i + L/4, ... so that all
+// elements only, transpose(v) makes lane j of v[i] lane i of v[j], and reductions add lane i to lane i + L/2, then i + L/4, ... so that all
 // instruction sets give the same bits. Which NaN comes out of an operation (sign, payload) is not
 // promised.
 #pragma once
@@ -173,6 +173,43 @@ FBP_FN bool all(Mf a) { return a.m == 0xffff; }
 FBP_FN bool all(Md a) { return a.m == 0xff; }
 FBP_FN Vf select(Mf m, Vf t, Vf f) { return Vf(_mm512_mask_blend_ps(m.m, f.v, t.v)); }
 FBP_FN Vd select(Md m, Vd t, Vd f) { return Vd(_mm512_mask_blend_pd(m.m, f.v, t.v)); }
+
+// Transposition of lanes x lanes blocks: first within the 128-bit parts of the registers, then of the
+// parts. 64 and 24 shuffles, one a clock.
+#define FBP_TRANSPOSE_PARTS(shuffle, v0, v1, v2, v3)                                               \
+  {                                                                                                \
+    const auto a = shuffle(v0, v1, 0x88), b = shuffle(v0, v1, 0xdd);                               \
+    const auto c = shuffle(v2, v3, 0x88), d = shuffle(v2, v3, 0xdd);                               \
+    v0 = shuffle(a, c, 0x88), v1 = shuffle(b, d, 0x88);                                            \
+    v2 = shuffle(a, c, 0xdd), v3 = shuffle(b, d, 0xdd);                                            \
+  }
+FBP_FN void transpose(Vf (&x)[16]) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    const auto low = [](__m512 a, __m512 b) { return _mm512_castps_pd(_mm512_unpacklo_ps(a, b)); };
+    const auto high = [](__m512 a, __m512 b) { return _mm512_castps_pd(_mm512_unpackhi_ps(a, b)); };
+    const __m512d a = low(x[i].v, x[i + 1].v), b = low(x[i + 2].v, x[i + 3].v);
+    const __m512d c = high(x[i].v, x[i + 1].v), d = high(x[i + 2].v, x[i + 3].v);
+    x[i].v = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+    x[i + 1].v = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    x[i + 2].v = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
+    x[i + 3].v = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i)
+    FBP_TRANSPOSE_PARTS(_mm512_shuffle_f32x4, x[i].v, x[i + 4].v, x[i + 8].v, x[i + 12].v)
+}
+FBP_FN void transpose(Vd (&x)[8]) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    const __m512d a = x[i].v, b = x[i + 1].v;
+    x[i].v = _mm512_unpacklo_pd(a, b), x[i + 1].v = _mm512_unpackhi_pd(a, b);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i)
+    FBP_TRANSPOSE_PARTS(_mm512_shuffle_f64x2, x[i].v, x[i + 2].v, x[i + 4].v, x[i + 6].v)
+}
+#undef FBP_TRANSPOSE_PARTS
 
 // Reductions.
 FBP_FN float reduce_add(Vf a) {
