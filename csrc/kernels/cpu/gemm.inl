@@ -146,6 +146,8 @@ static void pack_columns(const T* b, index_t b_col, index_t k, index_t cols, ind
   }
 }
 
+#include "kernels/cpu/gemm_thin.inl"
+
 // How the team shares C: `row_parts` x `column_parts` rectangles.
 struct GemmSplit {
   index_t row_parts;
@@ -252,6 +254,8 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
 
 template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   if (g.m <= 0 || g.n <= 0) return;
+  const ThinForm form = thin_form(g);
+  if (form != ThinForm::none) return thin_gemm(g, form == ThinForm::columns, share);
   const bool by_columns = g.b_col != 1;
   const bool spread =
       g.b_row * index_t(sizeof(T)) * (g.k < kMaxChunk ? g.k : kMaxChunk) > kInPlaceBytes &&
