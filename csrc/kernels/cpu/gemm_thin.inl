@@ -99,9 +99,7 @@ template <class T> static ThinForm thin_form(const GemmArgs<T>& g) {
   constexpr index_t lanes = Vec<T>::lanes;
   if (g.discard_c) return ThinForm::none;
   if (g.m <= kThinRows && g.n >= lanes) {
-    const bool by_columns = g.b_col != 1;
-    if (by_columns ? g.k >= lanes : g.k >= lanes && g.n * g.b_row * g.k > 0 && g.n >= 8 * lanes)
-      return ThinForm::rows;
+    if (g.k >= lanes && (g.b_col != 1 || g.n >= 8 * lanes)) return ThinForm::rows;
   }
   if (g.n <= kThinRows && g.m >= lanes && g.k >= (g.a_col == 1 ? lanes : 4)) return ThinForm::columns;
   return ThinForm::none;
