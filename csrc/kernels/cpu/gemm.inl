@@ -121,7 +121,8 @@ static void pack_rows(const T* b, index_t b_row, index_t k, index_t cols, index_
 
 // kStripRows rows of A, k columns: [row][k], or [k][kStripRows] where its columns are contiguous.
 template <class T>
-static void pack_strip(const T* a, index_t a_row, index_t a_col, index_t k, index_t rows, T* strip) {
+static void pack_strip(const T* a, index_t a_row, index_t a_col, index_t k, index_t rows,
+                       T* strip) {
   const bool transposed = a_row == 1 && a_col != 1;
   const index_t lines = transposed ? k : rows, length = transposed ? rows : k;
   const index_t line = transposed ? a_col : a_row, to = transposed ? kStripRows : k;
@@ -132,22 +133,18 @@ static void pack_strip(const T* a, index_t a_row, index_t a_col, index_t k, inde
   }
 }
 
-// v[i] = b(i, j .. j + lanes) for i < depth, from B stored by columns: b(p, j) at b[j * b_col + p];
-// zero beyond cols and depth.
+// v[p] = b(p, 0 .. lanes) from B stored by columns: b(p, j) at b[j * b_col + p]; zero beyond cols.
+// Beyond depth it's anything.
 template <class T>
-FBP_FN static void load_transposed(const T* b, index_t b_col, index_t depth, index_t cols,
-                                   Vec<T> (&v)[Vec<T>::lanes]) {
+FBP_FN static void load_columns(const T* b, index_t b_col, index_t depth, index_t cols,
+                                Vec<T> (&v)[Vec<T>::lanes]) {
   constexpr int lanes = Vec<T>::lanes;
-  if (depth >= lanes && cols >= lanes) {
-#pragma GCC unroll 16
-    for (int r = 0; r < lanes; ++r) v[r] = Vec<T>::load(b + r * b_col);
-  } else {
-    const int n = int(depth < lanes ? depth : lanes);
-#pragma GCC unroll 16
-    for (int r = 0; r < lanes; ++r)
-      v[r] = r < cols ? Vec<T>::load_n(b + r * b_col, n) : Vec<T>(T(0));
-  }
-  transpose(v);
+  if (depth >= lanes && cols >= lanes) return load_transposed(b, b_col, v);
+  const int n = int(depth < lanes ? depth : lanes);
+  alignas(64) T block[lanes * lanes];
+  for (int j = 0; j < lanes; ++j)
+    (j < cols ? Vec<T>::load_n(b + j * b_col, n) : Vec<T>(T(0))).store(block + j * lanes);
+  load_transposed(block, lanes, v);
 }
 
 // The panel from B stored by columns, in blocks of lanes x lanes.
@@ -163,12 +160,19 @@ static void pack_columns(const T* b, index_t b_col, index_t k, index_t cols, ind
   Vec<T> block[lanes];
   for (index_t j = 0; j < width; j += lanes) {
     for (index_t p = 0; p < k; p += lanes) {
-      load_transposed(b + j * b_col + p, b_col, k - p, cols - j, block);
+      load_columns(b + j * b_col + p, b_col, k - p, cols - j, block);
 #pragma GCC unroll 16
       for (int q = 0; q < lanes; ++q)
         if (q < k - p) block[q].store(panel + (p + q) * width + j);
     }
   }
+}
+
+// Leaves no more workers than pieces, the first ones: the caller, who need not wake up, among them.
+// False for a worker without work.
+FBP_FN static bool take_part(Share* share, index_t pieces) {
+  if (share->count > pieces) share->count = pieces;
+  return share->id < share->count;
 }
 
 #include "kernels/cpu/gemm_thin.inl"
@@ -281,12 +285,14 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
 
 // A is read in place unless the lines that a tile reads share few sets of the caches: columns of A
 // that are pages apart, walked down a whole chunk; or more rows of a tile than a set has ways, at
-// multiples of the span of the sets. Wide tiles only in the first case: a narrow one reads whole lines.
+// multiples of the span of the sets. The first case needs wide tiles, which use a few rows of a line at a
+// time; the second, narrow ones: 12 rows in place measured better than packed.
 template <class T> FBP_FN static bool must_pack_a(const GemmArgs<T>& g, index_t columns) {
   if (g.k <= kMaxChunk) return false;
   if (g.a_row == 1 && g.a_col != 1)
     return g.a_col * index_t(sizeof(T)) >= kSetSpan && columns >= kNr<T>;
-  return g.a_row * index_t(sizeof(T)) % kSetSpan == 0 && tile_rows<T>(columns) > kSetWays;
+  return g.a_row * index_t(sizeof(T)) % kSetSpan == 0 && columns <= Vec<T>::lanes &&
+         kMaxTileRows > kSetWays;
 }
 
 // Every column panel of one group of chunks; `block`: the rows of A in it, packed.
@@ -339,14 +345,16 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   if (g.m <= 0 || g.n <= 0) return;
   const ThinForm form = thin_form(g);
   if (form != ThinForm::none) return thin_gemm(g, form == ThinForm::columns, share);
+  const index_t height = tile_rows<T>(g.n);
+  if (!take_part(&share, (g.m + height - 1) / height * ((g.n + Vec<T>::lanes - 1) / Vec<T>::lanes)))
+    return;
   const bool by_columns = g.b_col != 1;
   const bool spread =
       g.b_row * index_t(sizeof(T)) * (g.k < kMaxChunk ? g.k : kMaxChunk) > kInPlaceBytes &&
       g.b_row > 2 * kNr<T>;
   const bool pack = by_columns || (spread && g.m >= kRowTilesToPack * kFullTileRows);
   const GemmSplit parts = share.count == 1 ? GemmSplit{1, 1} : choose_split(g, share.count, pack);
-  const Range rows =
-      split(g.m, tile_rows<T>(g.n), {share.id / parts.column_parts, parts.row_parts});
+  const Range rows = split(g.m, height, {share.id / parts.column_parts, parts.row_parts});
   const Range columns =
       split(g.n, Vec<T>::lanes, {share.id % parts.column_parts, parts.column_parts});
   if (rows.begin >= rows.end) return;
@@ -357,8 +365,9 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   index_t p = 0;
   do {
     const index_t p_end = g.k - p < group ? g.k : p + group;
-    if (pack_block ? !run_blocks(g, pack, rows, columns, p, p_end, chunk)
-                   : !run_panels(g, pack, rows, columns, p, p_end, chunk, static_cast<const T*>(nullptr)))
+    if (pack_block
+            ? !run_blocks(g, pack, rows, columns, p, p_end, chunk)
+            : !run_panels(g, pack, rows, columns, p, p_end, chunk, static_cast<const T*>(nullptr)))
       return;
     p = p_end;
   } while (p < g.k);

@@ -32,7 +32,7 @@ template <class T, int Rows> static void thin_columns(const Thin<T>& t, index_t 
     for (int i = 0; i < Rows; ++i) sum[i] = begin == 0 ? total[i] : V(T(0));
     for (index_t p = begin; p < end; p += V::lanes) {
       const T* x = t.x + p * t.x_col;
-      load_transposed(y + p, t.y_col, end - p, cols, block);
+      load_columns(y + p, t.y_col, end - p, cols, block);
 #pragma GCC unroll 16
       for (int q = 0; q < V::lanes; ++q)
         if (q < end - p)
@@ -92,54 +92,76 @@ static constexpr ThinKernel<T> kThinKernels[2][kThinRows] = {
 
 enum class ThinForm { none, rows, columns };  // of C, the few
 
-// Where the kernels above beat tiles. Columns of Y cost a transposition, which a short sum or one
-// that fills few lanes doesn't earn; rows are worth it where tiles 64 columns wide would walk Y by
-// pages.
-template <class T> static ThinForm thin_form(const GemmArgs<T>& g) {
+// Where the kernels above beat tiles. Columns of Y cost a transposition, which a short sum doesn't
+// earn. A C with few columns leaves most lanes of a tile idle; one with few rows is as well made by
+// tiles, unless they would walk Y by pages.
+template <class T> FBP_FN static ThinForm thin_form(const GemmArgs<T>& g) {
   constexpr index_t lanes = Vec<T>::lanes;
-  if (g.discard_c) return ThinForm::none;
-  if (g.m <= kThinRows && g.n >= lanes) {
-    if (g.k >= lanes && (g.b_col != 1 || g.n >= 8 * lanes)) return ThinForm::rows;
-  }
-  if (g.n <= kThinRows && g.m >= lanes && g.k >= (g.a_col == 1 ? lanes : 4)) return ThinForm::columns;
-  return ThinForm::none;
+  const bool long_sum = g.k >= lanes;
+  if (g.n <= kThinRows && g.m >= lanes && (long_sum || (g.n == 1 && g.a_row == 1)))
+    return ThinForm::columns;
+  if (g.m > kThinRows || g.n < lanes || !long_sum || g.discard_c) return ThinForm::none;
+  const index_t row_bytes = g.b_row * index_t(sizeof(T));
+  const bool by_pages = row_bytes >= kSetSpan && row_bytes * g.k > kInPlaceBytes;
+  return g.b_col != 1 || by_pages ? ThinForm::rows : ThinForm::none;
 }
 
 // Columns [j, j + cols) of Z into C, and `op` on them.
 template <class T>
-static void finish_thin(const GemmArgs<T>& g, bool swapped, const Thin<T>& t, index_t j,
-                        index_t cols) {
-  const index_t rows = swapped ? g.n : g.m;
-  const index_t c_row = swapped ? 1 : g.c_row, c_col = swapped ? g.c_row : 1;
-  for (index_t i = 0; i < rows; ++i)
-    for (index_t v = 0; v < cols; ++v)
-      g.c[i * c_row + (j + v) * c_col] = t.z[i * t.z_row + v];
+static void finish_rows(const GemmArgs<T>& g, const Thin<T>& t, index_t j, index_t cols) {
+  for (index_t i = 0; i < g.m; ++i)
+    for (index_t v = 0; v < cols; ++v) g.c[i * g.c_row + j + v] = t.z[i * t.z_row + v];
+  if (g.op) g.op(g.context, g.c + j, g.c_row, 0, g.m, j, cols);
+}
+
+// The same where Z is the transpose of C.
+template <class T>
+static void finish_columns(const GemmArgs<T>& g, const Thin<T>& t, index_t j, index_t cols) {
+  T* c = g.discard_c ? t.sums : g.c + j * g.c_row;
+  const index_t row = g.discard_c ? g.n : g.c_row;
+  for (index_t v = 0; v < cols; ++v)
+    for (index_t i = 0; i < g.n; ++i) c[v * row + i] = t.z[i * t.z_row + v];
   if (!g.op) return;
-  if (swapped)
-    g.op(g.context, g.c + j * g.c_row, g.c_row, j, cols, 0, g.n);
+  if (g.contiguous_op && g.c_row == g.n)  // not row by row, each a vector with idle lanes
+    g.op(g.context, c, row, j, 1, 0, cols * g.n);
   else
-    g.op(g.context, g.c + j, g.c_row, 0, g.m, j, cols);
+    g.op(g.context, c, row, j, cols, 0, g.n);
 }
 
 template <class T> static void thin_gemm(const GemmArgs<T>& g, bool swapped, Share share) {
   constexpr index_t lanes = Vec<T>::lanes;
+  const index_t n = swapped ? g.m : g.n;
+  if (!take_part(&share, (n + lanes - 1) / lanes)) return;
   const index_t rows = swapped ? g.n : g.m, chunk = g.chunk ? g.chunk : k_chunk(g.k);
-  Thin<T> t{g.k,     chunk,     g.a,     g.a_row,   g.a_col,           g.b,
-            g.b_row, g.b_col,   g.scratch, 0, g.scratch + kThinRows * kThinVectors * lanes};
+  Thin<T> t{g.k,
+            chunk,
+            g.a,
+            g.a_row,
+            g.a_col,
+            g.b,
+            g.b_row,
+            g.b_col,
+            g.scratch,
+            0,
+            g.scratch + kThinRows * kThinVectors * lanes};
   if (swapped)
-    t.x = g.b, t.x_row = g.b_col, t.x_col = g.b_row, t.y = g.a, t.y_row = g.a_col, t.y_col = g.a_row;
+    t.x = g.b, t.x_row = g.b_col, t.x_col = g.b_row, t.y = g.a, t.y_row = g.a_col,
+    t.y_col = g.a_row;
   const bool by_columns = t.y_col != 1;
   const ThinKernel<T> kernel = kThinKernels<T>[by_columns][rows - 1];
-  const Range part = split(swapped ? g.m : g.n, lanes, share);
+  const Range part = split(n, lanes, share);
   const index_t most = by_columns ? lanes : kThinVectors * kThinRows / rows * lanes;
   for (index_t j = part.begin; j < part.end; j += most) {
     const index_t cols = part.end - j < most ? part.end - j : most;
     t.z_row = (cols + lanes - 1) / lanes * lanes;
     for (index_t i = 0; i < rows; ++i)
       for (index_t v = 0; v < t.z_row; ++v)
-        t.z[i * t.z_row + v] = !g.bias ? T(0) : swapped ? g.bias[i] : v < cols ? g.bias[j + v] : T(0);
+        t.z[i * t.z_row + v] = !g.bias    ? T(0)
+                               : swapped  ? g.bias[i]
+                               : v < cols ? g.bias[j + v]
+                                          : T(0);
     if (g.stop && g.stop(g.stop_context)) return;
     kernel(t, j, cols);
-    finish_thin(g, swapped, t, j, cols);
+    swapped ? finish_columns(g, t, j, cols) : finish_rows(g, t, j, cols);
   }
 }

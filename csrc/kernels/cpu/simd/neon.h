@@ -214,13 +214,13 @@ FBP_FN Vd copysign(Vd mag, Vd sign) {
 #undef FBP_EACH3
 
 // Transposition of lanes x lanes blocks, through L1: they are larger than the register file.
-template <class T> FBP_FN void transpose(Vec<T> (&v)[64 / sizeof(T)]) {
+template <class T>
+FBP_FN void load_transposed(const T* p, std::ptrdiff_t row, Vec<T> (&v)[64 / sizeof(T)]) {
   constexpr int lanes = Vec<T>::lanes;
-  T rows[lanes][lanes], columns[lanes][lanes];
-  for (int i = 0; i < lanes; ++i) v[i].store(rows[i]);
+  T columns[lanes][lanes];
   for (int i = 0; i < lanes; ++i)
-    for (int j = 0; j < lanes; ++j) columns[j][i] = rows[i][j];
-  for (int i = 0; i < lanes; ++i) v[i] = Vec<T>::load(columns[i]);
+    for (int j = 0; j < lanes; ++j) columns[j][i] = p[i * row + j];
+  for (int j = 0; j < lanes; ++j) v[j] = Vec<T>::load(columns[j]);
 }
 
 // Reductions: lane i with lane i + L/2, then i + L/4, ...

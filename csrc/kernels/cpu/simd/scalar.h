@@ -128,13 +128,11 @@ template <class T> FBP_FN Vec<T> select(Mask<T> m, Vec<T> t, Vec<T> f) {
   return f;
 }
 
-// Lane j of v[i] becomes lane i of v[j].
-template <class T> FBP_FN void transpose(Vec<T> (&v)[64 / sizeof(T)]) {
-  for (int i = 0; i < Vec<T>::lanes; ++i)
-    for (int j = 0; j < i; ++j) {
-      const Lane<T> swapped = v[i].a[j];
-      v[i].a[j] = v[j].a[i], v[j].a[i] = swapped;
-    }
+// Lane i of v[j] = p[i * row + j].
+template <class T>
+FBP_FN void load_transposed(const T* p, std::ptrdiff_t row, Vec<T> (&v)[64 / sizeof(T)]) {
+  for (int i = 0; i < Vec<T>::lanes; ++i, p += row)
+    for (int j = 0; j < Vec<T>::lanes; ++j) v[j].a[i] = Lane<T>(p[j]);
 }
 
 #undef FBP_SCALAR_UNARY
