@@ -346,8 +346,10 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   const ThinForm form = thin_form(g);
   if (form != ThinForm::none) return thin_gemm(g, form == ThinForm::columns, share);
   const index_t height = tile_rows<T>(g.n);
-  if (!take_part(&share, (g.m + height - 1) / height * ((g.n + Vec<T>::lanes - 1) / Vec<T>::lanes)))
-    return;
+  if (share.count > 1) {
+    const index_t vectors = (g.n + Vec<T>::lanes - 1) / Vec<T>::lanes;
+    if (!take_part(&share, (g.m + height - 1) / height * vectors)) return;
+  }
   const bool by_columns = g.b_col != 1;
   const bool spread =
       g.b_row * index_t(sizeof(T)) * (g.k < kMaxChunk ? g.k : kMaxChunk) > kInPlaceBytes &&
@@ -360,8 +362,7 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   if (rows.begin >= rows.end) return;
   const index_t chunk = g.chunk ? g.chunk : k_chunk(g.k);
   const bool pack_block = must_pack_a(g, columns.end - columns.begin);
-  const index_t group =
-      kMaxChunk * (pack_block ? kChunksPerBlock : kChunksPerPanel) / chunk * chunk;
+  const index_t group = chunk * (pack_block ? kChunksPerBlock : kChunksPerPanel);
   index_t p = 0;
   do {
     const index_t p_end = g.k - p < group ? g.k : p + group;
