@@ -23,6 +23,7 @@ template <class T> struct Thin {
 // Y by columns: a vector of columns, blocks of lanes x lanes transposed in registers.
 template <class T, int Rows> static void thin_columns(const Thin<T>& t, index_t j, index_t cols) {
   using V = Vec<T>;
+  constexpr index_t line = V::lanes;
   const T* y = t.y + j * t.y_col;
   V block[V::lanes], total[Rows];
   for (int i = 0; i < Rows; ++i) total[i] = V::load(t.z + i * t.z_row);
@@ -30,12 +31,16 @@ template <class T, int Rows> static void thin_columns(const Thin<T>& t, index_t 
     const index_t end = t.k - begin < t.chunk ? t.k : begin + t.chunk;
     V sum[Rows];
     for (int i = 0; i < Rows; ++i) sum[i] = begin == 0 ? total[i] : V(T(0));
-    for (index_t p = begin; p < end; p += V::lanes) {
+    // A short first block up to the next cache line: columns that are pages apart would evict a line of
+    // which only a part has been read.
+    index_t depth = line - index_t(reinterpret_cast<std::uintptr_t>(y + begin) / sizeof(T)) % line;
+    for (index_t p = begin; p < end; p += depth, depth = line) {
+      if (depth > end - p) depth = end - p;
       const T* x = t.x + p * t.x_col;
-      load_columns(y + p, t.y_col, end - p, cols, block);
+      load_columns(y + p, t.y_col, depth, cols, block);
 #pragma GCC unroll 16
       for (int q = 0; q < V::lanes; ++q)
-        if (q < end - p)
+        if (q < depth)
           for (int i = 0; i < Rows; ++i)
             sum[i] = fma(V(x[i * t.x_row + q * t.x_col]), block[q], sum[i]);
     }
