@@ -596,11 +596,12 @@ def test_single_calls_cost_about_as_much_as_numpys() -> None:
     assert not slow, unit
 
 
-# Won with a margin on the development machine. Vectors and products with few outputs and a long sum
-# are not: docs/performance.md.
+# Won with a margin on the development machine. Those that need a transposition for one row or
+# column, and those with few outputs and a long sum, are not: docs/performance.md.
 WON = [
     *((n, n, n) for n in (1, 4, 16, 128, 256, 512)),
     *((4096, 1, 1), (1, 4096, 1), (4096, 64, 1), (4096, 10, 784), (2048, 2048, 64)),
+    *((4096, 2, 4096), (4096, 4, 4096), (4, 4096, 4096), (16, 16, 4096), (1024, 1024, 1024)),
 ]
 
 

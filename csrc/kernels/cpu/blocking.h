@@ -26,4 +26,15 @@ inline constexpr index_t kChunksPerPanel = 4;
 inline constexpr index_t kInPlaceBytes = 64 * 4096;
 inline constexpr index_t kRowTilesToPack = 8;
 
+// Lines of 64 bytes that lie kSetSpan apart share one set of an L1 of 32 KiB and 8 ways (Zen, Core).
+inline constexpr index_t kSetSpan = 4096;
+inline constexpr index_t kSetWays = 8;
+
+// Where A is packed: in blocks that stay in L2 beside the panel of B of kChunksPerBlock chunks,
+// which is packed again for each of them; a block is made of strips of rows, a multiple of the rows of
+// every x86 tile.
+inline constexpr index_t kBlockBytes = 640 * 1024;
+inline constexpr index_t kChunksPerBlock = 2;
+inline constexpr index_t kStripRows = 48;
+
 }  // namespace fastbp

@@ -30,6 +30,14 @@ FBP_FN static V load_vector(const typename V::scalar* p, int v, int tail) {
   return V::load(p + v * V::lanes);
 }
 
+// Brings a tile of C towards L1 while its sums are made: it was left behind a chunk or more ago.
+template <int Rows, int Vectors, class T> FBP_FN static void prefetch(const T* c, index_t c_row) {
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) __builtin_prefetch(c + i * c_row + v * Vec<T>::lanes, 1);
+}
+
 // c (Rows, Vectors * lanes) = or += a (Rows, k) b (k, ...), k in order. Tail: the last vector has
 // only `tail` lanes in memory.
 template <class T, int Rows, int Vectors, bool ATransposed, bool Tail>
@@ -46,6 +54,7 @@ static void micro_kernel(const MicroArgs<T>& args) {
   }
   const index_t a_row = ATransposed ? 1 : args.a_row;
   const index_t a_col = ATransposed ? args.a_col : 1;
+  if (!args.first) prefetch<Rows, Vectors>(args.c, args.c_row);
   const T* a = args.a;
   const T* b = args.b;
   for (index_t p = 0; p < args.k; ++p, a += a_col, b += args.b_row) {
@@ -96,7 +105,10 @@ template <class T> static constexpr MicroKernels<T> kMicroKernels{};
 
 template <class T>
 static constexpr index_t kNr = kTileVectors * Vec<T>::lanes;  // columns of a panel
-template <class T> static constexpr index_t kGemmScratch = kChunksPerPanel * kMaxChunk * kNr<T>;
+// Packed, one after the other: a panel of B, a block of A.
+template <class T> static constexpr index_t kPanelScratch = kChunksPerPanel * kMaxChunk * kNr<T>;
+template <class T>
+static constexpr index_t kGemmScratch = kPanelScratch<T> + kBlockBytes / index_t(sizeof(T));
 
 // panel[p][j] = b(p, j) for p < k, j < cols, zero for cols <= j < width.
 template <class T>
@@ -107,8 +119,35 @@ static void pack_rows(const T* b, index_t b_row, index_t k, index_t cols, index_
       Vec<T>::load_n(b + j, int(cols - j < lanes ? cols - j : lanes)).store(panel + j);
 }
 
-// The same from B stored by columns: b(p, j) at b[j * b_col + p]. Blocks of lanes x lanes go
-// through a buffer in L1, so that both memories are walked in whole vectors.
+// kStripRows rows of A, k columns: [row][k], or [k][kStripRows] where its columns are contiguous.
+template <class T>
+static void pack_strip(const T* a, index_t a_row, index_t a_col, index_t k, index_t rows,
+                       T* strip) {
+  const bool transposed = a_row == 1 && a_col != 1;
+  const index_t lines = transposed ? k : rows, length = transposed ? rows : k;
+  const index_t line = transposed ? a_col : a_row, to = transposed ? kStripRows : k;
+  for (index_t i = 0; i < lines; ++i, a += line, strip += to) {
+    index_t j = 0;
+    for (; j + Vec<T>::lanes <= length; j += Vec<T>::lanes) Vec<T>::load(a + j).store(strip + j);
+    for (; j < length; ++j) strip[j] = a[j];
+  }
+}
+
+// v[p] = b(p, 0 .. lanes) from B stored by columns: b(p, j) at b[j * b_col + p]; zero beyond cols.
+// Beyond depth it's anything.
+template <class T>
+FBP_FN static void load_columns(const T* b, index_t b_col, index_t depth, index_t cols,
+                                Vec<T> (&v)[Vec<T>::lanes]) {
+  constexpr int lanes = Vec<T>::lanes;
+  if (depth >= lanes && cols >= lanes) return load_transposed(b, b_col, v);
+  const int n = int(depth < lanes ? depth : lanes);
+  alignas(64) T block[lanes * lanes];
+  for (int j = 0; j < lanes; ++j)
+    (j < cols ? Vec<T>::load_n(b + j * b_col, n) : Vec<T>(T(0))).store(block + j * lanes);
+  load_transposed(block, lanes, v);
+}
+
+// The panel from B stored by columns, in blocks of lanes x lanes.
 template <class T>
 static void pack_columns(const T* b, index_t b_col, index_t k, index_t cols, index_t width,
                          T* panel) {
@@ -118,23 +157,25 @@ static void pack_columns(const T* b, index_t b_col, index_t k, index_t cols, ind
       for (index_t j = 0; j < width; ++j) panel[p * width + j] = j < cols ? b[j * b_col + p] : T(0);
     return;
   }
-  alignas(64) T block[lanes * lanes];
+  Vec<T> block[lanes];
   for (index_t j = 0; j < width; j += lanes) {
     for (index_t p = 0; p < k; p += lanes) {
-      const int depth = int(k - p < lanes ? k - p : lanes);
-      for (int r = 0; r < lanes; ++r) {
-        const Vec<T> column =
-            j + r < cols ? Vec<T>::load_n(b + (j + r) * b_col + p, depth) : Vec<T>(T(0));
-        T value[lanes];
-        column.store(value);
+      load_columns(b + j * b_col + p, b_col, k - p, cols - j, block);
 #pragma GCC unroll 16
-        for (int q = 0; q < lanes; ++q) block[q * lanes + r] = value[q];
-      }
-      for (int q = 0; q < depth; ++q)
-        Vec<T>::load(block + q * lanes).store(panel + (p + q) * width + j);
+      for (int q = 0; q < lanes; ++q)
+        if (q < k - p) block[q].store(panel + (p + q) * width + j);
     }
   }
 }
+
+// Leaves no more workers than pieces, the first ones: the caller, who need not wake up, among them.
+// False for a worker without work.
+FBP_FN static bool take_part(Share* share, index_t pieces) {
+  if (share->count > pieces) share->count = pieces;
+  return share->id < share->count;
+}
+
+#include "kernels/cpu/gemm_thin.inl"
 
 // How the team shares C: `row_parts` x `column_parts` rectangles.
 struct GemmSplit {
@@ -182,12 +223,14 @@ template <class T> static GemmSplit choose_split(const GemmArgs<T>& g, index_t c
 // Multiply-adds between two questions whether to stop: 3 ms of the scalar kernels, 50 us of AVX-512.
 static constexpr double kStopWork = 2e6;
 
-// One column panel of one group of chunks: every row tile of `rows`, columns [j, j + cols).
+// One column panel of one group of chunks, columns [j, j + cols), and where A is read.
 template <class T> struct Panel {
   index_t j, cols;   // columns of C
   index_t p, p_end;  // this group's part of k
   const T* b;        // b(p, j)
   index_t b_row;
+  const T* a;  // a(first row, p)
+  index_t a_row, a_col;
 };
 
 template <class T>
@@ -218,8 +261,8 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
       work = 0;
     }
     MicroArgs<T> micro;
-    micro.a_row = g.a_row;
-    micro.a_col = g.a_col;
+    micro.a_row = panel.a_row;
+    micro.a_col = panel.a_col;
     micro.b_row = panel.b_row;
     micro.c = in_tile ? scratch_tile : g.c + i * g.c_row + panel.j;
     micro.c_row = in_tile ? vectors * V::lanes : g.c_row;
@@ -230,7 +273,7 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
       micro.first = p == 0;
       micro.bias = micro.first && g.bias ? g.bias + panel.j : nullptr;
       micro.k = panel.p_end - p < chunk ? panel.p_end - p : chunk;
-      micro.a = g.a + i * g.a_row + p * g.a_col;
+      micro.a = panel.a + (i - rows.begin) * panel.a_row + (p - panel.p) * panel.a_col;
       micro.b = panel.b + (p - panel.p) * panel.b_row;
       kernel(micro);
       p += chunk;
@@ -243,38 +286,93 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
   return true;
 }
 
+// A is read in place unless the lines that a tile reads share few sets of the caches: columns of A
+// that are pages apart, walked down a whole chunk; or more rows of a tile than a set has ways, at
+// multiples of the span of the sets. The first case needs wide tiles, which use a few rows of a line at a
+// time; the second, narrow ones: 12 rows in place measured better than packed.
+template <class T> FBP_FN static bool must_pack_a(const GemmArgs<T>& g, index_t columns) {
+  if (g.k <= kMaxChunk) return false;
+  if (g.a_row == 1 && g.a_col != 1)
+    return g.a_col * index_t(sizeof(T)) >= kSetSpan && columns >= kNr<T>;
+  return g.a_row * index_t(sizeof(T)) % kSetSpan == 0 && columns <= Vec<T>::lanes &&
+         kMaxTileRows > kSetWays;
+}
+
+// Every column panel of one group of chunks; `block`: the rows of A in it, packed.
+template <class T>
+static bool run_panels(const GemmArgs<T>& g, bool pack, Range rows, Range columns, index_t p,
+                       index_t p_end, index_t chunk, const T* block) {
+  const bool a_transposed = g.a_row == 1 && g.a_col != 1;
+  const index_t strip = block ? kStripRows : rows.end - rows.begin;
+  for (index_t j = columns.begin; j < columns.end; j += kNr<T>) {
+    const index_t cols = columns.end - j < kNr<T> ? columns.end - j : kNr<T>;
+    Panel<T> panel{j, cols, p, p_end, g.b + p * g.b_row + j * g.b_col, g.b_row, nullptr, 0, 0};
+    if (pack) {
+      const index_t width = (cols + Vec<T>::lanes - 1) / Vec<T>::lanes * Vec<T>::lanes;
+      if (g.b_col != 1)
+        pack_columns(panel.b, g.b_col, p_end - p, cols, width, g.scratch);
+      else
+        pack_rows(panel.b, g.b_row, p_end - p, cols, width, g.scratch);
+      panel.b = g.scratch;
+      panel.b_row = width;
+    }
+    for (index_t i = rows.begin; i < rows.end; i += strip) {
+      panel.a = block ? block + (i - rows.begin) * (p_end - p) : g.a + i * g.a_row + p * g.a_col;
+      panel.a_row = block && !a_transposed ? p_end - p : g.a_row;
+      panel.a_col = block && a_transposed ? kStripRows : g.a_col;
+      const Range part{i, rows.end - i < strip ? rows.end : i + strip};
+      if (!run_panel(g, panel, part, chunk)) return false;
+    }
+  }
+  return true;
+}
+
+// The same with A packed, as many rows at a time as stay in L2 while every column panel passes.
+template <class T>
+static bool run_blocks(const GemmArgs<T>& g, bool pack, Range rows, Range columns, index_t p,
+                       index_t p_end, index_t chunk) {
+  const index_t k = p_end - p;
+  const index_t most = kBlockBytes / index_t(sizeof(T)) / k / kStripRows * kStripRows;
+  T* block = g.scratch + kPanelScratch<T>;
+  for (index_t i = rows.begin, height; i < rows.end; i += height) {
+    height = rows.end - i < most ? rows.end - i : most;
+    for (index_t at = 0; at < height; at += kStripRows)
+      pack_strip(g.a + (i + at) * g.a_row + p * g.a_col, g.a_row, g.a_col, k,
+                 height - at < kStripRows ? height - at : kStripRows, block + at * k);
+    if (!run_panels(g, pack, {i, i + height}, columns, p, p_end, chunk, block)) return false;
+  }
+  return true;
+}
+
 template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   if (g.m <= 0 || g.n <= 0) return;
+  const ThinForm form = thin_form(g);
+  if (form != ThinForm::none) return thin_gemm(g, form == ThinForm::columns, share);
+  const index_t height = tile_rows<T>(g.n);
+  if (share.count > 1) {
+    const index_t vectors = (g.n + Vec<T>::lanes - 1) / Vec<T>::lanes;
+    if (!take_part(&share, (g.m + height - 1) / height * vectors)) return;
+  }
   const bool by_columns = g.b_col != 1;
   const bool spread =
       g.b_row * index_t(sizeof(T)) * (g.k < kMaxChunk ? g.k : kMaxChunk) > kInPlaceBytes &&
       g.b_row > 2 * kNr<T>;
   const bool pack = by_columns || (spread && g.m >= kRowTilesToPack * kFullTileRows);
   const GemmSplit parts = share.count == 1 ? GemmSplit{1, 1} : choose_split(g, share.count, pack);
-  const Range rows =
-      split(g.m, tile_rows<T>(g.n), {share.id / parts.column_parts, parts.row_parts});
+  const Range rows = split(g.m, height, {share.id / parts.column_parts, parts.row_parts});
   const Range columns =
       split(g.n, Vec<T>::lanes, {share.id % parts.column_parts, parts.column_parts});
   if (rows.begin >= rows.end) return;
   const index_t chunk = g.chunk ? g.chunk : k_chunk(g.k);
-  const index_t group = chunk * kChunksPerPanel;
+  const bool pack_block = must_pack_a(g, columns.end - columns.begin);
+  const index_t group = chunk * (pack_block ? kChunksPerBlock : kChunksPerPanel);
   index_t p = 0;
   do {
     const index_t p_end = g.k - p < group ? g.k : p + group;
-    for (index_t j = columns.begin; j < columns.end; j += kNr<T>) {
-      const index_t cols = columns.end - j < kNr<T> ? columns.end - j : kNr<T>;
-      Panel<T> panel{j, cols, p, p_end, g.b + p * g.b_row + j * g.b_col, g.b_row};
-      if (pack) {
-        const index_t width = (cols + Vec<T>::lanes - 1) / Vec<T>::lanes * Vec<T>::lanes;
-        if (by_columns)
-          pack_columns(panel.b, g.b_col, p_end - p, cols, width, g.scratch);
-        else
-          pack_rows(panel.b, g.b_row, p_end - p, cols, width, g.scratch);
-        panel.b = g.scratch;
-        panel.b_row = width;
-      }
-      if (!run_panel(g, panel, rows, chunk)) return;
-    }
+    if (pack_block
+            ? !run_blocks(g, pack, rows, columns, p, p_end, chunk)
+            : !run_panels(g, pack, rows, columns, p, p_end, chunk, static_cast<const T*>(nullptr)))
+      return;
     p = p_end;
   } while (p < g.k);
 }

@@ -199,6 +199,46 @@ FBP_FN Vd select(Md m, Vd t, Vd f) {
 #undef FBP_BOTH2I
 #undef FBP_BOTH3
 
+// Transposition of lanes x lanes blocks: loads put rows half a register apart, the rest is shuffles
+// within 128 bits.
+FBP_FN __m256 load_halves(const float* p, const float* q) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(q), 1);
+}
+FBP_FN __m256d load_halves(const double* p, const double* q) {
+  return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)), _mm_loadu_pd(q), 1);
+}
+// to[c] = column c of eight rows.
+FBP_FN void transpose_half(const float* p, std::ptrdiff_t row, __m256 (&to)[4]) {
+  __m256 x[4];
+  for (int r = 0; r < 4; ++r) x[r] = load_halves(p + r * row, p + (r + 4) * row);
+  const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(x[0], x[1]));
+  const __m256d b = _mm256_castps_pd(_mm256_unpacklo_ps(x[2], x[3]));
+  const __m256d c = _mm256_castps_pd(_mm256_unpackhi_ps(x[0], x[1]));
+  const __m256d d = _mm256_castps_pd(_mm256_unpackhi_ps(x[2], x[3]));
+  to[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+  to[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+  to[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(c, d));
+  to[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(c, d));
+}
+FBP_FN void load_transposed(const float* p, std::ptrdiff_t row, Vf (&v)[16]) {
+  for (int j = 0; j < 16; j += 4) {
+    __m256 lo[4], hi[4];
+    transpose_half(p + j, row, lo);
+    transpose_half(p + 8 * row + j, row, hi);
+    for (int c = 0; c < 4; ++c) v[j + c] = Vf(lo[c], hi[c]);
+  }
+}
+FBP_FN void load_transposed(const double* p, std::ptrdiff_t row, Vd (&v)[8]) {
+  for (int j = 0; j < 8; j += 2) {
+    const double* q = p + j;
+    const __m256d a = load_halves(q, q + 2 * row), b = load_halves(q + row, q + 3 * row);
+    const __m256d c = load_halves(q + 4 * row, q + 6 * row);
+    const __m256d d = load_halves(q + 5 * row, q + 7 * row);
+    v[j] = Vd(_mm256_unpacklo_pd(a, b), _mm256_unpacklo_pd(c, d));
+    v[j + 1] = Vd(_mm256_unpackhi_pd(a, b), _mm256_unpackhi_pd(c, d));
+  }
+}
+
 // Reductions: lane i with lane i + L/2, then i + L/4, ...
 FBP_FN float reduce_add(Vf a) {
   const __m256 h8 = _mm256_add_ps(a.lo, a.hi);

@@ -2,7 +2,7 @@
 //
 // Surface and semantics are those of every header in this folder: min(a,b) = a<b ? a : b (so b when
 // either is NaN), round_even is right for any magnitude, load_n and store_n touch the first n
-// elements only, and reductions add lane i to lane i + L/2, then i + L/4, ... so that all
+// elements only, load_transposed(p, row, v) makes lane i of v[j] p[i * row + j], and reductions add lane i to lane i + L/2, then i + L/4, ... so that all
 // instruction sets give the same bits. Which NaN comes out of an operation (sign, payload) is not
 // promised.
 #pragma once
@@ -173,6 +173,46 @@ FBP_FN bool all(Mf a) { return a.m == 0xffff; }
 FBP_FN bool all(Md a) { return a.m == 0xff; }
 FBP_FN Vf select(Mf m, Vf t, Vf f) { return Vf(_mm512_mask_blend_ps(m.m, f.v, t.v)); }
 FBP_FN Vd select(Md m, Vd t, Vd f) { return Vd(_mm512_mask_blend_pd(m.m, f.v, t.v)); }
+
+// Transposition of lanes x lanes blocks: first within the 128-bit parts of the registers, then of the
+// parts. 64 and 24 shuffles, one a clock; loads of half rows, which spare a quarter of them, measured
+// slower (20 % on a product with one column).
+#define FBP_TRANSPOSE_PARTS(shuffle, v0, v1, v2, v3)                                               \
+  {                                                                                                \
+    const auto a = shuffle(v0, v1, 0x88), b = shuffle(v0, v1, 0xdd);                               \
+    const auto c = shuffle(v2, v3, 0x88), d = shuffle(v2, v3, 0xdd);                               \
+    v0 = shuffle(a, c, 0x88), v1 = shuffle(b, d, 0x88);                                            \
+    v2 = shuffle(a, c, 0xdd), v3 = shuffle(b, d, 0xdd);                                            \
+  }
+FBP_FN void load_transposed(const float* p, std::ptrdiff_t row, Vf (&v)[16]) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4, p += 4 * row) {
+    const __m512 x0 = _mm512_loadu_ps(p), x1 = _mm512_loadu_ps(p + row);
+    const __m512 x2 = _mm512_loadu_ps(p + 2 * row), x3 = _mm512_loadu_ps(p + 3 * row);
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x0, x1));
+    const __m512d b = _mm512_castps_pd(_mm512_unpacklo_ps(x2, x3));
+    const __m512d c = _mm512_castps_pd(_mm512_unpackhi_ps(x0, x1));
+    const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(x2, x3));
+    v[i].v = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+    v[i + 1].v = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    v[i + 2].v = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
+    v[i + 3].v = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i)
+    FBP_TRANSPOSE_PARTS(_mm512_shuffle_f32x4, v[i].v, v[i + 4].v, v[i + 8].v, v[i + 12].v)
+}
+FBP_FN void load_transposed(const double* p, std::ptrdiff_t row, Vd (&v)[8]) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2, p += 2 * row) {
+    const __m512d a = _mm512_loadu_pd(p), b = _mm512_loadu_pd(p + row);
+    v[i].v = _mm512_unpacklo_pd(a, b), v[i + 1].v = _mm512_unpackhi_pd(a, b);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i)
+    FBP_TRANSPOSE_PARTS(_mm512_shuffle_f64x2, v[i].v, v[i + 2].v, v[i + 4].v, v[i + 6].v)
+}
+#undef FBP_TRANSPOSE_PARTS
 
 // Reductions.
 FBP_FN float reduce_add(Vf a) {

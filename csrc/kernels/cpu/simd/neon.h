@@ -213,6 +213,16 @@ FBP_FN Vd copysign(Vd mag, Vd sign) {
 #undef FBP_EACH2
 #undef FBP_EACH3
 
+// Transposition of lanes x lanes blocks, through L1: they are larger than the register file.
+template <class T>
+FBP_FN void load_transposed(const T* p, std::ptrdiff_t row, Vec<T> (&v)[64 / sizeof(T)]) {
+  constexpr int lanes = Vec<T>::lanes;
+  T columns[lanes][lanes];
+  for (int i = 0; i < lanes; ++i)
+    for (int j = 0; j < lanes; ++j) columns[j][i] = p[i * row + j];
+  for (int j = 0; j < lanes; ++j) v[j] = Vec<T>::load(columns[j]);
+}
+
 // Reductions: lane i with lane i + L/2, then i + L/4, ...
 FBP_FN float reduce_add(Vf a) {
   const float32x4_t h4 = vaddq_f32(vaddq_f32(a.q0, a.q2), vaddq_f32(a.q1, a.q3));

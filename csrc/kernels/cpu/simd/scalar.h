@@ -128,6 +128,13 @@ template <class T> FBP_FN Vec<T> select(Mask<T> m, Vec<T> t, Vec<T> f) {
   return f;
 }
 
+// Lane i of v[j] = p[i * row + j].
+template <class T>
+FBP_FN void load_transposed(const T* p, std::ptrdiff_t row, Vec<T> (&v)[64 / sizeof(T)]) {
+  for (int i = 0; i < Vec<T>::lanes; ++i, p += row)
+    for (int j = 0; j < Vec<T>::lanes; ++j) v[j].a[i] = Lane<T>(p[j]);
+}
+
 #undef FBP_SCALAR_UNARY
 #undef FBP_SCALAR_BINARY
 
