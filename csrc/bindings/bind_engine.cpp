@@ -89,11 +89,6 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers) {
   return spec;
 }
 
-// Forward and backward, which costs twice as much.
-template <class Net> double training_flop(const Net& net, index_t rows) {
-  return 6 * net.layout().multiply_adds_per_row * double(rows);
-}
-
 class Engine {
   std::unique_ptr<Network<float>> f32_;
   std::unique_ptr<Network<double>> f64_;
@@ -349,7 +344,7 @@ class Engine {
 
   PyObject* quick_step(PyObject* const* call) {
     return with_plain_samples(call[0], call[1], [&](auto& net, const auto& samples, index_t n) {
-      return PyFloat_FromDouble(exclusively(net, training_flop(net, n),
+      return PyFloat_FromDouble(exclusively(net, net.layout().training_flop(n),
                                             [&](auto& same) { return same.step(samples, n); }));
     });
   }
@@ -373,7 +368,7 @@ class Engine {
       const ssize_t shape[2] = {n, net.layout().outputs};
       Result<T> out = new_array<T>(2, shape);
       if (!out.object) Py_RETURN_NONE;
-      const double flop = 2 * net.layout().multiply_adds_per_row * double(n);
+      const double flop = net.layout().inference_flop(n);
       const Interrupt signals = flop < kShortFlop ? Interrupt{} : python_signals();
       const bool finished = exclusively(net, flop, [&](auto& same) {
         return same.predict(data_of<const T>(x), n, out.data, signals);
@@ -406,8 +401,7 @@ PyObject* entry(PyObject* self, PyObject* const* call, Py_ssize_t count) {
 
 template <PyObject* (Engine::*Method)(PyObject* const*), int Count>
 PyMethodDef quick(const char* name) {
-  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(entry<Method, Count>)),
-          METH_FASTCALL, nullptr};
+  return fast_call(name, entry<Method, Count>);
 }
 
 PyMethodDef quick_methods[] = {

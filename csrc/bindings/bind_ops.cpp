@@ -54,19 +54,18 @@ template <class T> StackView<T> stack_view(py::array& a, const char* name) {
   if (a.ndim() != 3)
     throw py::value_error(std::string(name) + ": expected a stack of matrices, got a " +
                           describe(a));
-  const bool aligned = a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  const auto unit = [&](int axis) { return a.shape(axis) <= 1 || a.strides(axis) == item; };
-  bool whole = aligned;
+  bool whole = a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_;
   for (int axis = 0; axis < 3; ++axis) whole = whole && a.strides(axis) % item == 0;
-  if (!whole || !(unit(1) || unit(2)))
+  const auto view_of = [&] {
+    return StackView<T>{static_cast<const T*>(a.data()), a.strides(0) / item, a.strides(1) / item,
+                        a.strides(2) / item};
+  };
+  StackView<T> view = view_of();
+  if (!whole || !view.settle(a.shape(1), a.shape(2))) {
     a = py::array_t<T, py::array::c_style | py::array::forcecast>(a.attr("copy")("C"));
-  StackView<T> view{static_cast<const T*>(a.data()), a.strides(0) / item, a.strides(1) / item,
-                    a.strides(2) / item};
-  // The stride of an axis of one element is never used for a step: it may stand for contiguous.
-  if (unit(2))
-    view.col = 1;
-  else
-    view.row = 1;
+    view = view_of();
+    view.settle(a.shape(1), a.shape(2));
+  }
   return view;
 }
 

@@ -121,6 +121,14 @@ Result<T> result_place(PyObject* out, int nd, const ssize_t* dimensions, InPlace
   return {pybind11::reinterpret_borrow<pybind11::object>(out), data_of<T>(place)};
 }
 
+// A row of a table of C functions or methods that Python calls with an array of arguments: what
+// pybind11's conversion of arguments costs is as much as the rest of a short call.
+inline PyMethodDef fast_call(const char* name,
+                             PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t)) {
+  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)),
+          METH_FASTCALL, nullptr};
+}
+
 // Calls f(T()) with the T that the array holds, float or double; None for any other array.
 template <class F> PyObject* with_plain(const PlainArray* a, F&& f) {
   if (is_plain<float>(a)) return f(float());

@@ -3,8 +3,6 @@
 // returns None, with nothing changed, unless each of its arguments is plain; Python then takes the
 // general path, which converts, explains or raises. So no error is raised here and no rule is stated
 // that the general path does not have.
-//
-// Functions with METH_FASTCALL: pybind11's conversion of arguments would cost as much as the rest.
 #include <array>
 #include <cmath>
 #include <limits>
@@ -163,10 +161,7 @@ bool plain_operand(const PlainArray* a, bool as_column, bool transpose, Operand<
   matrix->rows = lengths[row];
   matrix->cols = lengths[col];
   matrix->view = {data_of<const T>(a), 0, strides[row] / item, strides[col] / item};
-  // The stride of an axis of one element is never used for a step: it may stand for contiguous.
-  if (matrix->cols == 1) matrix->view.col = 1;
-  if (matrix->rows == 1 && matrix->view.col != 1) matrix->view.row = 1;
-  return matrix->view.col == 1 || matrix->view.row == 1;
+  return matrix->view.settle(matrix->rows, matrix->cols);
 }
 
 // (a, b, transpose_a, transpose_b, bias, activation, out)
@@ -188,17 +183,14 @@ PyObject* quick_matmul(Arguments call) {
     if (call[4] != Py_None &&
         (!is_packed<T>(bias) || bias->nd != 1 || bias->dimensions[0] != n || b->nd == 1))
       Py_RETURN_NONE;
-    const auto run = [&](T* c) {
-      run_matmul({1, m, n, k}, left.view, right.view, bias ? data_of<const T>(bias) : nullptr,
-                 activation, activation_default_param(activation), c);
-    };
     ssize_t shape[2];
     int nd = 0;
     if (a->nd == 2) shape[nd++] = m;
     if (b->nd == 2) shape[nd++] = n;
     Result<T> result = result_place<T>(call[6], nd, shape, InPlace::refused, {a, b, bias});
     if (!result.object) Py_RETURN_NONE;
-    run(result.data);
+    run_matmul({1, m, n, k}, left.view, right.view, bias ? data_of<const T>(bias) : nullptr,
+               activation, activation_default_param(activation), result.data);
     // As NumPy's functions do, a number instead of an array without axes.
     if (nd == 0 && call[6] == Py_None)
       return PyObject_GetItem(result.object.ptr(), py::tuple().ptr());
@@ -391,10 +383,8 @@ PyObject* entry(PyObject*, Arguments call, Py_ssize_t count) {
   } catch (const std::exception&) { Py_RETURN_NONE; }
 }
 
-template <PyObject* (*Function)(Arguments), int Count>
-constexpr PyMethodDef quick(const char* name) {
-  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(entry<Function, Count>)),
-          METH_FASTCALL, nullptr};
+template <PyObject* (*Function)(Arguments), int Count> PyMethodDef quick(const char* name) {
+  return fast_call(name, entry<Function, Count>);
 }
 
 PyMethodDef functions[] = {

@@ -39,13 +39,11 @@ template <class Work> void run_shared(double flop, const Work& work) {
 
 inline constexpr double kFlopPerElement = 30;  // of an activation, roughly
 
-// `op` on n values, as a matrix of one row.
-template <class T>
-void run_flat_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t n) {
+// `op` on n values, as a matrix of one row; `tile` is what the operation is about (TileOp's context).
+template <class T> void run_flat_tile(TileOp<T> op, const void* tile, const T* c, index_t n) {
   run_shared(kFlopPerElement * double(n), [&](Share share) {
     const Range part = split(n, 1024, share);
-    if (part.begin < part.end)
-      op(&tile, c + part.begin, 0, 0, 1, part.begin, part.end - part.begin);
+    if (part.begin < part.end) op(tile, c + part.begin, 0, 0, 1, part.begin, part.end - part.begin);
   });
 }
 
@@ -54,7 +52,7 @@ void run_activation_forward(int activation, double param, const T* x, T* out, in
   ActivationTile<T> tile;
   tile.out = out;
   tile.param = T(param);
-  run_flat_tile(kernels<T>().activation_forward[activation], tile, x, n);
+  run_flat_tile(kernels<T>().activation_forward[activation], &tile, x, n);
 }
 
 template <class T>
@@ -64,7 +62,7 @@ void run_activation_backward(int activation, double param, const T* saved, const
   tile.saved = saved;
   tile.out = out;
   tile.param = T(param);
-  run_flat_tile(kernels<T>().activation_backward[activation], tile, dy, n);
+  run_flat_tile(kernels<T>().activation_backward[activation], &tile, dy, n);
 }
 
 template <class T> void run_vector_function(int function, const T* x, T* out, index_t n) {
@@ -86,6 +84,14 @@ template <class T> void run_column_sum(const T* x, T* out, index_t rows, index_t
 template <class T> struct StackView {
   const T* data;
   index_t step, row, col;  // from one matrix, row, column to the next
+
+  // The stride of an axis of one element is never used for a step: it may stand for contiguous. False
+  // where neither rows nor columns are.
+  bool settle(index_t rows, index_t cols) {
+    if (cols <= 1) col = 1;
+    if (rows <= 1 && col != 1) row = 1;
+    return col == 1 || row == 1;
+  }
 };
 
 template <class T> GemmKernel<T> own_gemm() {
@@ -148,7 +154,7 @@ double run_loss(const LossSpec& spec, index_t rows, index_t cols, const T* y, co
   const double divisor = loss_divisor(spec, rows, cols);
   args.dy_scale = T(1 / divisor);
   args.param = T(spec.param);
-  std::vector<double> sums(std::size_t((rows + kLossBlockRows - 1) / kLossBlockRows));
+  std::vector<double> sums(std::size_t(loss_blocks(rows)));
   args.block_loss = sums.data();
   run_shared(kFlopPerElement * double(rows) * double(cols),
              [&](Share share) { kernels<T>().loss[spec.loss](args, share); });
@@ -164,12 +170,7 @@ void run_update(const OptimizerSpec& spec, std::int64_t step, UpdateTile<T> tile
   BetaPowers powers;
   powers.advance(spec.hyper, step);
   tile.hyper = step_hyper<T>(spec, powers);
-  run_shared(kFlopPerElement * double(n), [&](Share share) {
-    const Range part = split(n, 1024, share);
-    if (part.begin < part.end)
-      kernels<T>().update[spec.optimizer](&tile, gradient + part.begin, 0, 0, 1, part.begin,
-                                          part.end - part.begin);
-  });
+  run_flat_tile(kernels<T>().update[spec.optimizer], &tile, gradient, n);
 }
 
 }  // namespace fastbp

@@ -93,8 +93,7 @@ template <class T> void Network<T>::compile(const LossSpec& loss, const Optimize
 }
 
 template <class T> int Network<T>::threads_for(index_t rows, bool training) const {
-  // A backward pass costs two forward passes.
-  return worthwhile_threads((training ? 6.0 : 2.0) * layout_.multiply_adds_per_row * double(rows));
+  return worthwhile_threads(training ? layout_.training_flop(rows) : layout_.inference_flop(rows));
 }
 
 template <class T> void Network<T>::prepare_scratch(int threads) {
@@ -287,8 +286,7 @@ template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
   const int wanted = threads_for(batch_rows, true);
   prepare_scratch(wanted);
   use_training_plan(batch_rows, wanted);
-  job.poll_every =
-      index_t(kPollFlop / (6 * layout_.multiply_adds_per_row * double(batch_rows) + 1)) + 1;
+  job.poll_every = index_t(kPollFlop / (layout_.training_flop(batch_rows) + 1)) + 1;
   job.governed = wanted > 1 && parallel_threshold() > 0;
   if (job.governed) governor_.start(ThreadGovernor::Clock::now());
   job.steps_seen = steps;
@@ -402,8 +400,7 @@ template <class T> bool Network<T>::run(InferenceJob& job) {
   const int threads = threads_for(std::min(job.batch_size, job.n), false);
   prepare_scratch(threads);
   use_inference_plan(std::min(job.batch_size, job.n));
-  const double flop = 2 * layout_.multiply_adds_per_row * double(job.n);
-  context_.abort = flop > kShortInferenceFlop ? &job.abort : nullptr;
+  context_.abort = layout_.inference_flop(job.n) > kShortInferenceFlop ? &job.abort : nullptr;
   context_.interrupt = {ask, job.poll};
   Team::instance().run(threads, run_inference, &job, true);
   context_.abort = nullptr;

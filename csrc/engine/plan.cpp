@@ -15,9 +15,6 @@ constexpr double kLightValues = 280e3;
 // A batch of no more rows is not cut up.
 constexpr index_t kSmallestPart = 32;
 
-// Least use of the team's time that parts must make: 5 parts keep two workers busy for 5/6 of it.
-constexpr double kEvenly = 0.8;
-
 // Sizes are sums and products of what a user asked for: std::bad_alloc where they overflow.
 index_t sum(index_t a, index_t b) { return index_t(checked_sum(std::size_t(a), std::size_t(b))); }
 index_t product(index_t a, index_t b) {
@@ -28,9 +25,6 @@ index_t round_up(index_t n, index_t multiple) { return sum(n, multiple - 1) / mu
 #define FBP_SAVES(A) A::saves,
 constexpr Saves kSaves[] = {FBP_ACTIVATIONS(FBP_SAVES)};
 #undef FBP_SAVES
-
-index_t parts_of(index_t n, index_t size) { return n / size + (n % size != 0); }
-index_t loss_blocks(index_t rows) { return parts_of(rows, kLossBlockRows); }
 
 // A plan that grows.
 struct Builder : Plan {
@@ -103,16 +97,15 @@ NetworkLayout make_layout(const NetworkSpec& spec) {
 index_t NetworkLayout::row_chunk(index_t rows) const {
   if (!light) return k_chunk(rows);
   if (rows <= kSmallestPart) return rows > 0 ? rows : 1;
-  const index_t chunks = 2 * parts_of(rows, 2 * kMaxChunk);
-  return parts_of(parts_of(rows, chunks), 16) * 16;
+  return equal_chunk(rows, 2 * parts_of(rows, 2 * kMaxChunk));
 }
 
 BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads) {
   BatchShape shape;
   shape.rows = shape.window = rows;
   const index_t chunk = layout.row_chunk(rows), parts = parts_of(rows, chunk);
-  const double most = double(parts_of(parts, threads)) * double(chunk);  // rows of one worker
-  const bool even = double(rows) >= kEvenly * most * threads;
+  const bool even =
+      busy_enough(double(rows), double(parts_of(parts, threads)) * double(chunk), threads);
   // One worker alone takes parts for the cache's sake, not for two of them.
   if (layout.light && even && parts > (threads > 1 ? 1 : 2)) {
     shape.window = threads * kMaxChunk;

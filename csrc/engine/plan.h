@@ -40,6 +40,11 @@ struct NetworkLayout {
   double multiply_adds_per_row = 0;  // of a forward pass
   bool light = false;  // parameters, and all that kMaxChunk rows need, fit an L2 together
 
+  // Floating-point operations of a pass over so many rows; the backward pass of a training step costs
+  // two forward passes.
+  double inference_flop(index_t rows) const { return 2 * multiply_adds_per_row * double(rows); }
+  double training_flop(index_t rows) const { return 3 * inference_flop(rows); }
+
   // The gradient of the parameters is summed over chunks of so many rows of a batch, then over the
   // chunks in order. Part of the numerics promise: a function of the network and the batch size. Of
   // a light network it is an even number of equal chunks, which threads can share.
@@ -72,9 +77,18 @@ struct Plan {
   index_t partials = 0;
   std::vector<index_t> input_parts;  // of each stage; 1: its sums are not worth splitting
   ArenaLayout arena;
+
+  // Whether the stage's pre-activation is kept beside its output.
+  bool keeps_z(std::size_t stage) const { return z[stage].offset != y[stage].offset; }
 };
 
 inline constexpr int kMaxMetrics = 8;
+
+// Whether `work` of which the busiest of the team has `most` keeps the team busy for four fifths of the
+// time at least: 5 equal parts keep two workers busy for 5/6 of it.
+inline bool busy_enough(double work, double most, index_t team) {
+  return 5 * work >= 4 * most * double(team);
+}
 
 // How a batch of training is worked off (Step).
 struct BatchShape {

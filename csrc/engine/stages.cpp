@@ -28,23 +28,21 @@ template <class T>
 typename Step<T>::Window Step<T>::choose(index_t n, index_t k, bool transposed) const {
   if (all_.share.count == 1) return own_;
   const index_t rows = all_.rows, count = share_.count;
-  const index_t blocks = (rows + kLossBlockRows - 1) / kLossBlockRows;
-  const index_t largest = (blocks + count - 1) / count * kLossBlockRows;
+  const index_t largest = parts_of(loss_blocks(rows), count) * kLossBlockRows;
   const bool even = largest * count <= rows + rows / 8;
   const bool small = rows * n * k < kSmallProduct;
   const bool light = n * k * (transposed ? 2 : 1) <= rows * k + kBarrierWorth;
   return small || (even && light) ? own_ : all_;
 }
 
-// args describe the product of `window`'s rows.
-template <class T> void Step<T>::run_gemm(GemmArgs<T>& args, const Window& window) {
+template <class T> void Step<T>::run_gemm(GemmArgs<T>& args, Share share) {
   args.scratch = c_.gemm_scratch + share_.id * c_.gemm.scratch;
   if (c_.abort) {
     if (stopping()) return;
     args.stop = [](void* step) { return static_cast<Step*>(step)->stopping(); };
     args.stop_context = this;
   }
-  c_.gemm.run(args, window.share);
+  c_.gemm.run(args, share);
 }
 
 // `op` on this worker's rows of the matrix whose first such row is at c.
@@ -56,14 +54,18 @@ void Step<T>::run_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, 
   });
 }
 
+// Who makes the product of a dense stage's forward pass.
+template <class T> typename Step<T>::Window Step<T>::forward_window(std::size_t s) const {
+  return choose(c_.layout->stages[s].outputs, c_.layout->stages[s].inputs, false);
+}
+
 // Where a layer of many inputs meets a small batch, training splits the sum over the inputs: each
 // worker takes whole chunks of it, and with them the rows of the weights that it updates (nearly), so
-// that these stay in its cache.
-template <class T> bool Step<T>::by_inputs(std::size_t s) const {
-  const index_t parts = plan().input_parts[s];
-  const index_t each = (parts + all_.share.count - 1) / all_.share.count;
-  return parts > 1 && all_.share.count > 1 && 5 * parts >= 4 * each * all_.share.count &&
-         choose(c_.layout->stages[s].outputs, c_.layout->stages[s].inputs, false).share.count > 1;
+// that these stay in its cache. `w` is forward_window(s).
+template <class T> bool Step<T>::by_inputs(std::size_t s, const Window& w) const {
+  const index_t parts = plan().input_parts[s], count = w.share.count;
+  return parts > 1 && count > 1 &&
+         busy_enough(double(parts), double(parts_of(parts, count)), count);
 }
 
 // The chunks of the sum over the inputs that this worker takes.
@@ -73,29 +75,35 @@ template <class T> Range Step<T>::my_inputs(std::size_t s) const {
   return {parts.begin * chunk, parts.end * chunk < k ? parts.end * chunk : k};
 }
 
+// The product of `input`, of a stage's inputs k, with the weights; bias in front of the first.
+template <class T>
+GemmArgs<T> Step<T>::product(const Stage& stage, const T* input, index_t input_row, Range k) const {
+  const T* weights = c_.parameters.w + stage.parameter_offset;
+  GemmArgs<T> g;
+  g.n = stage.outputs, g.k = k.end - k.begin;
+  g.a = input + k.begin, g.a_row = input_row, g.a_col = 1;
+  g.b = weights + k.begin * stage.outputs, g.b_row = stage.outputs, g.b_col = 1;
+  if (stage.bias && k.begin == 0) g.bias = weights + stage.inputs * stage.outputs;
+  return g;
+}
+
 // z of the stage in this worker's rows, one after the other `row` apart.
 template <class T>
 const T* Step<T>::sum_by_inputs(std::size_t s, const T* input, index_t input_row, index_t row) {
   const Stage& stage = c_.layout->stages[s];
-  const T* weights = c_.parameters.w + stage.parameter_offset;
-  const BatchMatrix& z = plan().z[s];
-  T* sums = c_.arena->template at<T>(plan().partials_offset);
+  T* sums = partial(0);
   const index_t chunk = k_chunk(stage.inputs), size = all_.rows * row;
   const Range mine = my_inputs(s);
   for (index_t p = mine.begin; p < mine.end; p += chunk) {
-    GemmArgs<T> g;
-    g.m = all_.rows, g.n = stage.outputs, g.k = mine.end - p < chunk ? mine.end - p : chunk;
-    g.a = input + p, g.a_row = input_row, g.a_col = 1;
-    g.b = weights + p * stage.outputs, g.b_row = stage.outputs, g.b_col = 1;
+    const index_t end = mine.end - p < chunk ? mine.end : p + chunk;
+    GemmArgs<T> g = product(stage, input, input_row, {p, end});
+    g.m = all_.rows;
     g.c = sums + p / chunk * size, g.c_row = row;
-    g.bias = stage.bias && p == 0 ? weights + stage.inputs * stage.outputs : nullptr;
-    Window alone = all_;
-    alone.share = Share{};
-    run_gemm(g, alone);
+    run_gemm(g, Share{});
   }
   done(true);
   need(false);
-  T* total = z.offset != plan().y[s].offset ? at(z, own_) : sums + own_.at * row;
+  T* total = plan().keeps_z(s) ? at(plan().z[s], own_) : sums + own_.at * row;
   c_.kernels->add_rows(sums + own_.at * row, size, plan().input_parts[s], own_.rows * row, total,
                        false);
   return total;
@@ -108,9 +116,9 @@ template <class T> void Step<T>::forward(const T* x, index_t x_row, T* out) {
     const Stage& stage = c_.layout->stages[s];
     T* y = s == last() && out ? out : at(plan().y[s]);
     const index_t y_row = plan().y[s].row;
-    const bool inputs_split = stage.dense && by_inputs(s);
-    const Window w =
-        stage.dense && !inputs_split ? choose(stage.outputs, stage.inputs, false) : own_;
+    Window w = stage.dense ? forward_window(s) : own_;
+    const bool inputs_split = by_inputs(s, w);
+    if (inputs_split) w = own_;  // what sum_by_inputs() leaves to do
     const bool together = w.share.count > 1;
     ActivationTile<T> tile;
     tile.out = y + w.at * y_row;
@@ -122,19 +130,13 @@ template <class T> void Step<T>::forward(const T* x, index_t x_row, T* out) {
       const index_t row = plan().z[s].row;
       run_tile(op, tile, sum_by_inputs(s, input, input_row, row), row, stage.outputs);
     } else if (stage.dense) {
-      const T* weights = c_.parameters.w + stage.parameter_offset;
-      const BatchMatrix& z = plan().z[s];
-      const bool keeps_z = z.offset != plan().y[s].offset;
-      GemmArgs<T> g;
-      g.m = w.rows, g.n = stage.outputs, g.k = stage.inputs;
-      g.a = input + w.at * input_row, g.a_row = input_row, g.a_col = 1;
-      g.b = weights, g.b_row = stage.outputs, g.b_col = 1;
-      g.c = keeps_z ? at(z, w) : tile.out;
-      g.c_row = keeps_z ? z.row : y_row;
-      g.bias = stage.bias ? weights + stage.inputs * stage.outputs : nullptr;
+      GemmArgs<T> g = product(stage, input + w.at * input_row, input_row, {0, stage.inputs});
+      g.m = w.rows;
+      g.c = plan().keeps_z(s) ? at(plan().z[s], w) : tile.out;
+      g.c_row = plan().z[s].row;
       g.op = stage.activation == 0 ? nullptr : op;
       g.context = &tile;
-      run_gemm(g, w);
+      run_gemm(g, w.share);
     } else {
       run_tile(op, tile, input + w.at * input_row, input_row, stage.outputs);
     }
@@ -185,7 +187,7 @@ template <class T> void Step<T>::input_delta(std::size_t s, T* dx) {
     g.op = op == c_.kernels->activation_backward[0] ? nullptr : op;
     g.context = &tile;
     g.ahead[0] = tile.saved, g.ahead_row = tile.saved_row;
-    run_gemm(g, w);
+    run_gemm(g, w.share);
   } else {
     run_tile(op, tile, at(dz, w), dz.row, stage.inputs);
   }
@@ -217,7 +219,7 @@ template <class T> void Step<T>::parameter_gradient(std::size_t s, T* gradient, 
     g.contiguous_op = true;
     g.discard_c = true;
   }
-  run_gemm(g, all_);
+  run_gemm(g, all_.share);
 }
 
 // From the flat gradient.

@@ -122,12 +122,17 @@ template <class T> void Step<T>::train(const TrainBatch<T>& batch) {
     train_whole(batch);
 }
 
-template <class T> void Step<T>::train_whole(const TrainBatch<T>& batch) {
-  take_all(batch.rows);
+// The rows in work as far as dz of the last stage.
+template <class T> void Step<T>::go_up(const TrainBatch<T>& batch) {
   gather(batch);
   forward(at(plan().x), plan().x.row, nullptr);
   measure(at(plan().y.back()), gathered(batch.samples), batch.metrics, batch.rows);
   output_delta();
+}
+
+template <class T> void Step<T>::train_whole(const TrainBatch<T>& batch) {
+  take_all(batch.rows);
+  go_up(batch);
   for (std::size_t s = last(); s > 0; --s) input_delta(s, nullptr);
   if (batch.dx) input_delta(0, batch.dx);
   // No parameter changes before all deltas are there.
@@ -140,7 +145,7 @@ template <class T> void Step<T>::train_whole(const TrainBatch<T>& batch) {
 }
 
 template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
-  const index_t parts = (batch.rows + chunk_ - 1) / chunk_;
+  const index_t parts = parts_of(batch.rows, chunk_);
   const Range mine = split(c_.layout->parameter_count, 64, share_);
   for (index_t first = 0; first < parts; first += plan().partials) {
     if (first > 0) worker_.barrier();  // the partials of the round before have been read
@@ -149,10 +154,7 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
     for (index_t i = round.begin; i < round.end; ++i) {
       const index_t row = (first + i) * chunk_;
       take_part(row, batch.rows - row < chunk_ ? batch.rows - row : chunk_);
-      gather(batch);
-      forward(at(plan().x), plan().x.row, nullptr);
-      measure(at(plan().y.back()), gathered(batch.samples), batch.metrics, batch.rows);
-      output_delta();
+      go_up(batch);
       for (std::size_t s = last() + 1; s-- > 0;) {
         parameter_gradient(s, partial(i), false);
         if (s > 0) input_delta(s, nullptr);
@@ -185,7 +187,7 @@ template <class T> void Step<T>::gather(const TrainBatch<T>& batch) {
   std::int64_t* labels = c_.arena->template at<std::int64_t>(plan().labels_offset) + own_.at;
   const auto source = [&](index_t i) { return batch.order ? index_t(batch.order[i]) : i; };
   // Where the first layer is split by its inputs a worker wants its own columns of all rows.
-  const bool columns = c_.layout->stages[0].dense && by_inputs(0);
+  const bool columns = c_.layout->stages[0].dense && by_inputs(0, forward_window(0));
   if (columns) {
     const Range mine = my_inputs(0);
     for_row_chunks(all_.rows, inputs, [&](index_t first, index_t count) {

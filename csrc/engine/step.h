@@ -7,7 +7,7 @@
 //             instead, between barriers. When all deltas are there the workers share out the
 //             gradients of the parameters, and update what they have made.
 //   in parts  where the weights are small and the batch is large: a worker takes one chunk of the
-//             batch at a time (k_chunk) through everything, gradient included, while it stays in
+//             batch at a time (row_chunk) through everything, gradient included, while it stays in
 //             L2; the chunks' gradients are added in order afterwards.
 #pragma once
 
@@ -122,14 +122,17 @@ template <class T> class Step {
   void need(bool others);
   void done(bool together);
   Window choose(index_t n, index_t k, bool transposed) const;
-  bool by_inputs(std::size_t stage) const;
+  Window forward_window(std::size_t stage) const;
+  bool by_inputs(std::size_t stage, const Window& w) const;
   Range my_inputs(std::size_t stage) const;
+  GemmArgs<T> product(const Stage& stage, const T* input, index_t input_row, Range k) const;
   const T* sum_by_inputs(std::size_t stage, const T* input, index_t input_row, index_t row);
   bool stopping();
   template <class Body> void for_row_chunks(index_t rows, index_t row_elements, Body body);
 
   void train_whole(const TrainBatch<T>& batch);
   void train_in_parts(const TrainBatch<T>& batch);
+  void go_up(const TrainBatch<T>& batch);
   void gather(const TrainBatch<T>& batch);
   void forward(const T* x, index_t x_row, T* out);
   void measure(const T* y, const Samples<T>& targets, const std::vector<MetricSpec>* metrics,
@@ -141,7 +144,7 @@ template <class T> class Step {
   void input_delta(std::size_t stage, T* dx);
   void parameter_gradient(std::size_t stage, T* gradient, bool update);
   void update_parameters(Range part);
-  void run_gemm(GemmArgs<T>& args, const Window& window);
+  void run_gemm(GemmArgs<T>& args, Share share);
   void run_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t c_row,
                 index_t cols);
 

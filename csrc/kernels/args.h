@@ -15,6 +15,9 @@ struct Share {
   index_t count = 1;
 };
 
+// How many parts of `size` n items make, the last one perhaps shorter.
+FBP_FN index_t parts_of(index_t n, index_t size) { return n / size + (n % size != 0); }
+
 // A half-open range of rows, columns or elements.
 struct Range {
   index_t begin;
@@ -114,6 +117,7 @@ template <class T> struct LossArgs {
 // the threads' shares of a batch. A multiple of it is every chunk of a GEMM's sum over rows, but the
 // last.
 inline constexpr index_t kLossBlockRows = 16;
+FBP_FN index_t loss_blocks(index_t rows) { return parts_of(rows, kLossBlockRows); }
 
 enum class MetricKind { accuracy_argmax, accuracy_threshold, mse, mae };
 

@@ -15,10 +15,13 @@ namespace fastbp {
 // grows with the root of its length; and the rows of a large batch are shared out among the threads
 // by whole chunks (Step). Part of the numerics promise: a function of k alone.
 inline constexpr index_t kMaxChunk = 256;
+// k in `chunks` pieces.
+FBP_FN index_t equal_chunk(index_t k, index_t chunks) {
+  return parts_of(parts_of(k, chunks), 16) * 16;
+}
 FBP_FN index_t k_chunk(index_t k) {
   if (k <= kMaxChunk) return k > 0 ? k : 1;
-  const index_t chunks = k / kMaxChunk + (k % kMaxChunk != 0);
-  return (k / chunks + (k % chunks != 0) + 15) / 16 * 16;
+  return equal_chunk(k, parts_of(k, kMaxChunk));
 }
 
 template <class T> struct KernelTable {

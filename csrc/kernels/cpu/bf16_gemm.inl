@@ -9,8 +9,9 @@
 
 // Rows of the tile 1, 2, ... vectors wide: blocking.h.
 static constexpr int kTileRows[] = {16, 12, 8, 6};
-static constexpr int kTileVectors = 4;
-static constexpr int kMostRows = kTileRows[0];
+
+#include "kernels/cpu/tiling.inl"
+
 static constexpr index_t kNr = kTileVectors * kLanes;
 
 // 1024 values of k: a panel of B is 128 KiB, an eighth of a 1 MiB L2, and a tile of A 12 KiB of L1.
@@ -99,7 +100,7 @@ using MicroKernel = void (*)(const MicroArgs&);
 
 // By form of A, vectors and rows.
 struct MicroKernels {
-  MicroKernel get[2][kTileVectors][kMostRows];
+  MicroKernel get[2][kTileVectors][kMaxTileRows];
 
   template <int Rows, int Vectors> constexpr void fill() {
     get[0][Vectors - 1][Rows - 1] = micro_kernel<Rows, Vectors, false>;
@@ -109,24 +110,14 @@ struct MicroKernels {
     else if constexpr (Vectors > 1)
       fill<kTileRows[Vectors - 2], Vectors - 1>();
   }
-  constexpr MicroKernels() : get{} { fill<kTileRows[kTileVectors - 1], kTileVectors>(); }
+  constexpr MicroKernels() : get{} { fill<kFullTileRows, kTileVectors>(); }
 };
 static constexpr MicroKernels kMicroKernels{};
-
-FBP_FN static index_t tile_rows(index_t columns) {
-  const index_t vectors = (columns + kLanes - 1) / kLanes;
-  return kTileRows[(vectors < kTileVectors ? vectors : kTileVectors) - 1];
-}
-
-struct GemmSplit {
-  index_t row_parts;
-  index_t column_parts;
-};
 
 // The split of C among `count` threads that takes the least time, in clocks of one: products, then packing at a quarter of
 // a clock for each value.
 static GemmSplit choose_split(const GemmArgs<float>& g, index_t count) {
-  const index_t grain = tile_rows(g.n);
+  const index_t grain = tile_rows(g.n, kLanes);
   const index_t row_tiles = (g.m + grain - 1) / grain;
   const index_t vectors = (g.n + kLanes - 1) / kLanes;
   GemmSplit best{1, 1};
@@ -203,11 +194,9 @@ static bool run_panel(const GemmArgs<float>& g, const Block& block, const Pair* 
   const index_t tail = cols - (vectors - 1) * kLanes;
   const bool first_group = block.p == 0;
   const bool last_group = block.p_end == g.k;
-  // Rows with a tail waste lanes in `op`; where C is contiguous it gets them all at once, at the end.
-  const bool op_at_end =
-      g.op && g.contiguous_op && last_group && cols == g.n && g.c_row == g.n && tail != kLanes;
-  const bool in_tile = g.discard_c && last_group && !op_at_end;
-  alignas(64) float scratch_tile[kTileRows[kTileVectors - 1] * kNr];
+  const bool op_waits = op_at_end(g, last_group, cols, kLanes);
+  const bool in_tile = g.discard_c && last_group && !op_waits;
+  alignas(64) float scratch_tile[kFullTileRows * kNr];
   const index_t pairs = (block.p_end - block.p + 1) / 2;
   const double tile_work = double(block.most_rows * cols) * double(2 * pairs + 16);
   double work = 0;
@@ -230,7 +219,7 @@ static bool run_panel(const GemmArgs<float>& g, const Block& block, const Pair* 
     micro.last = first_lanes(tail);
     MicroArgs::Soon* soon = micro.soon;
     if (!in_tile || !first_group) *soon++ = {c + height * g.c_row, g.c_row};  // the next tile
-    if (last_group && g.op && !op_at_end) {
+    if (last_group && g.op && !op_waits) {
       for (const float* ahead : g.ahead)
         if (ahead) *soon++ = {ahead + i * g.ahead_row + j, g.ahead_row};
     }
@@ -249,9 +238,9 @@ static bool run_panel(const GemmArgs<float>& g, const Block& block, const Pair* 
       q += chunk_pairs;
     } while (q < pairs);
     a += block.by_columns ? height * pairs + kTilePadding : height * block.a_row;
-    if (last_group && g.op && !op_at_end) g.op(g.context, micro.c, micro.c_row, i, height, j, cols);
+    if (last_group && g.op && !op_waits) g.op(g.context, micro.c, micro.c_row, i, height, j, cols);
   }
-  if (op_at_end) g.op(g.context, g.c + block.i * g.n, g.n, block.i, 1, 0, block.rows * g.n);
+  if (op_waits) g.op(g.context, g.c + block.i * g.n, g.n, block.i, 1, 0, block.rows * g.n);
   return true;
 }
 
@@ -261,8 +250,8 @@ static constexpr index_t kGemmScratch = kPanelPairs + kLargeBlockPairs;
 static void gemm(const GemmArgs<float>& g, Share share) {
   if (g.m <= 0 || g.n <= 0) return;
   const GemmSplit parts = share.count == 1 ? GemmSplit{1, 1} : choose_split(g, share.count);
-  const Range rows = split(g.m, tile_rows(g.n), {share.id / parts.column_parts, parts.row_parts});
-  const Range columns = split(g.n, kLanes, {share.id % parts.column_parts, parts.column_parts});
+  const Range rows = split(g.m, tile_rows(g.n, kLanes), parts.rows(share));
+  const Range columns = split(g.n, kLanes, parts.columns(share));
   if (rows.begin >= rows.end || columns.begin >= columns.end) return;
   // Groups of equally many chunks, at least one.
   const index_t chunk = g.chunk ? g.chunk : k_chunk(g.k);
@@ -276,7 +265,7 @@ static void gemm(const GemmArgs<float>& g, Share share) {
   const bool keep = width * (group / 2) <= kPanelPairs;
   Pair* const panels = reinterpret_cast<Pair*>(g.scratch);
   Block block;
-  block.most_rows = tile_rows(all_cols);
+  block.most_rows = tile_rows(all_cols, kLanes);
   block.by_columns = g.a_row == 1 && g.a_col != 1;
   block.a_row = a_row;
   block.a = panels + kPanelPairs;

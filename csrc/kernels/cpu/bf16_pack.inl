@@ -7,6 +7,7 @@
 
 using Pair = std::uint32_t;
 static constexpr int kLanes = 16;
+using Words = avx512::Vec<float>;  // 16 words of 32 bits, whatever they are
 
 // Rows ahead that packing asks the memory for: rows are often a page apart, where the processor does not look ahead.
 static constexpr index_t kRowsAhead = 12;
@@ -53,36 +54,6 @@ static void pack_panel_rows(const float* b, index_t b_row, index_t k, index_t co
   }
 }
 
-// Transposes 16 x 16 words of 32 bits.
-FBP_FN static void transpose(__m512i (&r)[kLanes]) {
-  __m512i t[kLanes];
-#pragma GCC unroll 8
-  for (int i = 0; i < kLanes; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < kLanes; i += 4) {
-    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < kLanes; i += 8) {
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
-      t[i + c] = _mm512_shuffle_i32x4(r[i + c], r[i + 4 + c], 0x88);
-      t[i + 4 + c] = _mm512_shuffle_i32x4(r[i + c], r[i + 4 + c], 0xdd);
-    }
-  }
-#pragma GCC unroll 8
-  for (int c = 0; c < 8; ++c) {
-    r[c] = _mm512_shuffle_i32x4(t[c], t[8 + c], 0x88);
-    r[c + 8] = _mm512_shuffle_i32x4(t[c], t[8 + c], 0xdd);
-  }
-}
-
 // The same panel where columns are contiguous: value (p, j) at b[j * b_col + p]. Pairs follow each other in memory, so
 // blocks of 16 columns by 16 pairs are transposed in registers.
 static void pack_panel_columns(const float* b, index_t b_col, index_t k, index_t cols, int vectors,
@@ -90,20 +61,21 @@ static void pack_panel_columns(const float* b, index_t b_col, index_t k, index_t
   const index_t width = vectors * kLanes, pairs = (k + 1) / 2;
   for (index_t j = 0; j < width; j += kLanes) {
     for (index_t q = 0; q < pairs; q += kLanes) {
-      __m512i block[kLanes];
+      Words block[kLanes];
 #pragma GCC unroll 16
       for (int r = 0; r < kLanes; ++r) {
         const float* column = b + (j + r) * b_col + 2 * q;
-        block[r] = j + r < cols ? pairs_of_run(column, k - 2 * q) : _mm512_setzero_si512();
+        block[r].v = _mm512_castsi512_ps(j + r < cols ? pairs_of_run(column, k - 2 * q)
+                                                      : _mm512_setzero_si512());
       }
       transpose(block);
       const index_t depth = pairs - q < kLanes ? pairs - q : kLanes;
       if (depth == kLanes) {
 #pragma GCC unroll 16
-        for (int r = 0; r < kLanes; ++r) _mm512_store_si512(panel + (q + r) * width + j, block[r]);
+        for (int r = 0; r < kLanes; ++r) _mm512_store_ps(panel + (q + r) * width + j, block[r].v);
       } else {
         for (index_t r = 0; r < depth; ++r)
-          _mm512_store_si512(panel + (q + r) * width + j, block[r]);
+          _mm512_store_ps(panel + (q + r) * width + j, block[r].v);
       }
     }
   }

@@ -5,10 +5,7 @@
 // rows in tiles of equal height, at most kTileRows. A is read in place, one broadcast at a time; B
 // in place or from a packed panel [k][vectors * lanes], zero-padded.
 
-// kTileRows[v - 1]: rows of the tile that is v vectors wide; the narrowest has the most.
-static constexpr int kTileVectors = int(sizeof(kTileRows) / sizeof(kTileRows[0]));
-static constexpr int kMaxTileRows = kTileRows[0];
-static constexpr int kFullTileRows = kTileRows[kTileVectors - 1];
+#include "kernels/cpu/tiling.inl"
 
 template <class T> struct MicroArgs {
   index_t k;
@@ -177,27 +174,16 @@ FBP_FN static bool take_part(Share* share, index_t pieces) {
 
 #include "kernels/cpu/gemm_thin.inl"
 
-// How the team shares C: `row_parts` x `column_parts` rectangles.
-struct GemmSplit {
-  index_t row_parts;
-  index_t column_parts;
-};
-
-// Rows of the tiles in which `columns` of C are made.
-template <class T> FBP_FN static index_t tile_rows(index_t columns) {
-  const index_t vectors = (columns + Vec<T>::lanes - 1) / Vec<T>::lanes;
-  return kTileRows[(vectors < kTileVectors ? vectors : kTileVectors) - 1];
-}
+// Narrower parts of the rows of C than this make the lines of two threads alternate in memory.
+static constexpr index_t kFarApart = 1024;  // bytes
 
 // The split whose largest part is smallest, and of those that are nearly so the one that moves less
 // between caches. By rows a thread keeps the rows of A and C to itself, from layer to layer; by columns
 // its columns of B, and B that is packed is packed once. C that is updated goes by rows where its rows
 // are short: lines of two threads that alternate in memory are fetched into the other's cache with
 // their neighbours, and taking them back made an update five times as long.
-static constexpr index_t kFarApart = 1024;  // bytes
-
 template <class T> static GemmSplit choose_split(const GemmArgs<T>& g, index_t count, bool pack) {
-  const index_t grain = tile_rows<T>(g.n);
+  const index_t grain = tile_rows(g.n, Vec<T>::lanes);
   const index_t row_tiles = (g.m + grain - 1) / grain;
   const index_t vectors = (g.n + Vec<T>::lanes - 1) / Vec<T>::lanes;
   const bool weight_gradient = g.a_row == 1 && g.a_col != 1;
@@ -240,11 +226,8 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
   const int tail = int(panel.cols - (vectors - 1) * V::lanes);
   const bool first_group = panel.p == 0;
   const bool last_group = panel.p_end == g.k;
-  // Rows with a tail waste lanes in `op`; where C is contiguous it gets them all at once, at the
-  // end.
-  const bool op_at_end = g.op && g.contiguous_op && last_group && panel.cols == g.n &&
-                         g.c_row == g.n && tail != V::lanes;
-  const bool in_tile = g.discard_c && first_group && last_group && !op_at_end;
+  const bool op_waits = op_at_end(g, last_group, panel.cols, V::lanes);
+  const bool in_tile = g.discard_c && first_group && last_group && !op_waits;
   alignas(64) T scratch_tile[kFullTileRows * kNr<T>];  // narrower tiles are no larger
   const bool a_transposed = g.a_row == 1 && g.a_col != 1;
   const auto& kernels = kMicroKernels<T>.get[a_transposed][tail != V::lanes][vectors - 1];
@@ -278,10 +261,10 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
       kernel(micro);
       p += chunk;
     } while (p < panel.p_end);
-    if (last_group && g.op && !op_at_end)
+    if (last_group && g.op && !op_waits)
       g.op(g.context, micro.c, micro.c_row, i, height, panel.j, panel.cols);
   }
-  if (op_at_end)
+  if (op_waits)
     g.op(g.context, g.c + rows.begin * g.n, g.n, rows.begin, 1, 0, (rows.end - rows.begin) * g.n);
   return true;
 }
@@ -348,7 +331,7 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   if (g.m <= 0 || g.n <= 0) return;
   const ThinForm form = thin_form(g);
   if (form != ThinForm::none) return thin_gemm(g, form == ThinForm::columns, share);
-  const index_t height = tile_rows<T>(g.n);
+  const index_t height = tile_rows(g.n, Vec<T>::lanes);
   if (share.count > 1) {
     const index_t vectors = (g.n + Vec<T>::lanes - 1) / Vec<T>::lanes;
     if (!take_part(&share, (g.m + height - 1) / height * vectors)) return;
@@ -359,9 +342,8 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
       g.b_row > 2 * kNr<T>;
   const bool pack = by_columns || (spread && g.m >= kRowTilesToPack * kFullTileRows);
   const GemmSplit parts = share.count == 1 ? GemmSplit{1, 1} : choose_split(g, share.count, pack);
-  const Range rows = split(g.m, height, {share.id / parts.column_parts, parts.row_parts});
-  const Range columns =
-      split(g.n, Vec<T>::lanes, {share.id % parts.column_parts, parts.column_parts});
+  const Range rows = split(g.m, height, parts.rows(share));
+  const Range columns = split(g.n, Vec<T>::lanes, parts.columns(share));
   if (rows.begin >= rows.end) return;
   const index_t chunk = g.chunk ? g.chunk : k_chunk(g.k);
   const bool pack_block = must_pack_a(g, columns.end - columns.begin);

@@ -2,18 +2,7 @@
 // else of a network runs on the float32 kernels of avx512.
 #include <cstdint>
 
-// g++ 12 (gcc.gnu.org/PR105593) warns about "__Y is used uninitialized" inside its own AVX-512
-// headers.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
-
+#include "kernels/cpu/simd/avx512.h"
 #include "kernels/gemm_kernel.h"
 #include "kernels/kernel_table.h"
 

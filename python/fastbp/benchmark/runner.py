@@ -11,6 +11,7 @@ from typing import Any
 import fastbp as bp
 
 from .. import _core
+from ..arrays import DTYPES
 from . import contestants, machine
 from .contestants import BASELINE, OWN, REFERENCE, Contestant
 from .contestants.task import ALLOWED
@@ -21,7 +22,6 @@ from .workloads import Workload
 
 FORMAT = "fastbp-benchmark/1"
 STEADY = 0.03  # by how much the probes around a workload may be below the best of the run
-PEAK_DTYPES = ["float32", "float64", "bfloat16"]
 
 Say = Callable[[str], None]
 
@@ -82,7 +82,7 @@ def _peaks(pool: Pool) -> dict[str, Any]:
         "threads": threads,
         "l2_bytes": (build.get("l2_bytes") or 0) * threads,
         "l3_bytes": build.get("l3_bytes") or 0,
-        "gflops": pool.ask(OWN, "probe", dtypes=PEAK_DTYPES),
+        "gflops": pool.ask(OWN, "probe", dtypes=DTYPES),
         "gbytes": pool.ask(OWN, "bandwidths"),
     }
 

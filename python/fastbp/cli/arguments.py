@@ -1,13 +1,21 @@
-"""Types for argparse: each says what it expected when a value does not fit."""
+"""Types for argparse: each says what it expected when a value does not fit. Shared options."""
 
 from __future__ import annotations
 
 import argparse
 import math
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from ..arrays import DTYPES
 
 Number = TypeVar("Number", int, float)
+
+
+def add_device_and_dtype(parser: Any) -> None:
+    """Of a model, to a parser or a group of one."""
+    parser.add_argument("--device", default="auto", help="auto (default), cpu or reference")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
 
 
 def positive_int(text: str) -> int:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..arrays import DTYPES
 from . import arguments as kinds
 from .errors import CommandError
 
@@ -34,7 +35,6 @@ Plots need matplotlib: pip install 'fastbp[bench]'.
 """
 QUICK = (3, 0.03)  # rounds, seconds of each contestant in each round
 FULL = (7, 0.1)
-DTYPES = ("float32", "bfloat16", "float64")
 
 
 def add_parser(commands: Any) -> None:

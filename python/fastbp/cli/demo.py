@@ -50,13 +50,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--epochs", type=kinds.positive_int, default=30, help="default: 30")
     parser.add_argument("--batch-size", type=kinds.positive_int, default=32, help="default: 32")
     parser.add_argument("--seed", type=kinds.seed, default=0, help="default: 0")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu or reference")
-    parser.add_argument(
-        "--dtype",
-        choices=["float32", "float64", "bfloat16"],
-        default="float32",
-        help="default: float32",
-    )
+    kinds.add_device_and_dtype(parser)
     parser.set_defaults(run=run)
 
 

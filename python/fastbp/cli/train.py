@@ -124,13 +124,7 @@ def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="of the hidden layers, such as relu, tanh, gelu, silu (default: relu)",
     )
-    group.add_argument("--device", default="auto", help="auto (default), cpu or reference")
-    group.add_argument(
-        "--dtype",
-        choices=["float32", "float64", "bfloat16"],
-        default="float32",
-        help="default: float32",
-    )
+    kinds.add_device_and_dtype(group)
 
 
 def _add_fit_arguments(parser: argparse.ArgumentParser) -> None:

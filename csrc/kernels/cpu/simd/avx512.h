@@ -2,9 +2,9 @@
 //
 // Surface and semantics are those of every header in this folder: min(a,b) = a<b ? a : b (so b when
 // either is NaN), round_even is right for any magnitude, load_n and store_n touch the first n
-// elements only, load_transposed(p, row, v) makes lane i of v[j] p[i * row + j], and reductions add lane i to lane i + L/2, then i + L/4, ... so that all
-// instruction sets give the same bits. Which NaN comes out of an operation (sign, payload) is not
-// promised.
+// elements only, load_transposed(p, row, v) makes lane i of v[j] p[i * row + j], and reductions add
+// lane i to lane i + L/2, then i + L/4, ... so that all instruction sets give the same bits. Which
+// NaN comes out of an operation (sign, payload) is not promised.
 #pragma once
 
 #include <cstddef>
@@ -184,15 +184,13 @@ FBP_FN Vd select(Md m, Vd t, Vd f) { return Vd(_mm512_mask_blend_pd(m.m, f.v, t.
     v0 = shuffle(a, c, 0x88), v1 = shuffle(b, d, 0x88);                                            \
     v2 = shuffle(a, c, 0xdd), v3 = shuffle(b, d, 0xdd);                                            \
   }
-FBP_FN void load_transposed(const float* p, std::ptrdiff_t row, Vf (&v)[16]) {
+FBP_FN void transpose(Vf (&v)[16]) {
 #pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4, p += 4 * row) {
-    const __m512 x0 = _mm512_loadu_ps(p), x1 = _mm512_loadu_ps(p + row);
-    const __m512 x2 = _mm512_loadu_ps(p + 2 * row), x3 = _mm512_loadu_ps(p + 3 * row);
-    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x0, x1));
-    const __m512d b = _mm512_castps_pd(_mm512_unpacklo_ps(x2, x3));
-    const __m512d c = _mm512_castps_pd(_mm512_unpackhi_ps(x0, x1));
-    const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(x2, x3));
+  for (int i = 0; i < 16; i += 4) {
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(v[i].v, v[i + 1].v));
+    const __m512d b = _mm512_castps_pd(_mm512_unpacklo_ps(v[i + 2].v, v[i + 3].v));
+    const __m512d c = _mm512_castps_pd(_mm512_unpackhi_ps(v[i].v, v[i + 1].v));
+    const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(v[i + 2].v, v[i + 3].v));
     v[i].v = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
     v[i + 1].v = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
     v[i + 2].v = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
@@ -201,6 +199,11 @@ FBP_FN void load_transposed(const float* p, std::ptrdiff_t row, Vf (&v)[16]) {
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i)
     FBP_TRANSPOSE_PARTS(_mm512_shuffle_f32x4, v[i].v, v[i + 4].v, v[i + 8].v, v[i + 12].v)
+}
+FBP_FN void load_transposed(const float* p, std::ptrdiff_t row, Vf (&v)[16]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) v[i] = Vf::load(p + i * row);
+  transpose(v);
 }
 FBP_FN void load_transposed(const double* p, std::ptrdiff_t row, Vd (&v)[8]) {
 #pragma GCC unroll 4

@@ -132,12 +132,8 @@ def _predict(contestant: Contestant, workload: Workload, reference: task.Referen
 
 
 def _matmul(contestant: Contestant, workload: Workload, reference: task.Reference) -> task.Task:
-    a, b = workload.matrices()
-    out = np.empty((a.shape[0], b.shape[1]), a.dtype)
-    expected = a.astype(np.float64) @ b.astype(np.float64)
-    difference = task.apart(np.matmul(a, b, out=out), expected)
-    threads = task.fastest_blas(lambda: np.matmul(a, b, out=out))
-    return task.Task(lambda: np.matmul(a, b, out=out), 1, difference, threads)
+    call, difference = task.product(workload, np.matmul)
+    return task.Task(call, 1, difference, task.fastest_blas(call))
 
 
 def _job(contestant: Contestant, workload: Workload, reference: task.Reference) -> task.Task:

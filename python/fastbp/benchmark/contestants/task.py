@@ -89,6 +89,17 @@ def apart(got: Any, expected: Array) -> float:
     return float(np.abs(np.asarray(got, np.float64) - expected).max() / np.abs(expected).max())
 
 
+def product(workload: Workload, matmul: Callable[..., Any]) -> tuple[Callable[[], object], float]:
+    """matmul(a, b, out=out) of the workload's matrices as a call, and its difference."""
+    a, b = workload.matrices()
+    out = np.empty((a.shape[0], b.shape[1]), a.dtype)
+
+    def call() -> Any:
+        return matmul(a, b, out=out)
+
+    return call, apart(call(), a.astype(np.float64) @ b.astype(np.float64))
+
+
 def predicted_rows(workload: Workload) -> Array:
     return workload.data()[0][: workload.batch]
 
