@@ -1,9 +1,12 @@
 """What every test file may use: the devices that a model runs on; the first lines of a test run."""
 
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
+import cuda_library
 import fastbp as bp
 
 
@@ -27,3 +30,11 @@ def device(request: pytest.FixtureRequest) -> str:
     """Each device that this version has; a model made with it must say that it runs there."""
     name: str = request.param
     return name
+
+
+@pytest.fixture(scope="session")
+def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """libfastbp_cuda_emulated.so of these sources, built once for the whole run."""
+    if shutil.which(cuda_library.COMPILER.split()[0]) is None:
+        pytest.skip(f"no C++ compiler: {cuda_library.COMPILER} is not on PATH")
+    return cuda_library.build_emulated(tmp_path_factory.mktemp("emulated"))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fastbp import _core
 from sweeps import Array
 from test_cpp import COMMON_FLAGS, COMPILER
 
@@ -23,13 +24,14 @@ EMULATION = sorted((CSRC / "emulation").glob("*.cpp"))
 DTYPE_CODES = {"float32": 0, "float64": 1}
 SAVES = ("none", "input", "output")  # by code
 ABI_VERSION = 1
+VERSION = f'-DFASTBP_VERSION="{_core.build_info()["version"]}"'
 NO_ACTIVATION = -1
 
 
 def build_emulated(folder: Path) -> Path:
     """The library for the emulated device."""
     flags = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
-    command = [*COMPILER.split(), *flags, *COMMON_FLAGS, "-DFASTBP_EMULATION", f"-I{CSRC}"]
+    command = [*COMPILER.split(), *flags, *COMMON_FLAGS, "-DFASTBP_EMULATION", VERSION, f"-I{CSRC}"]
     objects = _compile([*command, "-x", "c++"], [*KERNELS, *EMULATION], folder)
     library = folder / "libfastbp_cuda_emulated.so"
     _run([*COMPILER.split(), "-shared", "-pthread", *objects, "-o", str(library)])
@@ -40,7 +42,8 @@ def build_cuda(folder: Path, architecture: str) -> Path:
     """The library for a GPU. Warnings, and registers that spill to memory, are errors."""
     ptxas = "-Xptxas=-Werror,-warn-spills,-warn-lmem-usage"
     host = "-Xcompiler=-fPIC,-fvisibility=hidden,-ffp-contract=off,-Wall,-Wextra"
-    flags = ["-std=c++17", f"-arch={architecture}", "-fmad=false", ptxas, host, f"-I{CSRC}"]
+    flags = ["-std=c++17", f"-arch={architecture}", "-fmad=false", ptxas, host, VERSION]
+    flags.append(f"-I{CSRC}")
     objects = _compile(["nvcc", *flags, "-Werror", "all-warnings"], KERNELS, folder)
     library = folder / "libfastbp_cuda.so"
     _run(["nvcc", "-shared", f"-arch={architecture}", *objects, "-o", str(library)])

@@ -284,12 +284,13 @@ def test_bad_compile_arguments(device: str, case: str, built: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:11"])
-def test_cuda_is_refused_with_a_reason(name: str) -> None:
+def test_cuda_is_refused_with_a_reason(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTBP_CUDA_LIBRARY", "/missing.so")
     model = make("cpu")
     before = state(model)
     with pytest.raises(bp.DeviceNotAvailableError, match=f"'{name}' was asked for") as caught:
         model.compile(loss="mse", device=name)
-    assert caught.value.reason == "no_backend"
+    assert caught.value.reason == "bad_library"
     assert isinstance(caught.value, RuntimeError)
     assert "device='auto' or 'cpu'" in str(caught.value)
     assert state(model) == before

@@ -48,9 +48,9 @@ SHAPES = (
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
+def library(emulated_library: Path) -> Library:
     """The library for the emulated device."""
-    return Library(cuda_library.build_emulated(tmp_path_factory.mktemp("emulated")))
+    return Library(emulated_library)
 
 
 @pytest.fixture(params=SCHEDULES)

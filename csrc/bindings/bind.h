@@ -9,6 +9,7 @@ void bind_names(pybind11::module_& m);
 void bind_engine(pybind11::module_& m);
 void bind_ops(pybind11::module_& m);
 void bind_quick_ops(pybind11::module_& m);
+void bind_cuda(pybind11::module_& m);
 void bind_machine(pybind11::module_& m);
 
 }  // namespace fastbp

@@ -8,5 +8,6 @@ PYBIND11_MODULE(_core, m) {
   fastbp::bind_engine(m);
   fastbp::bind_ops(m);
   fastbp::bind_quick_ops(m);
+  fastbp::bind_cuda(m);
   fastbp::bind_machine(m);
 }

@@ -55,14 +55,16 @@ __version__: str = _core.build_info()["version"]
 _LAZY_MODULES = ("ops", "reference")
 
 
-def info() -> dict[str, Any]:
+def info(*, probe_devices: bool = False) -> dict[str, Any]:
     """What is installed and in use: versions, compiler, instruction sets, threads, environment.
 
     Returns plain data (JSON has a form for it); `print(fastbp.info())` shows it as a table.
+    `probe_devices` starts the NVIDIA driver to list its devices, if that has not been done: it
+    takes a moment, and processes forked afterwards cannot use CUDA.
     """
     from .about import collect
 
-    return collect()
+    return collect(probe_devices=probe_devices)
 
 
 def __getattr__(name: str) -> Any:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from . import _core, devices
+from . import _core, cuda_library, devices
 from .errors import DeviceNotAvailableError
 
 T = TypeVar("T")
@@ -20,13 +19,18 @@ class Info(dict[str, Any]):
     """Plain data by name, which prints as a table."""
 
     def __str__(self) -> str:
-        rows = [(name, _shown(value)) for name, value in self.items()]
+        rows = [
+            (name, cuda_text(value) if name == "cuda" else _shown(value))
+            for name, value in self.items()
+        ]
         width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name.ljust(width)}  {text}" for name, text in rows)
+        indented = "\n" + " " * (width + 2)
+        return "\n".join(f"{n.ljust(width)}  {t}".replace("\n", indented) for n, t in rows)
 
 
-def collect() -> Info:
+def collect(*, probe_devices: bool) -> Info:
     """fastbp.info; see there. Reports settings that are not valid instead of failing on them."""
+    cuda = cuda_library.report(start_driver=probe_devices)
     build = dict(_core.build_info())
     isas, isa_problem = _attempt(_core.isas)
     bfloat16_problem, _ = _attempt(_core.bfloat16_problem)
@@ -45,8 +49,9 @@ def collect() -> Info:
         threads=threads,
         processors=_processors(),
         devices=["cpu", "reference"],
+        cuda=cuda,
         build=build,
-        environment=_environment(isa_problem, threads_problem),
+        environment=_environment(isa_problem, threads_problem, cuda),
     )
 
 
@@ -58,16 +63,35 @@ def _attempt(question: Callable[[], T]) -> tuple[T | None, str | None]:
         return None, str(error)
 
 
-def _environment(isa_problem: str | None, threads_problem: str | None) -> dict[str, Any]:
+def cuda_text(found: dict[str, Any]) -> str:
+    """What info()["cuda"] says, for people."""
+    if found["library"] is None:
+        tried = ", ".join(f"{name}: {path or 'nothing'}" for name, path in found["tried"].items())
+        return f"not available: {found['problem']}\nlooked for in {tried}"
+    target = f"CUDA {found['cuda']}, for {', '.join(found['architectures'])}"
+    made = "emulated: no GPU is behind it" if found["emulated"] else target
+    lines = [f"{found['library']} ({made})"]
+    if found["problem"] is not None:
+        lines.append(f"not available: {found['problem']}")
+    elif found["devices"] is None:
+        lines.append("its devices have not been asked for")
+    else:
+        lines += [f"cuda:{i} {device['name']}" for i, device in enumerate(found["devices"])]
+    return "\n".join(lines)
+
+
+def _environment(
+    isa_problem: str | None, threads_problem: str | None, cuda: dict[str, Any]
+) -> dict[str, Any]:
     """The variables that fastbp reads: name -> value and problem, None if unset or valid."""
     device_problem = _attempt(lambda: devices.resolve("auto"))[1]
-    library = os.environ.get("FASTBP_CUDA_LIBRARY")
-    library_problem = None if not library or Path(library).is_file() else "there is no such file"
+    named = os.environ.get(cuda_library.VARIABLE)
+    library_problem = cuda["problem"] if named and cuda["library"] is None else None
     problems = {
         "FASTBP_ISA": isa_problem,
         "FASTBP_NUM_THREADS": threads_problem,
         devices.VARIABLE: device_problem,
-        "FASTBP_CUDA_LIBRARY": library_problem,
+        cuda_library.VARIABLE: library_problem,
     }
     return {
         name: {"value": os.environ.get(name), "problem": problem}

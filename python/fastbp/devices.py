@@ -21,7 +21,7 @@ class Backend(NamedTuple):
 
 
 def resolve(device: str) -> str:
-    """The device that a name stands for: "cpu" or "reference".
+    """The device that a name stands for: "cpu", "reference", "cuda" (for "cuda:0"), "cuda:1", ...
 
     "auto" is FASTBP_DEVICE if that is set, else "cpu". Raises DeviceNotAvailableError for a device
     that cannot be used here, ValueError for a name that is no device, TypeError for another kind.
@@ -36,10 +36,11 @@ def resolve(device: str) -> str:
     if device in ("cpu", "reference"):
         return device
     if is_cuda(device):
+        _open_cuda(device, source)
         raise DeviceNotAvailableError(
-            f"device {device!r} was asked for{source}, but this version of fastbp has no CUDA "
-            "backend. Use device='auto' or 'cpu'",
-            reason="no_backend",
+            f"device {device!r} was asked for{source}, and it is there, but this version of fastbp "
+            "has no engine for it yet. Use device='auto' or 'cpu'",
+            reason="no_engine",
         )
     raise ValueError(
         f"unknown device {device!r}{source}: choose 'auto', 'cpu', 'reference' or 'cuda'"
@@ -56,6 +57,18 @@ def require_dtype(device: str, dtype: str) -> None:
             "emulated. Use dtype='float32', or device='reference' to reproduce its results slowly",
             reason="no_bfloat16",
         )
+
+
+def _open_cuda(device: str, source: str) -> None:
+    from . import cuda_library
+
+    try:
+        cuda_library.open_device(int(device.partition(":")[2] or 0))
+    except DeviceNotAvailableError as error:
+        other = f"unset {VARIABLE}, or use device='cpu'" if source else "use device='auto' or 'cpu'"
+        raise DeviceNotAvailableError(
+            f"device {device!r} was asked for{source}, but {error}. Or {other}", error.reason
+        ) from None
 
 
 def is_cuda(device: str) -> bool:

@@ -15,8 +15,10 @@ T = TypeVar("T")
 class DeviceNotAvailableError(RuntimeError):
     """A device, or a dtype on it, was asked for and cannot be used; nothing falls back silently.
 
-    `reason` is a word for programs: "no_backend", "no_driver", "old_driver", "no_device", "arch",
-    "version_mismatch", "no_bfloat16".
+    `reason` is a word for programs. Of CUDA: "no_backend" (no library is installed), "bad_library",
+    "version_mismatch", "already_loaded" (another library serves the process), "no_driver",
+    "old_driver", "driver_error", "no_device", "arch" (a GPU that the library was not built for),
+    "forked" (CUDA was used before the process was forked), "no_engine". Of dtypes: "no_bfloat16".
     """
 
     def __init__(self, message: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-/* libfastbp_cuda.so's plain C interface: two exported functions, found with dlsym.
+/* libfastbp_cuda.so's plain C interface: three exported functions, found with dlsym.
  * libfastbp_cuda_emulated.so has the same. */
 #ifndef FASTBP_CUDA_H
 #define FASTBP_CUDA_H
@@ -95,6 +95,9 @@ typedef struct fbp_api {
 } fbp_api;
 
 int32_t fbp_abi_version(void);
+/* Words with blanks between: version=0.1.0 device=gpu cuda=13000 architectures=750,900 (as
+ * __CUDA_ARCH_LIST__), or device=emulated and no more. Of the same form in every version. */
+const char* fbp_build_info(void);
 /* Fills the table. FBP_INVALID_ARGUMENT where its size is not this version's. */
 int32_t fbp_get_api(fbp_api* api);
 

@@ -10,7 +10,8 @@ from . import text
 
 DESCRIPTION = """\
 Show the version, the processor, the instruction sets that were compiled, that this machine can
-run and that is in use, the number of threads, and the environment variables that fastbp reads.
+run and that is in use, the number of threads, the CUDA library and its devices or why there are
+none, and the environment variables that fastbp reads.
 Please add this output to a bug report.
 """
 EXAMPLES = """\
@@ -35,8 +36,9 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     import fastbp as bp
+    from fastbp.about import cuda_text
 
-    found = bp.info()
+    found = bp.info(probe_devices=True)
     if arguments.json:
         print(json.dumps(found, indent=2))
         return 0
@@ -49,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     threads = found["threads"] or "not known: FASTBP_NUM_THREADS is not valid"
     text.line("threads", f"{threads}; this process may use {_processors(found)}")
     text.line("devices", ", ".join(found["devices"]))
+    text.line("cuda", cuda_text(found["cuda"]))
     text.line("variables", _variables(found["environment"]))
     return 0
 
