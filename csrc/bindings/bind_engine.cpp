@@ -62,11 +62,12 @@ class Turn {
   std::atomic<std::thread::id>& owner_;
 };
 
-NetworkSpec network_spec(index_t inputs, const py::list& layers) {
+NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t seed) {
   if (inputs < 1)
     throw py::value_error("inputs: expected at least 1, got " + std::to_string(inputs));
   NetworkSpec spec;
   spec.inputs = inputs;
+  spec.seed = seed;
   for (py::handle entry : layers) {
     const py::tuple t = py::cast<py::tuple>(entry);
     const std::string kind = py::cast<std::string>(t[0]);
@@ -80,8 +81,14 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers) {
       layer.kind = LayerSpec::Kind::activation;
       layer.activation = activation_index(py::cast<std::string>(t[1]));
       layer.param = py::cast<double>(t[2]);
+    } else if (kind == "dropout") {
+      layer.kind = LayerSpec::Kind::dropout;
+      layer.param = py::cast<double>(t[1]);
+      if (!(layer.param >= 0 && layer.param < 1))
+        throw py::value_error("rate: expected 0 <= rate < 1, got " + std::to_string(layer.param));
     } else {
-      throw py::value_error("layers: expected 'dense' or 'activation', got '" + kind + "'");
+      throw py::value_error("layers: expected 'dense', 'activation' or 'dropout', got '" + kind +
+                            "'");
     }
     spec.layers.push_back(layer);
   }
@@ -209,8 +216,8 @@ class Engine {
   }
 
  public:
-  Engine(index_t inputs, const py::list& layers, const std::string& dtype) {
-    const NetworkSpec spec = network_spec(inputs, layers);
+  Engine(index_t inputs, const py::list& layers, const std::string& dtype, std::uint64_t seed) {
+    const NetworkSpec spec = network_spec(inputs, layers, seed);
     const Isa& isa = active_isa();
     if (dtype == "float32")
       f32_ = std::make_unique<Network<float>>(spec, isa.table_f32());
@@ -229,7 +236,8 @@ class Engine {
     return visit([](auto& net) {
       py::list rows;
       for (const Stage& s : net.layout().stages)
-        if (s.dense) rows.append(py::make_tuple(s.parameter_offset, s.inputs, s.outputs, s.bias));
+        if (s.parameter_count() > 0)
+          rows.append(py::make_tuple(s.parameter_offset, s.parameter_rows, s.outputs, s.bias));
       return rows;
     });
   }
@@ -326,7 +334,7 @@ class Engine {
     return py::make_tuple(loss, results);
   }
 
-  void predict(const py::array& x, py::array out) {
+  void predict(const py::array& x, py::array out, bool training) {
     const bool finished = visit([&](auto& net) {
       using T = std::remove_pointer_t<decltype(net.block().w)>;
       const T* from = input<T>(x, "x");
@@ -335,7 +343,8 @@ class Engine {
       require_shape(out, "out", x.shape(0), net.layout().outputs);
       const index_t n = x.shape(0);
       const Interrupt signals = python_signals();
-      return unlocked(net, [&](auto& same) { return same.predict(from, n, to, signals); });
+      return unlocked(net,
+                      [&](auto& same) { return same.predict(from, n, to, signals, training); });
     });
     if (!finished) throw py::error_already_set();
   }
@@ -417,8 +426,8 @@ void bind_engine(py::module_& m) {
   pthread_atfork(nullptr, nullptr, [] { main_thread = 0; });
   py::class_<Engine> engine(m, "Engine");
   engine
-      .def(py::init<index_t, const py::list&, const std::string&>(), "inputs"_a, "layers"_a,
-           "dtype"_a)
+      .def(py::init<index_t, const py::list&, const std::string&, std::uint64_t>(), "inputs"_a,
+           "layers"_a, "dtype"_a, "seed"_a = 0)
       .def_property_readonly("parameter_shapes", &Engine::parameter_shapes)
       .def_property_readonly("parameters",
                              [](py::object self) {
@@ -442,7 +451,7 @@ void bind_engine(py::module_& m) {
       .def("gradients", &Engine::gradients, "x"_a, "y"_a)
       .def("input_gradient", &Engine::input_gradient, "x"_a, "y"_a)
       .def("evaluate", &Engine::evaluate, "x"_a, "y"_a, "batch_size"_a, "metrics"_a)
-      .def("predict", &Engine::predict, "x"_a, "out"_a);
+      .def("predict", &Engine::predict, "x"_a, "out"_a, "training"_a = false);
   for (PyMethodDef& method : quick_methods) {
     PyObject* made = PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(engine.ptr()), &method);
     if (!made) throw py::error_already_set();

@@ -69,6 +69,7 @@ Network<T>::Network(const NetworkSpec& spec, const KernelTable<T>& kernels,
   context_.kernels = &kernels;
   context_.gemm = gemm;
   context_.layout = &layout_;
+  context_.seed = spec.seed;
   ArenaLayout arena;
   const std::size_t bytes = array_bytes<T>(layout_.parameter_count);
   const std::size_t w = arena.add(bytes), gradient = arena.add(bytes), slot0 = arena.add(bytes),
@@ -361,6 +362,7 @@ template <class T> struct Network<T>::InferenceJob {
   index_t n = 0;
   index_t batch_size = 0;
   T* out = nullptr;                               // null: the plan's own
+  bool training = false;                          // the pass of a training step
   const std::vector<MetricSpec>* what = nullptr;  // null: nothing is measured
   double loss = 0;
   double metrics[kMaxMetrics] = {};
@@ -381,7 +383,11 @@ template <class T> void Network<T>::run_inference(void* context, Worker& worker)
     Samples<T> targets;
     if (job.samples.target) targets.target = job.samples.target + at * outputs;
     if (job.samples.labels) targets.labels = job.samples.labels + at;
-    step.infer(rows, job.samples.x + at * inputs, out, targets, job.what);
+    const T* x = job.samples.x + at * inputs;
+    if (job.training)
+      step.forward_training(rows, x, out, net.steps + 1);
+    else
+      step.infer(rows, x, out, targets, job.what);
     worker.barrier();
     if (worker.id == 0) {
       if (job.what)
@@ -426,14 +432,15 @@ bool Network<T>::evaluate(const Samples<T>& samples, index_t n, index_t batch_si
 }
 
 template <class T>
-bool Network<T>::predict(const T* x, index_t n, T* out, const Interrupt& interrupt) {
+bool Network<T>::predict(const T* x, index_t n, T* out, const Interrupt& interrupt, bool training) {
   Poll poll(interrupt);
   InferenceJob job;
   job.network = this;
   job.samples.x = x;
   job.n = n;
-  job.batch_size = kInferenceRows;
+  job.batch_size = training ? n : kInferenceRows;
   job.out = out;
+  job.training = training;
   job.poll = &poll;
   return run(job);
 }

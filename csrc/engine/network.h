@@ -66,8 +66,8 @@ template <class T> class Network {
   bool evaluate(const Samples<T>& samples, index_t n, index_t batch_size,
                 const std::vector<MetricSpec>& what, const Interrupt& interrupt, double* loss,
                 double* metrics);
-  // out (n, outputs) contiguous.
-  bool predict(const T* x, index_t n, T* out, const Interrupt& interrupt);
+  // out (n, outputs) contiguous. With `training`, as the next step would see the rows as one batch.
+  bool predict(const T* x, index_t n, T* out, const Interrupt& interrupt, bool training = false);
 
  private:
   struct TrainJob;

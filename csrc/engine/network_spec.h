@@ -2,6 +2,7 @@
 // checked (bindings).
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "core/types.h"
@@ -9,19 +10,24 @@
 
 namespace fastbp {
 
-// y = x kernel + bias with `units` outputs, or an activation on its own.
+// A layer; which of the numbers count depends on its kind.
 struct LayerSpec {
-  enum class Kind { dense, activation };
+  enum class Kind {
+    dense,       // y = x kernel + bias with `units` outputs
+    activation,  // y = f(x), elementwise
+    dropout,     // in training y = x / (1 - rate), or 0 with probability rate; otherwise y = x
+  };
   Kind kind = Kind::dense;
   index_t units = 0;
   bool use_bias = true;
   int activation = 0;  // index in FBP_ACTIVATIONS
-  double param = 0;
+  double param = 0;    // the activation's number, or the rate of dropout
 };
 
 struct NetworkSpec {
   index_t inputs = 0;
   std::vector<LayerSpec> layers;
+  std::uint64_t seed = 0;  // of what a step draws
 };
 
 struct LossSpec {

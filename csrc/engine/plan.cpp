@@ -51,46 +51,74 @@ struct Builder : Plan {
 };
 
 bool reads_ones(const NetworkLayout& layout, std::size_t stage) {
-  return stage < layout.stages.size() && layout.stages[stage].dense && layout.stages[stage].bias;
+  return stage < layout.stages.size() && layout.stages[stage].dense() && layout.stages[stage].bias;
+}
+
+void set_activation(Stage& stage, const LayerSpec& layer) {
+  stage.activation = layer.activation;
+  stage.param = layer.param;
+  stage.saves = kSaves[layer.activation];
+}
+
+// Where the stage's parameters lie in the flat ones.
+void place_parameters(NetworkLayout& layout, Stage& stage) {
+  const index_t rows = sum(stage.parameter_rows, stage.bias ? 1 : 0);
+  stage.parameter_offset = layout.parameter_count;
+  layout.parameter_count =
+      round_up(sum(layout.parameter_count, product(rows, stage.outputs)), kBlockAlignment);
+}
+
+// The layer as a stage of its own.
+Stage make_stage(const NetworkLayout& layout, const LayerSpec& layer) {
+  Stage stage;
+  stage.kind = layer.kind;
+  stage.inputs = stage.outputs = layout.outputs;
+  switch (layer.kind) {
+  case StageKind::dense:
+    stage.parameter_rows = stage.inputs;
+    stage.outputs = layer.units;
+    stage.bias = layer.use_bias;
+    break;
+  case StageKind::activation:
+    set_activation(stage, layer);
+    break;
+  case StageKind::dropout:
+    stage.param = layer.param;
+    for (const Stage& other : layout.stages) stage.stream += other.kind == StageKind::dropout;
+    break;
+  }
+  return stage;
+}
+
+void add_layer(NetworkLayout& layout, const LayerSpec& layer) {
+  auto& stages = layout.stages;
+  const bool fuse = layer.kind == StageKind::activation && !stages.empty() &&
+                    stages.back().dense() && stages.back().activation == 0;
+  if (fuse) {
+    set_activation(stages.back(), layer);
+    return;
+  }
+  stages.push_back(make_stage(layout, layer));
+  Stage& stage = stages.back();
+  place_parameters(layout, stage);
+  layout.outputs = stage.outputs;
+  if (stage.dense()) layout.multiply_adds_per_row += double(stage.inputs) * double(stage.outputs);
+}
+
+bool is_light(const NetworkLayout& layout) {
+  double values = double(layout.parameter_count) + double(layout.inputs) * kMaxChunk;
+  for (const Stage& stage : layout.stages)
+    values += double(stage.outputs) * kMaxChunk * (stage.saves == Saves::Input ? 3 : 2);
+  return values <= kLightValues;
 }
 
 }  // namespace
 
 NetworkLayout make_layout(const NetworkSpec& spec) {
   NetworkLayout layout;
-  layout.inputs = spec.inputs;
-  index_t width = spec.inputs, offset = 0;
-  for (const LayerSpec& layer : spec.layers) {
-    auto& stages = layout.stages;
-    if (layer.kind == LayerSpec::Kind::dense) {
-      Stage stage;
-      stage.dense = true;
-      stage.inputs = width;
-      stage.outputs = width = layer.units;
-      stage.bias = layer.use_bias;
-      stage.parameter_offset = offset;
-      const index_t rows = sum(stage.inputs, stage.bias ? 1 : 0);
-      offset = round_up(sum(offset, product(rows, stage.outputs)), kBlockAlignment);
-      layout.multiply_adds_per_row += double(stage.inputs) * double(stage.outputs);
-      stages.push_back(stage);
-      continue;
-    }
-    const bool fuse = !stages.empty() && stages.back().dense && stages.back().activation == 0;
-    if (!fuse) {
-      Stage stage;
-      stage.inputs = stage.outputs = width;
-      stages.push_back(stage);
-    }
-    stages.back().activation = layer.activation;
-    stages.back().param = layer.param;
-    stages.back().saves = kSaves[layer.activation];
-  }
-  layout.outputs = width;
-  layout.parameter_count = offset;
-  double values = double(offset) + double(spec.inputs) * kMaxChunk;
-  for (const Stage& stage : layout.stages)
-    values += double(stage.outputs) * kMaxChunk * (stage.saves == Saves::Input ? 3 : 2);
-  layout.light = values <= kLightValues;
+  layout.inputs = layout.outputs = spec.inputs;
+  for (const LayerSpec& layer : spec.layers) add_layer(layout, layer);
+  layout.light = is_light(layout);
   return layout;
 }
 
@@ -129,7 +157,7 @@ Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
   for (std::size_t s = 0; s <= last; ++s) {
     const Stage& stage = layout.stages[s];
     plan.y.push_back(plan.matrix(stage.outputs, s < last && reads_ones(layout, s + 1), s == last));
-    const bool keeps_z = stage.dense && stage.saves == Saves::Input;
+    const bool keeps_z = stage.dense() && stage.saves == Saves::Input;
     plan.z.push_back(keeps_z ? plan.matrix(stage.outputs, false, false) : plan.y.back());
     plan.delta.push_back(plan.matrix(stage.outputs, false, s == last));
   }
@@ -141,7 +169,7 @@ Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
     const Stage& stage = layout.stages[s];
     const index_t parts = parts_of(stage.inputs, k_chunk(stage.inputs));
     // The sums are written and read once; they must be few beside the weights.
-    const bool few = stage.dense && shape.rows <= stage.inputs / parts / 2;
+    const bool few = stage.dense() && shape.rows <= stage.inputs / parts / 2;
     plan.input_parts.push_back(few ? parts : 1);
     if (few && parts > 1)
       partials = std::max(partials, checked_product(std::size_t(product(parts, shape.rows)),
@@ -159,7 +187,11 @@ Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t 
   for (std::size_t s = 0; s < last; ++s) widest = std::max(widest, layout.stages[s].outputs);
   BatchMatrix ring[2];
   for (BatchMatrix& buffer : ring) buffer = plan.matrix(widest, false, false);
-  for (std::size_t s = 0; s < last; ++s) plan.y.push_back(ring[s % 2]);
+  std::size_t place = 0;
+  for (std::size_t s = 0; s < last; ++s) {
+    if (!layout.stages[s].idle_in_inference()) ++place;
+    plan.y.push_back(ring[place % 2]);
+  }
   plan.y.push_back(plan.matrix(layout.outputs, false, true));
   plan.z = plan.y;
   plan.input_parts.assign(last + 1, 1);

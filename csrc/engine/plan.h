@@ -1,14 +1,14 @@
 // From a network's description to stages, parameter offsets and arena offsets. Pure: no kernel, no
 // memory, no ISA.
 //
-// A stage is a dense layer with the activation that follows it, or an activation alone. Stage s
+// A stage is a dense layer with the activation that follows it, or any other layer alone. Stage s
 // reads the output of stage s - 1 (stage 0 the batch's inputs) and keeps what its backward pass
 // reads.
 //
-// The parameters of a dense stage are one row-major matrix of inputs + 1 rows and `outputs`
-// columns: the kernel, and below it the bias. Where such a stage reads a stored batch, the batch's
-// rows have a 1 behind their last value; then the product (x, 1)^T dz is the gradient of the kernel
-// and, in its last row, that of the bias.
+// The parameters of a stage are one row-major matrix of `outputs` columns: parameter_rows of them,
+// and below those a row of biases. For a dense stage that is the kernel and the bias. Where such a
+// stage reads a stored batch, the batch's rows have a 1 behind their last value; then the product
+// (x, 1)^T dz is the gradient of the kernel and, in its last row, that of the bias.
 #pragma once
 
 #include <vector>
@@ -20,18 +20,27 @@
 
 namespace fastbp {
 
+using StageKind = LayerSpec::Kind;
+
 struct Stage {
-  bool dense = false;
+  StageKind kind = StageKind::activation;
   index_t inputs = 0, outputs = 0;
+  index_t parameter_rows = 0;
   bool bias = false;
-  index_t parameter_offset = 0;  // first element of the kernel in the flat parameters
+  index_t parameter_offset = 0;  // first element of the block in the flat parameters
   int activation = 0;            // identity where there is none
   double param = 0;
   Saves saves = Saves::None;
+  std::uint32_t stream = 0;  // dropout: which of the network's it is
+
+  bool dense() const { return kind == StageKind::dense; }
+  index_t parameter_count() const { return (parameter_rows + (bias ? 1 : 0)) * outputs; }
+  // Whether its output is its input where nothing is trained.
+  bool idle_in_inference() const { return kind == StageKind::dropout; }
 };
 
-// The stages, and the length of the flat parameters: each dense stage's block begins at a multiple
-// of 16 elements.
+// The stages, and the length of the flat parameters: each stage's block begins at a multiple of 16
+// elements.
 struct NetworkLayout {
   std::vector<Stage> stages;
   index_t inputs = 0;

@@ -1,4 +1,4 @@
-// The stages of a step: forward, deltas, gradients.
+// The stages of a step: forward, deltas, gradients; what dense ones do. The others: stage_kinds.cpp.
 #include "engine/step.h"
 
 namespace fastbp {
@@ -16,7 +16,7 @@ template <class T> const BatchMatrix* Step<T>::saved(std::size_t stage) const {
   const Stage& s = c_.layout->stages[stage];
   if (s.saves == Saves::None) return nullptr;
   if (s.saves == Saves::Output) return &plan().y[stage];
-  if (s.dense) return &plan().z[stage];
+  if (s.dense()) return &plan().z[stage];
   // The pre-activation of an activation on its own is its input: the stage before it.
   return stage == 0 ? &plan().x : &plan().y[stage - 1];
 }
@@ -110,40 +110,44 @@ const T* Step<T>::sum_by_inputs(std::size_t s, const T* input, index_t input_row
 }
 
 template <class T> void Step<T>::forward(const T* x, index_t x_row, T* out) {
-  const T* input = x;
-  index_t input_row = x_row;
+  Rows<const T> input{x, x_row};
   for (std::size_t s = 0; s <= last(); ++s) {
     const Stage& stage = c_.layout->stages[s];
-    T* y = s == last() && out ? out : at(plan().y[s]);
-    const index_t y_row = plan().y[s].row;
-    Window w = stage.dense ? forward_window(s) : own_;
-    const bool inputs_split = by_inputs(s, w);
-    if (inputs_split) w = own_;  // what sum_by_inputs() leaves to do
-    const bool together = w.share.count > 1;
-    ActivationTile<T> tile;
-    tile.out = y + w.at * y_row;
-    tile.out_row = y_row;
-    tile.param = T(stage.param);
-    const TileOp<T> op = c_.kernels->activation_forward[stage.activation];
-    need(together || (inputs_split && s > 0));
-    if (inputs_split) {
-      const index_t row = plan().z[s].row;
-      run_tile(op, tile, sum_by_inputs(s, input, input_row, row), row, stage.outputs);
-    } else if (stage.dense) {
-      GemmArgs<T> g = product(stage, input + w.at * input_row, input_row, {0, stage.inputs});
-      g.m = w.rows;
-      g.c = plan().keeps_z(s) ? at(plan().z[s], w) : tile.out;
-      g.c_row = plan().z[s].row;
-      g.op = stage.activation == 0 ? nullptr : op;
-      g.context = &tile;
-      run_gemm(g, w.share);
-    } else {
-      run_tile(op, tile, input + w.at * input_row, input_row, stage.outputs);
-    }
-    done(together);
-    input = y;
-    input_row = y_row;
+    if (!training_ && stage.idle_in_inference() && s < last()) continue;
+    const Rows<T> y{s == last() && out ? out : at(plan().y[s]), plan().y[s].row};
+    if (stage.dense())
+      forward_dense(s, input, y);
+    else
+      forward_own(s, input, y);
+    input = {y.data, y.row};
   }
+}
+
+template <class T> void Step<T>::forward_dense(std::size_t s, Rows<const T> input, Rows<T> y) {
+  const Stage& stage = c_.layout->stages[s];
+  Window w = forward_window(s);
+  const bool inputs_split = by_inputs(s, w);
+  if (inputs_split) w = own_;  // what sum_by_inputs() leaves to do
+  const bool together = w.share.count > 1;
+  ActivationTile<T> tile;
+  tile.out = y.data + w.at * y.row;
+  tile.out_row = y.row;
+  tile.param = T(stage.param);
+  const TileOp<T> op = c_.kernels->activation_forward[stage.activation];
+  need(together || (inputs_split && s > 0));
+  if (inputs_split) {
+    const index_t row = plan().z[s].row;
+    run_tile(op, tile, sum_by_inputs(s, input.data, input.row, row), row, stage.outputs);
+  } else {
+    GemmArgs<T> g = product(stage, input.data + w.at * input.row, input.row, {0, stage.inputs});
+    g.m = w.rows;
+    g.c = plan().keeps_z(s) ? at(plan().z[s], w) : tile.out;
+    g.c_row = plan().z[s].row;
+    g.op = stage.activation == 0 ? nullptr : op;
+    g.context = &tile;
+    run_gemm(g, w.share);
+  }
+  done(together);
 }
 
 // dz of the last stage from the dy that loss() left.
@@ -161,7 +165,7 @@ template <class T> void Step<T>::output_delta() {
 // dz of the stage below (its activation's derivative included), or dx of the network's input.
 template <class T> void Step<T>::input_delta(std::size_t s, T* dx) {
   const Stage& stage = c_.layout->stages[s];
-  const Window w = stage.dense ? choose(stage.inputs, stage.outputs, true) : own_;
+  const Window w = stage.dense() ? choose(stage.inputs, stage.outputs, true) : own_;
   const bool together = w.share.count > 1;
   ActivationTile<T> tile;
   TileOp<T> op = c_.kernels->activation_backward[0];
@@ -178,7 +182,7 @@ template <class T> void Step<T>::input_delta(std::size_t s, T* dx) {
   }
   need(together);
   const BatchMatrix& dz = plan().delta[s];
-  if (stage.dense) {
+  if (stage.dense()) {
     GemmArgs<T> g;
     g.m = w.rows, g.n = stage.inputs, g.k = stage.outputs;
     g.a = at(dz, w), g.a_row = dz.row, g.a_col = 1;
@@ -189,7 +193,7 @@ template <class T> void Step<T>::input_delta(std::size_t s, T* dx) {
     g.ahead[0] = tile.saved, g.ahead_row = tile.saved_row;
     run_gemm(g, w.share);
   } else {
-    run_tile(op, tile, at(dz, w), dz.row, stage.inputs);
+    input_delta_own(s, {at(dz, w), dz.row}, op, tile);
   }
   done(together);
 }
@@ -197,7 +201,7 @@ template <class T> void Step<T>::input_delta(std::size_t s, T* dx) {
 // Of all rows in work, into the flat `gradient`; or, with `update`, straight into the parameters.
 template <class T> void Step<T>::parameter_gradient(std::size_t s, T* gradient, bool update) {
   const Stage& stage = c_.layout->stages[s];
-  if (!stage.dense) return;
+  if (!stage.dense()) return;
   const BatchMatrix& input = s == 0 ? plan().x : plan().y[s - 1];
   const BatchMatrix& dz = plan().delta[s];
   GemmArgs<T> g;

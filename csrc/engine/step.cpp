@@ -115,6 +115,8 @@ template <class T> void Step<T>::train(const TrainBatch<T>& batch) {
     update_.hyper = step_hyper<T>(c_.optimizer, powers_);
   }
   wrote_own_ = wrote_together_ = false;
+  training_ = true;
+  number_ = batch.number;
   chunk_ = c_.layout->row_chunk(batch.rows);
   if (c_.in_parts && chunk_ < batch.rows)
     train_in_parts(batch);
@@ -172,10 +174,19 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
 template <class T>
 void Step<T>::infer(index_t rows, const T* x, T* out, const Samples<T>& targets,
                     const std::vector<MetricSpec>* metrics) {
-  wrote_own_ = wrote_together_ = false;
+  wrote_own_ = wrote_together_ = training_ = false;
   take_all(rows);
   forward(x, c_.layout->inputs, out);
   if (metrics) measure(out ? out : at(plan().y.back()), targets, metrics, rows);
+}
+
+template <class T>
+void Step<T>::forward_training(index_t rows, const T* x, T* out, std::int64_t number) {
+  wrote_own_ = wrote_together_ = false;
+  training_ = true;
+  number_ = number;
+  take_all(rows);
+  forward(x, c_.layout->inputs, out);
 }
 
 // Copies this worker's rows of the batch into the plan.
@@ -187,7 +198,7 @@ template <class T> void Step<T>::gather(const TrainBatch<T>& batch) {
   std::int64_t* labels = c_.arena->template at<std::int64_t>(plan().labels_offset) + own_.at;
   const auto source = [&](index_t i) { return batch.order ? index_t(batch.order[i]) : i; };
   // Where the first layer is split by its inputs a worker wants its own columns of all rows.
-  const bool columns = c_.layout->stages[0].dense && by_inputs(0, forward_window(0));
+  const bool columns = c_.layout->stages[0].dense() && by_inputs(0, forward_window(0));
   if (columns) {
     const Range mine = my_inputs(0);
     for_row_chunks(all_.rows, inputs, [&](index_t first, index_t count) {

@@ -60,6 +60,7 @@ template <class T> struct StepContext {
   ParameterBlock<T> parameters;
   T* gemm_scratch = nullptr;  // gemm.scratch elements for each worker
   bool in_parts = false;      // batches of several chunks are worked off in parts
+  std::uint64_t seed = 0;     // of what a step draws
   LossSpec loss;
   OptimizerSpec optimizer;
   BetaPowers powers;  // of the last step taken
@@ -76,7 +77,7 @@ template <class T> struct TrainBatch {
   index_t rows = 0;
   const std::vector<MetricSpec>* metrics = nullptr;  // null: none
   GradientUse use = GradientUse::store;
-  std::int64_t number = 0;  // t of the optimizer's formulas, where `use` is an update
+  std::int64_t number = 0;  // t of the optimizer's formulas; what the step draws depends on it
   T* dx = nullptr;          // (rows, inputs): gradient of the inputs, where not null
 };
 
@@ -93,6 +94,8 @@ template <class T> class Step {
   // Loss and metrics too, against contiguous targets, where metrics are given. No barrier behind it.
   void infer(index_t rows, const T* x, T* out, const Samples<T>& targets,
              const std::vector<MetricSpec>* metrics);
+  // The outputs as a step of that number would see them in training; as infer() without measuring.
+  void forward_training(index_t rows, const T* x, T* out, std::int64_t number);
   // Sum over blocks of the loss (place 0) or metric (place 1, ...), in order; for one worker.
   double block_total(int place, index_t rows) const;
 
@@ -106,6 +109,14 @@ template <class T> class Step {
     index_t rows = 0;
     index_t first = 0;  // first row in the batch
     Share share;        // among whom the work is shared
+  };
+
+  // A matrix of the rows of all that are in work, or from a window's first row on.
+  template <class U> struct Rows {
+    U* data = nullptr;
+    index_t row = 0;  // elements from one row to the next
+
+    Rows from(index_t first) const { return {data + first * row, row}; }
   };
 
   const Plan& plan() const { return *c_.plan; }
@@ -135,6 +146,8 @@ template <class T> class Step {
   void go_up(const TrainBatch<T>& batch);
   void gather(const TrainBatch<T>& batch);
   void forward(const T* x, index_t x_row, T* out);
+  void forward_dense(std::size_t stage, Rows<const T> input, Rows<T> y);
+  void forward_own(std::size_t stage, Rows<const T> input, Rows<T> y);
   void measure(const T* y, const Samples<T>& targets, const std::vector<MetricSpec>* metrics,
                index_t batch_rows);
   void loss(const T* y, const Samples<T>& targets, index_t batch_rows);
@@ -142,6 +155,9 @@ template <class T> class Step {
   Samples<T> gathered(const Samples<T>& samples) const;
   void output_delta();
   void input_delta(std::size_t stage, T* dx);
+  void input_delta_own(std::size_t stage, Rows<const T> dz, TileOp<T> below,
+                       const ActivationTile<T>& tile);
+  void dropout(const Stage& stage, Rows<const T> x, Rows<T> y);
   void parameter_gradient(std::size_t stage, T* gradient, bool update);
   void update_parameters(Range part);
   void run_gemm(GemmArgs<T>& args, Share share);
@@ -153,9 +169,11 @@ template <class T> class Step {
   const Share share_;
   BetaPowers powers_;
   UpdateTile<T> update_;  // of the flat parameters, in this step
-  index_t chunk_ = 0;     // rows over which a parameter's gradient is summed at once
-  Window all_;            // what the team works on
-  Window own_;            // this worker's rows of it
+  bool training_ = false;
+  std::int64_t number_ = 0;  // of the step
+  index_t chunk_ = 0;        // rows over which a parameter's gradient is summed at once
+  Window all_;               // what the team works on
+  Window own_;               // this worker's rows of it
   // Since the last barrier: has this worker written what the others may read, and has anybody
   // written what this worker's own rows may need? Both are the same for all workers.
   bool wrote_own_ = false, wrote_together_ = false;

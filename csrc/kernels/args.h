@@ -113,6 +113,21 @@ template <class T> struct LossArgs {
   double* block_loss = nullptr;  // one sum for each block of kLossBlockRows rows
 };
 
+// y = x m, where m is 0 with probability `rate` and else 1 / (1 - rate). Element (i, j) is
+// kept or not as ops/philox.h says of element (first_row + i, j) of the batch. In place allowed.
+template <class T> struct DropoutArgs {
+  index_t rows = 0, cols = 0;
+  index_t first_row = 0;  // of x, in the batch
+  const T* x = nullptr;
+  index_t x_row = 0;
+  T* y = nullptr;
+  index_t y_row = 0;
+  double rate = 0;
+  std::uint64_t seed = 0;
+  std::uint32_t stream = 0;  // which of the network's dropouts
+  std::uint64_t step = 0;
+};
+
 // Sums of losses and metrics are made in blocks of this many rows, whatever the thread count; so are
 // the threads' shares of a batch. A multiple of it is every chunk of a GEMM's sum over rows, but the
 // last.

@@ -41,6 +41,7 @@ template <class T> struct KernelTable {
   void (*column_sum)(const T* x, index_t x_row, index_t rows, index_t cols, T* out, Share);
   // total[j] = x[0, j] + x[1, j] + ..., in order; with `onward`, total[j] + x[0, j] + ...
   void (*add_rows)(const T* x, index_t x_row, index_t rows, index_t cols, T* total, bool onward);
+  void (*dropout)(const DropoutArgs<T>&);
   void (*vector_function[kVectorFunctionCount])(const T* x, T* y, index_t n, Share);
   // Index of the first NaN or infinity, -1 if there is none.
   index_t (*first_non_finite)(const T* x, index_t n);

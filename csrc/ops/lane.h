@@ -80,6 +80,13 @@ template <class T> FBP_FN LaneBits<T> operator^(LaneBits<T> a, LaneBits<T> b) {
   a.b ^= b.b;
   return a;
 }
+// The 64-bit product with m: its upper and its lower half.
+FBP_FN void mul_wide(LaneBits<float> a, std::uint32_t m, LaneBits<float>* high,
+                     LaneBits<float>* low) {
+  const std::uint64_t product = std::uint64_t{a.b} * m;
+  high->b = static_cast<std::uint32_t>(product >> 32);
+  low->b = static_cast<std::uint32_t>(product);
+}
 template <int n, class T> FBP_FN LaneBits<T> shl(LaneBits<T> a) {
   a.b <<= n;
   return a;

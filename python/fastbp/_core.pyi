@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[Any]  # float32 or float64; one dtype per call
 DTypeName = Literal["float32", "float64", "bfloat16"]
-LayerSpec = tuple[str, int, bool] | tuple[str, str, float]
+LayerSpec = tuple[Any, ...]  # a kind and its arguments
 
 class ActivationEntry(TypedDict):
     name: str
@@ -32,7 +32,9 @@ class Isas(TypedDict):
     active: str
 
 class Engine:
-    def __init__(self, inputs: int, layers: Sequence[LayerSpec], dtype: str) -> None: ...
+    def __init__(
+        self, inputs: int, layers: Sequence[LayerSpec], dtype: str, seed: int = 0
+    ) -> None: ...
     @property
     def parameter_shapes(self) -> list[tuple[int, int, int, bool]]: ...
     @property
@@ -66,7 +68,7 @@ class Engine:
     def evaluate(
         self, x: FloatArray, y: NDArray[Any], batch_size: int, metrics: list[str]
     ) -> tuple[float, list[float]]: ...
-    def predict(self, x: FloatArray, out: FloatArray) -> None: ...
+    def predict(self, x: FloatArray, out: FloatArray, training: bool = False) -> None: ...
     # Quick calls: None (accepts: or False) unless every argument is right as it is.
     def quick_step(self, x: Any, y: Any, /) -> float | None: ...
     def quick_predict(self, x: Any, /) -> FloatArray | None: ...

@@ -12,7 +12,7 @@ import numpy as np
 from . import _core, arrays, checks, devices, losses, network, optimizers
 from .arrays import Array
 from .errors import describe
-from .layers import Dense, Layer
+from .layers import Layer
 from .metrics import get as get_metrics
 from .network import Compiled
 
@@ -105,14 +105,13 @@ class Chain:
             )
         if self._engine is not None or self._compiled is not None:
             raise RuntimeError("layers cannot be added once the model is compiled or built")
-        if isinstance(layer, Dense) and any(layer is other for other in self._layers):
+        if layer.owns_parameters and any(layer is other for other in self._layers):
             raise ValueError(
                 f"the same object {layer!r} appears twice; layers share no weights here: "
                 "make one object for each"
             )
         self._layers.append(layer)
-        if isinstance(layer, Dense):
-            self._outputs = layer.units
+        self._outputs = layer.outputs(self._outputs)
 
     def compile(
         self,
@@ -160,7 +159,7 @@ class Chain:
         if engine is not None and (name, kind) != (self._device, self._dtype_name):
             assert self._inputs is not None
             backend = devices.backend(name)
-            moved = network.make_engine(self._layers, self._inputs, backend, kind)
+            moved = network.make_engine(self._layers, self._inputs, backend, kind, self.seed)
             moved.parameters[...] = engine.parameters
             engine = moved
         if engine is not None and chosen is not None:
@@ -194,7 +193,8 @@ class Chain:
             network.outputs(self._layers)  # raises without a Dense
             name = devices.resolve(self._device)
             backend = devices.backend(name)
-            engine = network.make_engine(self._layers, inputs, backend, self._dtype_name)
+            kind, seed = self._dtype_name, self.seed
+            engine = network.make_engine(self._layers, inputs, backend, kind, seed)
             if draw:
                 network.initialize(self._layers, engine, backend, self.seed)
             if self._compiled is not None:

@@ -30,6 +30,7 @@ from . import checks, devices, layers, losses, metrics, network, optimizers, spe
 from .arrays import Array, dtype_name, stored
 from .errors import ModelFileError, describe
 from .network import Compiled
+from .unpacking import from_config
 
 if TYPE_CHECKING:
     from .model import Sequential
@@ -278,7 +279,7 @@ def _describe(metadata: Any) -> Description:
     training = described["training"]
     compiled = None if training is None else _compiled(training)
     return Description(
-        layers=[layers.from_config(layer) for layer in described["layers"]],
+        layers=[from_config(layer) for layer in described["layers"]],
         inputs=checks.integer("inputs", described["inputs"]),
         dtype=dtype_name(described["dtype"]),
         seed=checks.integer("seed", described["seed"], 0, 2**64 - 1),

@@ -5,12 +5,16 @@ In what follows a batch has n rows; z is what reaches an activation, y what leav
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import checks, initializers
 from .errors import describe, lookup
 from .registry import ACTIVATIONS, PARAMETERS
-from .spec import Spec, unpack
+from .spec import Spec
+
+if TYPE_CHECKING:
+    from .arrays import Array
 
 _SOFTMAX = (
     "leave the last layer without an activation (logits), train with "
@@ -31,11 +35,33 @@ _HINTS = {
 
 
 class Layer(Spec):
-    """One step of a chain of layers; rows go in, rows come out, independently of each other."""
+    """One step of a chain of layers; rows go in, rows come out.
 
-    def specs(self) -> list[tuple[str, int, bool] | tuple[str, str, float]]:
-        """The entries that the engine's constructor takes."""
+    owns_parameters: whether the layer has parameters; an object that does stands in one place only.
+    """
+
+    owns_parameters: ClassVar[bool] = False
+
+    def specs(self) -> list[tuple[Any, ...]]:
+        """The entries that the engine's constructor takes, each a kind and its arguments."""
         raise NotImplementedError
+
+    def title(self) -> str:
+        """What a summary calls the layer."""
+        return str(self)
+
+    def outputs(self, inputs: int | None) -> int | None:
+        """Number of output columns for that many inputs; None where it cannot be told yet."""
+        return inputs
+
+    def parameter_shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
+        """Shape of each parameter by name, in the order in which the engine's block holds them."""
+        return {}
+
+    def initialize(
+        self, parameters: Mapping[str, Array], sources: tuple[initializers.Source, ...]
+    ) -> None:
+        """Writes the start of each parameter, drawn from a source for the first, one for the rest."""
 
 
 class Activation(Layer):
@@ -59,7 +85,7 @@ class Activation(Layer):
     name: str
     param: float
 
-    def specs(self) -> list[tuple[str, int, bool] | tuple[str, str, float]]:
+    def specs(self) -> list[tuple[Any, ...]]:
         return [("activation", self.name, self.param)]
 
     def config(self) -> dict[str, Any]:
@@ -176,6 +202,7 @@ class Dense(Layer):
     Raises ValueError for unknown names and units < 1, TypeError for wrong kinds.
     """
 
+    owns_parameters = True
     units: int
     activation: Activation | None
     use_bias: bool
@@ -200,21 +227,47 @@ class Dense(Layer):
             bias_initializer=initializers.get(bias_initializer, "bias_initializer"),
         )
 
-    def specs(self) -> list[tuple[str, int, bool] | tuple[str, str, float]]:
+    def specs(self) -> list[tuple[Any, ...]]:
         dense = ("dense", self.units, self.use_bias)
         return [dense] if self.activation is None else [dense, *self.activation.specs()]
 
+    def title(self) -> str:
+        return "Dense" + (f" {self.activation.name}" if self.activation else "")
 
-def from_config(data: Any) -> Layer:
-    """The layer that `spec.pack` wrote into a model file; names are looked up in fixed tables.
+    def outputs(self, inputs: int | None) -> int:
+        return self.units
 
-    Raises ValueError or TypeError for anything else.
+    def parameter_shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
+        bias = {"bias": (self.units,)} if self.use_bias else {}
+        return {"kernel": (inputs, self.units), **bias}
+
+    def initialize(
+        self, parameters: Mapping[str, Array], sources: tuple[initializers.Source, ...]
+    ) -> None:
+        kernel = parameters["kernel"]
+        fans = (kernel.shape[0], kernel.shape[1])
+        self.kernel_initializer.fill(kernel, *fans, sources[0])
+        if self.use_bias:
+            self.bias_initializer.fill(parameters["bias"], *fans, sources[1])
+
+
+class Dropout(Layer):
+    """In training y = x / (1 - rate), or 0 with probability `rate`; otherwise y = x.
+
+    What is left out follows from the model's seed, the step, the layer, the row's place in the
+    batch and the column: the same on every device and for any number of threads, and another in
+    every step. Srivastava et al. 2014, scaled in training ("inverted") as Keras and PyTorch do.
+
+    Args:
+        rate: share of the elements that are left out, 0 <= rate < 1; counts in steps of 2^-23.
+
+    Raises ValueError for a rate outside, TypeError for no number.
     """
-    table: dict[str, type[Layer]] = {"Dense": Dense, "Activation": Activation}
-    if isinstance(data, dict) and data.get("class") == "Dense":
-        data = dict(data)
-        if data.get("activation") is not None:
-            data["activation"] = unpack("activation", data["activation"], table)
-        for name in ("kernel_initializer", "bias_initializer"):
-            data[name] = unpack(name, data.get(name), initializers.CLASSES)
-    return unpack("layer", data, table)
+
+    rate: float
+
+    def __init__(self, rate: float) -> None:
+        self._set(rate=checks.real("rate", rate, 0, 1, open_high=True))
+
+    def specs(self) -> list[tuple[Any, ...]]:
+        return [("dropout", self.rate)]

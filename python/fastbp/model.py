@@ -39,8 +39,8 @@ class Sequential(Chain):
         history: the History of the last call of fit, or None.
         stop_training: set to True in a callback to end fit after the epoch.
 
-    Raises TypeError if `layers` holds anything but layers, ValueError if a Dense object appears
-    twice.
+    Raises TypeError if `layers` holds anything but layers, ValueError if an object with parameters
+    appears twice.
     """
 
     def fit(
@@ -151,9 +151,19 @@ class Sequential(Chain):
         return out
 
     def forward(self, X: Any, training: bool = False) -> Array:
-        """The output for every row, as predict; no layer so far does otherwise in training."""
-        checks.boolean("training", training)
-        return self.predict(X)
+        """The output for every row as predict gives it; with `training`, as a training step sees it.
+
+        That is with what Dropout leaves out in the next step, all rows being one batch. NaN and
+        infinity are refused then, as in fit. Changes nothing.
+        """
+        if not checks.boolean("training", training):
+            return self.predict(X)
+        x = arrays.features(X, self._inputs, self._dtype)
+        engine = self._engine or self._build(x.shape[1])
+        out = np.empty((x.shape[0], self.outputs), self._dtype)
+        if len(out):
+            engine.predict(x, out, training=True)
+        return out
 
     def predict_proba(self, X: Any) -> Array:
         """Probabilities (n, outputs): softmax or sigmoid of outputs that are logits.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from . import _core
 from .arrays import Array
 from .devices import Backend
 from .initializers import BIAS_STREAMS, Source
-from .layers import Dense, Layer
+from .layers import Layer
 from .losses import Loss
 from .optimizers import Optimizer
 
@@ -25,11 +26,13 @@ class Compiled(NamedTuple):
 
 
 def outputs(layers: Layers) -> int:
-    """Number of output columns: the units of the last Dense. Raises ValueError without a Dense."""
-    for layer in reversed(layers):
-        if isinstance(layer, Dense):
-            return layer.units
-    raise ValueError("a network needs at least one Dense layer; this one has none")
+    """Number of output columns, whatever goes in. Raises ValueError without a Dense."""
+    width = None
+    for layer in layers:
+        width = layer.outputs(width)
+    if width is None:
+        raise ValueError("a network needs at least one Dense layer; this one has none")
+    return width
 
 
 def last_activation(layers: Layers) -> str:
@@ -38,25 +41,24 @@ def last_activation(layers: Layers) -> str:
     return str(spec[1]) if spec[0] == "activation" else "identity"
 
 
-def make_engine(layers: Layers, inputs: int, backend: Backend, dtype: str) -> _core.Engine:
-    """An engine whose parameters are still 0."""
+def make_engine(
+    layers: Layers, inputs: int, backend: Backend, dtype: str, seed: int
+) -> _core.Engine:
+    """An engine whose parameters are still 0; what its steps draw follows from the seed."""
     specs = [spec for layer in layers for spec in layer.specs()]
-    engine: _core.Engine = backend.engine(inputs, specs, dtype)
+    engine: _core.Engine = backend.engine(inputs, specs, dtype, seed)
     return engine
 
 
 def initialize(layers: Layers, engine: _core.Engine, backend: Backend, seed: int) -> None:
-    """Draws the start of every parameter. The k-th Dense has stream k, whatever stands between."""
-    named = views(layers, engine, engine.parameters)
-    dense = [(index, layer) for index, layer in enumerate(layers) if isinstance(layer, Dense)]
-    for ordinal, (index, layer) in enumerate(dense):
-        kernel = named[f"{index}.kernel"]
-        fans = (kernel.shape[0], kernel.shape[1])
-        draw = (backend.random_uniform, backend.random_normal, seed)
-        layer.kernel_initializer.fill(kernel, *fans, Source(*draw, ordinal))
-        if layer.use_bias:
-            source = Source(*draw, BIAS_STREAMS + ordinal)
-            layer.bias_initializer.fill(named[f"{index}.bias"], *fans, source)
+    """Draws the start of every parameter.
+
+    The k-th layer with parameters has stream k, whatever stands between.
+    """
+    draw = (backend.random_uniform, backend.random_normal, seed)
+    for ordinal, (_, layer, named) in enumerate(_blocks(layers, engine, engine.parameters)):
+        sources = Source(*draw, ordinal), Source(*draw, BIAS_STREAMS + ordinal)
+        layer.initialize(named, sources)
 
 
 def compile_engine(engine: _core.Engine, compiled: Compiled) -> None:
@@ -66,29 +68,48 @@ def compile_engine(engine: _core.Engine, compiled: Compiled) -> None:
     optimizer.changed = False
 
 
+def _blocks(
+    layers: Layers, engine: _core.Engine, flat: Array
+) -> Iterator[tuple[int, Layer, dict[str, Array]]]:
+    """Place and layer of each block of parameters, with its views of `flat` by name."""
+    owners = [(index, layer) for index, layer in enumerate(layers) if layer.owns_parameters]
+    for (index, layer), (offset, rows, cols, has_bias) in zip(
+        owners, engine.parameter_shapes, strict=True
+    ):
+        named, at = {}, offset
+        for name, shape in layer.parameter_shapes(rows).items():
+            end = at + math.prod(shape)
+            named[name] = flat[at:end].reshape(shape)
+            at = end
+        assert at == offset + (rows + has_bias) * cols
+        yield index, layer, named
+
+
 def views(layers: Layers, engine: _core.Engine, flat: Array) -> dict[str, Array]:
     """Views by name ("0.kernel") of a flat array that is laid out as the engine's parameters."""
-    named: dict[str, Array] = {}
-    places = [index for index, layer in enumerate(layers) if isinstance(layer, Dense)]
-    for index, (offset, rows, cols, has_bias) in zip(places, engine.parameter_shapes, strict=True):
-        end = offset + rows * cols
-        named[f"{index}.kernel"] = flat[offset:end].reshape(rows, cols)
-        if has_bias:
-            named[f"{index}.bias"] = flat[end : end + cols]
-    return named
+    return {
+        f"{index}.{name}": view
+        for index, _, named in _blocks(layers, engine, flat)
+        for name, view in named.items()
+    }
 
 
 def parameter_shapes(layers: Layers, inputs: int) -> dict[str, tuple[int, ...]]:
     """The shape of every parameter by name, without making any."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    width = inputs
+    return {
+        f"{index}.{name}": shape
+        for index, layer, width in _with_inputs(layers, inputs)
+        for name, shape in layer.parameter_shapes(width).items()
+    }
+
+
+def _with_inputs(layers: Layers, inputs: int) -> Iterator[tuple[int, Layer, int]]:
+    """Place, layer and number of its inputs."""
+    width: int | None = inputs
     for index, layer in enumerate(layers):
-        if isinstance(layer, Dense):
-            shapes[f"{index}.kernel"] = (width, layer.units)
-            if layer.use_bias:
-                shapes[f"{index}.bias"] = (layer.units,)
-            width = layer.units
-    return shapes
+        assert width is not None
+        yield index, layer, width
+        width = layer.outputs(width)
 
 
 def summary(layers: Layers, inputs: int | None) -> list[str]:
@@ -96,14 +117,14 @@ def summary(layers: Layers, inputs: int | None) -> list[str]:
     rows = [("layer", "outputs", "parameters")]
     width, total = inputs, 0
     for index, layer in enumerate(layers):
-        title, count = str(layer), "0"
-        if isinstance(layer, Dense):
-            title = "Dense" + (f" {layer.activation.name}" if layer.activation else "")
-            number = layer.units * ((width or 0) + layer.use_bias)
+        count = "?" if layer.owns_parameters else "0"
+        if width is not None:
+            number = sum(map(math.prod, layer.parameter_shapes(width).values()))
+            count = f"{number:,}"
             total += number
-            count = "?" if width is None else f"{number:,}"
-            width = layer.units
-        rows.append((f"{index} {title}", "?" if width is None else f"{width:,}", count))
+        width = layer.outputs(width)
+        outputs = "?" if width is None else f"{width:,}"
+        rows.append((f"{index} {layer.title()}", outputs, count))
     sizes = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
         f"{name.ljust(sizes[0])}  {out.rjust(sizes[1])}  {count.rjust(sizes[2])}"

@@ -61,9 +61,9 @@ void an_activation_joins_the_dense_layer_before_it() {
   FBP_EXPECT(net.stages.size() == 2);
   FBP_EXPECT(net.inputs == 7 && net.outputs == 3);
   const Stage &first = net.stages[0], &second = net.stages[1];
-  FBP_EXPECT(first.dense && first.inputs == 7 && first.outputs == 5 && first.bias);
+  FBP_EXPECT(first.dense() && first.inputs == 7 && first.outputs == 5 && first.bias);
   FBP_EXPECT(first.activation == leaky && first.param == 0.25 && first.saves == kSaves[leaky]);
-  FBP_EXPECT(second.dense && second.inputs == 5 && second.outputs == 3);
+  FBP_EXPECT(second.dense() && second.inputs == 5 && second.outputs == 3);
   FBP_EXPECT(second.activation == relu && second.saves == kSaves[relu]);
   FBP_EXPECT(net.multiply_adds_per_row == 7 * 5 + 5 * 3);
 }
@@ -74,11 +74,11 @@ void others_stand_alone() {
   const NetworkLayout net =
       make_layout({4, {activation(relu), dense(6), activation(tanh), activation(relu), dense(2)}});
   FBP_EXPECT(net.stages.size() == 4);
-  FBP_EXPECT(!net.stages[0].dense && net.stages[0].inputs == 4 && net.stages[0].outputs == 4);
-  FBP_EXPECT(net.stages[1].dense && net.stages[1].activation == tanh);
-  FBP_EXPECT(!net.stages[2].dense && net.stages[2].activation == relu &&
+  FBP_EXPECT(!net.stages[0].dense() && net.stages[0].inputs == 4 && net.stages[0].outputs == 4);
+  FBP_EXPECT(net.stages[1].dense() && net.stages[1].activation == tanh);
+  FBP_EXPECT(!net.stages[2].dense() && net.stages[2].activation == relu &&
              net.stages[2].outputs == 6);
-  FBP_EXPECT(net.stages[3].dense && net.stages[3].activation == identity);
+  FBP_EXPECT(net.stages[3].dense() && net.stages[3].activation == identity);
   FBP_EXPECT(net.stages[3].saves == Saves::None);
   // Only activations.
   const NetworkLayout bare = make_layout({3, {activation(relu), activation(tanh)}});
@@ -151,15 +151,15 @@ void check_training_plan(const NetworkLayout& net, const BatchShape& shape, std:
   std::vector<Piece> pieces = {piece("x", plan.x, net.inputs, rows, item, false),
                                piece("target", plan.target, net.outputs, rows, item, true)};
   FBP_EXPECT(!plan.target.ones);
-  FBP_EXPECT(plan.x.ones == (net.stages[0].dense && net.stages[0].bias));
+  FBP_EXPECT(plan.x.ones == (net.stages[0].dense() && net.stages[0].bias));
   for (std::size_t s = 0; s <= last; ++s) {
     const Stage& stage = net.stages[s];
     pieces.push_back(piece("y", plan.y[s], stage.outputs, rows, item, s == last));
     pieces.push_back(piece("delta", plan.delta[s], stage.outputs, rows, item, s == last));
     // The ones serve the bias gradient of the stage above.
-    FBP_EXPECT(plan.y[s].ones == (s < last && net.stages[s + 1].dense && net.stages[s + 1].bias));
+    FBP_EXPECT(plan.y[s].ones == (s < last && net.stages[s + 1].dense() && net.stages[s + 1].bias));
     FBP_EXPECT(!plan.delta[s].ones);
-    const bool keeps_z = stage.dense && stage.saves == Saves::Input;
+    const bool keeps_z = stage.dense() && stage.saves == Saves::Input;
     if (keeps_z)
       pieces.push_back(piece("z", plan.z[s], stage.outputs, rows, item, false));
     else

@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/blocking.h"
 #include "kernels/kernel_table.h"
+#include "ops/philox.h"
 
 namespace fastbp {
 namespace FBP_ISA {
@@ -12,6 +13,7 @@ namespace FBP_ISA {
 #include "kernels/cpu/elementwise.inl"
 #include "kernels/cpu/loss.inl"
 #include "kernels/cpu/reduce.inl"
+#include "kernels/cpu/dropout.inl"
 
 template <class T, class Loss> static constexpr auto loss_kernel() {
   if constexpr (Loss::elementwise)
@@ -39,6 +41,7 @@ template <class T> static constexpr KernelTable<T> make_table() {
       softmax<T>,
       column_sum<T>,
       add_rows<T>,
+      dropout<T>,
 #define FBP_FUNCTION(name) vector_function<T, VectorFunctions<Vec<T>>::name>,
       {FBP_VECTOR_FUNCTIONS(FBP_FUNCTION)},
       first_non_finite<T>,

@@ -10,52 +10,22 @@ bfloat16. Sums run in NumPy's order, so the bits differ from the native engine's
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
-from .activations import Activation
 from .arrays import F64, Array, as_float64, describe, rounded
 from .bfloat16 import round_to_bfloat16
 from .losses import LOSSES, Loss, check_target
 from .metrics import METRICS
-from .ops import find_activation, quiet
+from .ops import quiet
 from .optimizers import OPTIMIZERS, Optimizer
 from .random import permutation
+from .stages import Builder, Pass
 
 Entry = TypeVar("Entry")
 
-_BLOCK = 16  # each layer's parameters start at a multiple of this: 64 bytes of float32
 _PREDICT_ROWS = 4096  # rows at a time in predict, to bound the float64 intermediates
-
-
-@dataclass(frozen=True)
-class _Dense:
-    """y = x kernel + bias; kernel is flat[offset :][: rows * cols], the bias follows at once."""
-
-    offset: int
-    rows: int
-    cols: int
-    has_bias: bool
-
-    @property
-    def size(self) -> int:
-        return self.rows * self.cols + self.cols * self.has_bias
-
-    def views(self, flat: F64) -> tuple[F64, F64]:
-        """Kernel (rows, cols) and bias (cols,) or (0,) in a flat parameter or gradient vector."""
-        kernel_end = self.offset + self.rows * self.cols
-        kernel = flat[self.offset : kernel_end].reshape(self.rows, self.cols)
-        return kernel, flat[kernel_end : self.offset + self.size]
-
-
-@dataclass(frozen=True)
-class _Elementwise:
-    """y = f(x)."""
-
-    entry: Activation
-    param: float
 
 
 def _find(entries: dict[str, Entry], name: str, what: str) -> Entry:
@@ -66,12 +36,19 @@ def _find(entries: dict[str, Entry], name: str, what: str) -> Entry:
 
 
 class Engine:
-    """A chain of dense layers and activations that learns; for its numerics see the module.
+    """A chain of layers that learns; for its numerics see the module.
 
-    layers: ("dense", units, use_bias) or ("activation", name, param) tuples, inputs first.
+    layers: tuples of a kind and its arguments, inputs first: ("dense", units, use_bias),
+    ("activation", name, param), ("dropout", rate). `seed` decides what dropout leaves out.
     """
 
-    def __init__(self, inputs: int, layers: Sequence[tuple[Any, ...]], dtype: str = "float32"):
+    def __init__(
+        self,
+        inputs: int,
+        layers: Sequence[tuple[Any, ...]],
+        dtype: str = "float32",
+        seed: int = 0,
+    ):
         if dtype not in ("float32", "float64", "bfloat16"):
             raise ValueError(f"dtype: expected 'float32', 'float64' or 'bfloat16', got {dtype!r}")
         if inputs < 1:
@@ -81,28 +58,17 @@ class Engine:
         self.dtype, self.inputs = "float32" if dtype == "bfloat16" else dtype, inputs
         # What a matrix product makes of its operands.
         self._operand = round_to_bfloat16 if dtype == "bfloat16" else as_float64
-        self._layers: list[_Dense | _Elementwise] = []
-        width, end = inputs, 0
-        for kind, *arguments in layers:
-            if kind == "dense":
-                units, use_bias = arguments
-                if units < 1:
-                    raise ValueError(f"units: expected at least 1, got {units}")
-                dense = _Dense(-(-end // _BLOCK) * _BLOCK, width, int(units), bool(use_bias))
-                width, end = dense.cols, dense.offset + dense.size
-                self._layers.append(dense)
-            elif kind == "activation":
-                name, param = arguments
-                self._layers.append(_Elementwise(find_activation(name), float(param)))
-            else:
-                raise ValueError(f"layers: expected 'dense' or 'activation', got {kind!r}")
-        self.outputs = width
-        self._dense = [layer for layer in self._layers if isinstance(layer, _Dense)]
+        self._seed = seed
+        builder = Builder(inputs)
+        for entry in layers:
+            builder.add(entry)
+        self._stages, self.outputs = builder.stages, builder.width
+        self._blocks = [stage for stage in self._stages if stage.size]
         # Indices of the elements that are parameters; the padding between blocks stays 0.
         self._used = np.concatenate(
-            [np.arange(d.offset, d.offset + d.size) for d in self._dense] or [np.arange(0)]
+            [np.arange(s.offset, s.offset + s.size) for s in self._blocks] or [np.arange(0)]
         )
-        self._parameters = np.zeros(-(-end // _BLOCK) * _BLOCK, self.dtype)
+        self._parameters = np.zeros(builder.padded(builder.end), self.dtype)
         self._gradients = np.zeros_like(self._parameters)
         self._states: list[Array] = []
         self._loss: Loss | None = None
@@ -111,8 +77,12 @@ class Engine:
 
     @property
     def parameter_shapes(self) -> list[tuple[int, int, int, bool]]:
-        """(offset, rows, cols, has_bias) of each dense layer."""
-        return [(d.offset, d.rows, d.cols, d.has_bias) for d in self._dense]
+        """(offset, rows, cols, has_bias) of each layer with parameters.
+
+        Such a layer's block in the flat parameters is a matrix (rows, cols) and behind it, if
+        has_bias, a row of cols: kernel and bias of a dense layer.
+        """
+        return [(s.offset, s.rows, s.outputs, s.has_bias) for s in self._blocks]
 
     @property
     def parameters(self) -> Array:
@@ -217,32 +187,41 @@ class Engine:
         total = _Total(self, len(x), metrics)
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
-            output = self._forward(as_float64(x[rows]))[-1]
+            output = self._output(x[rows])
             loss, _ = self._loss_and_gradient(output, y[rows])
             total.add(loss, output, y[rows])
         return total.loss, [float(v) for v in total.metrics]
 
     @quiet
-    def predict(self, x: Array, out: Array) -> None:
-        """Writes the network's output for the rows of x to out (n, outputs)."""
+    def predict(self, x: Array, out: Array, training: bool = False) -> None:
+        """Writes the network's output for the rows of x to out (n, outputs).
+
+        With `training`, as the next step would see the rows as one batch.
+        """
         self._check_array("x", x, None, self.inputs)
         self._check_array("out", out, len(x), self.outputs)
+        if training:
+            run = self._pass(training=True)
+            rounded(self._forward(as_float64(x), run)[-1], self.dtype, out)
+            return
         for start in range(0, len(x), _PREDICT_ROWS):
             rows = slice(start, start + _PREDICT_ROWS)
-            rounded(self._forward(as_float64(x[rows]))[-1], self.dtype, out[rows])
+            rounded(self._output(x[rows]), self.dtype, out[rows])
 
-    def _forward(self, x: F64) -> list[F64]:
-        """x (n, inputs) and the output of every layer after it."""
+    def _pass(self, training: bool) -> Pass:
         flat = as_float64(self._parameters)
+        return Pass(flat, self._operand, training, self._seed, self.steps + 1)
+
+    def _forward(self, x: F64, run: Pass) -> list[F64]:
+        """x (n, inputs) and the output of every layer after it."""
         values = [x]
-        for layer in self._layers:
-            if isinstance(layer, _Dense):
-                kernel, bias = layer.views(flat)
-                z = self._operand(values[-1]) @ self._operand(kernel)
-                values.append(z + bias if layer.has_bias else z)
-            else:
-                values.append(layer.entry.forward(values[-1], layer.param))
+        for stage in self._stages:
+            values.append(stage.forward(values[-1], run))
         return values
+
+    def _output(self, x: Array) -> F64:
+        """The network's output where nothing is trained."""
+        return self._forward(as_float64(x), self._pass(training=False))[-1]
 
     def _loss_and_gradient(self, output: F64, y: Array) -> tuple[float, F64]:
         """The loss of one batch and its gradient with respect to the output."""
@@ -254,24 +233,14 @@ class Engine:
         """Loss, output, flat parameter gradient and input gradient of one batch.
 
         Backwards through the layers, d is the gradient with respect to the layer's output, then to
-        its input v. For v W + b: dW = v^T d, db = sum of d's rows, dv = d W^T; for f: dv = d f'(v).
-        db is a row of the product (v, 1)^T d.
+        its input.
         """
-        flat = as_float64(self._parameters)
-        values = self._forward(as_float64(x))
+        run = self._pass(training=True)
+        values = self._forward(as_float64(x), run)
         loss, d = self._loss_and_gradient(values[-1], y)
-        gradient = np.zeros_like(flat)
-        for layer, v in zip(reversed(self._layers), reversed(values[:-1]), strict=True):
-            if isinstance(layer, _Dense):
-                kernel, _ = layer.views(flat)
-                dkernel, dbias = layer.views(gradient)
-                d = self._operand(d)
-                dkernel[...] = self._operand(v).T @ d
-                if layer.has_bias:
-                    dbias[...] = d.sum(axis=0)
-                d = d @ self._operand(kernel).T
-            else:
-                d = d * layer.entry.derivative(v, layer.param)
+        gradient = np.zeros_like(run.parameters)
+        for stage, v in zip(reversed(self._stages), reversed(values[:-1]), strict=True):
+            d = stage.backward(v, d, run, gradient)
         return loss, values[-1], gradient, d
 
     def _step(self, x: Array, y: Array) -> tuple[float, F64]:

@@ -51,6 +51,20 @@ def random_words(n: int, seed: int, stream: int, purpose: int) -> U64:
     return words
 
 
+def dropout_words(rows: int, cols: int, seed: int, layer: int, step: int) -> U64:
+    """The word (rows, cols) that decides whether dropout keeps an element of a batch.
+
+    A row draws in groups of 64 columns; column 16 w + l of the row's group g is word w of block
+    16 g + l, counted through the rows. The step stands in the place of the block's upper half.
+    """
+    groups = -(-cols // 64)
+    block = np.arange(rows * groups * 16, dtype=np.uint64) & np.uint64(_WORD)
+    purpose = (DROPOUT + (step >> 32 << 8)) & _WORD
+    words = philox4x32((block, step & _WORD, layer, purpose), (seed & _WORD, seed >> 32))
+    grouped = words.reshape(4, rows, groups, 16).transpose(1, 2, 0, 3)
+    return grouped.reshape(rows, groups * 64)[:, :cols]
+
+
 def uniform01(words: U64) -> F64:
     """32-bit words to 2^24 equidistant numbers strictly inside (0, 1), symmetric about 1/2."""
     return as_float64(words >> np.uint64(8)) * 2.0**-24 + 2.0**-25

@@ -114,6 +114,17 @@ FBP_FN Bf operator|(Bf a, Bf b) { return FBP_BOTH2(_mm256_or_si256); }
 FBP_FN Bd operator|(Bd a, Bd b) { return FBP_BOTH2(_mm256_or_si256); }
 FBP_FN Bf operator^(Bf a, Bf b) { return FBP_BOTH2(_mm256_xor_si256); }
 FBP_FN Bd operator^(Bd a, Bd b) { return FBP_BOTH2(_mm256_xor_si256); }
+FBP_FN void mul_wide(__m256i a, __m256i m, __m256i* high, __m256i* low) {
+  const __m256i even = _mm256_mul_epu32(a, m);
+  const __m256i odd = _mm256_mul_epu32(_mm256_shuffle_epi32(a, 0xf5), m);
+  *high = _mm256_blend_epi32(_mm256_shuffle_epi32(even, 0xf5), odd, 0xaa);
+  *low = _mm256_blend_epi32(even, _mm256_shuffle_epi32(odd, 0xa0), 0xaa);
+}
+FBP_FN void mul_wide(Bf a, std::uint32_t m, Bf* high, Bf* low) {
+  const __m256i factor = _mm256_set1_epi32(static_cast<int>(m));
+  mul_wide(a.lo, factor, &high->lo, &low->lo);
+  mul_wide(a.hi, factor, &high->hi, &low->hi);
+}
 template <int n> FBP_FN Bf shl(Bf a) { return FBP_BOTH1I(_mm256_slli_epi32, n); }
 template <int n> FBP_FN Bd shl(Bd a) { return FBP_BOTH1I(_mm256_slli_epi64, n); }
 template <int n> FBP_FN Bf shr(Bf a) { return FBP_BOTH1I(_mm256_srli_epi32, n); }

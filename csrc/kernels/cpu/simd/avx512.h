@@ -103,6 +103,14 @@ FBP_FN Bf operator|(Bf a, Bf b) { return Bf(_mm512_or_si512(a.b, b.b)); }
 FBP_FN Bd operator|(Bd a, Bd b) { return Bd(_mm512_or_si512(a.b, b.b)); }
 FBP_FN Bf operator^(Bf a, Bf b) { return Bf(_mm512_xor_si512(a.b, b.b)); }
 FBP_FN Bd operator^(Bd a, Bd b) { return Bd(_mm512_xor_si512(a.b, b.b)); }
+// The 64-bit products of the lanes with m: their upper and their lower halves.
+FBP_FN void mul_wide(Bf a, std::uint32_t m, Bf* high, Bf* low) {
+  const __m512i factor = _mm512_set1_epi32(static_cast<int>(m));
+  const __m512i even = _mm512_mul_epu32(a.b, factor);
+  const __m512i odd = _mm512_mul_epu32(_mm512_shuffle_epi32(a.b, _MM_PERM_DDBB), factor);
+  *high = Bf(_mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB));
+  *low = Bf(_mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA));
+}
 template <int n> FBP_FN Bf shl(Bf a) { return Bf(_mm512_slli_epi32(a.b, n)); }
 template <int n> FBP_FN Bd shl(Bd a) { return Bd(_mm512_slli_epi64(a.b, n)); }
 template <int n> FBP_FN Bf shr(Bf a) { return Bf(_mm512_srli_epi32(a.b, n)); }

@@ -126,6 +126,18 @@ FBP_FN Bf operator|(Bf a, Bf b) { return FBP_EACH2(vorrq_u32); }
 FBP_FN Bd operator|(Bd a, Bd b) { return FBP_EACH2(vorrq_u64); }
 FBP_FN Bf operator^(Bf a, Bf b) { return FBP_EACH2(veorq_u32); }
 FBP_FN Bd operator^(Bd a, Bd b) { return FBP_EACH2(veorq_u64); }
+FBP_FN void mul_wide(uint32x4_t a, std::uint32_t m, uint32x4_t* high, uint32x4_t* low) {
+  const uint32x4_t first = vreinterpretq_u32_u64(vmull_n_u32(vget_low_u32(a), m));
+  const uint32x4_t second = vreinterpretq_u32_u64(vmull_n_u32(vget_high_u32(a), m));
+  *high = vuzp2q_u32(first, second);
+  *low = vuzp1q_u32(first, second);
+}
+FBP_FN void mul_wide(Bf a, std::uint32_t m, Bf* high, Bf* low) {
+  mul_wide(a.q0, m, &high->q0, &low->q0);
+  mul_wide(a.q1, m, &high->q1, &low->q1);
+  mul_wide(a.q2, m, &high->q2, &low->q2);
+  mul_wide(a.q3, m, &high->q3, &low->q3);
+}
 template <int n> FBP_FN Bf shl(Bf a) { return FBP_EACH1I(vshlq_n_u32, n); }
 template <int n> FBP_FN Bd shl(Bd a) { return FBP_EACH1I(vshlq_n_u64, n); }
 template <int n> FBP_FN Bf shr(Bf a) {

@@ -73,6 +73,9 @@ FBP_SCALAR_BINARY(Bits, Bits, operator-, a.a[i] - b.a[i])
 FBP_SCALAR_BINARY(Bits, Bits, operator&, a.a[i] & b.a[i])
 FBP_SCALAR_BINARY(Bits, Bits, operator|, a.a[i] | b.a[i])
 FBP_SCALAR_BINARY(Bits, Bits, operator^, a.a[i] ^ b.a[i])
+FBP_FN void mul_wide(Bits<float> a, std::uint32_t m, Bits<float>* high, Bits<float>* low) {
+  for (int i = 0; i < Bits<float>::lanes; ++i) mul_wide(a.a[i], m, &high->a[i], &low->a[i]);
+}
 template <int n, class T> FBP_FN Bits<T> shl(Bits<T> a) {
   for (int i = 0; i < Vec<T>::lanes; ++i) a.a[i].b <<= n;
   return a;

@@ -1,0 +1,26 @@
+"""From the JSON of a model file to layers; every name is looked up in a fixed table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import initializers
+from .layers import Activation, Dense, Dropout, Layer
+from .spec import unpack
+
+CLASSES: dict[str, type[Layer]] = {
+    layer.packed_class(): layer for layer in (Dense, Activation, Dropout)
+}
+_INITIALIZERS = ("kernel_initializer", "bias_initializer")
+
+
+def from_config(data: Any) -> Layer:
+    """The layer that `spec.pack` wrote. Raises ValueError or TypeError for anything else."""
+    if isinstance(data, dict):
+        data = dict(data)
+        if data.get("activation") is not None:
+            data["activation"] = unpack("activation", data["activation"], CLASSES)
+        for name in _INITIALIZERS:
+            if name in data:
+                data[name] = unpack(name, data[name], initializers.CLASSES)
+    return unpack("layer", data, CLASSES)
