@@ -61,7 +61,7 @@ class Layer(Spec):
     def initialize(
         self, parameters: Mapping[str, Array], sources: tuple[initializers.Source, ...]
     ) -> None:
-        """Writes the start of each parameter, drawn from a source for the first, one for the rest."""
+        """Writes the start of each parameter; one source is for the first, one for the second."""
 
 
 class Activation(Layer):

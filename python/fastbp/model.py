@@ -151,10 +151,10 @@ class Sequential(Chain):
         return out
 
     def forward(self, X: Any, training: bool = False) -> Array:
-        """The output for every row as predict gives it; with `training`, as a training step sees it.
+        """The output for every row: that of predict, or with `training` that of a training step.
 
-        That is with what Dropout leaves out in the next step, all rows being one batch. NaN and
-        infinity are refused then, as in fit. Changes nothing.
+        The latter takes the rows as one batch and leaves out what Dropout leaves out in the next
+        step; NaN and infinity are refused. Changes nothing.
         """
         if not checks.boolean("training", training):
             return self.predict(X)

@@ -62,7 +62,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Dense(Stage):
-    """y = x kernel + bias. db is a row of the product (x, 1)^T d, so its operands are rounded too."""
+    """y = x kernel + bias. db is a row of the product (x, 1)^T d: of d as that rounds it."""
 
     def forward(self, x: F64, run: Pass) -> F64:
         kernel, bias = self.views(run.parameters)
@@ -97,7 +97,9 @@ class Elementwise(Stage):
 
 @dataclass(frozen=True)
 class Dropout(Stage):
-    """In training y = x m, where m is 0 with probability `rate` and else 1 / (1 - rate); y = x else.
+    """y = x m in training, where m is 0 with probability `rate` and else 1 / (1 - rate).
+
+    Otherwise y = x.
 
     m follows from (seed, layer, step, row, column) and is made anew for the gradient. An element is
     kept where the upper 23 bits of its word, as a fraction, are not below the rate.
