@@ -30,6 +30,12 @@ void require_shape(const py::array& a, const char* name, index_t rows, index_t c
                         "), got a " + describe(a));
 }
 
+void require_length(const py::array& a, const char* name, index_t n) {
+  if (a.ndim() != 1 || a.shape(0) != n)
+    throw py::value_error(std::string(name) + ": expected shape (" + std::to_string(n) +
+                          ",), got a " + describe(a));
+}
+
 DType float_dtype(const py::array& a, const char* name) {
   if (a.dtype().equal(py::dtype::of<float>())) return DType::float32;
   if (a.dtype().equal(py::dtype::of<double>())) return DType::float64;

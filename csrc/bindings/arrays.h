@@ -22,6 +22,9 @@ void require_array(const py::array& a, const char* name, const py::dtype& dtype,
 // Raises ValueError unless the shape is (rows, cols); -1 admits any number.
 void require_shape(const py::array& a, const char* name, index_t rows, index_t cols);
 
+// Raises ValueError unless the shape is (n,).
+void require_length(const py::array& a, const char* name, index_t n);
+
 template <class T> const T* input(const py::array& a, const char* name) {
   require_array(a, name, py::dtype::of<T>(), false);
   return static_cast<const T*>(a.data());

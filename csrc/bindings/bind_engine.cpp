@@ -13,6 +13,7 @@
 #include "bindings/names.h"
 #include "bindings/plain_array.h"
 #include "bindings/run_ops.h"
+#include "bindings/run_record.h"
 #include "kernels/cpu/bf16.h"
 
 namespace fastbp {
@@ -189,30 +190,32 @@ class Engine {
 
   // Checks x and y, then calls f(network, samples, n) without the Python lock.
   template <class F> auto with_samples(const py::array& x, const py::array& y, F&& f) {
-    return visit([&](auto& net) {
-      using T = std::remove_pointer_t<decltype(net.block().w)>;
-      Samples<T> samples;
-      samples.x = input<T>(x, "x");
-      require_shape(x, "x", -1, net.layout().inputs);
-      const index_t n = x.shape(0);
-      if (n == 0) throw py::value_error("x: expected at least one sample, got a " + describe(x));
-      if (y.ndim() == 1) {
-        if (!loss_takes_labels(net.loss().loss))
-          throw py::value_error("y: expected shape (" + std::to_string(n) + ", " +
-                                std::to_string(net.layout().outputs) + ") for loss '" +
-                                loss_name(net.loss().loss) + "', got a " + describe(y));
-        samples.labels = input<std::int64_t>(y, "y");
-        if (y.shape(0) != n)
-          throw py::value_error("y: expected " + std::to_string(n) +
-                                " labels, one for each row of x, got " +
-                                std::to_string(y.shape(0)));
-        require_labels(samples.labels, n, net.layout().outputs);
-      } else {
-        samples.target = input<T>(y, "y");
-        require_shape(y, "y", n, net.layout().outputs);
-      }
-      return unlocked(net, [&](auto& same) { return f(same, samples, n); });
-    });
+    return visit([&](auto& net) { return with_samples_of(net, x, y, f); });
+  }
+
+  template <class Net, class F>
+  auto with_samples_of(Net& net, const py::array& x, const py::array& y, F&& f) {
+    using T = std::remove_pointer_t<decltype(net.block().w)>;
+    Samples<T> samples;
+    samples.x = input<T>(x, "x");
+    require_shape(x, "x", -1, net.layout().inputs);
+    const index_t n = x.shape(0);
+    if (n == 0) throw py::value_error("x: expected at least one sample, got a " + describe(x));
+    if (y.ndim() == 1) {
+      if (!loss_takes_labels(net.loss().loss))
+        throw py::value_error("y: expected shape (" + std::to_string(n) + ", " +
+                              std::to_string(net.layout().outputs) + ") for loss '" +
+                              loss_name(net.loss().loss) + "', got a " + describe(y));
+      samples.labels = input<std::int64_t>(y, "y");
+      if (y.shape(0) != n)
+        throw py::value_error("y: expected " + std::to_string(n) +
+                              " labels, one for each row of x, got " + std::to_string(y.shape(0)));
+      require_labels(samples.labels, n, net.layout().outputs);
+    } else {
+      samples.target = input<T>(y, "y");
+      require_shape(y, "y", n, net.layout().outputs);
+    }
+    return unlocked(net, [&](auto& same) { return f(same, samples, n); });
   }
 
  public:
@@ -275,22 +278,52 @@ class Engine {
 
   py::tuple train(const py::array& x, const py::array& y, index_t batch_size, index_t epochs,
                   std::int64_t first_epoch, bool shuffle, std::uint64_t seed,
-                  const std::vector<std::string>& metrics) {
+                  const std::vector<std::string>& metrics, const py::object& position,
+                  const py::object& record, index_t steps, py::object outputs) {
     require_compiled();
     if (batch_size < 1)
       throw py::value_error("batch_size: expected at least 1, got " + std::to_string(batch_size));
     if (epochs < 0)
       throw py::value_error("epochs: expected at least 0, got " + std::to_string(epochs));
     const std::vector<MetricSpec> what = metric_specs(metrics);
-    py::array_t<double> losses(epochs), values({epochs, index_t(what.size())});
-    double *loss_data = losses.mutable_data(), *value_data = values.mutable_data();
+    py::array values = record;
+    if (record.is_none()) {
+      py::array_t<double> fresh({epochs, index_t(what.size() + 1)});
+      std::fill_n(fresh.mutable_data(), fresh.size(), 0.0);
+      values = fresh;
+    }
+    require_shape(values, "record", epochs, index_t(what.size() + 1));
     const Schedule schedule{batch_size, epochs, first_epoch, shuffle, seed};
     const Interrupt signals = python_signals();
-    const bool finished = with_samples(x, y, [&](auto& net, const auto& samples, index_t n) {
-      return net.train(samples, n, schedule, what, signals, loss_data, value_data);
+    const index_t rows = x.ndim() > 0 ? x.shape(0) : 0;
+    RunRecord run = run_record(values, position, epochs, rows);
+    run.steps = steps;
+    const bool finished = visit([&](auto& net) {
+      using T = std::remove_pointer_t<decltype(net.block().w)>;
+      T* kept = outputs_array<T>(outputs, x, net.layout().outputs);
+      return with_samples_of(net, x, y, [&](auto& same, const Samples<T>& samples, index_t n) {
+        return same.train(samples, n, schedule, what, signals, run, kept);
+      });
     });
+    keep_position(run, position);
     if (!finished) throw py::error_already_set();
-    return py::make_tuple(losses, values);
+    const py::slice all(0, epochs, 1), rest(1, index_t(what.size() + 1), 1);
+    return py::make_tuple(values[py::make_tuple(all, 0)], values[py::make_tuple(all, rest)]);
+  }
+
+  void train_batch(const py::array& x, const py::array& y, const std::vector<std::string>& metrics,
+                   py::array sums, py::object outputs) {
+    require_compiled();
+    const std::vector<MetricSpec> what = metric_specs(metrics);
+    double* totals = output<double>(sums, "sums");
+    require_length(sums, "sums", index_t(what.size() + 1));
+    visit([&](auto& net) {
+      using T = std::remove_pointer_t<decltype(net.block().w)>;
+      T* kept = outputs_array<T>(outputs, x, net.layout().outputs);
+      with_samples_of(net, x, y, [&](auto& same, const Samples<T>& samples, index_t n) {
+        same.step(samples, n, what, totals, kept);
+      });
+    });
   }
 
   double step(const py::array& x, const py::array& y) {
@@ -318,15 +351,19 @@ class Engine {
   }
 
   py::tuple evaluate(const py::array& x, const py::array& y, index_t batch_size,
-                     const std::vector<std::string>& metrics) {
+                     const std::vector<std::string>& metrics, py::object outputs) {
     require_compiled();
     if (batch_size < 1)
       throw py::value_error("batch_size: expected at least 1, got " + std::to_string(batch_size));
     const std::vector<MetricSpec> what = metric_specs(metrics);
     double loss = 0, values[kMaxMetrics] = {};
     const Interrupt signals = python_signals();
-    const bool finished = with_samples(x, y, [&](auto& net, const auto& samples, index_t n) {
-      return net.evaluate(samples, n, batch_size, what, signals, &loss, values);
+    const bool finished = visit([&](auto& net) {
+      using T = std::remove_pointer_t<decltype(net.block().w)>;
+      T* kept = outputs_array<T>(outputs, x, net.layout().outputs);
+      return with_samples_of(net, x, y, [&](auto& same, const Samples<T>& samples, index_t n) {
+        return same.evaluate(samples, n, batch_size, what, signals, &loss, values, kept);
+      });
     });
     if (!finished) throw py::error_already_set();
     py::list results;
@@ -446,11 +483,15 @@ void bind_engine(py::module_& m) {
       .def("compile", &Engine::compile, "loss"_a, "loss_param"_a, "optimizer"_a, "hyper"_a)
       .def("set_hyper", &Engine::set_hyper, "hyper"_a)
       .def("train", &Engine::train, "x"_a, "y"_a, "batch_size"_a, "epochs"_a, "first_epoch"_a,
-           "shuffle"_a, "seed"_a, "metrics"_a)
+           "shuffle"_a, "seed"_a, "metrics"_a, "position"_a = py::none(), "record"_a = py::none(),
+           "steps"_a = -1, "outputs"_a = py::none())
+      .def("train_batch", &Engine::train_batch, "x"_a, "y"_a, "metrics"_a, "sums"_a,
+           "outputs"_a = py::none())
       .def("step", &Engine::step, "x"_a, "y"_a)
       .def("gradients", &Engine::gradients, "x"_a, "y"_a)
       .def("input_gradient", &Engine::input_gradient, "x"_a, "y"_a)
-      .def("evaluate", &Engine::evaluate, "x"_a, "y"_a, "batch_size"_a, "metrics"_a)
+      .def("evaluate", &Engine::evaluate, "x"_a, "y"_a, "batch_size"_a, "metrics"_a,
+           "outputs"_a = py::none())
       .def("predict", &Engine::predict, "x"_a, "out"_a, "training"_a = false);
   for (PyMethodDef& method : quick_methods) {
     PyObject* made = PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(engine.ptr()), &method);

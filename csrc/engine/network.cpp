@@ -141,14 +141,12 @@ template <class T> struct Network<T>::TrainJob {
   GradientUse use = GradientUse::update;
   bool take_step = true;
   T* dx = nullptr;
-  double* losses = nullptr;
-  double* metrics = nullptr;
-  index_t poll_every = 1;  // steps
+  T* outputs = nullptr;         // of the epoch, by place in its order, where not null
+  RunRecord* record = nullptr;  // where the run stands, kept by worker 0
+  bool means = true;            // a completed epoch's sums become means
+  index_t poll_every = 1;       // steps
 
-  // Where the run stands, kept by worker 0: between two steps the team may be given another size.
-  index_t epoch = 0, at = 0;
-  double loss = 0, metric[kMaxMetrics] = {};  // sums over the epoch so far
-  std::int64_t paced_steps = 0;               // by measure_pace
+  std::int64_t paced_steps = 0;  // by measure_pace
   ThreadGovernor::Clock::time_point paced_at{};
   std::int64_t steps_seen = 0;  // by the governor
   ThreadGovernor::Clock::time_point seen_at{};
@@ -162,7 +160,7 @@ template <class T> struct Network<T>::TrainJob {
   // between two steps, and may have reached the next one when the others read it.
   bool go_on[2] = {true, true};
 
-  bool finished() const { return stop || epoch >= schedule.epochs; }
+  bool finished() const { return stop || record->epoch >= schedule.epochs || record->steps == 0; }
 
   // The rows of the batch that begins at `first`, where they are not gathered by an order.
   Samples<T> batch(index_t first) const {
@@ -222,26 +220,27 @@ template <class T> struct Network<T>::TrainJob {
       }
       account(step, rows);
       decide(number);
+      if (record->steps > 0) --record->steps;
     }
-    go_on[number & 1] = !(stop || pause);
+    go_on[number & 1] = !(stop || pause || record->steps == 0);
   }
 
   // Adds what a step measured to the epoch's sums.
   void account(const Step<T>& step, index_t rows) {
     const LossSpec& spec = network->context_.loss;
-    loss += step.block_total(0, rows) / loss_divisor(spec, rows, network->layout_.outputs) *
-            (is_mean(spec) ? double(rows) : 1);
-    const std::size_t count = what ? what->size() : 0;
-    for (std::size_t m = 0; m < count; ++m) metric[m] += step.block_total(int(m) + 1, rows);
-    at += rows;
-    if (at < n) return;
-    losses[epoch] = is_mean(spec) ? loss / double(n) : loss;
-    for (std::size_t m = 0; m < count; ++m)
-      metrics[epoch * index_t(count) + index_t(m)] = metric[m] / double(n);
-    ++epoch;
-    at = 0;
-    loss = 0;
-    for (double& sum : metric) sum = 0;
+    const index_t count = what ? index_t(what->size()) : 0;
+    double* sums = record->values + record->epoch * (1 + count);
+    sums[0] += step.block_total(0, rows) / loss_divisor(spec, rows, network->layout_.outputs) *
+               (is_mean(spec) ? double(rows) : 1);
+    for (index_t m = 1; m <= count; ++m) sums[m] += step.block_total(int(m), rows);
+    record->at += rows;
+    if (record->at < n) return;
+    if (means) {
+      if (is_mean(spec)) sums[0] /= double(n);
+      for (index_t m = 1; m <= count; ++m) sums[m] /= double(n);
+    }
+    ++record->epoch;
+    record->at = 0;
   }
 };
 
@@ -258,22 +257,22 @@ template <class T> void Network<T>::run_train(void* context, Worker& worker) {
   batch.use = job.use;
   batch.number = net.steps;
   batch.dx = job.dx;
-  index_t epoch = job.epoch, at = job.at;
+  const index_t first = job.record->epoch;  // whose order is prepared
+  index_t epoch = first, at = job.record->at;
   if (net.training_.fresh) {
     step.write_ones();
     if (step.aborted()) return;
   }
   for (; epoch < epochs; ++epoch, at = 0) {
-    if (order && at == 0) {
-      if (lead)
-        random_permutation(net.order_.data(), job.n, job.schedule.seed,
-                           std::uint32_t(job.schedule.first_epoch + epoch));
+    if (order && epoch != first) {
+      if (lead) net.prepare_order(job);
       worker.barrier();
     }
     for (; at < job.n; at += job.schedule.batch_size) {
       batch.rows = std::min(job.schedule.batch_size, job.n - at);
       batch.samples = job.batch(at);
       if (order) batch.order = order + at;
+      if (job.outputs) batch.outputs = job.outputs + at * net.layout_.outputs;
       ++batch.number;
       step.train(batch);
       if (lead) job.end_step(step, batch.rows, batch.number);
@@ -281,6 +280,17 @@ template <class T> void Network<T>::run_train(void* context, Worker& worker) {
       if (!job.go_on[batch.number & 1]) return;
     }
   }
+}
+
+// Fills order_ with the order of the epoch in which the job stands.
+template <class T> void Network<T>::prepare_order(const TrainJob& job) {
+  const std::int64_t epoch = job.schedule.first_epoch + job.record->epoch;
+  const auto rows = std::size_t(job.n);
+  if (order_.size() == rows && order_seed_ == job.schedule.seed && order_epoch_ == epoch) return;
+  order_.resize(rows);
+  random_permutation(order_.data(), job.n, job.schedule.seed, std::uint32_t(epoch));
+  order_seed_ = job.schedule.seed;
+  order_epoch_ = epoch;
 }
 
 template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
@@ -292,6 +302,7 @@ template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
   if (job.governed) governor_.start(ThreadGovernor::Clock::now());
   job.steps_seen = steps;
   while (!job.finished()) {
+    if (job.schedule.shuffle) prepare_order(job);
     const double seconds = seconds_per_row_ * double(batch_rows);
     const bool abortable = job.poll && job.take_step && (seconds < 0 || seconds > kLongStep);
     context_.abort = abortable ? &job.abort : nullptr;
@@ -313,8 +324,7 @@ template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
 template <class T>
 bool Network<T>::train(const Samples<T>& samples, index_t n, const Schedule& schedule,
                        const std::vector<MetricSpec>& what, const Interrupt& interrupt,
-                       double* losses, double* metrics) {
-  if (schedule.shuffle) order_.resize(std::size_t(n));
+                       RunRecord& record, T* outputs) {
   Poll poll(interrupt);
   TrainJob job;
   job.network = this;
@@ -323,26 +333,44 @@ bool Network<T>::train(const Samples<T>& samples, index_t n, const Schedule& sch
   job.schedule = schedule;
   job.what = &what;
   job.poll = &poll;
-  job.losses = losses;
-  job.metrics = metrics;
+  job.record = &record;
+  job.outputs = outputs;
   run(job, std::min(schedule.batch_size, n));
   return !job.stop;
 }
 
 template <class T> double Network<T>::step(const Samples<T>& batch, index_t rows) {
   double loss = 0;
+  RunRecord record{0, 0, &loss};
   TrainJob job;
   job.network = this;
   job.samples = batch;
   job.n = job.schedule.batch_size = rows;
   job.schedule.shuffle = false;
-  job.losses = &loss;
+  job.record = &record;
   run(job, rows);
   return loss;
 }
 
+template <class T>
+void Network<T>::step(const Samples<T>& batch, index_t rows, const std::vector<MetricSpec>& what,
+                      double* sums, T* outputs) {
+  RunRecord record{0, 0, sums};
+  TrainJob job;
+  job.network = this;
+  job.samples = batch;
+  job.n = job.schedule.batch_size = rows;
+  job.schedule.shuffle = false;
+  job.what = &what;
+  job.record = &record;
+  job.means = false;
+  job.outputs = outputs;
+  run(job, rows);
+}
+
 template <class T> double Network<T>::gradients(const Samples<T>& batch, index_t rows, T* dx) {
   double loss = 0;
+  RunRecord record{0, 0, &loss};
   TrainJob job;
   job.network = this;
   job.samples = batch;
@@ -351,7 +379,7 @@ template <class T> double Network<T>::gradients(const Samples<T>& batch, index_t
   job.use = GradientUse::store;
   job.take_step = false;
   job.dx = dx;
-  job.losses = &loss;
+  job.record = &record;
   run(job, rows);
   return loss;
 }
@@ -416,7 +444,7 @@ template <class T> bool Network<T>::run(InferenceJob& job) {
 template <class T>
 bool Network<T>::evaluate(const Samples<T>& samples, index_t n, index_t batch_size,
                           const std::vector<MetricSpec>& what, const Interrupt& interrupt,
-                          double* loss, double* metrics) {
+                          double* loss, double* metrics, T* outputs) {
   Poll poll(interrupt);
   InferenceJob job;
   job.network = this;
@@ -424,6 +452,7 @@ bool Network<T>::evaluate(const Samples<T>& samples, index_t n, index_t batch_si
   job.n = n;
   job.batch_size = batch_size;
   job.what = &what;
+  job.out = outputs;
   job.poll = &poll;
   const bool finished = run(job);
   *loss = is_mean(context_.loss) ? job.loss / double(n) : job.loss;

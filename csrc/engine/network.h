@@ -23,6 +23,17 @@ struct Schedule {
   std::uint64_t seed = 0;
 };
 
+// A run of epochs in the caller's memory, in full between any two steps: it may be stopped at any step
+// and taken up again there, by another call or in another process.
+struct RunRecord {
+  index_t epoch = 0;  // epochs completed of the schedule's
+  index_t at = 0;     // rows done of the next one
+  // A row for each epoch, of 1 + number of metrics values: what train() reports of the completed ones;
+  // of the next one, the sums over its first `at` rows.
+  double* values = nullptr;
+  index_t steps = -1;  // how many may still be taken; negative: all
+};
+
 // Work of less than this many floating-point operations for each thread is done by fewer threads. A
 // barrier costs 0.1 us and a phase about ten of them in all: 0.3 MFLOP are 3 us at 100 GFLOP/s. 0:
 // always all threads (tests).
@@ -51,21 +62,27 @@ template <class T> class Network {
 
   std::int64_t steps = 0;  // optimizer steps taken
 
-  // Trains on n samples. For each epoch: the mean loss, and of each metric, over its samples as
-  // seen before each update (half_sse: the sum). losses (epochs), metrics (epochs, what.size()).
-  // False if it was interrupted: parameters, state and `steps` are then those after some complete
-  // step.
+  // Trains on n samples from where the record stands, to the end of the schedule or of the record's
+  // steps. For each epoch: the mean loss, and of each metric, over its samples as seen before each
+  // update (half_sse: the sum). Unless null, `outputs` (n, outputs) gets the network's outputs of the
+  // epoch so far, in the epoch's order. False if it was interrupted: parameters, state, `steps` and
+  // the record are then those after some complete step.
   bool train(const Samples<T>& samples, index_t n, const Schedule& schedule,
-             const std::vector<MetricSpec>& what, const Interrupt& interrupt, double* losses,
-             double* metrics);
+             const std::vector<MetricSpec>& what, const Interrupt& interrupt, RunRecord& record,
+             T* outputs);
   // One step on a batch; its loss before the update. Not interruptible.
   double step(const Samples<T>& batch, index_t rows);
+  // The same as a part of a longer epoch: adds to `sums` what train() keeps of a batch in an epoch's
+  // row of the record, and fills `outputs` (rows, outputs) unless it is null.
+  void step(const Samples<T>& batch, index_t rows, const std::vector<MetricSpec>& what,
+            double* sums, T* outputs);
   // Fills the gradient block and, unless null, dx (rows, inputs). Changes no parameter.
   double gradients(const Samples<T>& batch, index_t rows, T* dx);
-  // Mean loss and metrics over n samples (half_sse: the sum).
+  // Mean loss and metrics over n samples (half_sse: the sum); their outputs (n, outputs) too, unless
+  // null.
   bool evaluate(const Samples<T>& samples, index_t n, index_t batch_size,
                 const std::vector<MetricSpec>& what, const Interrupt& interrupt, double* loss,
-                double* metrics);
+                double* metrics, T* outputs);
   // out (n, outputs) contiguous. With `training`, as the next step would see the rows as one batch.
   bool predict(const T* x, index_t n, T* out, const Interrupt& interrupt, bool training = false);
 
@@ -77,6 +94,7 @@ template <class T> class Network {
 
   int threads_for(index_t rows, bool training) const;
   void prepare_scratch(int threads);
+  void prepare_order(const TrainJob& job);
   void use_training_plan(index_t rows, int threads);
   void use_inference_plan(index_t rows);
   void run(TrainJob& job, index_t batch_rows);
@@ -94,6 +112,8 @@ template <class T> class Network {
   };
   PlanMemory training_, inference_;
   std::vector<std::int64_t> order_;
+  std::uint64_t order_seed_ = 0;
+  std::int64_t order_epoch_ = -1;  // of the order that order_ holds; negative: of none
   ThreadGovernor governor_;
   double seconds_per_row_ = -1;  // of a training step, as last measured; negative: not yet
 };

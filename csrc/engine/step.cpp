@@ -129,7 +129,17 @@ template <class T> void Step<T>::go_up(const TrainBatch<T>& batch) {
   gather(batch);
   forward(at(plan().x), plan().x.row, nullptr);
   measure(at(plan().y.back()), gathered(batch.samples), batch.metrics, batch.rows);
+  if (batch.outputs) keep_outputs(batch);
   output_delta();
+}
+
+// Copies the outputs of this worker's rows to where the caller wants them.
+template <class T> void Step<T>::keep_outputs(const TrainBatch<T>& batch) {
+  const index_t cols = c_.layout->outputs;
+  const T* y = at(plan().y.back(), own_);
+  for_row_chunks(own_.rows, cols, [&](index_t first, index_t count) {
+    copy(y + first * cols, count * cols, batch.outputs + (own_.first + first) * cols);
+  });
 }
 
 template <class T> void Step<T>::train_whole(const TrainBatch<T>& batch) {

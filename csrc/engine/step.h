@@ -79,6 +79,7 @@ template <class T> struct TrainBatch {
   GradientUse use = GradientUse::store;
   std::int64_t number = 0;  // t of the optimizer's formulas; what the step draws depends on it
   T* dx = nullptr;          // (rows, inputs): gradient of the inputs, where not null
+  T* outputs = nullptr;     // (rows, outputs): what the network put out, where not null
 };
 
 template <class T> class Step {
@@ -153,6 +154,7 @@ template <class T> class Step {
   void loss(const T* y, const Samples<T>& targets, index_t batch_rows);
   void metric(const MetricArgs<T>& what, const Samples<T>& targets, int place);
   Samples<T> gathered(const Samples<T>& samples) const;
+  void keep_outputs(const TrainBatch<T>& batch);
   void output_delta();
   void input_delta(std::size_t stage, T* dx);
   void input_delta_own(std::size_t stage, Rows<const T> dz, TileOp<T> below,

@@ -61,12 +61,29 @@ class Engine:
         shuffle: bool,
         seed: int,
         metrics: list[str],
+        position: NDArray[np.int64] | None = None,
+        record: NDArray[np.float64] | None = None,
+        steps: int = -1,
+        outputs: FloatArray | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+    def train_batch(
+        self,
+        x: FloatArray,
+        y: NDArray[Any],
+        metrics: list[str],
+        sums: NDArray[np.float64],
+        outputs: FloatArray | None = None,
+    ) -> None: ...
     def step(self, x: FloatArray, y: NDArray[Any]) -> float: ...
     def gradients(self, x: FloatArray, y: NDArray[Any]) -> float: ...
     def input_gradient(self, x: FloatArray, y: NDArray[Any]) -> tuple[float, FloatArray]: ...
     def evaluate(
-        self, x: FloatArray, y: NDArray[Any], batch_size: int, metrics: list[str]
+        self,
+        x: FloatArray,
+        y: NDArray[Any],
+        batch_size: int,
+        metrics: list[str],
+        outputs: FloatArray | None = None,
     ) -> tuple[float, list[float]]: ...
     def predict(self, x: FloatArray, out: FloatArray, training: bool = False) -> None: ...
     # Quick calls: None (accepts: or False) unless every argument is right as it is.

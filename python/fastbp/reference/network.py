@@ -126,31 +126,65 @@ class Engine:
         shuffle: bool,
         seed: int,
         metrics: Sequence[str],
+        position: Array | None = None,
+        record: F64 | None = None,
+        steps: int = -1,
+        outputs: Array | None = None,
     ) -> tuple[F64, F64]:
         """Trains for some epochs; returns each one's loss (epochs,) and metrics (epochs, M).
 
         Rows go in the order permutation(n, seed, epoch), or as they are; the last batch may be
         smaller. Losses and metrics are those of each batch before its update, weighted by its rows.
         Ctrl-C raises KeyboardInterrupt between two steps.
+
+        A run may stop after `steps` steps (-1: none too many) and be taken up again by another
+        call: position int64 (2,) holds the epochs completed and the rows done of the next one,
+        record (epochs, 1 + M) their losses and metrics, and in the next one's row the sums so far.
+        Both are right after every step. outputs (n, O) gets the outputs of the epoch in its order.
         """
         self._compiled()
         self._check_data(x, y, batch_size, metrics)
         if epochs < 0:
             raise ValueError(f"epochs: expected at least 0, got {epochs}")
-        losses, values = np.zeros(epochs), np.zeros((epochs, len(metrics)))
+        record = np.zeros((epochs, 1 + len(metrics))) if record is None else record
+        where = np.zeros(2, np.int64) if position is None else position
+        total = _Total(self, metrics)
         with _interrupts_between_steps() as deliver_interrupt:
-            for k in range(epochs):
+            while where[0] < epochs and steps != 0:
+                epoch, at = int(where[0]), int(where[1])
                 order = np.arange(len(x))
                 if shuffle:
-                    order = permutation(len(x), seed, first_epoch + k)
-                total = _Total(self, len(x), metrics)
-                for start in range(0, len(x), batch_size):
-                    rows = order[start : start + batch_size]
+                    order = permutation(len(x), seed, first_epoch + epoch)
+                while at < len(x) and steps != 0:
+                    rows = order[at : at + batch_size]
                     loss, output = self._step(x[rows], y[rows])
-                    total.add(loss, output, y[rows])
+                    total.add(loss, output, y[rows], record[epoch])
+                    if outputs is not None:
+                        rounded(output, self.dtype, outputs[at : at + len(rows)])
+                    at, steps = at + len(rows), steps - 1
+                    if at == len(x):
+                        record[epoch] = total.means(record[epoch], at)
+                    where[:] = (epoch + 1, 0) if at == len(x) else (epoch, at)
                     deliver_interrupt()
-                losses[k], values[k] = total.loss, total.metrics
-        return losses, values
+        return record[:, 0], record[:, 1:]
+
+    @quiet
+    def train_batch(
+        self,
+        x: Array,
+        y: Array,
+        metrics: Sequence[str],
+        sums: F64,
+        outputs: Array | None = None,
+    ) -> None:
+        """One step as part of an epoch: adds to sums (1 + M,) what train() keeps of a batch."""
+        self._compiled()
+        self._check_data(x, y, 1, metrics)
+        with _interrupts_between_steps():
+            loss, output = self._step(x, y)
+            _Total(self, metrics).add(loss, output, y, sums)
+            if outputs is not None:
+                rounded(output, self.dtype, outputs)
 
     @quiet
     def step(self, x: Array, y: Array) -> float:
@@ -179,18 +213,26 @@ class Engine:
 
     @quiet
     def evaluate(
-        self, x: Array, y: Array, batch_size: int, metrics: Sequence[str]
+        self,
+        x: Array,
+        y: Array,
+        batch_size: int,
+        metrics: Sequence[str],
+        outputs: Array | None = None,
     ) -> tuple[float, list[float]]:
-        """Loss and metrics over all rows, by batches."""
+        """Loss and metrics over all rows, by batches; fills outputs (n, O) too if it is given."""
         self._compiled()
         self._check_data(x, y, batch_size, metrics)
-        total = _Total(self, len(x), metrics)
+        total, sums = _Total(self, metrics), np.zeros(1 + len(metrics))
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
             output = self._output(x[rows])
             loss, _ = self._loss_and_gradient(output, y[rows])
-            total.add(loss, output, y[rows])
-        return total.loss, [float(v) for v in total.metrics]
+            total.add(loss, output, y[rows], sums)
+            if outputs is not None:
+                rounded(output, self.dtype, outputs[rows])
+        loss, *values = total.means(sums, len(x)).tolist()
+        return loss, values
 
     @quiet
     def predict(self, x: Array, out: Array, training: bool = False) -> None:
@@ -294,20 +336,23 @@ class Engine:
 
 
 class _Total:
-    """Loss and metrics over n rows, gathered batch by batch."""
+    """Loss and metrics over the rows of an epoch, summed batch by batch."""
 
-    def __init__(self, engine: Engine, n: int, metrics: Sequence[str]) -> None:
-        self._engine, self._n, self._names = engine, n, metrics
-        self.loss = 0.0
-        self.metrics = np.zeros(len(metrics))
+    def __init__(self, engine: Engine, metrics: Sequence[str]) -> None:
+        self._engine, self._names = engine, metrics
+        self._mean = not LOSSES[engine._loss_name].sums
 
-    def add(self, loss: float, output: F64, y: Array) -> None:
+    def add(self, loss: float, output: F64, y: Array, sums: F64) -> None:
         """One batch. Metrics see the output as predict gives it, rounded to the engine's dtype."""
-        weight = 1.0 if LOSSES[self._engine._loss_name].sums else len(output) / self._n
-        self.loss += loss * weight
+        sums[0] += loss * len(output) if self._mean else loss
         seen = as_float64(rounded(output, self._engine.dtype))
         for m, name in enumerate(self._names):
-            self.metrics[m] += METRICS[name](seen, y, self._engine._loss_name).sum() / self._n
+            sums[1 + m] += METRICS[name](seen, y, self._engine._loss_name).sum()
+
+    def means(self, sums: F64, rows: int) -> F64:
+        """What the sums over so many rows come to: means, but for a loss that is a sum."""
+        means = sums / rows
+        return means if self._mean else np.concatenate([sums[:1], means[1:]])
 
 
 @contextmanager
