@@ -1,5 +1,6 @@
 """What the README shows works: its program runs, its links lead somewhere."""
 
+import os
 import re
 import subprocess
 import sys
@@ -11,12 +12,14 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_program_runs(tmp_path: Path) -> None:
+def test_the_programs_run(tmp_path: Path) -> None:
+    """One after the other in one session: later ones use the names of earlier ones."""
     pytest.importorskip("sklearn")
-    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    program = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=120,

@@ -54,6 +54,7 @@ from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 __version__: str = _core.build_info()["version"]
 
 _LAZY_MODULES = ("ops", "reference")
+_ESTIMATORS = ("MLPClassifier", "MLPRegressor")  # of fastbp.sklearn, which needs scikit-learn
 
 
 def info(*, probe_devices: bool = False) -> dict[str, Any]:
@@ -74,6 +75,10 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return import_module(f".{name}", __name__)
+    if name in _ESTIMATORS:
+        from . import sklearn
+
+        return getattr(sklearn, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

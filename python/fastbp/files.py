@@ -68,6 +68,16 @@ class Description(NamedTuple):
 
 def save(model: Sequential, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
     """Sequential.save; see there."""
+    _write_durably(path, _chunks(model, metadata))
+
+
+def to_bytes(model: Sequential) -> bytes:
+    """The content of the file that `model.save` would write."""
+    return b"".join(_chunks(model, model.metadata))
+
+
+def _chunks(model: Sequential, metadata: Mapping[str, str]) -> list[Any]:
+    """The parts of a model file, as buffers in order."""
     engine = model._require_built()
     tensors = _tensors(model)
     described = {
@@ -96,7 +106,7 @@ def save(model: Sequential, path: str | os.PathLike[str], metadata: Mapping[str,
         digest.update(array.data)
     end = DIGEST_AT + DIGITS
     head = head[:DIGEST_AT] + digest.hexdigest().encode() + head[end:]
-    _write_durably(path, [head, *(array.data for array in arrays)])
+    return [head, *(array.data for array in arrays)]
 
 
 def _tensors(model: Sequential) -> dict[str, Array]:
@@ -189,10 +199,22 @@ def _sync_folder(folder: Path) -> None:
 
 def load(path: str | os.PathLike[str], device: str) -> Sequential:
     """fastbp.load; see there."""
+    name = devices.resolve(device)
+    return _model(_read(path), repr(os.fspath(path)), name)
+
+
+def from_bytes(data: bytes, device: str) -> Sequential:
+    """The model that `to_bytes` described; checked and refused as a file would be."""
+    name, source = devices.resolve(device), "the model's description"
+    _check_start(data[:DIGEST_AT], len(data), source)
+    _check_digest(data, source)
+    return _model(data, source, name)
+
+
+def _model(data: bytes, source: str, name: str) -> Sequential:
+    """The model in `data`, whose checksum is right; `source` is its name in messages."""
     from .model import Sequential
 
-    name = devices.resolve(device)
-    data = _read(path)
     try:
         header_end = 8 + int.from_bytes(data[:8], "little")
         table = _parse(data[8:header_end])
@@ -200,7 +222,7 @@ def load(path: str | os.PathLike[str], device: str) -> Sequential:
         places = _places(table, described, len(data) - header_end)
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ModelFileError(f"{os.fspath(path)!r} is not a model file: {reason}") from error
+        raise ModelFileError(f"{source} is not a model file: {reason}") from error
 
     devices.require_dtype(name, described.dtype)
     model = Sequential(described.layers, described.seed)
@@ -220,29 +242,38 @@ def load(path: str | os.PathLike[str], device: str) -> Sequential:
 
 def _read(path: str | os.PathLike[str]) -> bytes:
     """The whole file, once its length, its first bytes and its checksum are found right."""
-
-    def refuse(reason: str) -> NoReturn:
-        raise ModelFileError(f"{os.fspath(path)!r} {reason}")
-
+    source = repr(os.fspath(path))
     with Path(path).open("rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            refuse("is not a regular file")
-        start = file.read(DIGEST_AT)
-        if len(start) < DIGEST_AT or start[8:] != PREFIX:
-            refuse("is not a model file written by fastbp, or it is cut short")
-        length = int.from_bytes(start[:8], "little")
-        if not len(PREFIX) + DIGITS <= length <= min(MAX_HEADER, status.st_size - 8):
-            refuse(f"is damaged: it announces a header of {length} bytes in {status.st_size} bytes")
+            raise ModelFileError(f"{source} is not a regular file")
+        _check_start(file.read(DIGEST_AT), status.st_size, source)
         file.seek(0)
         data = file.read(status.st_size)
+    _check_digest(data, source)
+    return data
+
+
+def _check_start(start: bytes, size: int, source: str) -> None:
+    """Refuses what does not begin as a model file of `size` bytes does."""
+    if len(start) < DIGEST_AT or start[8:] != PREFIX:
+        raise ModelFileError(f"{source} is not a model file written by fastbp, or it is cut short")
+    length = int.from_bytes(start[:8], "little")
+    if not len(PREFIX) + DIGITS <= length <= min(MAX_HEADER, size - 8):
+        raise ModelFileError(
+            f"{source} is damaged: it announces a header of {length} bytes in {size} bytes"
+        )
+
+
+def _check_digest(data: bytes, source: str) -> None:
     end = DIGEST_AT + DIGITS
     digest = hashlib.sha256(data[:DIGEST_AT])
     digest.update(b"0" * DIGITS)
     digest.update(memoryview(data)[end:])
     if data[DIGEST_AT:end] != digest.hexdigest().encode():
-        refuse("is damaged or cut short: its checksum does not match. Use another copy of it")
-    return data
+        raise ModelFileError(
+            f"{source} is damaged or cut short: its checksum does not match. Use another copy of it"
+        )
 
 
 def _parse(text: bytes) -> dict[str, Any]:
