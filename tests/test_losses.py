@@ -24,6 +24,8 @@ isa = machine.isa
 
 ENTRIES = {entry["name"]: entry for entry in _core.losses()}
 ROWS = {name for name, entry in reference.LOSSES.items() if entry.rows}
+HINGES = ("hinge", "squared_hinge")
+COUNTS = ("poisson", "poisson_with_log_rate")
 SHAPES = tuple(product((1, 2, 7, 31, 32, 33, 65), (1, 2, 3, 7, 8, 9, 15, 16, 17, 33, 100)))
 BLOCK_ROWS = 32  # summed together (csrc/kernels/args.h)
 
@@ -50,6 +52,12 @@ def data(name: str, dtype: str, rows: int, cols: int, seed: int = 0) -> tuple[Ar
     y = rng.normal(0, 3, (rows, cols)).astype(dtype)
     if name == "binary_cross_entropy_with_logits":
         return y, unit_targets(rng, dtype, rows, cols)
+    if name in HINGES:
+        return y, rng.choice([-1, 0, 1], (rows, cols)).astype(dtype)
+    if name in COUNTS:
+        rates = rng.uniform(0.01, 9, (rows, cols))
+        y = (rates if name == "poisson" else np.log(rates)).astype(dtype)
+        return y, rng.poisson(rates).astype(dtype)
     if name in ROWS:
         weights = rng.uniform(0, 1, (rows, cols)) + 1e-3
         return y, (weights / weights.sum(axis=1, keepdims=True)).astype(dtype)
@@ -79,9 +87,13 @@ def check(
     with np.errstate(all="ignore"):
         value, dy = function(y.astype(np.float64), targets, exact, y.dtype)
     weights = reference.losses.one_hot(t, y.shape[1]) if t.ndim == 1 else targets
+    if ENTRIES[name]["parameter"] == "label_smoothing":
+        weights = weights + exact * ((1 / y.shape[1] if name in ROWS else 0.5) - weights)
     wide = y.astype(np.float64)
     lane_terms = y.shape[1] if name in ROWS else min(len(y), BLOCK_ROWS) * y.shape[1]
-    allowance = tolerances.loss_value(wide, weights, lane_terms, dtype) / divisor(name, y)
+    allowance = tolerances.loss_value(
+        wide, weights, lane_terms, dtype, log_rates=name == "poisson_with_log_rate"
+    ) / divisor(name, y)
     if name in ROWS:
         # |log sum| and |z - max| of each row, times its weight, once for every rounding.
         depth = wide.max(axis=1) - wide.min(axis=1) + np.log(y.shape[1]) + 1
@@ -95,6 +107,13 @@ def check(
         spread = wide.max(axis=1, keepdims=True) - wide + lane_terms + GRADIENT_ROUNDINGS
         soft = reference.losses.softmax(wide) * total
         scale = (soft * spread + weights * GRADIENT_ROUNDINGS) / len(y)
+    elif name in COUNTS:
+        # 1 - t / y and exp(z) - t cancel; exp multiplies the rounding of z by z.
+        rate = wide if name == "poisson" else np.exp(wide)
+        scale = (1 + weights / rate + rate * (1 + np.abs(wide)) + weights) * GRADIENT_ROUNDINGS
+        scale = scale / y.size
+    elif name in HINGES:
+        scale = (1 + np.abs(wide)) * GRADIENT_ROUNDINGS / y.size
     elif name.startswith("binary_"):
         slope = np.abs(dy) * divisor(name, y)  # e.g. (p - t) / (p (1 - p)): |p| + |t| cancel
         cancelled = np.where(
@@ -122,10 +141,49 @@ def test_value_and_gradient(isa: str, dtype: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_huber_with_other_deltas(isa: str, dtype: str) -> None:
-    for delta in (0.125, 0.7, 3.0, 1e4):
-        y, t = data("huber", dtype, 33, 17)
-        check("huber", y, t, loss("huber", y, t, param=delta), f"{isa} delta {delta}", delta)
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("huber", (0.125, 0.7, 3.0, 1e4)),
+        ("quantile", (0.01, 0.3, 0.9)),
+        ("binary_cross_entropy", (0.1, 0.75)),
+        ("binary_cross_entropy_with_logits", (0.1, 0.75)),
+        ("softmax_cross_entropy", (0.1, 0.75)),
+    ],
+)
+def test_other_parameters(isa: str, dtype: str, name: str, params: tuple[float, ...]) -> None:
+    for param, (rows, cols) in product(params, ((1, 2), (33, 7), (33, 17), (5, 100))):
+        y, t = data(name, dtype, rows, cols)
+        targets = [t, *([np.arange(rows) % cols] if name in ROWS else [])]
+        for target in targets:
+            what = f"{isa} {name} {param} {rows}x{cols}"
+            actual = loss(name, y, target, param=param)
+            check(name, y, target, actual, what, param)
+            results = machine.on_every_isa(
+                lambda y=y, t=target, param=param: loss(name, y, t, param=param)
+            )
+            for other, (value, dy) in results.items():
+                assert value == actual[0], (other, what)
+                sweeps.assert_same_bits(dy, actual[1], f"{other} {what}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [n for n, e in ENTRIES.items() if "smoothing" in e["parameter"]])
+def test_label_smoothing_is_smoothed_targets(isa: str, dtype: str, name: str) -> None:
+    """The definition: the loss of (1 - s) t + s / K; s = 0 changes no bit."""
+    u = tolerances.unit(dtype)
+    for rows, cols in ((7, 3), (40, 17)):
+        y, t = data(name, dtype, rows, cols)
+        for smoothing in (0.25, 0.5):
+            even = 1 / cols if name in ROWS else 0.5
+            smooth = ((1 - smoothing) * t + smoothing * even).astype(dtype)
+            (value, dy), (wanted, expected) = (
+                loss(name, y, t, param=smoothing),
+                loss(name, y, smooth, param=0.0),
+            )
+            tolerances.check(value, wanted, 40 * u * (abs(wanted) + 30))
+            tolerances.check(dy, expected, 400 * u * (np.abs(expected) + 1 / rows))
+    assert loss(name, y, t, param=0.0)[0] == loss(name, y, t)[0]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -141,7 +199,12 @@ def test_exact_in_small_integers(isa: str, dtype: str) -> None:
             "half_sse": (np.sum(e * e) / 2, e),
             "mae": (np.sum(size) / n, np.sign(e) / n),
             "huber": (np.sum(np.where(size > 1, size - 0.5, e * e / 2)) / n, np.clip(e, -1, 1) / n),
+            "quantile": (np.sum(size / 2) / n, np.sign(e) / 2 / n),
         }
+        s = np.where(t > 0.5, 1.0, -1.0)
+        margin = np.maximum(0, 1 - s * y)
+        expected["hinge"] = np.sum(margin) / n, -s * (margin > 0) / n
+        expected["squared_hinge"] = np.sum(margin**2) / n, -2 * s * margin / n
         for name, (value, gradient) in expected.items():
             actual, dy = loss(name, y, t)
             assert actual == value, (isa, name, rows, cols)

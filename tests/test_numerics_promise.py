@@ -75,7 +75,10 @@ class Training:
         if self.loss == "softmax_cross_entropy":
             return x, np.arange(self.rows) * 7 % outputs
         y = sweeps.normal(2, dtype, self.rows, outputs)
-        return x, (y > 0).astype(dtype) if self.loss.startswith("binary_") else y
+        if self.loss.startswith("poisson"):
+            return x, np.floor(np.abs(2 * y)).astype(dtype)
+        yes_or_no = self.loss.startswith("binary_") or self.loss.endswith("hinge")
+        return x, (y > 0).astype(dtype) if yes_or_no else y
 
 
 TRAININGS = {
@@ -134,6 +137,13 @@ TRAININGS = {
         64,
     ),
     "light dropout": Training(6, (dense(24), act("tanh"), ("dropout", 0.3), dense(3)), 700, 600),
+    "quantile": Training(9, (dense(20), act("relu"), dense(3)), 70, 16, "quantile", "rmsprop"),
+    "poisson": Training(
+        9, (dense(40), act("tanh"), dense(2), act("softplus")), 300, 290, "poisson", "sgd"
+    ),
+    "log rate": Training(6, (dense(17), act("tanh"), dense(5)), 60, 20, "poisson_with_log_rate"),
+    "hinge": Training(12, (dense(30), act("relu"), dense(4)), 90, 32, "hinge"),
+    "squared hinge": Training(33, (dense(9), act("tanh"), dense(1)), 64, 16, "squared_hinge"),
     "half_sse": Training(8, (dense(63), act("sigmoid"), dense(16)), 40, 16, "half_sse", "sgd"),
 }
 

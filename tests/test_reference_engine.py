@@ -119,9 +119,11 @@ def test_training_in_two_calls_is_training_in_one() -> None:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("loss", [name for name in LOSSES if name != "binary_cross_entropy"])
+@pytest.mark.parametrize(
+    "loss", [name for name in LOSSES if name not in ("binary_cross_entropy", "poisson")]
+)
 def test_a_float32_step_is_a_float64_step_rounded_once(loss: str, optimizer: str) -> None:
-    """Not so binary_cross_entropy, whose definition depends on the dtype."""
+    """Not so the losses that clip the output, whose definition depends on the dtype."""
     x, _ = make_data("float32")
     y = np.linspace(0, 1, 69, dtype=np.float32).reshape(23, 3)
     small, large = make_engine("float32", loss, optimizer), make_engine("float64", loss, optimizer)

@@ -129,14 +129,17 @@ def lane_sum(count: int, dtype: str) -> float:
     return (-(-count // lanes) + int(np.log2(lanes)) + 1) * unit(dtype)
 
 
-def loss_value(y: Wide, t: Wide, count: int, dtype: str) -> float:
+def loss_value(y: Wide, t: Wide, count: int, dtype: str, *, log_rates: bool = False) -> float:
     """Absolute error of a loss that averages `count` elementwise values at a time in lanes.
 
-    No loss here is made of terms larger than (y - t)^2 + |y| (1 + |t|) + |t| + 1 (probabilities
-    are clipped at 1e-7, whose logarithm is -16: 16 |t| more). Each is rounded up to ROUNDINGS times
-    before the sum; the oracle's own float64 sum adds a few u of float64.
+    No loss here is made of terms larger than (|y| + 1)^2 + (y - t)^2 + |y| (1 + |t|) + |t| + 1
+    (probabilities are clipped at 1e-7, whose logarithm is -16: 16 |t| more), nor e^y more where the
+    outputs are log rates. Each is rounded up to ROUNDINGS times before the sum; the oracle's own
+    float64 sum adds a few u of float64.
     """
-    terms = (y - t) ** 2 + np.abs(y) * (1 + np.abs(t)) + 17 * np.abs(t) + 1
+    terms = (np.abs(y) + 1) ** 2 + (y - t) ** 2 + np.abs(y) * (1 + np.abs(t)) + 17 * np.abs(t) + 1
+    if log_rates:
+        terms = terms + np.exp(y)
     return float(np.sum(terms)) * (lane_sum(count, dtype) + ROUNDINGS * unit(dtype))
 
 

@@ -2,8 +2,7 @@
 
 #include "bindings/bind.h"
 
-#include <cstring>
-#include <limits>
+#include <cmath>
 #include <stdexcept>
 
 namespace py = pybind11;
@@ -23,9 +22,14 @@ constexpr ActivationRow kActivations[] = {FBP_ACTIVATIONS(FBP_ROW)};
 struct LossRow {
   const char* name;
   bool elementwise;
-  double default_param;
+  const char* parameter;
+  double default_param, param_high;
+  double target_low, target_high;
+  double threshold;
 };
-#define FBP_ROW(L) {L::name, L::elementwise, L::default_param},
+#define FBP_ROW(L)                                                                                 \
+  {L::name,       L::elementwise, L::parameter,   L::default_param,                                \
+   L::param_high, L::target_low,  L::target_high, L::threshold},
 constexpr LossRow kLosses[] = {FBP_LOSSES(FBP_ROW)};
 #undef FBP_ROW
 
@@ -63,8 +67,6 @@ const char* saves_name(Saves saves) {
   return saves == Saves::None ? "none" : saves == Saves::Input ? "input" : "output";
 }
 
-bool is_binary(int loss) { return std::strncmp(loss_name(loss), "binary_", 7) == 0; }
-
 }  // namespace
 
 int activation_index(const std::string& name) { return index_of(kActivations, name, "activation"); }
@@ -84,10 +86,10 @@ double activation_default_param(int index) { return kActivations[index].default_
 Saves activation_saves(int index) { return kActivations[index].saves; }
 bool loss_takes_labels(int index) { return !kLosses[index].elementwise; }
 
+double loss_param_high(int index) { return kLosses[index].param_high; }
+
 TargetRange loss_target_range(int index) {
-  constexpr double most = std::numeric_limits<double>::max();
-  if (is_binary(index)) return {0, 1};
-  return {loss_takes_labels(index) ? 0 : -most, most};
+  return {kLosses[index].target_low, kLosses[index].target_high};
 }
 
 Hyper hyper_from(const py::dict& values) {
@@ -123,9 +125,10 @@ MetricSpec metric_from(const std::string& name, int loss, index_t outputs) {
   }
   if (name != "accuracy")
     throw py::value_error("unknown metric '" + name + "'; choose one of: accuracy, mse, mae");
-  const bool by_class = logits_of_classes || (!is_binary(loss) && outputs > 1);
+  const double threshold = kLosses[loss].threshold;
+  const bool by_class = logits_of_classes || (std::isnan(threshold) && outputs > 1);
   spec.kind = by_class ? MetricKind::accuracy_argmax : MetricKind::accuracy_threshold;
-  spec.threshold = std::strstr(loss_name(loss), "_with_logits") ? 0.0 : 0.5;
+  spec.threshold = std::isnan(threshold) ? 0.5 : threshold;
   return spec;
 }
 
@@ -146,7 +149,10 @@ void bind_names(py::module_& m) {
     for (const LossRow& row : kLosses) {
       py::dict d;
       d["name"] = row.name;
+      d["parameter"] = row.parameter;
       d["default_param"] = row.default_param;
+      d["param_high"] = row.param_high;
+      d["targets"] = py::make_tuple(row.target_low, row.target_high);
       rows.append(d);
     }
     return rows;

@@ -299,7 +299,7 @@ PyObject* quick_loss(Arguments call) {
   if (index < 0 || !bind_arguments(call[1], call[2], call[3], values)) Py_RETURN_NONE;
   const LossSpec spec{index, parameter(values[2], loss_default_param(index))};
   const PlainArray *y = plain_array(values[0]), *t = plain_array(values[1]);
-  if (std::isnan(spec.param) || !t) Py_RETURN_NONE;
+  if (!(spec.param < loss_param_high(index)) || !t) Py_RETURN_NONE;
   return with_plain(y, [&](auto zero) -> PyObject* {
     using T = decltype(zero);
     const index_t n = size_of(y);
@@ -316,8 +316,9 @@ PyObject* quick_loss(Arguments call) {
       const TargetRange range = loss_target_range(index);
       target = data_of<const T>(t);
       // Where any number goes, so do NaN and infinity.
+      const bool any = range.low < -1;
       if (!is_packed<T>(t) || !same_shape(t, y) ||
-          (range.high == 1 && !all_within(target, n, range.low, range.high)))
+          (!by_rows && !any && !all_within(target, n, range.low, range.high)))
         Py_RETURN_NONE;
     }
     Result<T> gradient = new_array<T>(y->nd, y->dimensions);

@@ -243,7 +243,11 @@ template <class T>
 void Step<T>::measure(const T* y, const Samples<T>& targets, const std::vector<MetricSpec>* metrics,
                       index_t batch_rows) {
   need(false);
-  loss(y, targets, batch_rows);
+  bool plain_errors = false;
+  for (std::size_t m = 0; metrics && m < metrics->size(); ++m)
+    plain_errors |= (*metrics)[m].of_softmax;
+  plain_errors &= c_.loss.param != 0;
+  loss(y, targets, batch_rows, plain_errors);
   MetricArgs<T> args;
   args.y = y;
   for (std::size_t m = 0; metrics && m < metrics->size(); ++m) {
@@ -256,15 +260,17 @@ void Step<T>::measure(const T* y, const Samples<T>& targets, const std::vector<M
     args.error_scale = T(loss_divisor(c_.loss, batch_rows, c_.layout->outputs));
     metric(args, targets, int(m) + 1);
   }
+  if (plain_errors) loss(y, targets, batch_rows, false);
 }
 
-// Leaves dy.
-template <class T> void Step<T>::loss(const T* y, const Samples<T>& targets, index_t batch_rows) {
+// Leaves dy; `plain`: without label smoothing.
+template <class T>
+void Step<T>::loss(const T* y, const Samples<T>& targets, index_t batch_rows, bool plain) {
   const index_t cols = c_.layout->outputs;
   LossArgs<T> args;
   args.cols = cols;
   args.dy_scale = T(1 / loss_divisor(c_.loss, batch_rows, cols));
-  args.param = T(c_.loss.param);
+  args.param = plain ? T(0) : T(c_.loss.param);
   for_row_chunks(own_.rows, cols, [&](index_t first, index_t count) {
     const index_t row = own_.at + first;
     args.rows = count;

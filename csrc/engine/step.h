@@ -151,7 +151,7 @@ template <class T> class Step {
   void forward_own(std::size_t stage, Rows<const T> input, Rows<T> y);
   void measure(const T* y, const Samples<T>& targets, const std::vector<MetricSpec>* metrics,
                index_t batch_rows);
-  void loss(const T* y, const Samples<T>& targets, index_t batch_rows);
+  void loss(const T* y, const Samples<T>& targets, index_t batch_rows, bool plain);
   void metric(const MetricArgs<T>& what, const Samples<T>& targets, int place);
   Samples<T> gathered(const Samples<T>& samples) const;
   void keep_outputs(const TrainBatch<T>& batch);

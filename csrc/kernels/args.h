@@ -109,7 +109,7 @@ template <class T> struct LossArgs {
   const std::int64_t* labels = nullptr;  // (rows,) class numbers, checked before
   T* dy = nullptr;  // may be y's memory; also the working memory of softmax_cross_entropy
   T dy_scale = 1;   // 1 / (rows * cols), 1 / rows or 1: the mean's factor
-  T param = 0;
+  T param = 0;      // the loss's one number (LossDefaults::parameter)
   double* block_loss = nullptr;  // one sum for each block of kLossBlockRows rows
 };
 

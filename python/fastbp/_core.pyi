@@ -19,7 +19,10 @@ class ActivationEntry(TypedDict):
 
 class LossEntry(TypedDict):
     name: str
+    parameter: str
     default_param: float
+    param_high: float
+    targets: tuple[float, float]
 
 class OptimizerEntry(TypedDict):
     name: str

@@ -24,6 +24,7 @@ else:  # numpy.typing takes longer to import than this whole module
 
 DTYPES = ("float32", "float64", "bfloat16")  # of models
 INT64 = np.dtype(np.int64)
+MAX = float(np.finfo(np.float64).max)
 
 
 def dtype_name(dtype: object) -> str:
@@ -189,13 +190,12 @@ def targets(
     elif array.shape != (rows, outputs):
         raise ValueError(_targets_message(name, array, rows, outputs, loss))
     ready = _converted(name, value, array, dtype, finite=True)
-    if traits.unit_targets:
-        check_unit_interval(name, ready, loss.name)
-    elif traits.class_numbers and ready.min() < 0:
+    if traits.class_numbers and ready.min() < 0:
         raise ValueError(
             f"{name} has rows of class weights for loss {loss.name!r}, which must not be negative; "
             f"the smallest is {ready.min():g}"
         )
+    check_range(name, ready, loss)
     return ready
 
 
@@ -240,14 +240,16 @@ def _refuse_label(name: str, flat: Array, wrong: Array, classes: int) -> None:
     )
 
 
-def check_unit_interval(name: str, array: Array, loss: str) -> None:
-    """Raises ValueError, naming the range found, unless every target lies in [0, 1]; NaN passes."""
-    if array.size == 0:
+def check_range(name: str, array: Array, loss: Loss) -> None:
+    """Raises ValueError, naming the range found, for targets beyond the loss's; NaN passes."""
+    least, largest = loss.targets
+    if array.size == 0 or (least < -MAX / 2 and largest > MAX / 2):
         return
-    low, high = np.fmin.reduce(array, axis=None), np.fmax.reduce(array, axis=None)
-    if low < 0 or high > 1:
+    low, high = float(np.fmin.reduce(array, axis=None)), float(np.fmax.reduce(array, axis=None))
+    if low < least or high > largest:
+        wanted = f"lie in [{least:g}, {largest:g}]" if largest < MAX else "not be negative"
         raise ValueError(
-            f"{name} must lie in [0, 1] for loss {loss!r}; it ranges from {low:g} to {high:g}. "
+            f"{name} must {wanted} for loss {loss.name!r}; it ranges from {low:g} to {high:g}. "
             "For other quantities use loss='mse'"
         )
 

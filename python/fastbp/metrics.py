@@ -1,8 +1,9 @@
 """Metrics by name, computed by the engine beside the loss, each a mean over the rows.
 
 accuracy: share of right answers; softmax_cross_entropy compares the largest output with the class;
-    the binary losses compare each output with its target, cut at probability 0.5 (logit 0); the
-    others compare the largest output and target, or cut a single output at 0.5.
+    the binary and the hinge losses compare each output with its target, cut at probability 0.5
+    (logit or margin 0), so that of several labels the share of right ones counts; the others
+    compare the largest output and target, or cut a single output at 0.5.
 mse, mae: mean of (y - t)^2 and |y - t| over a row; y is the network's output, or softmax of it
     where the loss is softmax_cross_entropy.
 """

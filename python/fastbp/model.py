@@ -168,9 +168,14 @@ class Sequential(Chain):
     def predict_proba(self, X: Any) -> Array:
         """Probabilities (n, outputs): softmax or sigmoid of outputs that are logits.
 
-        Raises ValueError where the loss is not about classes.
+        Raises ValueError where the loss is not about classes, or of margins.
         """
         link = self._link("predict_proba")
+        if link == "sign":
+            raise ValueError(
+                f"the outputs of loss {self.loss.name!r} are margins, not probabilities: use "
+                "predict_class, or compile with 'binary_cross_entropy_with_logits'"
+            )
         output = self.predict(X)
         assert self._backend is not None
         if link == "softmax":
@@ -182,16 +187,16 @@ class Sequential(Chain):
     def predict_class(self, X: Any) -> Array:
         """Classes as int64.
 
-        For softmax_cross_entropy the number of the largest output, (n,); for the binary losses
-        whether each probability is above 0.5, (n,) for one output and (n, outputs) for several.
-        Raises ValueError where the loss is not about classes.
+        For softmax_cross_entropy the number of the largest output, (n,); for the binary and the
+        hinge losses whether each probability is above 0.5 or margin above 0, (n,) for one output
+        and (n, outputs) for several. Raises ValueError where the loss is not about classes.
         """
         link = self._link("predict_class")
         output = self.predict(X)
         if link == "softmax":
             classes: Array = output.argmax(axis=1)
             return classes
-        chosen = (output > (0 if link == "sigmoid" else 0.5)).astype(np.int64)
+        chosen = (output > (0.5 if link == "identity" else 0)).astype(np.int64)
         return chosen[:, 0] if chosen.shape[1] == 1 else chosen
 
     def _link(self, method: str) -> losses.Link:

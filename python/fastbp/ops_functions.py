@@ -97,10 +97,9 @@ def activation_function(name: str) -> Function:
 
 def loss_function(name: str) -> Function:
     """(y, t) -> (loss, dy), with the loss's parameter as a third argument if it has one."""
-    default = LOSSES[name]["default_param"]
+    default, parameter = LOSSES[name]["default_param"], LOSSES[name]["parameter"]
     numbers = losses.Loss(name).traits.class_numbers
     first, second = ("logits", "target") if numbers else ("y", "t")
-    parameter = "delta" if name == "huber" else "param"
 
     def body(**given: Any) -> tuple[float, Array]:
         loss = losses.Loss(name, given.get(parameter))
@@ -119,13 +118,12 @@ def loss_function(name: str) -> Function:
             target = packed(target, dtype)
             outputs = outputs.reshape(-1, y.shape[-1] if y.ndim > 1 else 1)
             target = target.reshape(outputs.shape)
-            if loss.traits.unit_targets:
-                arrays.check_unit_interval(second, target, name)
+            arrays.check_range(second, target, loss)
         gradient = np.empty(outputs.shape, dtype)
         value = _core.loss(name, outputs, target, gradient, loss.param)
         return value, gradient.reshape(y.shape)
 
-    own = [_parameter(parameter, default)] if default else []
+    own = [_parameter(parameter, default)] if parameter else []
     doc = (
         f"The loss {name!r} and its gradient: ({first}, {second}) -> (loss, d{first}).\n\n"
         f"The loss is a float; the gradient has the shape and dtype of {first}. "

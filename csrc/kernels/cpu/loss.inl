@@ -71,7 +71,7 @@ template <class T> static void softmax(const T* x, T* y, index_t rows, index_t c
 // shift) and becomes dz.
 template <class T>
 FBP_FN static T softmax_row_loss(const T* z, const T* target, std::int64_t label, index_t cols,
-                                 T* e, T dy_scale) {
+                                 T* e, T dy_scale, T smoothing) {
   using V = Vec<T>;
   const T shift = softmax_shift(z, cols);
   const T at_label = target ? T(0) : z[label];  // read before e, which may be z's memory
@@ -87,16 +87,26 @@ FBP_FN static T softmax_row_loss(const T* z, const T* target, std::int64_t label
     weight = reduce_add(sum_t);
     weighted = reduce_add(sum_tz);
   }
+  const T share = smoothing / T(cols), kept = T(1) - smoothing;  // of each class; of the target
+  if (smoothing != 0) {
+    V sum_z(T(0));
+    for_each_vector<V>(1, cols, [&](index_t, index_t j, int lanes) {
+      sum_z = sum_z + keep_lanes(load<V>(z + j, lanes) - V(shift), lanes, T(0));
+    });
+    weight = kept * weight + smoothing;
+    weighted = kept * weighted + share * reduce_add(sum_z);
+  }
   const T sum = exp_shifted(z, e, cols, shift);
   T log_sum[Vec<T>::lanes];
   log(V(sum)).store(log_sum);
-  const V factor(dy_scale * weight / sum), scale(dy_scale);
+  const V factor(dy_scale * weight / sum), of_target(dy_scale * kept), of_all(dy_scale * share);
   for_each_vector<V>(1, cols, [&](index_t, index_t j, int lanes) {
     V dz = load<V>(e + j, lanes) * factor;
-    if (target) dz = fnma(load<V>(target + j, lanes), scale, dz);
+    if (smoothing != 0) dz = dz - of_all;
+    if (target) dz = fnma(load<V>(target + j, lanes), of_target, dz);
     store(dz, e + j, lanes);
   });
-  if (!target) e[label] -= dy_scale;
+  if (!target) e[label] -= dy_scale * kept;
   return log_sum[0] * weight - weighted;
 }
 
@@ -136,23 +146,33 @@ static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int ro
           weighted + select(t == V(T(0)), V(T(0)), t * (V::load(column + c * lanes) - shift));
     }
   }
+  const T smoothing = args.param, share = smoothing / T(cols), kept = T(1) - smoothing;
+  if (smoothing != 0) {
+    V sum_z(T(0));
+    for (index_t c = 0; c < cols; ++c) sum_z = sum_z + (V::load(column + c * lanes) - shift);
+    weight = V(kept) * weight + V(smoothing);
+    weighted = V(kept) * weighted + V(share) * sum_z;
+  }
   V sum(T(0));
   for (index_t c = 0; c < cols; ++c) {
     const V e = exp(V::load(column + c * lanes) - shift);
     e.store(column + c * lanes);
     sum = sum + e;
   }
-  const V factor = V(args.dy_scale) * weight / sum;
+  const V factor = V(args.dy_scale) * weight / sum, of_all(args.dy_scale * share);
+  const T of_target = args.dy_scale * kept;
   for (index_t c = 0; c < cols; ++c) {
-    (V::load(column + c * lanes) * factor).store(column + c * lanes);
+    V p = V::load(column + c * lanes) * factor;
+    if (smoothing != 0) p = p - of_all;
+    p.store(column + c * lanes);
     for (int r = 0; r < rows; ++r) {
       T* at = dz + r * cols + c;
-      *at = target ? column[c * lanes + r] - target[r * cols + c] * args.dy_scale
-                   : column[c * lanes + r];
+      *at =
+          target ? column[c * lanes + r] - target[r * cols + c] * of_target : column[c * lanes + r];
     }
   }
   if (labels)
-    for (int r = 0; r < rows; ++r) dz[r * cols + labels[r]] -= args.dy_scale;
+    for (int r = 0; r < rows; ++r) dz[r * cols + labels[r]] -= of_target;
   alignas(64) T row_loss[lanes];
   (log(sum) * weight - weighted).store(row_loss);
   double total = 0;
@@ -174,7 +194,7 @@ template <class T> static void softmax_cross_entropy(const LossArgs<T>& args, Sh
         const index_t at = i * args.cols;
         sum += double(softmax_row_loss<T>(args.y + at, args.target ? args.target + at : nullptr,
                                           args.labels ? args.labels[i] : 0, args.cols, args.dy + at,
-                                          args.dy_scale));
+                                          args.dy_scale, args.param));
         ++i;
       }
     }

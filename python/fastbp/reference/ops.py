@@ -261,7 +261,7 @@ def _loss_function(name: str, entry: Loss) -> Callable[..., Any]:
         return loss, rounded(dy, dtype)
 
     signature = _signature({first: _REQUIRED, second: _REQUIRED} | parameter)
-    return _function(name, entry.value_and_gradient.__doc__, signature, body)
+    return _function(name, entry.elements.__doc__, signature, body)
 
 
 def _update_function(name: str, entry: Optimizer) -> Callable[..., Any]:
