@@ -132,7 +132,8 @@ def test_validation_split_takes_the_end_before_shuffling(device: str) -> None:
     one = split.fit(x, y, epochs=3, validation_split=0.2)
     two = given.fit(x[:40], y[:40], epochs=3, validation_data=(x[40:], y[40:]))
     assert one.history == two.history
-    assert list(one.history) == ["loss", "accuracy", "val_loss", "val_accuracy"]
+    measured = ["loss", "accuracy", "val_loss", "val_accuracy"]
+    assert list(one.history) == [*measured, "learning_rate"]
     assert all(len(values) == 3 for values in one.history.values())
     last = split.evaluate(x[40:], y[40:])
     assert last["loss"] == one.history["val_loss"][-1]
@@ -155,7 +156,7 @@ def test_epoch_loss_is_the_mean_over_rows(device: str) -> None:
     model = make(device, optimizer=bp.SGD(0.0), metrics=["accuracy", "mse", "mae"])
     logs = model.fit(x, y, batch_size=7).history
     values = model.evaluate(x, y, batch_size=11)
-    assert set(logs) == set(values)
+    assert set(logs) == {*values, "learning_rate"}
     for name, value in values.items():
         assert logs[name][0] == pytest.approx(value, rel=1e-6)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -251,6 +251,14 @@ class Chain:
                 "the model has no parameters yet: call model.build(number_of_inputs), or fit"
             )
         return self._engine
+
+    def _snapshot(self) -> dict[str, Array]:
+        """Copies of all that training changes and prediction depends on, by name."""
+        return {"parameters": self._require_built().parameters.copy()}
+
+    def _restore(self, snapshot: Mapping[str, Array]) -> None:
+        """Takes back what `_snapshot` gave; the optimizer's state stays."""
+        self._require_built().parameters[...] = snapshot["parameters"]
 
     def __repr__(self) -> str:
         return f"Sequential([{', '.join(map(repr, self._layers))}], seed={self.seed})"

@@ -46,10 +46,12 @@ class Traits(NamedTuple):
 
     link: Link | None = None  # from outputs to probabilities; None: not about classes
     class_numbers: bool = False  # targets may be class numbers (n,)
+    sums: bool = False  # a batch's loss is the sum over its rows, not the mean
 
 
 _TRAITS = {
     **dict.fromkeys(LOSSES, Traits()),
+    "half_sse": Traits(sums=True),
     **dict.fromkeys(("hinge", "squared_hinge"), Traits(link="sign")),
     "binary_cross_entropy": Traits(link="identity"),
     "binary_cross_entropy_with_logits": Traits(link="sigmoid"),

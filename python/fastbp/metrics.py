@@ -25,6 +25,14 @@ _HINTS = {
 }
 
 
+_LARGER_IS_BETTER = ("accuracy",)
+
+
+def larger_is_better(name: str) -> bool:
+    """Whether a larger value of the metric of that name is a better one; of a loss it is not."""
+    return name in _LARGER_IS_BETTER
+
+
 def get(metrics: str | Iterable[str] | None) -> list[str]:
     """The names as a list. Raises ValueError for unknown or repeated ones, TypeError for others."""
     if metrics is None:

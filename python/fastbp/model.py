@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import arrays, checks, losses, network
+from . import arrays, checks, evaluation, losses, network
+from . import callbacks as hook_objects
 from .arrays import Array
+from .callbacks.hooks import Hooks
 from .chain import Chain
 from .errors import describe, unknown_name
+from .evaluation import EVALUATION_BATCH
 
 if TYPE_CHECKING:
     from .callbacks import Callback
     from .history import History
-
-# Rows at a time where nothing is trained: bounds the memory for activations.
-EVALUATION_BATCH = 1024
 
 
 class Sequential(Chain):
@@ -52,9 +52,11 @@ class Sequential(Chain):
         batch_size: int = 32,
         validation_split: float = 0.0,
         validation_data: tuple[Any, Any] | None = None,
+        stratify: bool = False,
         shuffle: bool = True,
         verbose: str | int = "auto",
         callbacks: Iterable[Callback] | Callback | None = None,
+        gradient_norms: bool = False,
     ) -> History:
         """Trains for some epochs and returns the History of this call.
 
@@ -67,12 +69,16 @@ class Sequential(Chain):
             validation_split: share of the rows, from the end and before any shuffling, that is not
                 trained on but evaluated after every epoch ("val_loss" and so on).
             validation_data: (X, y) to evaluate after every epoch instead.
+            stratify: with validation_split, hold out the same share of every class, the last of its
+                rows.
             shuffle: a new random order of the rows in every epoch. It follows from the seed and the
                 number of epochs trained, so that two calls of fit, even with save and load between
                 them, equal one call.
             verbose: 0 silent, 1 a bar, N >= 2 a line every N epochs (2: every epoch), "auto" a bar
                 on a terminal.
-            callbacks: Callback objects.
+            callbacks: Callback objects; see fastbp.callbacks.
+            gradient_norms: record the length of each layer's gradient as "gradient_norm_0" and so
+                on: of the parameters at the end of the epoch, on the epoch's last batch.
 
         Raises TypeError and ValueError for wrong arguments, before anything changes; RuntimeError
         if the model is not compiled. Ctrl-C raises KeyboardInterrupt with the model at the end of a
@@ -88,9 +94,11 @@ class Sequential(Chain):
             batch_size=batch_size,
             validation_split=validation_split,
             validation_data=validation_data,
+            stratify=stratify,
             shuffle=shuffle,
             verbose=verbose,
             callbacks=callbacks,
+            gradient_norms=gradient_norms,
         )
 
     def step(self, x: Any, y: Any) -> float:
@@ -121,16 +129,24 @@ class Sequential(Chain):
         engine, x, y = self._batch(x, y)
         return engine.input_gradient(x, y)
 
-    def evaluate(self, X: Any, y: Any, batch_size: int = EVALUATION_BATCH) -> dict[str, float]:
+    def evaluate(
+        self,
+        X: Any,
+        y: Any,
+        batch_size: int = EVALUATION_BATCH,
+        callbacks: Iterable[Callback] | Callback | None = None,
+    ) -> dict[str, float]:
         """The loss and the metrics over all rows: {"loss": ..., "accuracy": ...}.
 
-        batch_size rows are computed at a time. Data and errors as for fit.
+        batch_size rows are computed at a time. Of callbacks the on_test hooks are called. Data and
+        errors as for fit.
         """
         size = checks.integer("batch_size", batch_size)
+        watchers = hook_objects.get(callbacks)
         engine, x, y = self._batch(X, y)
-        names = self._require_compiled().metrics
-        loss, values = engine.evaluate(x, y, size, names)
-        return {"loss": loss, **dict(zip(names, values, strict=True))}
+        for watcher in watchers:
+            watcher.set_model(self)
+        return evaluation.evaluate(self, engine, (x, y), size, Hooks(watchers))
 
     def predict(self, X: Any) -> Array:
         """The last layer's output for every row: (n, outputs), of the dtype of the parameters.

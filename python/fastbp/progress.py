@@ -16,11 +16,25 @@ from . import checks
 Logs = Mapping[str, float]
 
 
+def shown(logs: Logs) -> Logs:
+    """What is of interest at every epoch: loss, metrics and their validation values."""
+    hidden = ("learning_rate", "gradient_norm_")
+    return {name: value for name, value in logs.items() if not name.startswith(hidden)}
+
+
 class Progress:
-    """Shows nothing; base of the others."""
+    """Shows nothing; base of the others.
+
+    live: whether it wants to hear of an epoch in progress, about twenty times a second.
+    """
+
+    live = False
 
     def update(self, done: int, logs: Logs) -> None:
         """Called once per epoch: `done` are complete, `logs` has the values of the last one."""
+
+    def advance(self, done: int, batch: int, logs: Logs) -> None:
+        """`batch` steps of the epoch behind the `done` complete ones have been taken."""
 
     def close(self) -> None:
         """Leaves the terminal in order; called also when fit is interrupted."""

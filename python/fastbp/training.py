@@ -1,4 +1,4 @@
-"""fit: the loop around the engine's epochs."""
+"""fit: checks, then the loop around the engine's epochs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import _core, checks, progress
-from . import callbacks as hooks
+from . import _core, checks, holdout, progress
+from . import callbacks as hook_objects
 from .arrays import Array
-from .callbacks import Callback
+from .callbacks.base import Callback
+from .callbacks.hooks import Hooks
+from .evaluation import EVALUATION_BATCH, evaluate, gradient_norms
 from .history import History
+from .runs import Run, Settings, log_names
+from .sources import ArraySource
 
 if TYPE_CHECKING:
     from .model import Sequential
 
-# Seconds that one call of the engine aims at where nobody watches single epochs: long beside the
-# cost of a call (about 5 us), short beside what Ctrl-C may lose of the history or a bar may stand
-# still.
+# Seconds that one call of the engine aims at where nobody watches single batches: long beside the
+# cost of a call (about 5 us), short beside what a bar may stand still.
 SLICE = 0.05
 MAX_EPOCHS = 2**32  # the epoch is a 32-bit word of the generator's counter
 
@@ -27,17 +30,10 @@ MAX_EPOCHS = 2**32  # the epoch is a 32-bit word of the generator's counter
 class Job(NamedTuple):
     """What one call of fit trains on, checked."""
 
-    x: Array
-    y: Array
+    source: ArraySource
     validation: tuple[Array, Array] | None
     epochs: int
-    batch_size: int
-    shuffle: bool
-
-    @property
-    def steps(self) -> int:
-        """Steps per epoch."""
-        return -(-len(self.x) // self.batch_size)
+    gradient_norms: bool
 
 
 def fit(
@@ -49,133 +45,201 @@ def fit(
     batch_size: int,
     validation_split: float,
     validation_data: tuple[Any, Any] | None,
+    stratify: bool,
     shuffle: bool,
     verbose: str | int,
     callbacks: Iterable[Callback] | Callback | None,
+    gradient_norms: bool,
 ) -> History:
     """Sequential.fit; see there."""
-    model._require_compiled()
+    compiled = model._require_compiled()
     verbose = progress.check_verbose(verbose)
-    watchers = hooks.get(callbacks)
+    hooks = Hooks(hook_objects.get(callbacks))
     epochs = checks.integer("epochs", epochs, 0, MAX_EPOCHS - model.epochs_trained)
     batch_size = checks.integer("batch_size", batch_size)
     shuffle = checks.boolean("shuffle", shuffle)
-    parts = _data(model, x, y, validation_split, validation_data)
-    job = Job(*parts, epochs, batch_size, shuffle)
-    engine = model._engine or model._build(job.x.shape[1])
+    wants_norms = checks.boolean("gradient_norms", gradient_norms)
+    x, y, validation = holdout.split(model, x, y, validation_split, validation_data, stratify)
+    source = ArraySource(x, y, batch_size, shuffle, model.seed)
+    hooks.check(log_names(compiled.metrics, validation is not None, ["learning_rate"]))
+
+    engine = model._engine or model._build(x.shape[1])
+    mean = not compiled.loss.traits.sums
+    settings = Settings(len(x), batch_size, source.steps, shuffle, compiled.metrics, mean)
     history = History(
-        {"epochs": epochs, "batch_size": batch_size, "steps": job.steps, "samples": len(job.x)}
+        {"epochs": epochs, "batch_size": batch_size, "steps": source.steps, "samples": len(x)}
     )
+    run = Run(settings, model.epochs_trained, history)
     model.history, model.stop_training = history, False
     display = progress.make(verbose, epochs)
+    job = Job(source, validation, epochs, wants_norms)
     try:
-        _run(model, engine, job, history, watchers, display)
+        _Fit(model, engine, job, run, hooks, display).run_to_end()
     finally:
         display.close()
     return history
 
 
-def _data(
-    model: Sequential, x: Any, y: Any, split: float, validation_data: Any
-) -> tuple[Array, Array, tuple[Array, Array] | None]:
-    """Training and validation rows; a split comes off the end, before any shuffling."""
-    compiled = model._require_compiled()
-    split = checks.real("validation_split", split, 0, 1, open_high=True)
-    if validation_data is not None:
-        if split:
-            raise ValueError("give validation_split or validation_data, not both")
-        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-            raise TypeError("validation_data must be a pair (X, y)")
-    x, y = model._check_rows(x, y, compiled)
-    if validation_data is not None:
-        names = ("validation_data[0]", "validation_data[1]")
-        xv, yv = validation_data
-        return x, y, model._check_rows(xv, yv, compiled, names, width=x.shape[1])
-    if not split:
-        return x, y, None
-    kept = math.floor(len(x) * (1 - split) + 1e-9)  # 10 * (1 - 0.9) is a little below 1
-    if not 0 < kept < len(x):
-        raise ValueError(
-            f"validation_split={split:g} of {len(x)} rows leaves {kept} to train and "
-            f"{len(x) - kept} to validate; both need at least one"
-        )
-    return x[:kept], y[:kept], (x[kept:], y[kept:])
+class _Pace:
+    """How many steps, or epochs, a call of the engine should take: SLICE seconds' worth."""
+
+    def __init__(self) -> None:
+        self.size = 1
+
+    def observe(self, done: int, seconds: float) -> None:
+        """So many took so long."""
+        self.size = max(1, min(int(SLICE * done / max(seconds, 1e-9)), 8 * self.size))
 
 
-def _run(
-    model: Sequential,
-    engine: _core.Engine,
-    job: Job,
-    history: History,
-    watchers: list[Callback],
-    display: progress.Progress,
-) -> None:
-    for watcher in watchers:
-        watcher.set_model(model)
-        watcher.set_params(history.params)
-        watcher.on_train_begin()
-    each_epoch = bool(watchers) or job.validation is not None
-    logs: dict[str, float] = {}
-    done, size = 0, 1
-    while done < job.epochs and not model.stop_training:
-        for watcher in watchers:
-            watcher.on_epoch_begin(done)
+class _Fit:
+    """One call of fit in progress."""
+
+    def __init__(
+        self,
+        model: Sequential,
+        engine: _core.Engine,
+        job: Job,
+        run: Run,
+        hooks: Hooks,
+        display: progress.Progress,
+    ) -> None:
+        self.model, self.engine, self.job = model, engine, job
+        self.run, self.hooks, self.display = run, hooks, display
+        self._epoch_pace, self._step_pace = _Pace(), _Pace()
+        self._stages = {
+            "epoch_begin": self._epoch_begin,
+            "batch_begin": self._batch_begin,
+            "batch": self._batch,
+            "batch_end": self._batch_end,
+            "validate": self._validate,
+            "epoch_end": self._epoch_end,
+        }
+        # Whether nobody wants anything between two epochs.
+        self._plain = not (hooks.callbacks or job.validation or job.gradient_norms)
+
+    def run_to_end(self) -> None:
+        """All epochs, unless a callback stops before; History.stop_reason says why it ended."""
+        history = self.run.history
+        self.run.running = True
+        try:
+            self._train_begin()
+            while not self._ended():
+                if self._plain and self.run.stage == "epoch_begin" and not self.display.live:
+                    self._epochs()
+                else:
+                    self._stages[self.run.stage]()
+            if history.stop_reason is None:
+                history.stop_reason = "stop_training" if self.model.stop_training else "epochs"
+            self.hooks.call("on_train_end", self.run, dict(self.run.logs))
+        except KeyboardInterrupt:
+            history.stop_reason = "interrupted"
+            raise
+        except BaseException as error:
+            if history.stop_reason is None:
+                history.stop_reason = type(error).__name__
+            raise
+        finally:
+            self.run.running = False
+
+    def _train_begin(self) -> None:
+        for callback in self.hooks.callbacks:
+            callback.set_model(self.model)
+            callback.set_params(self.run.history.params)
+        self.hooks.call("on_train_begin", self.run, {})
+
+    def _ended(self) -> bool:
+        """Between two steps: is the run complete, or stopped where it may be?"""
+        if self.run.stage not in ("epoch_begin", "batch_begin"):
+            return False
+        return self.run.epoch >= self.job.epochs or self.model.stop_training
+
+    def _epochs(self) -> None:
+        """Whole epochs in one call, where nobody watches single ones."""
+        run = self.run
+        epochs = min(self._epoch_pace.size, self.job.epochs - run.epoch)
+        self.model._sync_optimizer(self.engine)
+        completed: list[list[float]] = []
         start = time.perf_counter()
-        records = _train(model, engine, job, min(size, job.epochs - done))
-        for logs in records:
-            if job.validation is not None:
-                logs.update(_validate(model, engine, job.validation))
-            _warn_once(history, logs, done)
-            history.append(done, logs)
-            done += 1
-            display.update(done, logs)
-        for watcher in watchers:
-            watcher.on_epoch_end(done - 1, dict(logs))
-        if not each_epoch:
-            epoch = (time.perf_counter() - start) / len(records)
-            size = max(1, min(int(SLICE / epoch), 8 * size))
-    for watcher in watchers:
-        watcher.on_train_end(dict(logs))
+        try:
+            self.job.source.train_epochs(self.engine, run, epochs, completed)
+        finally:
+            for values in completed:
+                self._record(run.named(values))
+                self.display.update(run.epoch + 1, progress.shown(run.logs))
+                run.epoch += 1
+            self.model._epochs = run.first_epoch + run.epochs_trained
+        self._epoch_pace.observe(epochs, time.perf_counter() - start)
 
+    def _epoch_begin(self) -> None:
+        self.hooks.call("on_epoch_begin", self.run, self.run.epoch, {})
+        self.run.stage = "batch_begin"
 
-def _train(
-    model: Sequential, engine: _core.Engine, job: Job, epochs: int
-) -> list[dict[str, float]]:
-    """The next epochs in one call of the engine; their logs. Counts them, also if interrupted."""
-    names = model._require_compiled().metrics
-    model._sync_optimizer(engine)
-    before = engine.steps
-    try:
-        losses, values = engine.train(
-            job.x, job.y, job.batch_size, epochs, model._epochs, job.shuffle, model.seed, names
-        )
-    finally:
-        model._epochs += (engine.steps - before) // job.steps
-    return [
-        {"loss": loss, **dict(zip(names, row, strict=True))}
-        for loss, row in zip(losses.tolist(), values.tolist(), strict=True)
-    ]
+    def _batch_begin(self) -> None:
+        self.hooks.call("on_train_batch_begin", self.run, self.run.batch, {})
+        self.run.stage = "batch"
 
+    def _batch(self) -> None:
+        """One call of the engine: as many steps of the epoch as nobody wants to see apart."""
+        run = self.run
+        steps = run.settings.steps - run.batch
+        due = self.hooks.steps_to_next(run.steps_done)
+        if due is not None:
+            steps = min(steps, due)
+        if self.display.live:
+            steps = min(steps, self._step_pace.size)
+        self.model._sync_optimizer(self.engine)
+        before, start = run.batch, time.perf_counter()
+        try:
+            self.job.source.train(self.engine, run, steps)
+        finally:
+            self.model._epochs = run.first_epoch + run.epochs_trained
+            if run.batch > before:
+                run.stage = "batch_end"
+        self._step_pace.observe(steps, time.perf_counter() - start)
 
-def _validate(
-    model: Sequential, engine: _core.Engine, data: tuple[Array, Array]
-) -> dict[str, float]:
-    from .model import EVALUATION_BATCH
+    def _batch_end(self) -> None:
+        run = self.run
+        complete = run.batch == run.settings.steps
+        if self.hooks.has("on_train_batch_end"):
+            self.hooks.call("on_train_batch_end", run, run.batch - 1, run.means())
+        if self.display.live and not complete:
+            self.display.advance(run.epoch, run.batch, run.means())
+        run.stage = "validate" if complete else "batch_begin"
 
-    names = model._require_compiled().metrics
-    loss, values = engine.evaluate(*data, EVALUATION_BATCH, names)
-    return {
-        "val_loss": loss,
-        **{f"val_{name}": value for name, value in zip(names, values, strict=True)},
-    }
+    def _validate(self) -> None:
+        """What is measured when the steps of an epoch are done; then the epoch is recorded."""
+        run, job = self.run, self.job
+        logs = run.means()
+        if job.validation is not None:
+            measured = evaluate(
+                self.model, self.engine, job.validation, EVALUATION_BATCH, self.hooks
+            )
+            logs.update({f"val_{name}": value for name, value in measured.items()})
+        norms: dict[str, float] = {}
+        if job.gradient_norms:
+            batch = job.source.last_batch(self.engine, run)
+            norms = gradient_norms(self.model, self.engine, *batch)
+        self._record(logs, norms)
+        run.stage = "epoch_end"
 
+    def _epoch_end(self) -> None:
+        run = self.run
+        if self.hooks.callbacks:
+            self.hooks.call("on_epoch_end", run, run.epoch, run.logs)
+            run.history.amend(run.logs)
+        self.display.update(run.epoch + 1, progress.shown(run.logs))
+        run.next_epoch()
 
-def _warn_once(history: History, logs: dict[str, float], epoch: int) -> None:
-    """Warns in the first epoch whose loss is not finite: what follows is lost."""
-    if not math.isfinite(logs["loss"]) and all(map(math.isfinite, history.history.get("loss", []))):
-        warnings.warn(
-            f"the loss is {logs['loss']} in epoch {epoch + 1}: training has diverged; lower the "
-            "learning rate or scale the data",
-            RuntimeWarning,
-            stacklevel=5,
-        )
+    def _record(self, logs: dict[str, float], norms: dict[str, float] | None = None) -> None:
+        run = self.run
+        logs["learning_rate"] = self.model.optimizer.learning_rate
+        logs.update(norms or {})
+        if not math.isfinite(logs["loss"]) and not run.history.diverged():
+            warnings.warn(
+                f"the loss is {logs['loss']} in epoch {run.epoch + 1}: training has diverged; "
+                "lower the learning rate or scale the data",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+        run.history.append(run.epoch, logs)
+        run.logs = logs

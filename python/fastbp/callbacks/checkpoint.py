@@ -1,0 +1,80 @@
+"""ModelCheckpoint: the model in a file, from which it predicts and from which fit resumes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from .. import checks
+from .base import Logs
+from .monitored import Monitor
+
+
+class ModelCheckpoint(Monitor):
+    """Saves the model after every epoch, after every so many steps, or when it is the best so far.
+
+    The file is what model.save writes: complete or not there, and with all that
+    `fit(..., resume=path)` needs to go on bit for bit.
+
+    Args:
+        filepath: where to; {epoch} (from 1), {batch} and the names of the logs are filled in:
+            "net-{epoch:02d}-{val_loss:.3f}.safetensors".
+        monitor, mode: what save_best_only goes by; see Monitor.
+        save_best_only: save only when the monitored value is better than ever before.
+        save_freq: "epoch", or a number of steps.
+        initial_value_threshold: with save_best_only, save only below (above) this value.
+
+    Raises ValueError for save_best_only by steps; OSError out of fit if a file cannot be written.
+    """
+
+    def __init__(
+        self,
+        filepath: str | os.PathLike[str],
+        monitor: str = "val_loss",
+        save_best_only: bool = False,
+        mode: str = "auto",
+        save_freq: str | int = "epoch",
+        initial_value_threshold: float | None = None,
+    ) -> None:
+        super().__init__(monitor, mode, 0.0)
+        self.filepath = os.fspath(filepath)
+        self.save_best_only = checks.boolean("save_best_only", save_best_only)
+        self.save_freq = save_freq
+        if save_freq != "epoch":
+            if isinstance(save_freq, str):
+                raise ValueError(f"save_freq must be 'epoch' or a number; got {save_freq!r}")
+            self.batch_interval = checks.integer("save_freq", save_freq)
+            if save_best_only:
+                raise ValueError("save_best_only needs save_freq='epoch'")
+            self.on_train_batch_end = self._save_batch  # type: ignore[method-assign]
+        if initial_value_threshold is not None:
+            self.best = checks.real("initial_value_threshold", initial_value_threshold)
+
+    def check(self, names: frozenset[str]) -> None:
+        if self.save_best_only:
+            super().check(names)
+
+    def _save_batch(self, batch: int, logs: Logs | None = None) -> None:
+        history = self.model.history
+        epoch = len(history.epoch) if history is not None else 0
+        self.model.save(self._path(epoch, {"batch": batch + 1, **(logs or {})}))
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if self.save_freq != "epoch":
+            return
+        if self.save_best_only:
+            value = self.read(logs)
+            if not self.better(value, self.best):
+                return
+            self.best = value
+        self.model.save(self._path(epoch, {"batch": self.params["steps"], **(logs or {})}))
+
+    def _path(self, epoch: int, values: Mapping[str, Any]) -> str:
+        try:
+            return self.filepath.format(**{**values, "epoch": epoch + 1})
+        except (KeyError, IndexError) as error:
+            raise ValueError(
+                f"filepath {self.filepath!r} names {error}, which the logs do not have: they have "
+                f"epoch, {', '.join(values)}"
+            ) from None

@@ -1,0 +1,111 @@
+"""Run: where a call of fit stands, complete between any two steps.
+
+A run goes through its epochs by stages: "epoch_begin", then for each step (or piece of an epoch
+that nobody watches) "batch_begin", "batch" and "batch_end", then "validate" and "epoch_end". The
+stages named like hooks call those hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .arrays import Array
+from .history import History
+
+
+class Settings(NamedTuple):
+    """What makes two runs the same but for how far they go."""
+
+    samples: int | None  # rows of an epoch; None: not known before its end
+    batch_size: int | None
+    steps: int  # of an epoch
+    shuffle: bool
+    names: list[str]  # of the metrics that are summed batch by batch
+    mean: bool  # whether the loss is a mean over rows
+
+
+class Place:
+    """Where callbacks are called from."""
+
+    next_callback = 0  # of the hook in progress: those before it have had their call
+    steps_done = 0
+
+    def failed(self, place: str, error: Exception) -> None:
+        """Notes on the exception where it came from; needs Python 3.11 to be seen."""
+        if hasattr(error, "add_note"):
+            error.add_note(f"raised by the callback {place} {self.describe()}")
+
+    def describe(self) -> str:
+        """Where that is, in words."""
+        return "in an evaluation"
+
+
+class Run(Place):
+    """The state of a run.
+
+    Attributes: epoch: epochs that are complete, callbacks included; batch: steps done of the next
+    one; seen: its rows so far; sums: float64 (1 + metrics,), its loss and metrics summed over them,
+    and their means when it is complete; logs: of the epoch in its last stages; outputs: (rows,
+    outputs) of the epoch in its order, where a metric needs them; first_epoch: epochs that the
+    model had been trained before.
+    """
+
+    def __init__(self, settings: Settings, first_epoch: int, history: History) -> None:
+        self.settings = settings
+        self.first_epoch = first_epoch
+        self.history = history
+        self.epoch = self.batch = self.seen = 0
+        self.stage = "epoch_begin"
+        self.sums = np.zeros(1 + len(settings.names))
+        self.logs: dict[str, float] = {}
+        self.outputs: Array | None = None
+        self.running = False
+
+    @property
+    def steps_done(self) -> int:  # type: ignore[override]
+        """Steps since the run began."""
+        return self.epoch * self.settings.steps + self.batch
+
+    @property
+    def epochs_trained(self) -> int:
+        """Epochs whose steps are all done."""
+        return self.epoch + (self.batch == self.settings.steps)
+
+    def next_epoch(self) -> None:
+        """Goes on to the next epoch."""
+        self.epoch += 1
+        self.batch = self.seen = 0
+        self.sums[:] = 0
+        self.stage = "epoch_begin"
+
+    def named(self, values: Sequence[float]) -> dict[str, float]:
+        """Loss and metrics by name, from an array like `sums`."""
+        return dict(zip(("loss", *self.settings.names), values, strict=True))
+
+    def means(self) -> dict[str, float]:
+        """Loss and metrics over the rows of the epoch so far."""
+        values = self.sums.copy()
+        if self.batch < self.settings.steps:
+            values[0 if self.settings.mean else 1 :] /= max(self.seen, 1)
+        return self.named(values.tolist())
+
+    def complete(self) -> None:
+        """Turns the sums of an epoch that was worked off by single batches into means."""
+        self.sums[0 if self.settings.mean else 1 :] /= self.seen
+
+    def describe(self) -> str:
+        done = f"{self.batch} of {self.settings.steps} steps done"
+        return f"in epoch {self.epoch + 1}, {done}; the model is as the last step left it"
+
+    def failed(self, place: str, error: Exception) -> None:
+        super().failed(place, error)
+        self.history.stop_reason = f"{type(error).__name__} in {place}"
+
+
+def log_names(metrics: Sequence[str], validation: bool, others: Sequence[str]) -> frozenset[str]:
+    """The names that the logs of an epoch will have."""
+    measured: list[Any] = ["loss", *metrics]
+    return frozenset([*measured, *(f"val_{name}" for name in measured * validation), *others])

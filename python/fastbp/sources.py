@@ -1,0 +1,85 @@
+"""Sources: where the batches of fit come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import _core
+from .arrays import Array
+
+if TYPE_CHECKING:
+    from .runs import Run
+
+
+class ArraySource:
+    """Rows in memory, in the engine's dtype: the engine gathers the batches itself."""
+
+    def __init__(self, x: Array, y: Array, batch_size: int, shuffle: bool, seed: int) -> None:
+        self.x, self.y = x, y
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.rows = len(x)
+        self.steps = -(-self.rows // batch_size)
+
+    def train(self, engine: _core.Engine, run: Run, steps: int) -> None:
+        """The next steps of the present epoch, at most to its end; the run is right also when this
+        raises."""
+        position = np.array([0, run.batch * self.batch_size])
+        try:
+            self._call(engine, run, 1, position, run.sums[None], steps)
+        finally:
+            complete = position[0] == 1
+            run.batch = self.steps if complete else int(position[1]) // self.batch_size
+            run.seen = self.rows if complete else int(position[1])
+
+    def train_epochs(
+        self, engine: _core.Engine, run: Run, epochs: int, completed: list[list[float]]
+    ) -> None:
+        """Whole epochs in one call; appends loss and metrics of each that is complete.
+
+        That, and the place of the run in the next epoch, are right also when this raises; counting
+        the epochs is left to the caller.
+        """
+        position, record = np.zeros(2, np.int64), np.zeros((epochs, len(run.sums)))
+        try:
+            self._call(engine, run, epochs, position, record, -1)
+        finally:
+            done, at = position.tolist()
+            completed += record[:done].tolist()
+            run.batch, run.seen = at // self.batch_size, at
+            if at:
+                run.sums[:] = record[done]
+                run.stage = "batch_begin"
+
+    def _call(
+        self,
+        engine: _core.Engine,
+        run: Run,
+        epochs: int,
+        position: Array,
+        record: Array,
+        steps: int,
+    ) -> None:
+        engine.train(
+            self.x,
+            self.y,
+            self.batch_size,
+            epochs,
+            run.first_epoch + run.epoch,
+            self.shuffle,
+            self.seed,
+            run.settings.names,
+            position=position,
+            record=record,
+            steps=steps,
+            outputs=run.outputs,
+        )
+
+    def last_batch(self, engine: _core.Engine, run: Run) -> tuple[Array, Array]:
+        """The last batch of the present epoch."""
+        first = (self.steps - 1) * self.batch_size
+        if not self.shuffle:
+            return self.x[first:], self.y[first:]
+        order = _core.permutation(self.rows, self.seed, run.first_epoch + run.epoch)[first:]
+        return self.x[order], self.y[order]
