@@ -14,18 +14,6 @@ using Prepare = void (*)(const Hyper&, const BetaPowers&, double*);
 constexpr Prepare kPrepare[] = {FBP_OPTIMIZERS(FBP_PREPARE)};
 #undef FBP_PREPARE
 
-// Rows of a shuffled batch lie anywhere: so many are on their way while one is copied.
-constexpr index_t kAhead = 8;
-
-// A call of memcpy costs more than a few values are worth.
-template <class T> void copy(const T* from, index_t n, T* to) {
-  if (n > 16) {
-    std::memcpy(to, from, std::size_t(n) * sizeof(T));
-    return;
-  }
-  for (index_t i = 0; i < n; ++i) to[i] = from[i];
-}
-
 }  // namespace
 
 double loss_divisor(const LossSpec& loss, index_t rows, index_t outputs) {
@@ -117,6 +105,7 @@ template <class T> void Step<T>::train(const TrainBatch<T>& batch) {
   wrote_own_ = wrote_together_ = false;
   training_ = true;
   number_ = batch.number;
+  if (!described_) describe_small_network(), described_ = true;
   chunk_ = c_.layout->row_chunk(batch.rows);
   if (c_.in_parts && chunk_ < batch.rows)
     train_in_parts(batch);
@@ -127,7 +116,10 @@ template <class T> void Step<T>::train(const TrainBatch<T>& batch) {
 // The rows in work as far as dz of the last stage.
 template <class T> void Step<T>::go_up(const TrainBatch<T>& batch) {
   gather(batch);
-  forward(at(plan().x), plan().x.row, nullptr);
+  if (small())
+    c_.kernels->small_forward(small_, all_.rows);
+  else
+    forward(at(plan().x), plan().x.row, nullptr);
   measure(at(plan().y.back()), gathered(batch.samples), batch.metrics, batch.rows);
   if (batch.outputs) keep_outputs(batch);
   output_delta();
@@ -138,13 +130,19 @@ template <class T> void Step<T>::keep_outputs(const TrainBatch<T>& batch) {
   const index_t cols = c_.layout->outputs;
   const T* y = at(plan().y.back(), own_);
   for_row_chunks(own_.rows, cols, [&](index_t first, index_t count) {
-    copy(y + first * cols, count * cols, batch.outputs + (own_.first + first) * cols);
+    std::memcpy(batch.outputs + (own_.first + first) * cols, y + first * cols,
+                std::size_t(count * cols) * sizeof(T));
   });
 }
 
 template <class T> void Step<T>::train_whole(const TrainBatch<T>& batch) {
   take_all(batch.rows);
   go_up(batch);
+  if (small() && !batch.dx) {
+    c_.kernels->small_backward(small_, all_.rows, chunk_, c_.parameters.gradient);
+    if (batch.use == GradientUse::update) update_parameters({0, c_.layout->parameter_count});
+    return;
+  }
   for (std::size_t s = last(); s > 0; --s) input_delta(s, nullptr);
   if (batch.dx) input_delta(0, batch.dx);
   // No parameter changes before all deltas are there.
@@ -167,6 +165,10 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
       const index_t row = (first + i) * chunk_;
       take_part(row, batch.rows - row < chunk_ ? batch.rows - row : chunk_);
       go_up(batch);
+      if (small() && !batch.dx) {
+        c_.kernels->small_backward(small_, all_.rows, chunk_, partial(i));
+        continue;
+      }
       for (std::size_t s = last() + 1; s-- > 0;) {
         parameter_gradient(s, partial(i), false);
         if (s > 0) input_delta(s, nullptr);
@@ -213,19 +215,24 @@ template <class T> void Step<T>::gather(const TrainBatch<T>& batch) {
     const Range mine = my_inputs(0);
     for_row_chunks(all_.rows, inputs, [&](index_t first, index_t count) {
       for (index_t i = first; i < first + count; ++i)
-        copy(from.x + source(i) * inputs + mine.begin, mine.end - mine.begin,
-             at(plan().x) + i * plan().x.row + mine.begin);
+        std::memcpy(at(plan().x) + i * plan().x.row + mine.begin,
+                    from.x + source(i) * inputs + mine.begin,
+                    std::size_t(mine.end - mine.begin) * sizeof(T));
     });
   }
   for_row_chunks(own_.rows, inputs + outputs, [&](index_t first, index_t count) {
-    for (index_t i = first; i < first + count; ++i) {
-      const index_t row = source(own_.first + i);
-      if (!columns && i + kAhead < first + count)
-        __builtin_prefetch(from.x + source(own_.first + i + kAhead) * inputs);
-      if (!columns) copy(from.x + row * inputs, inputs, x + i * plan().x.row);
-      if (from.target) copy(from.target + row * outputs, outputs, target + i * outputs);
-      if (from.labels) labels[i] = from.labels[row];
-    }
+    const index_t at = own_.first + first;  // in the batch
+    const std::int64_t* order = batch.order ? batch.order + at : nullptr;
+    const index_t skip = order ? 0 : at;
+    if (!columns)
+      c_.kernels->gather_rows(
+          {from.x + skip * inputs, order, count, inputs, x + first * plan().x.row, plan().x.row});
+    if (from.target)
+      c_.kernels->gather_rows(
+          {from.target + skip * outputs, order, count, outputs, target + first * outputs, outputs});
+    if (from.labels)
+      for (index_t i = first; i < first + count; ++i)
+        labels[i] = from.labels[source(own_.first + i)];
   });
   done(false);
 }

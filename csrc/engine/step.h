@@ -18,6 +18,7 @@
 #include "engine/plan.h"
 #include "kernels/gemm_kernel.h"
 #include "kernels/kernel_table.h"
+#include "kernels/small_network.h"
 
 namespace fastbp {
 
@@ -140,6 +141,8 @@ template <class T> class Step {
   GemmArgs<T> product(const Stage& stage, const T* input, index_t input_row, Range k) const;
   const T* sum_by_inputs(std::size_t stage, const T* input, index_t input_row, index_t row);
   bool stopping();
+  void describe_small_network();
+  bool small() const;
   template <class Body> void for_row_chunks(index_t rows, index_t row_elements, Body body);
 
   void train_whole(const TrainBatch<T>& batch);
@@ -179,6 +182,8 @@ template <class T> class Step {
   // Since the last barrier: has this worker written what the others may read, and has anybody
   // written what this worker's own rows may need? Both are the same for all workers.
   bool wrote_own_ = false, wrote_together_ = false;
+  SmallNetwork<T> small_;  // where the network is one; see described_
+  bool described_ = false;
 };
 
 // Where a pass can be given up, elementwise work is done in pieces of about this many values: 10 ms

@@ -14,6 +14,7 @@ namespace FBP_ISA {
 #include "kernels/cpu/loss.inl"
 #include "kernels/cpu/reduce.inl"
 #include "kernels/cpu/dropout.inl"
+#include "kernels/cpu/small_network.inl"
 
 template <class T, class Loss> static constexpr auto loss_kernel() {
   if constexpr (Loss::elementwise)
@@ -40,6 +41,9 @@ template <class T> static constexpr KernelTable<T> make_table() {
       metric<T>,
       softmax<T>,
       column_sum<T>,
+      gather_rows<T>,
+      small_forward<T>,
+      small_backward<T>,
       add_rows<T>,
       dropout<T>,
 #define FBP_FUNCTION(name) vector_function<T, VectorFunctions<Vec<T>>::name>,

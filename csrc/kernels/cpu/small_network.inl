@@ -1,0 +1,202 @@
+// Networks of narrow dense layers (kernels/small_network.h), and the gathering of rows. The sums are
+// those of gemm.inl, element by element.
+
+// The product of a tile's arguments, m rows and n columns of C, summed in chunks.
+template <class T>
+static void small_tiles(const MicroArgs<T>& product, index_t m, index_t n, bool a_transposed,
+                        index_t chunk) {
+  constexpr int lanes = Vec<T>::lanes;
+  const index_t a_row = a_transposed ? 1 : product.a_row;
+  const index_t a_col = a_transposed ? product.a_col : 1;
+  MicroArgs<T> micro = product;
+  for (index_t j = 0; j < n; j += kNr<T>) {
+    const int cols = int(n - j < kNr<T> ? n - j : kNr<T>);
+    const int vectors = (cols + lanes - 1) / lanes;
+    micro.tail = cols - (vectors - 1) * lanes;
+    const auto& kernels = kMicroKernels<T>.get[a_transposed][micro.tail != lanes][vectors - 1];
+    const int most = kTileRows[vectors - 1];
+    int left = int(m), tiles = left <= most ? 1 : (left + most - 1) / most;
+    for (index_t i = 0; left > 0; --tiles) {
+      const int height = tiles == 1 ? left : (left + tiles - 1) / tiles;
+      micro.c = product.c + i * micro.c_row + j;
+      index_t p = 0;
+      do {
+        micro.first = p == 0;
+        micro.bias = micro.first && product.bias ? product.bias + j : nullptr;
+        micro.k = product.k - p < chunk ? product.k - p : chunk;
+        micro.a = product.a + i * a_row + p * a_col;
+        micro.b = product.b + p * micro.b_row + j;
+        kernels[height - 1](micro);
+        p += chunk;
+      } while (p < product.k);
+      i += height;
+      left -= height;
+    }
+  }
+}
+
+// panel[p][j] = b[j * k + p] for j < cols: a few rows of a matrix with k columns, transposed.
+template <class T>
+static void transpose_rows(const T* b, index_t k, index_t cols, index_t width, T* panel) {
+  constexpr int lanes = Vec<T>::lanes;
+  Vec<T> block[lanes];
+  for (index_t j = 0; j < width; j += lanes) {
+    for (index_t p = 0; p < k; p += lanes) {
+      load_columns(b + j * k + p, k, k - p, cols - j, block);
+#pragma GCC unroll 16
+      for (int q = 0; q < lanes; ++q)
+        if (q < k - p) block[q].store(panel + (p + q) * width + j);
+    }
+  }
+}
+
+static constexpr int kFewOutputs = 4;
+
+// z of a stage with Outputs outputs: lanes are rows of the batch, whose inputs are transposed in
+// registers.
+template <class T, int Outputs>
+static void few_outputs(const SmallStage<T>& s, const T* w, index_t rows) {
+  using V = Vec<T>;
+  constexpr int lanes = V::lanes;
+  for (index_t i = 0; i < rows; i += lanes) {
+    const int count = int(rows - i < lanes ? rows - i : lanes);
+    V sum[Outputs], block[lanes];
+    for (int o = 0; o < Outputs; ++o) sum[o] = V(s.bias ? w[s.inputs * Outputs + o] : T(0));
+    const auto add = [&](index_t p, int q) {
+      for (int o = 0; o < Outputs; ++o) sum[o] = fma(V(w[(p + q) * Outputs + o]), block[q], sum[o]);
+    };
+    for (index_t p = 0; p < s.inputs; p += lanes) {
+      load_columns(s.x + i * s.x_row + p, s.x_row, s.inputs - p, count, block);
+      if (s.inputs - p >= lanes) {
+#pragma GCC unroll 16
+        for (int q = 0; q < lanes; ++q) add(p, q);
+      } else {
+#pragma GCC unroll 16
+        for (int q = 0; q < lanes; ++q)
+          if (q < s.inputs - p) add(p, q);
+      }
+    }
+    T* z = s.z + i * s.z_row;
+    if (Outputs == 1 && s.z_row == 1) {
+      sum[0].store_n(z, count);
+      continue;
+    }
+    alignas(64) T column[lanes];
+    for (int o = 0; o < Outputs; ++o) {
+      sum[o].store(column);
+      T* at = z + o;
+      for (int r = 0; r < count; ++r, at += s.z_row) *at = column[r];
+    }
+  }
+}
+template <class T>
+static constexpr void (*kFewOutputsKernels[kFewOutputs])(const SmallStage<T>&, const T*,
+                                                         index_t) = {
+    few_outputs<T, 1>, few_outputs<T, 2>, few_outputs<T, 3>, few_outputs<T, 4>};
+
+// How many of the rows a product and the operation on it take at once: 16 KiB, half of L1, of C.
+template <class T> FBP_FN static index_t rows_at_once(index_t rows, index_t cols) {
+  constexpr index_t values = 16384 / index_t(sizeof(T));
+  return rows * cols <= values ? rows : values / cols;
+}
+
+template <class T> static void small_forward(const SmallNetwork<T>& net, index_t rows) {
+  for (int i = 0; i < net.count; ++i) {
+    const SmallStage<T>& s = net.stage[i];
+    const T* w = net.w + s.parameter_offset;
+    const bool few = s.outputs <= kFewOutputs && 2 * rows >= Vec<T>::lanes;
+    const index_t most = few ? rows : rows_at_once<T>(rows, s.outputs);
+    MicroArgs<T> micro{s.inputs, s.x, s.x_row, 1, w, s.outputs, s.z, s.z_row, nullptr, true, 0};
+    if (s.bias) micro.bias = w + s.inputs * s.outputs;
+    const ActivationTile<T> tile{nullptr, 0, s.y, s.y_row, s.param};
+    for (index_t r = 0; r < rows; r += most) {
+      const index_t count = rows - r < most ? rows - r : most;
+      micro.a = s.x + r * s.x_row;
+      micro.c = s.z + r * s.z_row;
+      if (few)
+        kFewOutputsKernels<T>[s.outputs - 1](s, w, rows);
+      else
+        small_tiles(micro, count, s.outputs, false, kMaxChunk);
+      if (s.forward) s.forward(&tile, micro.c, s.z_row, r, count, 0, s.outputs);
+    }
+  }
+}
+
+// dW = (x, 1)^T dz, summed in chunks of the rows.
+template <class T>
+static void small_gradient(const SmallStage<T>& s, index_t rows, index_t chunk, T* gradient,
+                           T* scratch) {
+  const index_t inputs = s.inputs + (s.bias ? 1 : 0);
+  if (s.outputs > kFewOutputs || inputs <= s.outputs) {
+    small_tiles<T>({rows, s.x, 1, s.x_row, s.dz, s.dz_row, gradient, s.outputs, nullptr, true, 0},
+                   inputs, s.outputs, true, chunk);
+    return;
+  }
+  // Transposed, so that the lanes are inputs.
+  const bool in_place = s.outputs == 1;
+  T* c = in_place ? gradient : scratch;
+  small_tiles<T>({rows, s.dz, 1, s.dz_row, s.x, s.x_row, c, inputs, nullptr, true, 0}, s.outputs,
+                 inputs, true, chunk);
+  if (in_place) return;
+  for (index_t o = 0; o < s.outputs; ++o)
+    for (index_t i = 0; i < inputs; ++i) gradient[i * s.outputs + o] = c[o * inputs + i];
+}
+
+// dz of the stage below: dz W^T times the derivative of its activation.
+template <class T>
+static void small_delta(const SmallStage<T>& s, const SmallStage<T>& below, const T* w,
+                        index_t rows, T* scratch) {
+  constexpr int lanes = Vec<T>::lanes;
+  const ActivationTile<T> tile{below.saved, below.saved_row, below.dz, below.dz_row, below.param};
+  for (index_t j = 0; j < s.inputs; j += kNr<T>) {
+    const index_t cols = s.inputs - j < kNr<T> ? s.inputs - j : kNr<T>;
+    const index_t width = (cols + lanes - 1) / lanes * lanes;
+    const T* panel = w + j * s.outputs;
+    if (s.outputs > 1) {
+      transpose_rows(panel, s.outputs, cols, width, scratch);
+      panel = scratch;
+    }
+    const index_t most = rows_at_once<T>(rows, cols);
+    for (index_t r = 0; r < rows; r += most) {
+      const index_t count = rows - r < most ? rows - r : most;
+      T* c = below.dz + r * below.dz_row + j;
+      small_tiles<T>({s.outputs, s.dz + r * s.dz_row, s.dz_row, 1, panel, width, c, below.dz_row,
+                      nullptr, true, 0},
+                     count, cols, false, kMaxChunk);
+      if (below.backward) below.backward(&tile, c, below.dz_row, r, count, j, cols);
+    }
+  }
+}
+
+template <class T>
+static void small_backward(const SmallNetwork<T>& net, index_t rows, index_t chunk, T* gradient) {
+  for (int i = net.count; i-- > 0;) {
+    const SmallStage<T>& s = net.stage[i];
+    small_gradient(s, rows, chunk, gradient + s.parameter_offset, net.scratch);
+    if (i > 0) small_delta(s, net.stage[i - 1], net.w + s.parameter_offset, rows, net.scratch);
+  }
+}
+
+// Rows of a shuffled batch lie anywhere: so many are on their way while one is copied.
+static constexpr index_t kRowsAhead = 8;
+
+template <class T> static void gather_rows(const GatherArgs<T>& args) {
+  using V = Vec<T>;
+  const GatherArgs<T> g = args;
+  const index_t whole = g.cols - g.cols % V::lanes;
+  const int tail = int(g.cols - whole);
+  const auto from = [&](index_t i) {
+    return g.from + (g.order ? index_t(g.order[i]) : i) * g.cols;
+  };
+  T* to = g.to;
+  if (g.cols == 1) {
+    for (index_t i = 0; i < g.rows; ++i, to += g.to_row) *to = *from(i);
+    return;
+  }
+  for (index_t i = 0; i < g.rows; ++i, to += g.to_row) {
+    const T* x = from(i);
+    if (i + kRowsAhead < g.rows) __builtin_prefetch(from(i + kRowsAhead));
+    for (index_t j = 0; j < whole; j += V::lanes) V::load(x + j).store(to + j);
+    if (tail) V::load_n(x + whole, tail).store_n(to + whole, tail);
+  }
+}
