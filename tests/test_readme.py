@@ -12,13 +12,12 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_programs_run(tmp_path: Path) -> None:
-    """One after the other in one session: later ones use the names of earlier ones."""
-    pytest.importorskip("sklearn")
-    program = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def run_programs(text: str, folder: Path) -> str:
+    """Runs the Python blocks of a page, in one session: later ones use the names of earlier ones."""
+    program = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
@@ -26,7 +25,18 @@ def test_the_programs_run(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout.splitlines()[0]) > 0.85
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", ["transfer"])
+def test_the_programs_of_the_pages_run(page: str, tmp_path: Path) -> None:
+    run_programs((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"), tmp_path)
+
+
+def test_the_programs_run(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    printed = run_programs(README, tmp_path)
+    assert float(printed.splitlines()[0]) > 0.85
     assert (tmp_path / "digits.safetensors").exists()
 
 

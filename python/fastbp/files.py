@@ -68,7 +68,7 @@ class Description(NamedTuple):
 
 def save(model: Sequential, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
     """Sequential.save; see there."""
-    _write_durably(path, _chunks(model, metadata))
+    write_durably(path, _chunks(model, metadata))
 
 
 def to_bytes(model: Sequential) -> bytes:
@@ -161,7 +161,7 @@ def _header(
     return len(header).to_bytes(8, "little") + header
 
 
-def _write_durably(path: str | os.PathLike[str], chunks: Iterable[Any]) -> None:
+def write_durably(path: str | os.PathLike[str], chunks: Iterable[Any]) -> None:
     """Writes a new file beside `path`, forces it to the disk and only then gives it the name.
 
     Whatever stops this, the name has the old content or the new one, and no other file stays behind

@@ -19,6 +19,7 @@ from .evaluation import EVALUATION_BATCH
 if TYPE_CHECKING:
     from .callbacks import Callback
     from .history import History
+    from .layers import Layer
 
 
 class Sequential(Chain):
@@ -271,6 +272,69 @@ class Sequential(Chain):
         from . import files
 
         files.save(self, path, {**self.metadata, **(metadata or {})})
+
+    def load_torch_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over the weights of PyTorch layers: the state_dict of an nn.Sequential, or alike.
+
+        Layers correspond in order, whatever their names; weights are transposed. A model that is
+        not built is built. Also takes a checkpoint {"state_dict": ...} and NumPy arrays.
+
+        Raises ValueError where layers or shapes do not correspond; the model is then as it was.
+        """
+        from .transfer import torch_state
+
+        torch_state.load(self, state)
+
+    def to_torch_state_dict(self, as_numpy: bool = False) -> dict[str, Any]:
+        """Copies of the parameters under the names of the nn.Sequential with the same modules.
+
+        There an activation is a module of its own: Dense(8, "relu"), Dense(3) is Linear, ReLU,
+        Linear, whose names begin with 0 and 2. Values are PyTorch tensors, or NumPy arrays with
+        as_numpy=True. Raises ImportError without PyTorch.
+        """
+        from .transfer import torch_state
+
+        return torch_state.dump(self, as_numpy)
+
+    def load_keras_weights(self, path: str | os.PathLike[str]) -> None:
+        """Takes over the weights of a Keras model of the same layers; needs h5py.
+
+        The file is what Keras' save_weights or save wrote: .weights.h5, .keras, or .h5 of Keras 2.
+        Raises ValueError where layers or shapes do not correspond; the model is then as it was.
+        """
+        from .transfer import keras_weights
+
+        keras_weights.load(self, path)
+
+    def export_onnx(self, path: str | os.PathLike[str], probabilities: bool = False) -> None:
+        """Writes the network as an ONNX file, input "x" (rows, inputs), output "y"; needs onnx.
+
+        Numbers are those of the model's dtype. The output is predict's; with probabilities=True
+        predict_proba's. Raises ValueError for a layer that has no form there.
+        """
+        from .transfer import onnx_graph
+
+        onnx_graph.export(self, path, checks.boolean("probabilities", probabilities))
+
+    def replace_head(self, units: int) -> None:
+        """Puts a new last Dense layer of `units` outputs in the old one's place, for a new task.
+
+        It has the old one's activation and initializers and starts anew; all other parameters stay.
+        The optimizer's state starts afresh. Raises ValueError where the loss cannot be trained with
+        so many outputs.
+        """
+        from .transfer import heads
+
+        heads.replace_head(self, units)
+
+    def append(self, layer: Layer) -> None:
+        """Puts a layer on top of the network, built or not; parameters there stay as they are.
+
+        The optimizer's state starts afresh. Raises ValueError and TypeError as `add`.
+        """
+        from .transfer import heads
+
+        heads.append(self, layer)
 
     def summary(self, print_fn: Callable[[str], object] = print) -> None:
         """Prints a table of the layers, their outputs and their parameters."""

@@ -1,0 +1,57 @@
+"""A trained network made ready for another task: another head, or layers on top."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .. import checks, losses, network
+from ..errors import describe
+from ..layers import Dense, Layer
+
+if TYPE_CHECKING:
+    from ..model import Sequential
+
+
+def replace_head(model: Sequential, units: int) -> None:
+    """Sequential.replace_head; see there."""
+    units = checks.integer("units", units)
+    layers = list(model.layers)
+    network.outputs(layers)  # raises without a Dense
+    place = max(index for index, layer in enumerate(layers) if isinstance(layer, Dense))
+    layers[place] = Dense(**{**layers[place].config(), "units": units})
+    _continue_as(model, layers, place)
+
+
+def append(model: Sequential, layer: Layer) -> None:
+    """Sequential.append; see there."""
+    if not isinstance(layer, Layer):
+        raise TypeError(f"append takes a layer object such as Dense(10); got {describe(layer)}")
+    if layer.owns_parameters and any(layer is other for other in model.layers):
+        raise ValueError(f"{layer!r} is in the model already: make a new object")
+    _continue_as(model, [*model.layers, layer], len(model.layers))
+
+
+def _continue_as(model: Sequential, layers: Sequence[Layer], fresh: int) -> None:
+    """Gives the model these layers; all parameters stay but those of layer `fresh`."""
+    compiled, outputs = model._compiled, network.outputs(layers)
+    if compiled is not None:
+        last = network.last_activation(layers)
+        warning = losses.check_outputs(compiled.loss, outputs, last)
+        if warning:
+            warnings.warn(warning, UserWarning, stacklevel=4)
+    if model._engine is not None:
+        assert model._backend is not None and model.inputs is not None
+        backend, seed = model._backend, model.seed
+        engine = network.make_engine(layers, model.inputs, backend, model.dtype, seed)
+        network.initialize(layers, engine, backend, seed)
+        kept = model.parameters()
+        for name, view in network.views(layers, engine, engine.parameters).items():
+            if not name.startswith(f"{fresh}."):
+                view[...] = kept[name]
+        if compiled is not None:
+            network.compile_engine(engine, compiled)
+        model._use(engine)
+    model._layers[:] = layers
+    model._outputs = outputs

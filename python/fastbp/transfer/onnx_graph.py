@@ -1,0 +1,174 @@
+"""A model as an ONNX graph, for ONNX Runtime and whatever else reads it; needs the onnx package.
+
+Activations are spelled out in operators that runtimes have in float32 and in float64. One is
+missing there: erf in float64, which gelu takes in float32 (relative error 1e-7).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import files
+from ..arrays import Array
+from ..errors import lookup
+from ..layers import Activation, Dense, Dropout, Layer
+
+if TYPE_CHECKING:
+    from ..model import Sequential
+
+OPSET, IR_VERSION = 17, 8  # of 2022: everything needed is there, and older runtimes read it
+
+
+class Graph:
+    """Nodes and constants, gathered from input to output; values are called by name."""
+
+    def __init__(self, onnx: Any, dtype: np.dtype[Any]) -> None:
+        self.onnx, self.dtype = onnx, dtype
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Adds a node; returns the name of its output."""
+        name = f"v{len(self.nodes)}"
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, [name], **attributes))
+        return name
+
+    def constant(self, value: Array | float) -> str:
+        """Adds a constant of the graph's dtype; returns its name."""
+        name = f"c{len(self.constants)}"
+        array = np.array(value, self.dtype, order="C")
+        self.constants.append(self.onnx.numpy_helper.from_array(array, name))
+        return name
+
+    def cast(self, value: str, dtype: str) -> str:
+        return self.op("Cast", value, to=getattr(self.onnx.TensorProto, dtype))
+
+
+def _scaled(graph: Graph, z: str, factor: float) -> str:
+    return graph.op("Mul", z, graph.constant(factor))
+
+
+def _above(graph: Graph, z: str) -> str:
+    return graph.op("Max", z, graph.constant(0))
+
+
+def _below(graph: Graph, z: str) -> str:
+    return graph.op("Min", z, graph.constant(0))
+
+
+def _plus_one(graph: Graph, z: str) -> str:
+    return graph.op("Add", z, graph.constant(1))
+
+
+def _leaky_relu(graph: Graph, z: str, slope: float) -> str:
+    return graph.op("Add", _above(graph, z), _scaled(graph, _below(graph, z), slope))
+
+
+def _elu(graph: Graph, z: str, alpha: float) -> str:
+    growth = graph.op("Sub", graph.op("Exp", _below(graph, z)), graph.constant(1))
+    return graph.op("Add", _above(graph, z), _scaled(graph, growth, alpha))
+
+
+def _softplus(graph: Graph, z: str, _: float) -> str:
+    """max(z, 0) + log(1 + exp(-|z|)), which does not overflow."""
+    small = graph.op("Exp", graph.op("Neg", graph.op("Abs", z)))
+    return graph.op("Add", _above(graph, z), graph.op("Log", _plus_one(graph, small)))
+
+
+def _gelu(graph: Graph, z: str, _: float) -> str:
+    inner = _scaled(graph, z, math.sqrt(0.5))
+    if graph.dtype == np.float64:
+        inner = graph.cast(graph.op("Erf", graph.cast(inner, "FLOAT")), "DOUBLE")
+    else:
+        inner = graph.op("Erf", inner)
+    return graph.op("Mul", z, _scaled(graph, _plus_one(graph, inner), 0.5))
+
+
+def _gelu_tanh(graph: Graph, z: str, _: float) -> str:
+    cubed = graph.op("Mul", graph.op("Mul", z, z), z)
+    inner = graph.op("Add", z, _scaled(graph, cubed, 0.044715))
+    gate = graph.op("Sigmoid", _scaled(graph, inner, 2 * math.sqrt(2 / math.pi)))
+    return graph.op("Mul", z, gate)
+
+
+def _silu(graph: Graph, z: str, _: float) -> str:
+    return graph.op("Mul", z, graph.op("Sigmoid", z))
+
+
+def _mish(graph: Graph, z: str, _: float) -> str:
+    return graph.op("Mul", z, graph.op("Tanh", _softplus(graph, z, 0)))
+
+
+FORMULAS: dict[str, Callable[[Graph, str, float], str]] = {
+    "identity": lambda graph, z, _: z,
+    "relu": lambda graph, z, _: graph.op("Relu", z),
+    "leaky_relu": _leaky_relu,
+    "sigmoid": lambda graph, z, _: graph.op("Sigmoid", z),
+    "tanh": lambda graph, z, _: graph.op("Tanh", z),
+    "softplus": _softplus,
+    "elu": _elu,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "silu": _silu,
+    "mish": _mish,
+}
+
+
+def export(model: Sequential, path: str | os.PathLike[str], probabilities: bool) -> None:
+    """Sequential.export_onnx; see there."""
+    model._require_built()
+    link = model._link("export_onnx(probabilities=True)") if probabilities else None
+    try:
+        import onnx
+        import onnx.helper
+        import onnx.numpy_helper
+    except ImportError as error:
+        raise ImportError(
+            f"export_onnx needs the onnx package ({error}): pip install 'fastbp[onnx]'"
+        ) from error
+    graph = Graph(onnx, model._dtype)
+    value = "x"
+    for index, layer in enumerate(model.layers):
+        value = _layer(graph, model, index, layer, value)
+    if link in ("softmax", "sigmoid"):
+        value = graph.op(link.capitalize(), value)
+    graph.nodes.append(onnx.helper.make_node("Identity", [value], ["y"]))
+    proto = _proto(graph, model)
+    onnx.checker.check_model(proto)
+    files.write_durably(path, [proto.SerializeToString()])
+
+
+def _layer(graph: Graph, model: Sequential, index: int, layer: Layer, value: str) -> str:
+    """Adds one layer; returns the name of its output."""
+    if isinstance(layer, Dropout):
+        return value
+    if isinstance(layer, Activation):
+        formula = lookup("activation in ONNX", layer.name, FORMULAS)
+        return formula(graph, value, layer.param)
+    if isinstance(layer, Dense):
+        parameters = model.parameters()
+        names = [f"{index}.{name}" for name in layer.parameter_shapes(1)]
+        value = graph.op("Gemm", value, *(graph.constant(parameters[name]) for name in names))
+        return (
+            value
+            if layer.activation is None
+            else _layer(graph, model, index, layer.activation, value)
+        )
+    raise ValueError(f"layer {index}, {type(layer).__name__}, has no form in ONNX here")
+
+
+def _proto(graph: Graph, model: Sequential) -> Any:
+    helper = graph.onnx.helper
+    kind = helper.np_dtype_to_tensor_dtype(graph.dtype)
+    x = helper.make_tensor_value_info("x", kind, ["rows", model.inputs])
+    y = helper.make_tensor_value_info("y", kind, ["rows", model.outputs])
+    content = helper.make_graph(graph.nodes, "fastbp", [x], [y], graph.constants)
+    opset = [helper.make_opsetid("", OPSET)]
+    return helper.make_model(
+        content, opset_imports=opset, ir_version=IR_VERSION, producer_name="fastbp"
+    )

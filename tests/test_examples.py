@@ -1,0 +1,74 @@
+"""The programs in examples/ run and show what they say."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastbp as bp
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def load(name: str) -> dict[str, Any]:
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))
+
+
+def test_fine_tuning_beats_training_from_scratch() -> None:
+    pytest.importorskip("sklearn")
+    results = load("fine_tune_digits")["main"](seeds=5)
+    tuned, scratch = results.T
+    assert (tuned > scratch).all()
+    assert tuned.mean() > scratch.mean() + 0.05
+
+
+def every_activation(seed: int = 0) -> bp.Sequential:
+    """A network with each activation that the reader knows, and a Dropout, parameters drawn."""
+    layers: list[bp.layers.Layer] = []
+    known = load("numpy_reader")["ACTIVATIONS"]
+    assert len(known) >= 11
+    for name in known:
+        layers += [bp.Dense(6, use_bias=len(layers) % 3 > 0), bp.Activation(name)]
+    model = bp.Sequential([*layers, bp.Dropout(0.5), bp.Dense(3, "leaky_relu")], seed=seed)
+    model.build(5)
+    return model
+
+
+def test_the_numpy_reader_reads_every_layer_of_a_chain(tmp_path: Path) -> None:
+    model = every_activation()
+    X = np.random.default_rng(0).normal(size=(40, 5))
+    for dtype, error in (("float32", 1e-5), ("float64", 1e-12)):
+        model.compile(loss="mse", dtype=dtype)
+        path = tmp_path / f"{dtype}.safetensors"
+        model.save(path)
+        read = load("numpy_reader")["NumpyModel"](path)
+        np.testing.assert_allclose(read.predict(X), model.predict(X), rtol=error, atol=error)
+
+
+def test_the_numpy_reader_needs_numpy_alone_and_refuses_damage(tmp_path: Path) -> None:
+    model = bp.Sequential([bp.Dense(4, "tanh"), bp.Dense(2)], seed=1)
+    model.build(3)
+    path, rows = tmp_path / "net.safetensors", tmp_path / "rows.csv"
+    model.save(path)
+    X = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    np.savetxt(rows, X, delimiter=",")
+    blocked = "import sys; sys.modules['fastbp'] = sys.modules['sklearn'] = None\n"
+    program = blocked + (EXAMPLES / "numpy_reader.py").read_text(encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", program, path, rows],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found = np.loadtxt(done.stdout.splitlines(), delimiter=",")
+    np.testing.assert_allclose(found, model.predict(X), rtol=1e-5, atol=1e-6)
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="damaged"):
+        load("numpy_reader")["NumpyModel"](path)

@@ -1,0 +1,268 @@
+"""Networks to and from other libraries, against those libraries where they are installed.
+
+PyTorch, ONNX Runtime and h5py are no requirements of the tests: what needs them is skipped without,
+and said so. The layouts themselves are also checked with NumPy arrays alone.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastbp as bp
+from fastbp.registry import ACTIVATIONS
+from fastbp.transfer import onnx_graph
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def small(*, seed: int = 0, built: bool = True, dtype: str = "float32") -> bp.Sequential:
+    layers = [
+        bp.Dense(7, "relu"),
+        bp.Dropout(0.25),
+        bp.Dense(6, use_bias=False),
+        bp.Tanh(),
+        bp.Dense(3),
+    ]
+    model = bp.Sequential(layers, seed=seed)
+    model.compile(loss="softmax_cross_entropy", metrics=["accuracy"], dtype=dtype)
+    if built:
+        model.build(4)
+    return model
+
+
+def rows(n: int = 20, columns: int = 4, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(size=(n, columns)).astype(np.float32)
+
+
+def test_a_state_dict_has_the_names_and_shapes_of_nn_sequential() -> None:
+    model = small()
+    state = model.to_torch_state_dict(as_numpy=True)
+    assert {name: array.shape for name, array in state.items()} == {
+        "0.weight": (7, 4), "0.bias": (7,), "3.weight": (6, 7), "5.weight": (3, 6), "5.bias": (3,),
+    }  # fmt: skip
+    np.testing.assert_array_equal(state["0.weight"], model.parameters()["0.kernel"].T)
+    state["0.weight"][...] = 0  # a copy
+    assert model.parameters()["0.kernel"].any()
+
+
+def test_a_state_dict_goes_round() -> None:
+    model, other = small(seed=1), small(seed=2, built=False)
+    other.load_torch_state_dict(model.to_torch_state_dict(as_numpy=True))
+    np.testing.assert_array_equal(other.predict(rows()), model.predict(rows()))
+    renamed = {
+        name.replace("0.", "fc1.").replace("3.", "body.fc2.").replace("5.", "fc3."): array
+        for name, array in model.to_torch_state_dict(as_numpy=True).items()
+    }
+    third = small(seed=3)
+    third.load_torch_state_dict({"state_dict": renamed, "epoch": 7})
+    np.testing.assert_array_equal(third.predict(rows()), model.predict(rows()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("5.weight") if s.pop("5.bias") is not None else None, "has 2 layers"),
+        (lambda s: s.pop("0.bias"), "needs weight, bias"),
+        (lambda s: s.update({"3.bias": np.zeros(6)}), "needs weight; '3' has weight, bias"),
+        (lambda s: s.update({"5.weight": np.zeros((4, 6))}), r"\(6, 3\); the weights .* \(6, 4\)"),
+        (lambda s: s.update({"0.weight": np.zeros((7, 5))}), "for 5 inputs, the model for 4"),
+        (lambda s: s.update({"0.bias": np.full(7, np.nan)}), "NaN"),
+    ],
+)
+def test_a_state_dict_that_does_not_fit_changes_nothing(change: Any, message: str) -> None:
+    model = small()
+    before = {name: array.copy() for name, array in model.parameters().items()}
+    state = model.to_torch_state_dict(as_numpy=True)
+    for array in state.values():
+        array += 1
+    change(state)
+    with pytest.raises(ValueError, match=message):
+        model.load_torch_state_dict(state)
+    for name, array in model.parameters().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_pytorch_computes_the_same() -> None:
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.Sequential(
+        torch.nn.Linear(4, 7), torch.nn.ReLU(), torch.nn.Dropout(0.25),
+        torch.nn.Linear(7, 6, bias=False), torch.nn.Tanh(), torch.nn.Linear(6, 3),
+    ).eval()  # fmt: skip
+    model = small(built=False)
+    model.load_torch_state_dict(theirs.state_dict())
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(rows())).numpy()
+    np.testing.assert_allclose(model.predict(rows()), expected, rtol=1e-5, atol=1e-6)
+    other = small(seed=5)
+    theirs.load_state_dict(other.to_torch_state_dict())
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(rows())).numpy()
+    np.testing.assert_allclose(other.predict(rows()), expected, rtol=1e-5, atol=1e-6)
+    half = {name: tensor.bfloat16() for name, tensor in theirs.state_dict().items()}
+    other.load_torch_state_dict(half)
+
+
+def test_onnx_formulas_are_of_activations_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(onnx_graph.FORMULAS) <= set(ACTIVATIONS) and len(onnx_graph.FORMULAS) >= 11
+    monkeypatch.delitem(onnx_graph.FORMULAS, "tanh")
+    graph: Any = None  # not used before the formula is found
+    with pytest.raises(ValueError, match="unknown activation in ONNX 'tanh'"):
+        onnx_graph._layer(graph, small(), 3, bp.Tanh(), "x")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", onnx_graph.FORMULAS)
+def test_onnx_runtime_computes_the_same(name: str, dtype: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    layers = [bp.Dense(8, name), bp.Dropout(0.5), bp.Activation(name), bp.Dense(3, use_bias=False)]
+    model = bp.Sequential(layers, seed=0)
+    model.compile(loss="softmax_cross_entropy", dtype=dtype)
+    model.build(4)
+    for bias in model.parameters().values():
+        bias *= 3  # far enough out to see the tails
+    X = (5 * rows(50)).astype(dtype)
+    for probabilities, expected in ((False, model.predict(X)), (True, model.predict_proba(X))):
+        path = tmp_path / "net.onnx"
+        model.export_onnx(path, probabilities=probabilities)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        for part in (X, X[:1]):
+            (found,) = session.run(None, {"x": part})
+            assert found.dtype == dtype
+            np.testing.assert_allclose(found, expected[: len(part)], rtol=1e-5, atol=1e-5)
+
+
+def test_onnx_export_refuses_before_it_writes(tmp_path: Path) -> None:
+    model = bp.Sequential([bp.Dense(3)])
+    path = tmp_path / "net.onnx"
+    with pytest.raises(RuntimeError, match="no parameters yet"):
+        model.export_onnx(path)
+    model.compile(loss="mse")
+    model.build(2)
+    with pytest.raises(ValueError, match="is about classes"):
+        model.export_onnx(path, probabilities=True)
+    assert not list(tmp_path.iterdir())
+
+
+def keras_3(content: Any, weights: list[list[Array]]) -> None:
+    for number, arrays in enumerate(weights):
+        group = content.create_group(f"layers/dense{f'_{number}' if number else ''}/vars")
+        for i, array in enumerate(arrays):
+            group[str(i)] = array
+
+
+def keras_2(content: Any, weights: list[list[Array]]) -> None:
+    root = content.create_group("model_weights")
+    names = [f"layer_{number}" for number in range(len(weights))]
+    root.attrs["layer_names"] = [name.encode() for name in [*names, "dropout"]]
+    root.create_group("dropout").attrs["weight_names"] = []
+    for name, arrays in zip(names, weights, strict=True):
+        group = root.create_group(name)
+        group.attrs["weight_names"] = [f"{name}/w{i}:0".encode() for i in range(len(arrays))]
+        for i, array in enumerate(arrays):
+            group[f"{name}/w{i}:0"] = array
+
+
+@pytest.mark.parametrize("layout", [keras_3, keras_2])
+@pytest.mark.parametrize("archive", [False, True])
+def test_keras_weights(layout: Any, archive: bool, tmp_path: Path) -> None:
+    """Twelve layers, so that dense_10 does not come before dense_2."""
+    h5py = pytest.importorskip("h5py")
+    import zipfile
+
+    model, other = (
+        bp.Sequential(
+            [*(bp.Dense(5, "tanh") for _ in range(11)), bp.Dense(2, use_bias=False)], seed
+        )
+        for seed in (0, 1)
+    )
+    model.build(3)
+    weights: dict[str, list[Array]] = {}
+    for name, array in model.parameters().items():
+        weights.setdefault(name.split(".")[0], []).append(array)
+    path = tmp_path / "net.h5"
+    with h5py.File(path, "w") as content:
+        layout(content, list(weights.values()))
+    if archive:
+        with zipfile.ZipFile(tmp_path / "net.keras", "w") as file:
+            file.write(path, "model.weights.h5")
+        path = tmp_path / "net.keras"
+    other.load_keras_weights(path)
+    np.testing.assert_array_equal(other.predict(rows(columns=3)), model.predict(rows(columns=3)))
+
+
+@pytest.mark.filterwarnings("ignore")  # Keras, about NumPy
+def test_keras_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("h5py")
+    pytest.importorskip("torch")
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    keras = pytest.importorskip("keras")
+    layers = [keras.layers.Dense(6, "relu"), keras.layers.Dropout(0.1), keras.layers.Dense(2)]
+    theirs = keras.Sequential([keras.Input((4,)), *layers])
+    expected = np.asarray(theirs.predict(rows(), verbose=0))
+    theirs.save(tmp_path / "net.keras")
+    theirs.save_weights(tmp_path / "net.weights.h5")
+    for name in ("net.keras", "net.weights.h5"):
+        model = bp.Sequential([bp.Dense(6, "relu"), bp.Dropout(0.1), bp.Dense(2)])
+        model.load_keras_weights(tmp_path / name)
+        np.testing.assert_allclose(model.predict(rows()), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_files_that_are_not_keras(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "x.h5"
+    path.write_text("no")
+    with pytest.raises(ValueError, match="no HDF5 file"):
+        small().load_keras_weights(path)
+    with h5py.File(path, "w") as content:
+        content["numbers"] = np.zeros(3)
+    with pytest.raises(ValueError, match="holds no layers with weights"):
+        small().load_keras_weights(path)
+
+
+def test_a_new_head_keeps_the_body(device: str, tmp_path: Path) -> None:
+    model = bp.Sequential([bp.Dense(8, "relu"), bp.Dense(5, "tanh"), bp.Dense(3)], seed=0)
+    model.compile(bp.Adam(0.01), "softmax_cross_entropy", device=device)
+    X, y = rows(30), np.arange(30) % 3
+    model.fit(X, y, epochs=3, verbose=0)
+    before = {name: array.copy() for name, array in model.parameters().items()}
+    model.replace_head(7)
+    after = model.parameters()
+    assert (
+        model.outputs == 7 and model.layers[-1] == bp.Dense(7) and after["2.kernel"].shape == (5, 7)
+    )
+    for name in ("0.kernel", "0.bias", "1.kernel", "1.bias"):
+        np.testing.assert_array_equal(after[name], before[name])
+    assert after["2.kernel"].any() and not after["2.bias"].any()
+    assert model.predict(X).shape == (30, 7)
+    history = model.fit(X, np.arange(30) % 7, epochs=30, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+    model.save(tmp_path / "net.safetensors")
+    again = bp.load(tmp_path / "net.safetensors", device=device)
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    with pytest.raises(ValueError, match="at least 2"):
+        model.replace_head(1)
+    assert model.outputs == 7
+
+
+def test_layers_on_top_of_a_loaded_model(device: str, tmp_path: Path) -> None:
+    model = bp.Sequential([bp.Dense(8, "relu"), bp.Dense(5)], seed=0)
+    model.compile(loss="mse", device=device)
+    X = rows(10)
+    body = model.predict(X)
+    model.save(tmp_path / "net.safetensors")
+    model = bp.load(tmp_path / "net.safetensors", device=device)
+    model.append(bp.ReLU())
+    np.testing.assert_array_equal(model.predict(X), np.maximum(body, 0))
+    model.append(bp.Dense(2))
+    kernel = model.parameters()["3.kernel"]
+    np.testing.assert_allclose(model.predict(X), np.maximum(body, 0) @ kernel, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="in the model already"):
+        model.append(model.layers[0])
+    with pytest.raises(TypeError, match="takes a layer object"):
+        model.append(bp.ReLU)  # type: ignore[arg-type]
+    fresh = bp.Sequential([bp.Dense(2)])
+    fresh.append(bp.Dense(4))
+    assert fresh.outputs == 4
