@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def run_programs(text: str, folder: Path) -> str:
-    """Runs the Python blocks of a page, in one session: later ones use the names of earlier ones."""
+    """Runs the Python blocks of a page in one session: later ones use the names of earlier ones."""
     program = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],

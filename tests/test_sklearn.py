@@ -331,6 +331,7 @@ def test_two_outputs_with_softmax_are_one_with_sigmoid() -> None:
         {"activation": bp.LeakyReLU(0.2)},
         {"activation": ["relu", "silu"], "hidden_layer_sizes": (10, 8)},
         {"hidden_layer_sizes": 12},
+        {"hidden_layer_sizes": (20, 20), "dropout": 0.1},
         {"hidden_layer_sizes": (), "learning_rate": 0.05},
         {"dtype": "float32", "device": "reference", "max_iter": 60},
     ],
@@ -360,6 +361,20 @@ def test_losses_of_the_regressor() -> None:
     assert mae < squared / 5 and huber < squared / 5
     with pytest.raises(ValueError, match="is about classes: use MLPClassifier"):
         MLPRegressor("softmax_cross_entropy").fit(X, y)
+
+
+def test_counts_follow_scikit_learns_poisson_loss() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 2))
+    y = rng.poisson(np.exp(0.5 * X[:, 0] + 1)).astype(float)
+    options = {"loss": "poisson", "hidden_layer_sizes": (5,), "activation": "tanh", "alpha": 0.0,
+               "solver": "sgd", "learning_rate_init": 0.01, "momentum": 0.0, "max_iter": 20,
+               "shuffle": False, "random_state": 0, "n_iter_no_change": np.inf}  # fmt: skip
+    ours, theirs = MLPRegressor(**options).fit(X, y), TheirRegressor(**options).fit(X, y)
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-9)
+    assert ours.score(X, y) == pytest.approx(theirs.score(X, y))
+    with pytest.raises(ValueError, match="must not be negative"):
+        ours.fit(X, y - 10)
 
 
 def test_parameters_can_be_read_and_written() -> None:

@@ -25,7 +25,6 @@ EXCLUDED = {
     "test_adaptive_learning_rate": "reads the private _optimizer; the same: test_sklearn.py, "
     "test_the_course_of_training_is_scikit_learns[adaptive]",
     "test_mlp_sample_weight_with_early_stopping": "sample_weight is not there yet",
-    "test_mlp_vs_poisson_glm_equivalent": "the loss 'poisson' is not there yet",
 }
 CONFTEST = """
 import pytest

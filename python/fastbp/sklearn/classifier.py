@@ -38,6 +38,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             of the rows follows from it too, but by fastbp's own generator.
         early_stopping: hold out validation_fraction of the rows, with the classes in proportion,
             unless fit gets validation_data. The parameters with the best score stay.
+        dropout: share of every hidden layer's outputs that is left out in training.
         dtype: "float32", "float64", "bfloat16" of network and arithmetic; "auto" takes that of X,
             as scikit-learn does. float32 is about twice as fast as float64.
         device: as in Sequential.compile.
@@ -80,6 +81,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
+        dropout: float = 0.0,
         dtype: str = "auto",
         device: str = "auto",
     ) -> None:

@@ -24,8 +24,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     MLPClassifier for what differs, and for `dtype` and `device`.
 
     Args:
-        loss: "squared_error" (half of it, as scikit-learn), or the name or object of any loss of
-            fastbp for quantities: "mae", "huber", Loss("huber", 0.5).
+        loss: "squared_error" (half of it, as scikit-learn); "poisson" for counts, whose network
+            gives the logarithm of the rate, and `predict` the rate (`loss_` lacks the terms of y
+            alone); or the name or object of any other loss of fastbp for quantities: "mae",
+            "huber", Loss("quantile", quantile=0.9).
 
     Several columns of y are several outputs of one network; `loss_` is summed over them for
     "squared_error", averaged otherwise.
@@ -58,6 +60,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
+        dropout: float = 0.0,
         dtype: str = "auto",
         device: str = "auto",
     ) -> None:
@@ -67,11 +70,19 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """Quantities of the dtype of the parameters: (n,) for one output, else (n, outputs)."""
         rows = self._rows(X)
         output = self.model_.predict(rows)
+        if self.out_activation_ == "exp":
+            output = np.exp(output)
         return output[:, 0] if output.shape[1] == 1 else output
+
+    @property
+    def _counts(self) -> bool:
+        return isinstance(self.loss, str) and self.loss == "poisson"
 
     def _objective(self) -> Objective:
         if isinstance(self.loss, str) and self.loss == "squared_error":
             return Objective(Loss("mse"), self.n_outputs_ / 2)
+        if self._counts:
+            return Objective(Loss("poisson_with_log_rate"), float(self.n_outputs_))
         loss = get_loss(self.loss)
         if loss.traits.link is not None:
             raise ValueError(f"loss {loss.name!r} is about classes: use MLPClassifier")
@@ -82,7 +93,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
-        self.out_activation_ = "identity"
+        self.out_activation_ = "exp" if self._counts else "identity"
         self._objective()  # raises for a loss that cannot be meant
         return x, self._columns(y)
 
@@ -98,4 +109,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _validation_score(self, x: Array, y: Array) -> float:
         output = self.model_.predict(x)
+        if self.out_activation_ == "exp":
+            output = np.exp(output)
         return float(r2_score(y, output)) if np.isfinite(output).all() else float("nan")

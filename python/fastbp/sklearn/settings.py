@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from .. import checks, optimizers
 from ..arrays import Array
 from ..errors import describe, unknown_name
-from ..layers import Activation, Dense, Layer
+from ..layers import Activation, Dense, Dropout, Layer
 from ..losses import Loss
 from ..optimizers import SGD, Adam, Optimizer
 
@@ -36,6 +36,7 @@ _RULES: dict[str, Callable[[str, object], object]] = {
     "beta_1": _below_one,
     "beta_2": _below_one,
     "epsilon": _positive,
+    "dropout": _below_one,
 }
 
 
@@ -89,8 +90,12 @@ def layers(estimator: Any, outputs: int) -> list[Layer]:
     """The chain of dense layers, without an activation at its end."""
     units = hidden_units(estimator.hidden_layer_sizes)
     functions = _activations(estimator.activation, len(units))
-    hidden = [Dense(width, function) for width, function in zip(units, functions, strict=True)]
-    return [*hidden, Dense(outputs)]
+    chain: list[Layer] = []
+    for width, function in zip(units, functions, strict=True):
+        chain.append(Dense(width, function))
+        if estimator.dropout:
+            chain.append(Dropout(estimator.dropout))
+    return [*chain, Dense(outputs)]
 
 
 def draw_start(estimator: Any, inputs: int, random: Any) -> list[Array]:
