@@ -5,8 +5,10 @@ calls its C interface (csrc/kernels/cuda/fastbp_cuda.h) with NumPy arrays.
 from __future__ import annotations
 
 import ctypes
+import functools
 import shutil
 import subprocess
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
@@ -28,14 +30,35 @@ VERSION = f'-DFASTBP_VERSION="{_core.build_info()["version"]}"'
 NO_ACTIVATION = -1
 
 
-def build_emulated(folder: Path) -> Path:
-    """The library for the emulated device."""
-    flags = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
-    command = [*COMPILER.split(), *flags, *COMMON_FLAGS, "-DFASTBP_EMULATION", VERSION, f"-I{CSRC}"]
-    objects = _compile([*command, "-x", "c++"], [*KERNELS, *EMULATION], folder)
-    library = folder / "libfastbp_cuda_emulated.so"
-    _run([*COMPILER.split(), "-shared", "-pthread", *objects, "-o", str(library)])
+def build_emulated(folder: Path, *, watched: bool = False) -> Path:
+    """The library for the emulated device; `watched` for data races and unwritten memory."""
+    return link_emulated(KERNELS, folder, "libfastbp_cuda_emulated.so", watched=watched)
+
+
+def link_emulated(sources: list[Path], folder: Path, name: str, *, watched: bool) -> Path:
+    """A library of these sources and the emulated device, in a folder of its own."""
+    # Calls of __tsan_..., which the device defines: nothing is linked to ThreadSanitizer.
+    watch = ["-fsanitize=thread"] if watched else []
+    objects = _compile([*_emulated_compiler(), *watch], sources, folder)
+    library = folder / name
+    shared = [*COMPILER.split(), "-shared", "-pthread"]
+    _run([*shared, *objects, *_emulated_device(), "-ldl", "-o", str(library)])
     return library
+
+
+def _emulated_compiler() -> list[str]:
+    flags = ["-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
+    defines = ["-DFASTBP_EMULATION", VERSION, f"-I{CSRC}"]
+    return [*COMPILER.split(), *flags, "-Werror", *COMMON_FLAGS, *defines, "-x", "c++"]
+
+
+_device_folder = tempfile.TemporaryDirectory(prefix="fastbp-emulation-")
+
+
+@functools.cache
+def _emulated_device() -> list[str]:
+    """The device's own objects, made once for all libraries of a test run."""
+    return _compile(_emulated_compiler(), EMULATION, Path(_device_folder.name))
 
 
 def build_cuda(folder: Path, architecture: str) -> Path:

@@ -3,11 +3,15 @@
 // in the place of <cuda_runtime.h> where FASTBP_EMULATION is defined; names and values are CUDA's.
 //
 // Every thread of a block is a fiber, and a block runs on the OS thread that launched it, one block
-// after another. Threads run from barrier to barrier in an order that can be chosen (set_schedule):
-// a result that depends on it is a race. A kernel that goes wrong gives an error with its reason in
+// after another (of a cooperative launch, all together). Threads run from one meeting point to the
+// next, __syncthreads() or a warp function, in an order that can be chosen (set_schedule): a result
+// that depends on it is a race. A kernel that goes wrong gives an error with its reason in
 // cudaGetErrorString, never a crash:
 //   cudaErrorLaunchFailure         threads of a block at different __syncthreads(), or some at one
-//                                  while others have ended
+//                                  while others have ended; a warp function without a lane that
+//                                  its mask names, or read from one that is not there; and, where
+//                                  the kernels are compiled with -fsanitize=thread (hazards.cpp),
+//                                  data races and reads of memory that nothing has written
 //   cudaErrorIllegalAddress        an access beyond an end of an allocation or of shared memory
 //   cudaErrorInvalidConfiguration  a grid, block or shared memory that no device takes
 // Memory that nothing has written holds NaN. All that is slow, and says nothing about a GPU's
@@ -16,6 +20,9 @@
 
 #include <cstddef>
 #include <functional>
+
+#include "emulation/runtime_api.h"
+#include "emulation/warp.h"
 
 #define __global__
 #define __device__
@@ -33,68 +40,70 @@ struct dim3 {
 extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 
-enum cudaError_t {
-  cudaSuccess = 0,
-  cudaErrorInvalidValue = 1,
-  cudaErrorMemoryAllocation = 2,
-  cudaErrorInvalidConfiguration = 9,
-  cudaErrorInvalidDevice = 101,
-  cudaErrorIllegalAddress = 700,
-  cudaErrorLaunchFailure = 719,
-};
-enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
-using cudaStream_t = struct CUstream_st*;  // ignored: every call has finished when it returns
-struct cudaDeviceProp {
-  char name[256];  // "emulated"
-};
-
-cudaError_t cudaGetDeviceCount(int* count);  // 1
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
-// The error of the calling thread's last launch, which is thereby forgotten.
-cudaError_t cudaGetLastError();
-// What the code means; for the calling thread's last failure, what it was.
-const char* cudaGetErrorString(cudaError_t error);
-// Memory that ends at a guard page and holds NaN. Its address is a multiple of what its size is a
-// multiple of, not of 256.
-cudaError_t cudaMalloc(void** pointer, std::size_t bytes);
-// Fails where the page in front of the memory was written to.
-cudaError_t cudaFree(void* pointer);
-cudaError_t cudaMemcpyAsync(void* target, const void* source, std::size_t bytes,
-                            cudaMemcpyKind kind, cudaStream_t stream);
-cudaError_t cudaStreamSynchronize(cudaStream_t stream);
-
 namespace fastbp {
 namespace emulation {
 
-// "forward", "reverse" or "random:<seed>": the order in which blocks, and from barrier to barrier
+// Shared memory of a block: without asking, and at most, as on compute capability 9.0.
+constexpr std::size_t kSharedBytes = 48 * 1024, kMaxSharedBytes = 227 * 1024;
+// Processors (SMs) of the device: what a grid that fills it is made for.
+constexpr int kProcessors = 2;
+constexpr int kThreadsOfProcessor = 2048;
+
+// "forward", "reverse" or "random:<seed>": the order in which blocks, and between meeting points
 // the threads of a block, run. At first what the environment's FASTBP_EMULATION_SCHEDULE says, else
 // forward. False, and no change, for other texts.
 bool set_schedule(const char* text);
 
 void sync_threads(const char* file, int line);
+// Waits for all threads of the grid; in a cooperative launch only.
+void sync_grid(const char* file, int line);
 // The block's dynamic shared memory.
 void* shared_memory();
 
 struct LaunchShape {
   dim3 grid, block;
   std::size_t shared_bytes;
+  bool cooperative;
 };
-// Runs `thread` once for every thread of the grid. An error is left for cudaGetLastError, as after
-// a <<<>>> launch.
-void launch(const LaunchShape& shape, const std::function<void()>& thread);
+// Runs `thread` once for every thread of the grid, now or when the graph that `stream` is recording
+// is launched. An error of the shape is left for cudaGetLastError.
+void launch(const char* name, const void* kernel, const LaunchShape& shape,
+            std::function<void()> thread, cudaStream_t stream);
+
+// What cudaFuncSetAttribute and the like know a kernel by.
+cudaError_t set_shared_limit(const void* kernel, int bytes);
+int blocks_of_processor(int threads, std::size_t shared_bytes);
 
 template <class... Parameters> struct Launcher {
+  const char* name;
   void (*kernel)(Parameters...);
   LaunchShape shape;
+  cudaStream_t stream;
   void operator()(Parameters... arguments) const {
-    launch(shape, [&] { kernel(arguments...); });
+    const auto function = kernel;
+    launch(
+        name, reinterpret_cast<const void*>(function), shape, [=] { function(arguments...); },
+        stream);
   }
 };
 template <class... Parameters>
-Launcher<Parameters...> launcher(void (*kernel)(Parameters...), dim3 grid, dim3 block,
-                                 std::size_t shared_bytes, cudaStream_t) {
-  return {kernel, {grid, block, shared_bytes}};
+Launcher<Parameters...> launcher(const char* name, void (*kernel)(Parameters...), dim3 grid,
+                                 dim3 block, std::size_t shared_bytes, cudaStream_t stream,
+                                 bool cooperative = false) {
+  return {name, kernel, {grid, block, shared_bytes, cooperative}, stream};
 }
 
 }  // namespace emulation
 }  // namespace fastbp
+
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
+  return fastbp::emulation::set_shared_limit(reinterpret_cast<const void*>(kernel), bytes);
+}
+template <class Kernel>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel*, int threads,
+                                                          std::size_t shared_bytes) {
+  *blocks = fastbp::emulation::blocks_of_processor(threads, shared_bytes);
+  return cudaSuccess;
+}

@@ -1,76 +1,26 @@
-// Runs a grid: block after block, a block's threads from barrier to barrier.
+// Runs a grid: block after block, a block's threads from one meeting point to the next.
 #include <csignal>
 #include <cstdint>
 #include <cstring>
-#include <memory>
-#include <mutex>
+#include <map>
 #include <new>
-#include <string>
-#include <vector>
 
-#include <pthread.h>
-
+#include "core/check.h"
 #include "core/environment.h"
-#include "emulation/fiber.h"
-#include "emulation/memory.h"
+#include "emulation/machine.h"
 #include "emulation/runtime.h"
-#include "emulation/schedule.h"
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
 namespace fastbp {
 namespace emulation {
-namespace {
 
-struct Thread {
-  Fiber fiber;
-  uint3 index{};
-  bool ended = false;
-  // The barrier where it waits.
-  const char* file = nullptr;
-  int line = 0;
-
-  bool waits_with(const Thread& other) const {
-    return line == other.line && std::strcmp(file, other.file) == 0;
-  }
-};
-
-// The device, and the kernel that it runs. `mutex` is held from a launch's beginning to its end.
-struct Machine {
-  std::mutex mutex;
-  Schedule schedule;
-  bool schedule_known = false;
-  // Kept from launch to launch: as many as the largest block had.
-  std::vector<std::unique_ptr<Thread>> threads;
-  std::size_t thread_count = 0;
-  std::unique_ptr<GuardedMemory> shared;
-  const std::function<void()>* body = nullptr;
-  Thread* running = nullptr;  // null between threads
-  pthread_t host{};           // the OS thread that runs them
-  bool faulted = false;       // at this address
-  const void* fault_address = nullptr;
-  cudaError_t error = cudaSuccess;
-  std::string reason;
-
-  bool fail(cudaError_t code, std::string text) {
-    error = code;
-    reason = std::move(text);
-    return false;
-  }
-};
 Machine machine;
 
-std::string name_of(const char* what, uint3 at) {
-  return std::string(what) + " (" + std::to_string(at.x) + ", " + std::to_string(at.y) + ", " +
-         std::to_string(at.z) + ")";
-}
+namespace {
 
-std::string state_of(const Thread& thread) {
-  if (thread.ended) return name_of("thread", thread.index) + " has ended";
-  return name_of("thread", thread.index) + " is at " + thread.file + ":" +
-         std::to_string(thread.line);
-}
+std::map<const void*, std::size_t> shared_limits;  // of kernels that asked for another than 48 KiB
 
 // Position of item `i` in a box, x fastest.
 uint3 unravel(std::size_t i, dim3 box) {
@@ -91,15 +41,14 @@ void on_fault(int, siginfo_t* info, void*) {
   sigaction(SIGSEGV, &previous_action, nullptr);  // returning meets the fault again
 }
 
-bool report_fault(const void* address) {
+bool report_fault(const Thread& thread) {
+  const void* const address = machine.fault_address;
   std::string where = describe_allocated(address);
   if (where.empty()) {
-    where = machine.shared->describe(address);
+    where = thread.block->shared->describe(address);
     where = where.empty() ? "that is not the device's" : where + " of shared memory";
   }
-  return machine.fail(cudaErrorIllegalAddress, name_of("thread", threadIdx) + " of " +
-                                                   name_of("block", blockIdx) + " touched memory " +
-                                                   where);
+  return machine.fail(cudaErrorIllegalAddress, name_of(thread) + " touched memory " + where);
 }
 
 class FaultHandler {
@@ -116,63 +65,149 @@ class FaultHandler {
   FaultHandler& operator=(const FaultHandler&) = delete;
 };
 
-// Runs one thread to its next barrier or its end. False where it failed.
+// Runs one thread to its next meeting point or its end. False where the kernel failed.
 bool run_thread(Thread& thread) {
   threadIdx = thread.index;
+  blockIdx = thread.block->index;
   machine.running = &thread;
   machine.faulted = false;
-  thread.ended = thread.fiber.resume();
+  if (thread.fiber.resume()) thread.state = State::ended;
   machine.running = nullptr;
-  return !machine.faulted || report_fault(machine.fault_address);
+  if (machine.faulted) return report_fault(thread);
+  return machine.error == cudaSuccess;
 }
 
-// Whether all threads of the block have ended, or all wait at one barrier.
-bool threads_agree() {
-  const Thread& first = *machine.threads[0];
-  for (std::size_t i = 1; i < machine.thread_count; ++i) {
-    const Thread& other = *machine.threads[i];
-    if (first.ended == other.ended && (first.ended || first.waits_with(other))) continue;
-    return machine.fail(cudaErrorLaunchFailure, "the threads of " + name_of("block", blockIdx) +
+// The first of the block's threads that is in another state than the first, or null.
+const Thread* other_state(const Block& block) {
+  const Thread& first = *block.threads[0];
+  for (const Thread* thread : block.threads) {
+    if (thread->state != first.state) return thread;
+    const bool waits = first.state != State::ended;
+    if (waits && (thread->line != first.line || std::strcmp(thread->file, first.file) != 0))
+      return thread;
+  }
+  return nullptr;
+}
+
+void release(Block& block) {
+  for (Thread* thread : block.threads) thread->state = State::ready;
+}
+
+// Once no thread of the block can run: those in warp functions that have all come, or else the
+// whole block at a barrier, go on. False where that is an error; `waits` where the block does, for
+// the grid or for ever.
+bool resolve(Block& block, bool& waits) {
+  if (resolve_warps(block)) return machine.error == cudaSuccess;
+  const std::string stuck = stuck_warp(block);
+  if (!stuck.empty()) return machine.fail(cudaErrorLaunchFailure, stuck);
+  const Thread& first = *block.threads[0];
+  if (const Thread* other = other_state(block))
+    return machine.fail(cudaErrorLaunchFailure, "the threads of " + name_of("block", block.index) +
                                                     " do not meet at one barrier: " +
-                                                    state_of(first) + ", " + state_of(other));
-  }
+                                                    state_of(first) + ", " + state_of(*other));
+  waits = first.state != State::at_barrier;
+  if (waits) return true;
+  note_barrier(block);
+  release(block);
   return true;
 }
 
-bool run_block() {
-  machine.shared->poison();
-  for (std::size_t i = 0; i < machine.thread_count; ++i) {
-    Thread& thread = *machine.threads[i];
-    thread.index = unravel(i, blockDim);
-    thread.fiber.start([] { (*machine.body)(); });
-  }
+// Once all blocks wait for the grid or have ended. False at the end, or where the kernel is wrong.
+bool resolve_grid() {
+  const Thread& first = *machine.blocks[0].threads[0];
+  for (const Block& block : machine.blocks)
+    if (block.threads[0]->state != first.state)
+      return machine.fail(cudaErrorLaunchFailure,
+                          "the blocks do not meet at one barrier of the grid: " + state_of(first) +
+                              ", " + state_of(*block.threads[0]) + " of " +
+                              name_of("block", block.index));
+  if (first.state == State::ended) return false;
+  note_grid_meeting();
+  for (Block& block : machine.blocks) release(block);
+  return true;
+}
+
+// Runs the blocks that were begun to their ends.
+bool run_blocks() {
+  std::vector<Thread*> ready;
   std::vector<std::size_t> order;
-  do {
-    machine.schedule.arrange(machine.thread_count, order);
+  for (;;) {
+    ready.clear();
+    for (Block& block : machine.blocks)
+      for (Thread* thread : block.threads)
+        if (thread->state == State::ready) ready.push_back(thread);
+    machine.schedule.arrange(ready.size(), order);
     for (const std::size_t i : order)
-      if (!run_thread(*machine.threads[i])) return false;
-    if (!threads_agree()) return false;
-  } while (!machine.threads[0]->ended);
-  return machine.shared->slack_is_intact() ||
-         machine.fail(cudaErrorIllegalAddress, "memory in front of shared memory was written to");
+      if (!run_thread(*ready[i])) return false;
+    bool all_wait = true;
+    for (Block& block : machine.blocks) {
+      bool waits = false;
+      if (!resolve(block, waits)) return false;
+      all_wait = all_wait && waits;
+    }
+    if (all_wait && !resolve_grid()) break;
+  }
+  if (machine.error != cudaSuccess) return false;
+  for (const Block& block : machine.blocks)
+    if (!block.shared->slack_is_intact())
+      return machine.fail(cudaErrorIllegalAddress,
+                          "memory in front of shared memory was written to");
+  return true;
 }
 
-// The limits of compute capability 7.5 to 12.0 (CUDA C++ programming guide, technical
-// specifications).
-bool shape_is_valid(const LaunchShape& shape) {
-  const dim3 grid = shape.grid, block = shape.block;
-  if (volume(grid) == 0 || grid.x > 2147483647 || grid.y > 65535 || grid.z > 65535)
-    return machine.fail(cudaErrorInvalidConfiguration,
-                        "no device takes " + name_of("a grid of", {grid.x, grid.y, grid.z}));
-  if (volume(block) == 0 || volume(block) > 1024 || block.x > 1024 || block.y > 1024 ||
-      block.z > 64)
-    return machine.fail(cudaErrorInvalidConfiguration,
-                        "no device takes " + name_of("a block of", {block.x, block.y, block.z}));
-  if (shape.shared_bytes > 48 * 1024)
-    return machine.fail(cudaErrorInvalidConfiguration,
-                        std::to_string(shape.shared_bytes) +
-                            " bytes of shared memory are more than 48 KiB");
+// Block number `number` of the grid with threads from `first` on of the machine's.
+void begin_block(Block& block, std::size_t number, std::size_t first) {
+  block.index = unravel(number, gridDim);
+  block.number = number;
+  block.shared->poison();
+  block.threads.resize(volume(blockDim));
+  for (std::size_t i = 0; i < block.threads.size(); ++i) {
+    Thread& thread = *machine.threads[first + i];
+    thread.block = &block;
+    thread.number = int(i);
+    thread.index = unravel(i, blockDim);
+    thread.state = State::ready;
+    thread.fiber.start([] { (*machine.body)(); });
+    block.threads[i] = &thread;
+  }
+  note_block(block);
+}
+
+// Room for `count` blocks at once.
+void prepare(std::size_t count, const LaunchShape& shape) {
+  gridDim = shape.grid;
+  blockDim = shape.block;
+  machine.cooperative = shape.cooperative;
+  while (machine.threads.size() < count * volume(shape.block))
+    machine.threads.push_back(std::make_unique<Thread>());
+  machine.blocks.clear();
+  machine.blocks.resize(count);
+  for (Block& block : machine.blocks) {
+    block.shared = std::make_unique<GuardedMemory>(shape.shared_bytes);
+    block.shadow = watch(*block.shared, true);
+  }
+}
+
+void clear() {
+  for (const Block& block : machine.blocks)
+    if (block.shared) unwatch(*block.shared);
+  machine.blocks.clear();
+}
+
+bool run_in_turn(std::size_t blocks) {
+  std::vector<std::size_t> order;
+  machine.schedule.arrange(blocks, order);
+  for (const std::size_t number : order) {
+    begin_block(machine.blocks[0], number, 0);
+    if (!run_blocks()) return false;
+  }
   return true;
+}
+
+bool run_together(std::size_t blocks) {
+  for (std::size_t number = 0; number < blocks; ++number)
+    begin_block(machine.blocks[number], number, number * volume(blockDim));
+  return run_blocks();
 }
 
 bool read_schedule() {
@@ -185,29 +220,92 @@ bool read_schedule() {
   return machine.schedule_known = true;
 }
 
-bool run_grid(const LaunchShape& shape) {
-  if (!shape_is_valid(shape) || !read_schedule()) return false;
-  gridDim = shape.grid;
-  blockDim = shape.block;
-  machine.thread_count = volume(shape.block);
-  while (machine.threads.size() < machine.thread_count)
-    machine.threads.push_back(std::make_unique<Thread>());
-  machine.shared = std::make_unique<GuardedMemory>(shape.shared_bytes);
+void run_grid(const LaunchShape& shape) {
+  const std::size_t blocks = volume(shape.grid);
+  if (!read_schedule()) return;
+  const Schedule start = machine.schedule;
+  prepare(shape.cooperative ? blocks : 1, shape);
+  note_launch();
   machine.host = pthread_self();
   const FaultHandler handler;
-  const Schedule start = machine.schedule;
-  std::vector<std::size_t> order;
-  machine.schedule.arrange(volume(shape.grid), order);
-  bool good = true;
-  for (std::size_t i = 0; good && i < order.size(); ++i) {
-    blockIdx = unravel(order[i], shape.grid);
-    good = run_block();
-  }
+  if (shape.cooperative)
+    run_together(blocks);
+  else
+    run_in_turn(blocks);
   machine.schedule = start;  // every launch begins with the seed: it can be repeated by itself
-  return good;
+}
+
+// A kernel, now. What it does wrong is told by the next call that waits.
+void run_kernel(const char* name, const LaunchShape& shape, const std::function<void()>& thread) {
+  const std::lock_guard<std::mutex> lock(machine.mutex);
+  machine.error = cudaSuccess;
+  machine.kernel = name;
+  machine.body = &thread;
+  try {
+    run_grid(shape);
+  } catch (const std::bad_alloc&) {
+    machine.fail(cudaErrorMemoryAllocation, "out of memory for the emulated device");
+  }
+  clear();
+  if (machine.error != cudaSuccess)
+    set_pending_error(machine.error, text(name, ": ", machine.reason));
+}
+
+cudaError_t invalid_shape(const std::string& reason) {
+  return failed(cudaErrorInvalidConfiguration, reason);
+}
+
+// The limits of compute capability 7.5 to 12.0 (CUDA C++ programming guide, technical
+// specifications).
+cudaError_t check_shape(const void* kernel, const LaunchShape& shape) {
+  const dim3 grid = shape.grid, block = shape.block;
+  if (volume(grid) == 0 || grid.x > 2147483647 || grid.y > 65535 || grid.z > 65535)
+    return invalid_shape("no device takes " + name_of("a grid of", {grid.x, grid.y, grid.z}));
+  if (volume(block) == 0 || volume(block) > 1024 || block.x > 1024 || block.y > 1024 ||
+      block.z > 64)
+    return invalid_shape("no device takes " + name_of("a block of", {block.x, block.y, block.z}));
+  const std::lock_guard<std::mutex> lock(machine.mutex);
+  const auto own = shared_limits.find(kernel);
+  const std::size_t limit = own == shared_limits.end() ? kSharedBytes : own->second;
+  if (shape.shared_bytes > limit)
+    return invalid_shape(text(shape.shared_bytes, " bytes of shared memory are more than ",
+                              limit / 1024, " KiB, which this kernel may have"));
+  const int resident = blocks_of_processor(int(volume(block)), shape.shared_bytes) * kProcessors;
+  if (shape.cooperative && volume(grid) > std::size_t(resident))
+    return failed(cudaErrorCooperativeLaunchTooLarge, text("a cooperative launch of ", volume(grid),
+                                                           " blocks, of which the device has "
+                                                           "room for ",
+                                                           resident));
+  return cudaSuccess;
 }
 
 }  // namespace
+
+std::string name_of(const char* what, uint3 at) {
+  return text(what, " (", at.x, ", ", at.y, ", ", at.z, ")");
+}
+
+std::string name_of(const Thread& thread) {
+  return name_of("thread", thread.index) + " of " + name_of("block", thread.block->index);
+}
+
+std::string state_of(const Thread& thread) {
+  if (thread.state == State::ended) return name_of("thread", thread.index) + " has ended";
+  return text(name_of("thread", thread.index), " is at ", thread.file, ":", thread.line);
+}
+
+void wait(State state, const char* file, int line) {
+  Thread& self = *machine.running;
+  self.state = state;
+  self.file = file;
+  self.line = line;
+  Fiber::suspend();
+}
+
+void abort_kernel(cudaError_t error, const std::string& reason) {
+  machine.fail(error, reason);
+  for (;;) Fiber::suspend();
+}
 
 bool set_schedule(const char* text) {
   const std::lock_guard<std::mutex> lock(machine.mutex);
@@ -215,24 +313,41 @@ bool set_schedule(const char* text) {
   return machine.schedule_known = true;
 }
 
-void sync_threads(const char* file, int line) {
-  machine.running->file = file;
-  machine.running->line = line;
-  Fiber::suspend();
+void sync_threads(const char* file, int line) { wait(State::at_barrier, file, line); }
+
+void sync_grid(const char* file, int line) {
+  if (!machine.cooperative)
+    abort_kernel(cudaErrorLaunchFailure, text("a barrier of the grid, at ", file, ":", line,
+                                              ", in a launch that is not cooperative"));
+  wait(State::at_grid_barrier, file, line);
 }
 
-void* shared_memory() { return machine.shared->data(); }
+void* shared_memory() { return machine.running->block->shared->data(); }
 
-void launch(const LaunchShape& shape, const std::function<void()>& thread) {
+void fence() { note_fence(); }
+
+cudaError_t set_shared_limit(const void* kernel, int bytes) {
+  if (bytes < 0 || std::size_t(bytes) > kMaxSharedBytes)
+    return failed(cudaErrorInvalidValue,
+                  text(bytes, " bytes of shared memory: expected 0 to ", kMaxSharedBytes));
   const std::lock_guard<std::mutex> lock(machine.mutex);
-  machine.error = cudaSuccess;
-  machine.body = &thread;
-  try {
-    run_grid(shape);
-  } catch (const std::bad_alloc&) {
-    machine.fail(cudaErrorMemoryAllocation, "out of memory for the emulated device");
-  }
-  if (machine.error != cudaSuccess) set_last_error(failed(machine.error, machine.reason));
+  shared_limits[kernel] = std::size_t(bytes);
+  return cudaSuccess;
+}
+
+int blocks_of_processor(int threads, std::size_t shared_bytes) {
+  // A block takes 1 KiB of shared memory for itself.
+  const std::size_t by_memory = (kMaxSharedBytes + 1024) / (shared_bytes + 1024);
+  const std::size_t by_threads = std::size_t(kThreadsOfProcessor / (threads > 0 ? threads : 1));
+  const std::size_t most = 32;
+  return int(std::min(most, std::min(by_memory, by_threads)));
+}
+
+void launch(const char* name, const void* kernel, const LaunchShape& shape,
+            std::function<void()> thread, cudaStream_t stream) {
+  cudaError_t error = check_shape(kernel, shape);
+  if (error == cudaSuccess) error = enqueue(stream, [=] { run_kernel(name, shape, thread); });
+  set_last_error(error);
 }
 
 }  // namespace emulation

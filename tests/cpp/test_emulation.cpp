@@ -1,4 +1,4 @@
-// build: emulation/fiber.cpp emulation/launch.cpp emulation/memory.cpp emulation/runtime.cpp emulation/schedule.cpp -DFASTBP_EMULATION -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O0
+// build: emulation/allocations.cpp emulation/devices.cpp emulation/errors.cpp emulation/fiber.cpp emulation/hazards.cpp emulation/launch.cpp emulation/memory.cpp emulation/schedule.cpp emulation/streams.cpp emulation/warp.cpp -ldl -DFASTBP_EMULATION -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O0
 // The emulated device: what it runs, and what it catches. Then the matrix product on it, under the
 // sanitizers.
 #include <cmath>
@@ -47,15 +47,22 @@ template <class T> class Device {
   std::size_t size_;
 };
 
-// The last launch must have failed with this error, and the reason must contain `part`.
+void expect_success() {
+  FBP_EXPECT(cudaGetLastError() == cudaSuccess);
+  FBP_EXPECT(cudaStreamSynchronize(nullptr) == cudaSuccess);
+}
+
+// The last launch must have failed with this error, or its kernel, and the reason must contain
+// `part`.
 void expect_failure(cudaError_t error, const std::string& part) {
-  const cudaError_t got = cudaGetLastError();
+  cudaError_t got = cudaGetLastError();
+  if (got == cudaSuccess) got = cudaStreamSynchronize(nullptr);
   const std::string reason = cudaGetErrorString(got);
   FBP_EXPECT(got == error);
   FBP_EXPECT(reason.find(part) != std::string::npos);
   if (got != error || reason.find(part) == std::string::npos)
     std::printf("  got %d: %s\n", int(got), reason.c_str());
-  FBP_EXPECT(cudaGetLastError() == cudaSuccess);  // forgotten
+  expect_success();  // forgotten
 }
 
 __global__ void count_visits(int* visits) {
@@ -69,7 +76,7 @@ void every_thread_runs_once() {
     FBP_EXPECT(emulation::set_schedule(schedule));
     const Device<int> visits(std::vector<int>(2 * 3 * 2 * 4 * 3 * 2, 0));
     FBP_LAUNCH(count_visits, dim3(2, 3, 2), dim3(4, 3, 2), 0, nullptr)(visits.data());
-    FBP_EXPECT(cudaGetLastError() == cudaSuccess);
+    expect_success();
     FBP_EXPECT(visits.values() == std::vector<int>(2 * 3 * 2 * 4 * 3 * 2, 1));
   }
 }
@@ -90,7 +97,7 @@ template <bool WithBarrier> std::vector<float> turned(const char* schedule) {
   const Device<float> x(values), y(values.size());
   FBP_LAUNCH(turn_around<WithBarrier>, dim3(3), dim3(64), 64 * sizeof(float), nullptr)(x.data(),
                                                                                        y.data());
-  FBP_EXPECT(cudaGetLastError() == cudaSuccess);
+  expect_success();
   return y.values();
 }
 
@@ -131,7 +138,7 @@ void divergence_is_an_error() {
     expect_failure(cudaErrorLaunchFailure, "thread (0, 0, 0) has ended, thread (1, 0, 0) is at ");
     FBP_LAUNCH(wait_more_often, dim3(1), dim3(1), 0,
                nullptr)(3);  // a thread alone, and after the failures
-    FBP_EXPECT(cudaGetLastError() == cudaSuccess);
+    expect_success();
   }
 }
 
@@ -151,7 +158,7 @@ __global__ void write_shared_at(long offset) {
 void overruns_are_errors() {
   const Device<float> memory(7), out(1);
   FBP_LAUNCH(write_at, dim3(1), dim3(2), 0, nullptr)(memory.data(), 6);
-  FBP_EXPECT(cudaGetLastError() == cudaSuccess);
+  expect_success();
   FBP_LAUNCH(write_at, dim3(1), dim3(2), 0, nullptr)(memory.data(), 7);
   expect_failure(
       cudaErrorIllegalAddress,
@@ -169,7 +176,7 @@ void overruns_are_errors() {
   void* pointer = nullptr;
   FBP_EXPECT(cudaMalloc(&pointer, 12) == cudaSuccess);
   FBP_LAUNCH(write_at, dim3(1), dim3(2), 0, nullptr)(static_cast<float*>(pointer), -1);
-  FBP_EXPECT(cudaGetLastError() == cudaSuccess);
+  expect_success();
   FBP_EXPECT(cudaFree(pointer) == cudaErrorIllegalAddress);
   FBP_EXPECT(cudaFree(pointer) == cudaErrorInvalidValue);
 }
