@@ -22,7 +22,7 @@ import pytest
 import fastbp as bp
 from fastbp.cli import main
 
-COMMANDS = ("demo", "train", "predict", "evaluate", "info", "verify", "bench")
+COMMANDS = ("demo", "train", "predict", "evaluate", "explain", "info", "verify", "bench")
 
 
 class Outcome(NamedTuple):

@@ -427,6 +427,13 @@ def test_summary_and_repr(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "Dense tanh" in text
     assert "43 parameters" in text
+    # A row costs 2 (4 * 5 + 5 * 3) = 70 flop forward, 32 rows three times that in a step.
+    assert "a step on 32 rows: 6.72 kflop (2.24 kflop forward" in text
+    # 43 numbers of 4 bytes, Adam's two slots, 32 rows of 4 + 5 + 3 values and of 5 + 3 deltas.
+    for part in ("parameters 172 B", "(2 per parameter) 344 B", "1.5 KiB", "deltas 1 KiB"):
+        assert part in text
+    model.summary(batch_size=64)
+    assert "deltas 2 KiB; in all 5.67 KiB" in capsys.readouterr().out
     assert "float32 on cpu" in text
     assert "Dense(units=5" in repr(model)
 

@@ -18,6 +18,7 @@ from .evaluation import EVALUATION_BATCH
 
 if TYPE_CHECKING:
     from .callbacks import Callback
+    from .explain import Explanation
     from .history import History
     from .layers import Layer
 
@@ -336,11 +337,29 @@ class Sequential(Chain):
 
         heads.append(self, layer)
 
-    def summary(self, print_fn: Callable[[str], object] = print) -> None:
-        """Prints a table of the layers, their outputs and their parameters."""
-        *table, sums = network.summary(self._layers, self._inputs)
-        for line in (*table, f"{sums}; {self.dtype} on {self._device}"):
+    def summary(self, print_fn: Callable[[str], object] = print, batch_size: int = 32) -> None:
+        """Prints the layers with outputs, parameters and arithmetic, and what a step takes.
+
+        A flop is one multiplication or addition of a matrix product. Memory is that of a training
+        step on batch_size rows without padding and the threads' buffers.
+        """
+        from . import summary
+
+        size = checks.integer("batch_size", batch_size)
+        settings = self._compiled, self.dtype, self._device, size
+        for line in summary.lines(self._layers, self._inputs, *settings):
             print_fn(line)
+
+    def explain(self, x: Any, y: Any) -> Explanation:
+        """One training step of one row as a hand calculation; print what it returns.
+
+        x is a row (inputs,), y its target: a number, a class number or a row (outputs,). The model
+        is not changed, but built if it is not. The arithmetic is float64 in NumPy. Raises
+        ValueError for more than one row, or layers other than Dense, Activation and Dropout.
+        """
+        from .explain import explain
+
+        return explain(self, x, y)
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> Sequential:

@@ -110,24 +110,3 @@ def _with_inputs(layers: Layers, inputs: int) -> Iterator[tuple[int, Layer, int]
         assert width is not None
         yield index, layer, width
         width = layer.outputs(width)
-
-
-def summary(layers: Layers, inputs: int | None) -> list[str]:
-    """A table of the layers, their outputs and their parameters, and a line with the sums."""
-    rows = [("layer", "outputs", "parameters")]
-    width, total = inputs, 0
-    for index, layer in enumerate(layers):
-        count = "?" if layer.owns_parameters else "0"
-        if width is not None:
-            number = sum(map(math.prod, layer.parameter_shapes(width).values()))
-            count = f"{number:,}"
-            total += number
-        width = layer.outputs(width)
-        outputs = "?" if width is None else f"{width:,}"
-        rows.append((f"{index} {layer.title()}", outputs, count))
-    sizes = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [
-        f"{name.ljust(sizes[0])}  {out.rjust(sizes[1])}  {count.rjust(sizes[2])}"
-        for name, out, count in rows
-    ]
-    return [*lines, "not built" if inputs is None else f"{inputs:,} inputs, {total:,} parameters"]

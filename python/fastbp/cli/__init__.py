@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import fastbp
 
 from .. import _core, devices
-from . import bench, demo, evaluate, info, predict, train, verify
+from . import bench, config, demo, evaluate, explain, info, predict, train, verify
 from .errors import CommandError
 
 __all__ = ["main"]
@@ -24,6 +24,7 @@ start here:
   fastbp demo                                  train on handwritten digits, compare with NumPy
   fastbp train iris.csv --target species       train on your own table
   fastbp predict iris.safetensors new.csv      use what was trained
+  fastbp explain s0_4.3_two_layers             a training step as a hand calculation
   fastbp verify --quick                        check this machine's kernels against NumPy
   fastbp bench --quick                         time this machine beside NumPy
 
@@ -34,8 +35,12 @@ start here:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line (sys.argv[1:] when `argv` is None) and return the exit status."""
     parser = _parser()
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        arguments = parser.parse_args(argv)
+        arguments = parser.parse_args(config.expanded(argv))
+    except CommandError as error:
+        print(f"fastbp: {error}", file=sys.stderr)
+        return 2
     except SystemExit as stop:  # argparse has printed the help, the version or the usage error
         return stop.code if isinstance(stop.code, int) else 2
     if arguments.command is None:
@@ -77,6 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fastbp {fastbp.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for module in (demo, train, predict, evaluate, info, verify, bench):
+    for module in (demo, train, predict, evaluate, explain, info, verify, bench):
         module.add_parser(commands)
     return parser

@@ -51,6 +51,11 @@ def widths(text: str) -> list[int]:
     return [] if text.strip() == "none" else [positive_int(part) for part in text.split(",")]
 
 
+def numbers(text: str) -> list[float]:
+    """ "1,0.5" as [1.0, 0.5]."""
+    return [_convert(float, part, "a number") for part in text.split(",")]
+
+
 def names(text: str) -> list[str]:
     """ "a,b" as ["a", "b"]."""
     return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,6 +1,7 @@
 """From text cells to network inputs and targets, as learned from the training rows.
 
-Number columns are standardised with the training rows' mean and standard deviation; category
+Cells that are missing are filled in, if that was asked for; otherwise they are an error. Number
+columns are standardised with the training rows' mean and standard deviation; category
 columns become one input per value seen in the training rows (one-hot). Both are kept in the
 model file.
 """
@@ -20,6 +21,7 @@ from .table import Table, parse_numbers, shortened
 
 FORMAT = 1  # of the description in the model file
 MAX_CATEGORIES = 1000
+MISSING_VALUE = "(missing)"  # what a missing cell of a category column is filled with
 NUMBERS_SHARE = 0.5  # above it a column with some text is taken for numbers with typing errors
 
 Floats = npt.NDArray[np.float64]
@@ -28,12 +30,16 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Column:
-    """One input column: a number (mean, std) or, where `values` is not empty, a category."""
+    """One input column: a number (mean, std) or, where `values` is not empty, a category.
+
+    `fill` is what a missing cell counts as; None: it is an error.
+    """
 
     name: str
     mean: float = 0.0
     std: float = 1.0
     values: tuple[str, ...] = ()
+    fill: str | None = None
 
     @property
     def width(self) -> int:
@@ -42,10 +48,10 @@ class Column:
     def encode(self, table: Table, index: int, unknown: str) -> Floats:
         """(rows, width) inputs. `unknown`: "error", or "zeros" for a category never seen."""
         if not self.values:
-            return ((table.numbers(index) - self.mean) / self.std)[:, None]
+            return ((table.numbers(index, self.fill) - self.mean) / self.std)[:, None]
         position = {value: i for i, value in enumerate(self.values)}
         encoded = np.zeros((len(table), self.width))
-        for row, cell in enumerate(table.cells(index)):
+        for row, cell in enumerate(table.cells(index, self.fill)):
             if cell in position:
                 encoded[row, position[cell]] = 1.0
             elif unknown == "error":
@@ -152,7 +158,7 @@ class Description:
                     f"fastbp reads format {FORMAT}"
                 )
             columns = tuple(
-                Column(c["name"], c["mean"], c["std"], tuple(c["values"]))
+                Column(c["name"], c["mean"], c["std"], tuple(c["values"]), c.get("fill"))
                 for c in stored["columns"]
             )
             target = Target(**{**stored["target"], "classes": tuple(stored["target"]["classes"])})
@@ -170,11 +176,24 @@ def _all_numbers(cells: Sequence[str]) -> bool:
     return bool(np.isfinite(parse_numbers(cells)).all())
 
 
-def learn_column(table: Table, index: int, training: Rows, categorical: bool) -> Column:
-    """Decide number or category from the whole column; learn its values from `training` rows."""
-    name, cells = table.names[index], table.cells(index)
-    if not categorical and _holds_numbers(table, index, cells):
-        return Column(name, *_mean_and_std(table.numbers(index)[training]))
+def learn_column(
+    table: Table, index: int, training: Rows, categorical: bool, fill: bool = False
+) -> Column:
+    """Decide number or category from the whole column; learn its values from `training` rows.
+
+    With `fill`, missing cells become the training rows' median, or a category of their own.
+    """
+    name = table.names[index]
+    if not fill:
+        table.cells(index)  # raises where one is missing
+    present = table.present(index)
+    if not present:
+        raise CommandError(f"{table.path}, column {name!r}: every cell is missing. --drop {name}")
+    if not categorical and _holds_numbers(table, index, present):
+        middle = repr(_median(table, index, training)) if fill else None
+        return Column(name, *_mean_and_std(table.numbers(index, middle)[training]), fill=middle)
+    value = MISSING_VALUE if fill else None
+    cells = table.cells(index, value)
     seen = sorted({cells[row] for row in training})
     if len(seen) > MAX_CATEGORIES or (len(seen) == len(training) and len(seen) > 20):
         raise CommandError(
@@ -182,7 +201,14 @@ def learn_column(table: Table, index: int, training: Rows, categorical: bool) ->
             f"{len(training)} training rows, so it looks like an identifier. "
             f"Leave it out with --drop {name}"
         )
-    return Column(name, values=tuple(seen))
+    return Column(name, values=tuple(seen), fill=value)
+
+
+def _median(table: Table, index: int, training: Rows) -> float:
+    """Of the training rows' cells that are there; of all rows', if none is."""
+    there = set(table.present(index))
+    rows = [row for row in training.tolist() if row in there] or sorted(there)
+    return float(np.median(parse_numbers([table.rows[row][index] for row in rows])))
 
 
 def _mean_and_std(values: Floats) -> tuple[float, float]:
@@ -191,15 +217,16 @@ def _mean_and_std(values: Floats) -> tuple[float, float]:
     return float(values.mean()), 1.0 if constant else float(values.std())
 
 
-def _holds_numbers(table: Table, index: int, cells: list[str]) -> bool:
-    values = parse_numbers(cells)
-    bad = np.flatnonzero(np.isnan(values))
+def _holds_numbers(table: Table, index: int, present: Sequence[int]) -> bool:
+    """Whether the cells of those rows are numbers; an error if most are, but not all."""
+    cells = [table.rows[row][index] for row in present]
+    bad = np.flatnonzero(np.isnan(parse_numbers(cells)))
     if not bad.size:
         return True
     if bad.size < (1 - NUMBERS_SHARE) * len(cells):
-        row = int(bad[0])
+        first = int(bad[0])
         raise CommandError(
-            f"{table.where(row, index)}: {cells[row]!r} is not a number, but "
+            f"{table.where(present[first], index)}: {cells[first]!r} is not a number, but "
             f"{len(cells) - bad.size} of the {len(cells)} cells of this column are. Correct it, or "
             f"pass --categorical {table.names[index]} if the column's values are names."
         )

@@ -8,12 +8,12 @@ from typing import Any
 
 from . import text
 from .modelfile import add_table_options, load_model, model_outputs, read_rows
-from .scores import confusion, scores
+from .scores import by_class, class_report, confusion, scores
 
 DESCRIPTION = """\
-Compare a model's predictions with the target column of a CSV file. Classes: accuracy, loss and
-the confusion matrix. Regression: root mean square error, mean absolute error and R2, in the
-target's own units.
+Compare a model's predictions with the target column of a CSV file. Classes: accuracy and loss;
+precision, recall and F1 of each class; the confusion matrix. Regression: root mean square error,
+mean absolute error and R2, in the target's own units.
 """
 EXAMPLES = """\
 examples:
@@ -49,10 +49,15 @@ def run(arguments: argparse.Namespace) -> int:
     outputs = model_outputs(model, description.encode(rows, arguments.unknown))
     measured = scores(target, outputs, right)
     if arguments.json:
-        print(json.dumps({"rows": len(rows), "task": target.task, **measured}, indent=2))
+        report = {"rows": len(rows), "task": target.task, **measured}
+        if target.task != "regression":
+            report["classes"] = by_class(target, outputs, right)
+        print(json.dumps(report, indent=2))
         return 0
     text.line("data", f"{arguments.file}: {text.plural(len(rows), 'row')}, target {target.name}")
     print(text.table([[name, f"{value:.6g}"] for name, value in measured.items()], indent=0))
+    if target.task != "regression":
+        print(class_report(target, outputs, right))
     if target.task != "regression" and len(target.classes) <= 12:
         print(confusion(target, outputs, right))
     return 0

@@ -35,15 +35,20 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
 
 def load_model(path: str, device: str) -> tuple[Any, Description]:
     """The model and the description of its columns. Raises CommandError."""
+    model = open_model(path, device)
+    return model, Description.from_text(model.metadata.get(METADATA_KEY), path)
+
+
+def open_model(path: str, device: str) -> Any:
+    """Any saved model. Raises CommandError."""
     import fastbp as bp
 
     try:
-        model = bp.load(path, device=device)
+        return bp.load(path, device=device)
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, TypeError, RuntimeError) as error:
         raise CommandError(f"cannot load {path}: {error}") from error
-    return model, Description.from_text(model.metadata.get(METADATA_KEY), path)
 
 
 def read_rows(arguments: argparse.Namespace, description: Description) -> Table:

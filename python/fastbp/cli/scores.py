@@ -63,11 +63,48 @@ def _regression_scores(target: Target, outputs: Array, right: Array) -> dict[str
     return measured if spread == 0 else {**measured, "r2": 1 - mse / spread}
 
 
+def by_class(target: Target, outputs: Array, right: Array) -> dict[str, dict[str, float]]:
+    """precision, recall, f1 and rows of each class, and their plain mean as "macro average".
+
+    A ratio without cases is 0, as scikit-learn has it.
+    """
+    counts = _confusion_counts(target, outputs, right).astype(np.float64)
+    hits, named, rows = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
+    precision = np.divide(hits, named, out=np.zeros_like(hits), where=named > 0)
+    recall = np.divide(hits, rows, out=np.zeros_like(hits), where=rows > 0)
+    both = precision + recall
+    f1 = np.divide(2 * precision * recall, both, out=np.zeros_like(hits), where=both > 0)
+    table = np.column_stack([precision, recall, f1, rows])
+    table = np.vstack([table, [*table[:, :3].mean(axis=0), rows.sum()]])
+    names = ("precision", "recall", "f1", "rows")
+    return {
+        name: dict(zip(names, values, strict=True))
+        for name, values in zip((*target.classes, "macro average"), table.tolist(), strict=True)
+    }
+
+
+def class_report(target: Target, outputs: Array, right: Array) -> str:
+    """`by_class` as text."""
+    found = by_class(target, outputs, right)
+    head = ["class", *found["macro average"]]
+    body = [
+        [name, *(f"{value:.4f}" for value in list(row.values())[:3]), f"{row['rows']:.0f}"]
+        for name, row in found.items()
+    ]
+    return text.table([head, *body], indent=0)
+
+
 def confusion(target: Target, outputs: Array, right: Array) -> str:
     """The confusion matrix as text: one row per true class, one column per predicted class."""
-    counts = np.zeros((len(target.classes), len(target.classes)), dtype=np.int64)
-    chosen = probabilities(target, outputs).argmax(axis=1)
-    np.add.at(counts, (right.reshape(-1).astype(np.int64), chosen), 1)
+    counts = _confusion_counts(target, outputs, right)
     head = ["true \\ predicted", *target.classes]
     body = [[name, *map(str, row)] for name, row in zip(target.classes, counts, strict=True)]
     return text.table([head, *body])
+
+
+def _confusion_counts(target: Target, outputs: Array, right: Array) -> npt.NDArray[np.int64]:
+    """Rows by true class and predicted class."""
+    counts = np.zeros((len(target.classes), len(target.classes)), dtype=np.int64)
+    chosen = probabilities(target, outputs).argmax(axis=1)
+    np.add.at(counts, (right.reshape(-1).astype(np.int64), chosen), 1)
+    return counts

@@ -42,20 +42,33 @@ class Table:
     def where(self, row: int, index: int) -> str:
         return f"{self.path}, line {self.lines[row]}, column {self.names[index]!r}"
 
-    def cells(self, index: int) -> list[str]:
-        """One column as text. Raises CommandError where a cell is missing."""
+    def present(self, index: int) -> list[int]:
+        """The rows whose cell in that column is not missing."""
+        return [n for n, row in enumerate(self.rows) if row[index].lower() not in MISSING]
+
+    def cells(self, index: int, fill: str | None = None) -> list[str]:
+        """One column as text, `fill` in the place of missing cells.
+
+        Raises CommandError where a cell is missing and there is nothing to fill in.
+        """
         cells = [row[index] for row in self.rows]
         for row, cell in enumerate(cells):
             if cell.lower() in MISSING:
-                shown = f"holds {cell!r}, which means missing" if cell else "is empty"
-                raise CommandError(
-                    f"{self.where(row, index)}: the cell {shown}. Fill it in, or remove the row."
-                )
+                if fill is None:
+                    shown = f"holds {cell!r}, which means missing" if cell else "is empty"
+                    raise CommandError(
+                        f"{self.where(row, index)}: the cell {shown}. Fill it in, remove the row, "
+                        "or train with --missing fill."
+                    )
+                cells[row] = fill
         return cells
 
-    def numbers(self, index: int) -> npt.NDArray[np.float64]:
-        """One column as float64. Raises CommandError where a cell is not a finite number."""
-        cells = self.cells(index)
+    def numbers(self, index: int, fill: str | None = None) -> npt.NDArray[np.float64]:
+        """One column as float64, filled as `cells`.
+
+        Raises CommandError where a cell is not a finite number.
+        """
+        cells = self.cells(index, fill)
         values = parse_numbers(cells)
         bad = np.flatnonzero(~np.isfinite(values))
         if bad.size:

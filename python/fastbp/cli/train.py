@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import arguments as kinds
-from . import text
-from .columns import Description, Rows, choose_task, learn_column, learn_target
+from . import config, text
+from .columns import MISSING_VALUE, Description, Rows, choose_task, learn_column, learn_target
 from .errors import CommandError
 from .modelfile import METADATA_KEY, model_outputs
 from .scores import scores
@@ -34,6 +34,8 @@ examples:
   fastbp train wine.csv --target quality --task regression --hidden 128,64
   fastbp train table.csv --target 4 --no-header --drop 0 --categorical 2
   fastbp train data.csv --target y --hidden none        a linear model
+  fastbp train data.csv --target y --early-stopping 20 --validation later.csv
+  fastbp train data.csv --config settings.toml          target = "y", hidden = [64, 32], ...
 """
 
 
@@ -68,6 +70,7 @@ def add_parser(commands: Any) -> None:
         type=kinds.output_path,
         help="model file to write (default: FILE.safetensors in this folder)",
     )
+    parser.add_argument(config.OPTION, metavar="FILE", help=config.HELP)
     _add_table_arguments(parser)
     _add_network_arguments(parser)
     _add_fit_arguments(parser)
@@ -107,6 +110,18 @@ def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of the rows, drawn at random, kept out of training (default: 0.2)",
     )
+    group.add_argument(
+        "--validation",
+        metavar="FILE.csv",
+        help="rows to validate on, in the place of a share of the others",
+    )
+    group.add_argument(
+        "--missing",
+        choices=["error", "fill"],
+        default="error",
+        help="empty cells: stop and name the first (default), or fill in the column's median, or "
+        f"{MISSING_VALUE!r} for a category",
+    )
 
 
 def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +145,12 @@ def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the training")
     group.add_argument("--epochs", type=kinds.positive_int, default=100, help="default: 100")
+    group.add_argument(
+        "--early-stopping",
+        type=kinds.positive_int,
+        metavar="N",
+        help="stop after N epochs without a lower validation loss, and keep the best",
+    )
     group.add_argument("--batch-size", type=kinds.positive_int, default=32, help="default: 32")
     group.add_argument(
         "--optimizer",
@@ -158,9 +179,14 @@ def run(arguments: argparse.Namespace) -> int:
     target_index = _target_index(table, arguments.target)
     task = arguments.task if arguments.task != "auto" else choose_task(table, target_index)
     classes = None if task == "regression" else table.cells(target_index)
-    training, validation = split(len(table), arguments.validation_split, arguments.seed, classes)
+    share = 0.0 if arguments.validation else arguments.validation_split
+    training, validation = split(len(table), share, arguments.seed, classes)
+    if arguments.early_stopping and not (arguments.validation or len(validation)):
+        raise CommandError("--early-stopping needs rows to validate on: --validation FILE.csv")
     description = _learn(table, target_index, training, task, arguments)
     parts = _encode(table, description, target_index, training, validation)
+    if arguments.validation:
+        parts = _with_validation(parts, description, arguments)
     model = _build(description, arguments)
     _print_summary(table, description, parts, arguments)
     _note_unseen(table, description, validation)
@@ -211,7 +237,10 @@ def _learn(
             f"of which {table.names[target_index]!r} is the target"
         )
     target = learn_target(table, target_index, training, task)
-    columns = tuple(learn_column(table, i, training, i in categorical) for i in positions)
+    columns = tuple(
+        learn_column(table, i, training, i in categorical, arguments.missing == "fill")
+        for i in positions
+    )
     return Description(columns, target, table.has_header, tuple(positions))
 
 
@@ -222,6 +251,18 @@ def _encode(
     inputs = description.encode(table, "zeros")
     targets = description.target.encode(table, target_index)
     return Parts(inputs[training], targets[training], inputs[validation], targets[validation])
+
+
+def _with_validation(
+    parts: Parts, description: Description, arguments: argparse.Namespace
+) -> Parts:
+    """The rows of --validation in the place of the split's."""
+    header, delimiter = not arguments.no_header, arguments.delimiter
+    rows = read_table(arguments.validation, header=header, delimiter=delimiter)
+    targets = description.target.encode(rows, rows.index(description.target.name))
+    return replace(
+        parts, validation_inputs=description.encode(rows, "zeros"), validation_targets=targets
+    )
 
 
 def _build(description: Description, arguments: argparse.Namespace) -> Any:
@@ -295,7 +336,11 @@ def _note_unseen(table: Table, description: Description, validation: Rows) -> No
 
 
 def _fit(model: Any, parts: Parts, arguments: argparse.Namespace) -> None:
+    from fastbp import EarlyStopping
+
     validation = (parts.validation_inputs, parts.validation_targets)
+    patience = arguments.early_stopping
+    stop = EarlyStopping(patience=patience) if patience else None
     model.fit(
         parts.train_inputs,
         parts.train_targets,
@@ -303,7 +348,10 @@ def _fit(model: Any, parts: Parts, arguments: argparse.Namespace) -> None:
         batch_size=arguments.batch_size,
         validation_data=validation if len(parts.validation_inputs) else None,
         verbose=1,
+        callbacks=stop,
     )
+    if stop is not None:
+        text.line("epochs", f"{model.epochs_trained}; the best, {stop.best_epoch + 1}, is kept")
 
 
 def _print_scores(model: Any, description: Description, parts: Parts) -> None:
