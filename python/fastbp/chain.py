@@ -18,6 +18,8 @@ from .network import Compiled
 
 if TYPE_CHECKING:
     from .history import History
+    from .resume import Saved
+    from .runs import Run
 
 
 class Chain:
@@ -45,6 +47,7 @@ class Chain:
         self._dtype = np.dtype(np.float32)  # of parameters and data
         self._compiled: Compiled | None = None
         self._epochs = 0
+        self._run: Run | Saved | None = None  # of the last fit, or as the model's file had it
         if isinstance(layers, Layer) or not isinstance(layers, Iterable):
             raise TypeError(f"layers must be a list: write Sequential([...]); got {layers!r}")
         for layer in layers:
@@ -152,6 +155,7 @@ class Chain:
         if warning:
             warnings.warn(warning, UserWarning, stacklevel=2)
         self._adopt(chosen, name, kind)
+        self._run = None
 
     def _adopt(self, chosen: Compiled | None, name: str, kind: str) -> None:
         """Takes over checked settings; parameters move to an engine that fits them."""
@@ -251,6 +255,15 @@ class Chain:
                 "the model has no parameters yet: call model.build(number_of_inputs), or fit"
             )
         return self._engine
+
+    def _take_over(self, other: Chain) -> None:
+        """Goes on as `other`, a model of the same layers and settings, stands."""
+        if other is self:
+            return
+        self._use(other._engine)
+        self._backend, self._inputs, self._device = other._backend, other._inputs, other._device
+        self._compiled = other._require_compiled()
+        self.seed, self._epochs = other.seed, other._epochs
 
     def _snapshot(self) -> dict[str, Array]:
         """Copies of all that training changes and prediction depends on, by name."""

@@ -24,24 +24,32 @@ def evaluate(
     data: tuple[Array, Array],
     batch_size: int,
     hooks: Hooks,
+    place: Place,
 ) -> dict[str, float]:
     """{"loss": ..., metric: ...} over the rows of the checked pair (x, y); calls the test hooks."""
-    place = Place()
     hooks.call("on_test_begin", place, {})
     by_batches = hooks.has("on_test_batch_begin") or hooks.has("on_test_batch_end")
     if by_batches:
-        logs = _by_batches(model, engine, data, batch_size, hooks)
+        logs = _by_batches(model, engine, data, batch_size, hooks, place)
     else:
-        logs = _measure(model, engine, data, batch_size)
+        logs = _measure(model, engine, data, batch_size, place)
     hooks.call("on_test_end", place, logs)
     return logs
 
 
 def _measure(
-    model: Sequential, engine: _core.Engine, data: tuple[Array, Array], batch_size: int
+    model: Sequential,
+    engine: _core.Engine,
+    data: tuple[Array, Array],
+    batch_size: int,
+    place: Place,
 ) -> dict[str, float]:
     names = model._require_compiled().metrics
-    loss, values = engine.evaluate(*data, batch_size, names)
+    opened, place.interrupts.open = place.interrupts.open, True
+    try:
+        loss, values = engine.evaluate(*data, batch_size, names)
+    finally:
+        place.interrupts.open = opened
     return {"loss": loss, **dict(zip(names, values, strict=True))}
 
 
@@ -51,17 +59,17 @@ def _by_batches(
     data: tuple[Array, Array],
     batch_size: int,
     hooks: Hooks,
+    place: Place,
 ) -> dict[str, float]:
     """The same in one call of the engine for each batch, between the hooks."""
     x, y = data
-    place = Place()
     sums: dict[str, float] = {}
     logs: dict[str, float] = {}
     loss_sums = model.loss.traits.sums
     for batch, first in enumerate(range(0, len(x), batch_size)):
         rows = slice(first, first + batch_size)
         hooks.call("on_test_batch_begin", place, batch, dict(logs))
-        measured = _measure(model, engine, (x[rows], y[rows]), batch_size)
+        measured = _measure(model, engine, (x[rows], y[rows]), batch_size, place)
         count = len(x[rows])
         for name, value in measured.items():
             whole = name == "loss" and loss_sums

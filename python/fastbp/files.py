@@ -8,8 +8,9 @@
 "sha256" comes first, so that its digits stand at a fixed place; it is the digest of the whole file
 with zeros in their stead, and is checked before anything is parsed. "fastbp" is JSON: format,
 dtype, inputs, layers, seed, epochs, and under "training" loss, optimizer, metrics and steps.
-Tensors are the parameters ("0.kernel") and the optimizer's slots ("optimizer.0.0.kernel"). Classes
-are looked up by name in fixed tables. Other metadata is the user's text.
+Tensors are the parameters ("0.kernel") and the optimizer's slots ("optimizer.0.0.kernel"). Where a
+fit has not come to its end, "run" is its state (packing.py), with the arrays "run.0" and so on.
+Classes are looked up by name in fixed tables. Other metadata is the user's text.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ import math
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from . import checks, devices, layers, losses, metrics, network, optimizers, spec
+from . import checks, devices, layers, losses, metrics, network, optimizers, packing, resume, spec
 from .arrays import Array, dtype_name, stored
 from .errors import ModelFileError, describe
 from .network import Compiled
@@ -41,7 +43,7 @@ PREFIX = b'{"__metadata__":{"sha256":"'
 DIGITS = 64
 DIGEST_AT = 8 + len(PREFIX)
 RESERVED = ("sha256", "fastbp")
-TENSOR_DTYPES = {"float32": "F32", "float64": "F64"}
+TENSOR_DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64"}
 
 
 class Description(NamedTuple):
@@ -55,6 +57,8 @@ class Description(NamedTuple):
     compiled: Compiled | None
     steps: int
     metadata: dict[str, str]
+    run: Any = None  # the packed state of an unfinished run
+    run_tensors: Sequence[tuple[str, tuple[int, ...]]] = ()  # dtype and shape of its arrays
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor by name, in the order of the file."""
@@ -68,16 +72,17 @@ class Description(NamedTuple):
 
 def save(model: Sequential, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
     """Sequential.save; see there."""
-    write_durably(path, _chunks(model, metadata))
+    write_durably(path, _chunks(model, metadata), DIGEST_AT)
 
 
 def to_bytes(model: Sequential) -> bytes:
     """The content of the file that `model.save` would write."""
-    return b"".join(_chunks(model, model.metadata))
+    chunks = _chunks(model, model.metadata)
+    return _with_digest(chunks[0], _digest(chunks)) + b"".join(chunks[1:])
 
 
 def _chunks(model: Sequential, metadata: Mapping[str, str]) -> list[Any]:
-    """The parts of a model file, as buffers in order."""
+    """The parts of a model file, as buffers in order, with zeros for the digest."""
     engine = model._require_built()
     tensors = _tensors(model)
     described = {
@@ -97,16 +102,29 @@ def _chunks(model: Sequential, metadata: Mapping[str, str]) -> list[Any]:
             "metrics": names,
             "steps": engine.steps,
         }
+        state = resume.capture(model)
+        if state is not None:
+            kept: list[Array] = []
+            described["run"] = packing.pack(state, kept, "run")
+            tensors.update({f"run.{number}": array for number, array in enumerate(kept)})
+            described["run_tensors"] = [[a.dtype.name, list(a.shape)] for a in kept]
     arrays = [
         tensor.astype(tensor.dtype.newbyteorder("<"), copy=False) for tensor in tensors.values()
     ]
     head = _header(described, tensors, _checked_metadata(metadata))
-    digest = hashlib.sha256(head)
-    for array in arrays:
-        digest.update(array.data)
-    end = DIGEST_AT + DIGITS
-    head = head[:DIGEST_AT] + digest.hexdigest().encode() + head[end:]
-    return [head, *(array.data for array in arrays)]
+    return [head, *(array.reshape(-1).view(np.uint8).data for array in arrays if array.size)]
+
+
+def _digest(chunks: Iterable[Any]) -> bytes:
+    """The digits of the checksum of a file of these parts."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest().encode()
+
+
+def _with_digest(head: bytes, digits: bytes) -> bytes:
+    return head[:DIGEST_AT] + digits + head[DIGEST_AT + DIGITS :]
 
 
 def _tensors(model: Sequential) -> dict[str, Array]:
@@ -161,8 +179,13 @@ def _header(
     return len(header).to_bytes(8, "little") + header
 
 
-def write_durably(path: str | os.PathLike[str], chunks: Iterable[Any]) -> None:
+def write_durably(
+    path: str | os.PathLike[str], chunks: Sequence[Any], digest_at: int | None = None
+) -> None:
     """Writes a new file beside `path`, forces it to the disk and only then gives it the name.
+
+    With `digest_at` the checksum of the chunks, worked out meanwhile by another thread, is put
+    there at the end.
 
     Whatever stops this, the name has the old content or the new one, and no other file stays behind
     unless the process is killed. A link is followed, and the permissions of a file that was there
@@ -171,9 +194,15 @@ def write_durably(path: str | os.PathLike[str], chunks: Iterable[Any]) -> None:
     target = Path(path).resolve()
     temporary = target.with_name(f".fastbp-{os.urandom(8).hex()}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with temporary.open("xb") as file, contextlib.ExitStack() as stack:
+            digits = None
+            if digest_at is not None:
+                digits = stack.enter_context(ThreadPoolExecutor(1)).submit(_digest, chunks)
             for chunk in chunks:
                 file.write(chunk)
+            if digest_at is not None and digits is not None:
+                file.seek(digest_at)
+                file.write(digits.result())
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileNotFoundError):
@@ -237,7 +266,25 @@ def _model(data: bytes, source: str, name: str) -> Sequential:
     if described.compiled is not None:
         engine.steps = described.steps
     model._epochs = described.epochs
+    if described.run is not None:
+        model._run = _saved_run(data, header_end, places, described, source)
     return model
+
+
+def _saved_run(
+    data: bytes, header_end: int, places: Mapping[str, int], described: Description, source: str
+) -> resume.Saved:
+    """The state of the run in the file."""
+    kept = []
+    for number, (kind, shape) in enumerate(described.run_tensors):
+        dtype, offset = np.dtype(kind).newbyteorder("<"), header_end + places[f"run.{number}"]
+        flat = np.frombuffer(data, dtype, count=math.prod(shape), offset=offset)
+        kept.append(flat.astype(kind).reshape(shape))
+    try:
+        state = packing.unpack(described.run, kept)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ModelFileError(f"{source} is not a model file: {error}") from error
+    return resume.Saved(resume.checked(state, source), described.steps)
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
@@ -318,7 +365,21 @@ def _describe(metadata: Any) -> Description:
         compiled=compiled,
         steps=0 if training is None else checks.integer("steps", training["steps"], 0, 2**63 - 1),
         metadata=metadata,
+        run=described.get("run") if training is not None else None,
+        run_tensors=_run_tensors(described.get("run_tensors", [])),
     )
+
+
+def _run_tensors(listed: Any) -> list[tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of the arrays that go with the state of a run."""
+    if not isinstance(listed, list):
+        raise TypeError("run_tensors is not a list")
+    found = []
+    for kind, shape in listed:
+        if kind not in packing.DTYPES or not isinstance(shape, list) or len(shape) > 8:
+            raise ValueError(f"run_tensors lists {describe([kind, shape])}")
+        found.append((kind, tuple(checks.integer("shape", size, 0, 2**48) for size in shape)))
+    return found
 
 
 def _text(name: str, value: Any) -> str:
@@ -347,14 +408,16 @@ def _places(table: dict[str, Any], described: Description, size: int) -> dict[st
     outputs = network.outputs(described.layers)
     if described.compiled is not None:
         losses.check_outputs(described.compiled.loss, outputs, "identity")
-    shapes = described.shapes()
-    if list(table) != list(shapes):
+    own = stored(described.dtype).name
+    tensors = {name: (own, shape) for name, shape in described.shapes().items()}
+    tensors.update({f"run.{i}": entry for i, entry in enumerate(described.run_tensors)})
+    if list(table) != list(tensors):
         raise ValueError("its tensors are not those of its layers and optimizer")
     places, offset = {}, 0
-    for name, shape in shapes.items():
-        end = offset + math.prod(shape) * stored(described.dtype).itemsize
+    for name, (kind, shape) in tensors.items():
+        end = offset + math.prod(shape) * np.dtype(kind).itemsize
         wanted = {
-            "dtype": TENSOR_DTYPES[stored(described.dtype).name],
+            "dtype": TENSOR_DTYPES[kind],
             "shape": list(shape),
             "data_offsets": [offset, end],
         }

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# Reasons of a stop after which a run is complete: there is nothing to resume.
+FINAL = ("epochs", "early_stopping")
+
 
 class History:
     """The record of one call of fit.

@@ -15,6 +15,7 @@ from .callbacks.hooks import Hooks
 from .chain import Chain
 from .errors import describe, unknown_name
 from .evaluation import EVALUATION_BATCH
+from .runs import Place
 
 if TYPE_CHECKING:
     from .callbacks import Callback
@@ -59,6 +60,7 @@ class Sequential(Chain):
         verbose: str | int = "auto",
         callbacks: Iterable[Callback] | Callback | None = None,
         gradient_norms: bool = False,
+        resume: str | os.PathLike[str] | bool | None = None,
     ) -> History:
         """Trains for some epochs and returns the History of this call.
 
@@ -81,6 +83,10 @@ class Sequential(Chain):
             callbacks: Callback objects; see fastbp.callbacks.
             gradient_norms: record the length of each layer's gradient as "gradient_norm_0" and so
                 on: of the parameters at the end of the epoch, on the epoch's last batch.
+            resume: a file that `save` or ModelCheckpoint wrote while fit had not come to its end
+                (in a callback, or after Ctrl-C), or True for this model's own run: goes on there,
+                with the bits that the run would have had. Everything else must be as in the call
+                that was stopped, but for more or fewer epochs (counted from its start).
 
         Raises TypeError and ValueError for wrong arguments, before anything changes; RuntimeError
         if the model is not compiled. Ctrl-C raises KeyboardInterrupt with the model at the end of a
@@ -101,6 +107,7 @@ class Sequential(Chain):
             verbose=verbose,
             callbacks=callbacks,
             gradient_norms=gradient_norms,
+            resume=resume,
         )
 
     def step(self, x: Any, y: Any) -> float:
@@ -148,7 +155,7 @@ class Sequential(Chain):
         engine, x, y = self._batch(X, y)
         for watcher in watchers:
             watcher.set_model(self)
-        return evaluation.evaluate(self, engine, (x, y), size, Hooks(watchers))
+        return evaluation.evaluate(self, engine, (x, y), size, Hooks(watchers), Place())
 
     def predict(self, X: Any) -> Array:
         """The last layer's output for every row: (n, outputs), of the dtype of the parameters.
@@ -260,7 +267,8 @@ class Sequential(Chain):
         """Writes the model to one file, from which `fastbp.load` makes it again, bit for bit.
 
         It holds layers, parameters, and if the model is compiled all that further training depends
-        on: loss, metrics, optimizer with its state, step and epoch count, seed. The file has the
+        on: loss, metrics, optimizer with its state, step and epoch count, seed; and while a fit has
+        not come to its end the state of that run, for fit(resume=path). The file has the
         safetensors layout. It appears under its name only when it is complete and on the disk; an
         error leaves a file that was there untouched.
 

@@ -7,13 +7,17 @@ stages named like hooks call those hooks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .arrays import Array
+from .callbacks.base import Callback
 from .history import History
+from .interrupts import Interrupts
+
+STAGES = ("epoch_begin", "batch_begin", "batch", "batch_end", "validate", "epoch_end")
 
 
 class Settings(NamedTuple):
@@ -33,6 +37,9 @@ class Place:
     next_callback = 0  # of the hook in progress: those before it have had their call
     steps_done = 0
 
+    def __init__(self, interrupts: Interrupts | None = None) -> None:
+        self.interrupts = interrupts or Interrupts()
+
     def failed(self, place: str, error: Exception) -> None:
         """Notes on the exception where it came from; needs Python 3.11 to be seen."""
         if hasattr(error, "add_note"):
@@ -49,14 +56,21 @@ class Run(Place):
     Attributes: epoch: epochs that are complete, callbacks included; batch: steps done of the next
     one; seen: its rows so far; sums: float64 (1 + metrics,), its loss and metrics summed over them,
     and their means when it is complete; logs: of the epoch in its last stages; outputs: (rows,
-    outputs) of the epoch in its order, where a metric needs them; first_epoch: epochs that the
-    model had been trained before.
+    outputs) of the epoch in its order, where a metric needs them; first_epoch, first_step: epochs
+    and steps that the model had been trained before; running: whether fit is at work on it.
     """
 
-    def __init__(self, settings: Settings, first_epoch: int, history: History) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        history: History,
+        callbacks: list[Callback],
+        fingerprint: Callable[[], int],
+    ) -> None:
+        super().__init__()
         self.settings = settings
-        self.first_epoch = first_epoch
-        self.history = history
+        self.first_epoch = self.first_step = 0
+        self.history, self.callbacks, self.fingerprint = history, callbacks, fingerprint
         self.epoch = self.batch = self.seen = 0
         self.stage = "epoch_begin"
         self.sums = np.zeros(1 + len(settings.names))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
 from collections.abc import Iterable
@@ -15,7 +16,8 @@ from .callbacks.base import Callback
 from .callbacks.hooks import Hooks
 from .evaluation import EVALUATION_BATCH, evaluate, gradient_norms
 from .history import History
-from .runs import Run, Settings, log_names
+from .resume import prepare, require_same_run, restore
+from .runs import Place, Run, Settings, log_names
 from .sources import ArraySource
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def fit(
     verbose: str | int,
     callbacks: Iterable[Callback] | Callback | None,
     gradient_norms: bool,
+    resume: str | os.PathLike[str] | bool | None,
 ) -> History:
     """Sequential.fit; see there."""
     compiled = model._require_compiled()
@@ -59,24 +62,33 @@ def fit(
     batch_size = checks.integer("batch_size", batch_size)
     shuffle = checks.boolean("shuffle", shuffle)
     wants_norms = checks.boolean("gradient_norms", gradient_norms)
-    x, y, validation = holdout.split(model, x, y, validation_split, validation_data, stratify)
-    source = ArraySource(x, y, batch_size, shuffle, model.seed)
+    begun, state = prepare(model, resume) if resume not in (None, False) else (model, None)
+    x, y, validation = holdout.split(begun, x, y, validation_split, validation_data, stratify)
+    source = ArraySource(x, y, batch_size, shuffle, begun.seed)
     hooks.check(log_names(compiled.metrics, validation is not None, ["learning_rate"]))
 
-    engine = model._engine or model._build(x.shape[1])
     mean = not compiled.loss.traits.sums
     settings = Settings(len(x), batch_size, source.steps, shuffle, compiled.metrics, mean)
     history = History(
         {"epochs": epochs, "batch_size": batch_size, "steps": source.steps, "samples": len(x)}
     )
-    run = Run(settings, model.epochs_trained, history)
-    model.history, model.stop_training = history, False
+    run = Run(settings, history, list(hooks.callbacks), source.fingerprint)
+    if state is not None:
+        require_same_run(run, state)
+        restore(run, state)
+        model._take_over(begun)
+    engine = model._engine or model._build(x.shape[1])
+    if state is None:
+        run.first_epoch, run.first_step = model.epochs_trained, engine.steps
+    model.history, model._run = history, run
+    model.stop_training = state is not None and bool(state["stop_training"])
     display = progress.make(verbose, epochs)
     job = Job(source, validation, epochs, wants_norms)
     try:
-        _Fit(model, engine, job, run, hooks, display).run_to_end()
+        _Fit(model, engine, job, run, hooks, display).run_to_end(state)
     finally:
         display.close()
+        run.interrupts.remove()
     return history
 
 
@@ -117,20 +129,25 @@ class _Fit:
         # Whether nobody wants anything between two epochs.
         self._plain = not (hooks.callbacks or job.validation or job.gradient_norms)
 
-    def run_to_end(self) -> None:
-        """All epochs, unless a callback stops before; History.stop_reason says why it ended."""
+    def run_to_end(self, state: dict[str, Any] | None) -> None:
+        """All epochs, unless a callback stops before; History.stop_reason says why it ended.
+
+        `state` is what a run that goes on was stopped with.
+        """
         history = self.run.history
         self.run.running = True
+        self.run.interrupts.install()
         try:
-            self._train_begin()
+            self._train_begin(state)
             while not self._ended():
+                self.run.interrupts.deliver()
                 if self._plain and self.run.stage == "epoch_begin" and not self.display.live:
                     self._epochs()
                 else:
                     self._stages[self.run.stage]()
             if history.stop_reason is None:
                 history.stop_reason = "stop_training" if self.model.stop_training else "epochs"
-            self.hooks.call("on_train_end", self.run, dict(self.run.logs))
+            self.hooks.call("on_train_end", self._place(), dict(self.run.logs))
         except KeyboardInterrupt:
             history.stop_reason = "interrupted"
             raise
@@ -141,11 +158,25 @@ class _Fit:
         finally:
             self.run.running = False
 
-    def _train_begin(self) -> None:
+    def _train_begin(self, state: dict[str, Any] | None) -> None:
         for callback in self.hooks.callbacks:
             callback.set_model(self.model)
             callback.set_params(self.run.history.params)
-        self.hooks.call("on_train_begin", self.run, {})
+        optimizer = self.model.optimizer
+        hyper = optimizer.config()
+        self.hooks.call("on_train_begin", self._place(), {})
+        if state is not None:
+            for name, value in hyper.items():  # on_train_begin has had its effect in the first run
+                if getattr(optimizer, name) != value:
+                    setattr(optimizer, name, value)
+            for callback, (_, kept) in zip(self.hooks.callbacks, state["callbacks"], strict=True):
+                callback.load_state(kept)
+
+    def _place(self) -> Place:
+        """For hooks that a resumed run does not go on behind."""
+        place = Place(self.run.interrupts)
+        place.failed = self.run.failed  # type: ignore[method-assign]
+        return place
 
     def _ended(self) -> bool:
         """Between two steps: is the run complete, or stopped where it may be?"""
@@ -211,9 +242,9 @@ class _Fit:
         run, job = self.run, self.job
         logs = run.means()
         if job.validation is not None:
-            measured = evaluate(
-                self.model, self.engine, job.validation, EVALUATION_BATCH, self.hooks
-            )
+            data, size = job.validation, EVALUATION_BATCH
+            place = self._place()
+            measured = evaluate(self.model, self.engine, data, size, self.hooks, place)
             logs.update({f"val_{name}": value for name, value in measured.items()})
         norms: dict[str, float] = {}
         if job.gradient_norms:

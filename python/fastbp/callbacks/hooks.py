@@ -37,7 +37,7 @@ class Hooks:
 
     def check(self, names: frozenset[str]) -> None:
         """Lets the callbacks check what they monitor; see Callback.check."""
-        if all(type(callback).__module__.startswith("fastbp.") for callback in self.callbacks):
+        if all(map(_is_stock, self.callbacks)):
             for callback in self.callbacks:
                 callback.check(names)
 
@@ -54,17 +54,26 @@ class Hooks:
         for index, method in self._methods[hook]:
             if index < run.next_callback or not self._due(hook, index, run):
                 continue
+            run.interrupts.deliver()
             run.next_callback = index + 1
+            run.interrupts.open = not _is_stock(self.callbacks[index])
             try:
                 method(*arguments)
             except Exception as error:
-                place = f"{type(self.callbacks[index]).__name__}.{hook}"
-                run.failed(place, error)
+                run.interrupts.open = False
+                run.failed(f"{type(self.callbacks[index]).__name__}.{hook}", error)
                 raise
+            finally:
+                run.interrupts.open = False
         run.next_callback = 0
 
     def _due(self, hook: str, index: int, run: Place) -> bool:
         return hook not in BATCH_HOOKS or run.steps_done % self.callbacks[index].batch_interval == 0
+
+
+def _is_stock(callback: Callback) -> bool:
+    """Whether it is one of fastbp's own: quick, and to be left with its state whole."""
+    return type(callback).__module__.startswith("fastbp.")
 
 
 def overrides(callback: Callback, hook: str) -> bool:

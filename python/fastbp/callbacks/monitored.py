@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import checks
 from ..errors import describe
+from ..history import FINAL
 from ..metrics import larger_is_better
 from .base import Callback, Logs
 
@@ -80,9 +81,11 @@ class EarlyStopping(Monitor):
     Args:
         monitor, mode, min_delta: see Monitor.
         patience: how many epochs without improvement are let pass. 0: the first one ends fit.
-        restore_best_weights: whether the model has the parameters of the best epoch afterwards,
-            however fit ends, unless by an exception. (Keras' default is False.) The optimizer's
-            state stays that of the last step.
+        restore_best_weights: whether the model has the parameters of the best epoch when fit has
+            come to its end, by this callback or after all epochs. (Keras' default is False.) The
+            optimizer's state stays that of the last step. Where something else stops fit the model
+            stays as the last step left it, so that the run can be resumed; `restore()` brings the
+            best parameters back.
         baseline: a value that has to be bettered within `patience` epochs.
         start_from_epoch: epochs, from 0, before this one are not looked at.
 
@@ -132,6 +135,12 @@ class EarlyStopping(Monitor):
             self.stop("early_stopping")
 
     def on_train_end(self, logs: Logs | None = None) -> None:
+        history = self.model.history
+        if history is not None and history.stop_reason in FINAL:
+            self.restore()
+
+    def restore(self) -> None:
+        """Gives the model the parameters of the best epoch, if they were kept."""
         if self._weights is not None:
             self.model._restore(self._weights)
 
