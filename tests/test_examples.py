@@ -72,3 +72,14 @@ def test_the_numpy_reader_needs_numpy_alone_and_refuses_damage(tmp_path: Path) -
     path.write_bytes(data)
     with pytest.raises(ValueError, match="damaged"):
         load("numpy_reader")["NumpyModel"](path)
+
+
+def test_optuna_prunes_and_finds() -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("optuna")
+    study = load("optuna_pruning")["main"](trials=20)
+    states = [trial.state.name for trial in study.trials]
+    assert set(states) == {"COMPLETE", "PRUNED"} and states.count("PRUNED") >= 3
+    assert study.best_value > 0.95
+    ended = [trial for trial in study.trials if trial.state.name == "PRUNED"]
+    assert all(len(trial.intermediate_values) < 15 for trial in ended)

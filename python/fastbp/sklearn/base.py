@@ -231,7 +231,7 @@ class BaseMLP(BaseEstimator):
         if incremental:
             return
         if monitor.best is not None:
-            self.model_.set_parameters(monitor.best)
+            self.model_._restore(monitor.best)
         if self.n_iter_ == epochs and not monitor.stopped:
             warnings.warn(
                 f"max_iter={epochs} epochs are done and the training has not converged yet: "

@@ -88,7 +88,7 @@ class Monitor(Callback):
         return better
 
     def _keep_best(self) -> None:
-        self.best = {name: array.copy() for name, array in self.model.parameters().items()}
+        self.best = self.model._snapshot()
 
     def _end_or_slow_down(self) -> None:
         estimator = self.estimator
