@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import _core
+from . import _core, metrics
 from .callbacks import (
     Callback,
     CSVLogger,
@@ -144,6 +144,7 @@ __all__ = [
     "get_num_threads",
     "info",
     "load",
+    "metrics",
     "ops",
     "reference",
     "set_num_threads",

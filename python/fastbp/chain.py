@@ -132,7 +132,8 @@ class Chain:
             optimizer: a name ("sgd", "rmsprop", "adagrad", "adam", "adamw") or an object such as
                 Adam(1e-3).
             loss: a name or a Loss; see fastbp.losses.
-            metrics: names: "accuracy", "mse", "mae"; see fastbp.metrics.
+            metrics: names: "accuracy", "mse", "mae", "f1", "precision", "recall", "auc", "r2",
+                "top_5", ...; see fastbp.metrics.
             device: "auto" (FASTBP_DEVICE, else the processor), "cpu", "reference" (plain NumPy).
             dtype: "float32" or "float64", of parameters, data and arithmetic; or "bfloat16", which
                 is float32 but for the matrix products: they round their operands to bfloat16 (8

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import _core
+from . import _core, metrics
 from .arrays import Array
 from .callbacks.hooks import Hooks
 from .runs import Place
@@ -28,11 +28,7 @@ def evaluate(
 ) -> dict[str, float]:
     """{"loss": ..., metric: ...} over the rows of the checked pair (x, y); calls the test hooks."""
     hooks.call("on_test_begin", place, {})
-    by_batches = hooks.has("on_test_batch_begin") or hooks.has("on_test_batch_end")
-    if by_batches:
-        logs = _by_batches(model, engine, data, batch_size, hooks, place)
-    else:
-        logs = _measure(model, engine, data, batch_size, place)
+    logs = _whole(model, engine, data, batch_size, hooks, place)
     hooks.call("on_test_end", place, logs)
     return logs
 
@@ -43,17 +39,18 @@ def _measure(
     data: tuple[Array, Array],
     batch_size: int,
     place: Place,
-) -> dict[str, float]:
-    names = model._require_compiled().metrics
+    outputs: Array | None,
+) -> tuple[float, list[float]]:
+    """Loss and the summed metrics; fills outputs."""
+    names = metrics.summed(model._require_compiled().metrics)
     opened, place.interrupts.open = place.interrupts.open, True
     try:
-        loss, values = engine.evaluate(*data, batch_size, names)
+        return engine.evaluate(*data, batch_size, names, outputs=outputs)
     finally:
         place.interrupts.open = opened
-    return {"loss": loss, **dict(zip(names, values, strict=True))}
 
 
-def _by_batches(
+def _whole(
     model: Sequential,
     engine: _core.Engine,
     data: tuple[Array, Array],
@@ -61,22 +58,52 @@ def _by_batches(
     hooks: Hooks,
     place: Place,
 ) -> dict[str, float]:
-    """The same in one call of the engine for each batch, between the hooks."""
+    """Loss and all metrics, in one call of the engine, or for each batch between the hooks."""
     x, y = data
-    sums: dict[str, float] = {}
-    logs: dict[str, float] = {}
-    loss_sums = model.loss.traits.sums
-    for batch, first in enumerate(range(0, len(x), batch_size)):
-        rows = slice(first, first + batch_size)
-        hooks.call("on_test_batch_begin", place, batch, dict(logs))
-        measured = _measure(model, engine, (x[rows], y[rows]), batch_size, place)
+    compiled = model._require_compiled()
+    summed = metrics.summed(compiled.metrics)
+    outputs = outputs_of_all(model, len(x))
+    by_batches = hooks.has("on_test_batch_begin") or hooks.has("on_test_batch_end")
+    chunk = batch_size if by_batches else len(x)
+    sums, logs = np.zeros(1 + len(summed)), dict.fromkeys(("loss", *summed), 0.0)
+    for batch, first in enumerate(range(0, len(x), chunk)):
+        if by_batches:
+            hooks.call("on_test_batch_begin", place, batch, dict(logs) if batch else {})
+        rows = slice(first, first + chunk)
+        kept = None if outputs is None else outputs[rows]
+        loss, values = _measure(model, engine, (x[rows], y[rows]), batch_size, place, kept)
+        if not by_batches:
+            logs = dict(zip(logs, (loss, *values), strict=True))
+            break
         count = len(x[rows])
-        for name, value in measured.items():
-            whole = name == "loss" and loss_sums
-            sums[name] = sums.get(name, 0.0) + (value if whole else value * count)
-            logs[name] = sums[name] if whole else sums[name] / (first + count)
+        weights = np.full(len(sums), count)
+        weights[0] = 1 if compiled.loss.traits.sums else count
+        sums += weights * np.array([loss, *values])
+        means = sums / (first + count)
+        means[0] = sums[0] if compiled.loss.traits.sums else means[0]
+        logs = dict(zip(logs, means.tolist(), strict=True))
         hooks.call("on_test_batch_end", place, batch, dict(logs))
-    return logs
+    return all_metrics(model, logs, y, outputs)
+
+
+def outputs_of_all(model: Sequential, rows: int) -> Array | None:
+    """Room for the outputs of so many rows, where a metric is computed from them."""
+    names = model._require_compiled().metrics
+    if len(metrics.summed(names)) == len(names):
+        return None
+    return np.empty((rows, model.outputs), model._dtype)
+
+
+def all_metrics(
+    model: Sequential, logs: dict[str, float], y: Array, outputs: Array | None
+) -> dict[str, float]:
+    """Loss and metrics in the order of compile: those summed are in `logs`."""
+    compiled = model._require_compiled()
+    if outputs is None:
+        return logs
+    computed = metrics.measure(compiled.metrics, y, outputs, compiled.loss)
+    known = {**logs, **computed}
+    return {name: known[name] for name in ("loss", *compiled.metrics)}
 
 
 def gradient_norms(model: Sequential, engine: _core.Engine, x: Array, y: Array) -> dict[str, float]:

@@ -1,4 +1,6 @@
-"""Metrics by name, computed by the engine beside the loss, each a mean over the rows.
+"""Metrics: by name in compile(metrics=[...]), and as functions of (y, p) (see fastbp.scores).
+
+The engine adds these up batch by batch, each a mean over the rows:
 
 accuracy: share of right answers; softmax_cross_entropy compares the largest output with the class;
     the binary and the hinge losses compare each output with its target, cut at probability 0.5
@@ -6,14 +8,58 @@ accuracy: share of right answers; softmax_cross_entropy compares the largest out
     compare the largest output and target, or cut a single output at 0.5.
 mse, mae: mean of (y - t)^2 and |y - t| over a row; y is the network's output, or softmax of it
     where the loss is softmax_cross_entropy.
+
+These are computed from the outputs of all rows once an epoch (of training: the outputs that its
+steps made, each before its update; so that no second pass is needed, but memory for them is):
+
+precision, recall, f1: of class 1 for one output, else the mean over the classes; f1_macro,
+    f1_micro, f1_weighted and so on for another mean.
+top_5 (any number), auc (ROC), pr_auc (average precision), r2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from .errors import describe, lookup
+import numpy as np
+
+from .arrays import Array
+from .errors import describe, unknown_name
+from .losses import Loss
 from .registry import METRICS
+from .scores import (
+    accuracy,
+    auc,
+    average_precision,
+    confusion_matrix,
+    f1,
+    mae,
+    mse,
+    precision,
+    r2,
+    recall,
+    top_k,
+)
+
+__all__ = [
+    "accuracy",
+    "auc",
+    "average_precision",
+    "confusion_matrix",
+    "f1",
+    "get",
+    "larger_is_better",
+    "mae",
+    "measure",
+    "mse",
+    "precision",
+    "r2",
+    "recall",
+    "summed",
+    "top_k",
+]
 
 _HINTS = {
     "acc": "use 'accuracy'",
@@ -22,15 +68,29 @@ _HINTS = {
     "sparse_categorical_accuracy": "use 'accuracy'",
     "mean_squared_error": "use 'mse'",
     "mean_absolute_error": "use 'mae'",
+    "f1_score": "use 'f1'",
+    "roc_auc": "use 'auc'",
+    "average_precision": "use 'pr_auc'",
+    "r2_score": "use 'r2'",
+    "top_k": "use 'top_5' or another number",
+    "confusion_matrix": "it is no single number: use fastbp.metrics.confusion_matrix(y, p)",
 }
-
-
-_LARGER_IS_BETTER = ("accuracy",)
+_BY_CLASS: dict[str, Callable[..., Any]] = {"precision": precision, "recall": recall, "f1": f1}
+_OF_SCORES = {"auc": auc, "pr_auc": average_precision}
+_AVERAGES = ("macro", "micro", "weighted")
+_COMPUTED = (
+    *_BY_CLASS,
+    *(f"{name}_{average}" for name in _BY_CLASS for average in _AVERAGES),
+    *_OF_SCORES,
+    "r2",
+    "top_5",
+)
+_TOP = re.compile(r"top_([1-9][0-9]{0,5})")
 
 
 def larger_is_better(name: str) -> bool:
     """Whether a larger value of the metric of that name is a better one; of a loss it is not."""
-    return name in _LARGER_IS_BETTER
+    return name == "accuracy" or name in _COMPUTED or _TOP.fullmatch(name) is not None
 
 
 def get(metrics: str | Iterable[str] | None) -> list[str]:
@@ -44,7 +104,73 @@ def get(metrics: str | Iterable[str] | None) -> list[str]:
     except TypeError:
         raise TypeError(f"metrics must be a list of names; got {describe(metrics)}") from None
     for position, name in enumerate(names):
-        lookup("metric", name, METRICS, _HINTS)
+        given: object = name
+        if not isinstance(given, str) or not (name in METRICS or larger_is_better(name)):
+            raise unknown_name("metric", name, [*METRICS, *_COMPUTED], _HINTS)
         if name in names[:position]:
             raise ValueError(f"metric {name!r} is listed twice")
     return names
+
+
+def summed(names: Sequence[str]) -> list[str]:
+    """Those that the engine adds up batch by batch."""
+    return [name for name in names if name in METRICS]
+
+
+def measure(names: Sequence[str], y: Array, outputs: Array, loss: Loss) -> dict[str, float]:
+    """Those of `names` that are computed from outputs, of the targets y; NaN if an output is."""
+    wanted = [name for name in names if name not in METRICS]
+    if not wanted:
+        return {}
+    if not np.isfinite(outputs).all():
+        return dict.fromkeys(wanted, float("nan"))
+    return {name: float(_one(name, y, outputs, loss)) for name in wanted}
+
+
+def _one(name: str, y: Array, outputs: Array, loss: Loss) -> Any:
+    top = _TOP.fullmatch(name)
+    if top is not None:
+        return top_k(_true_classes(y, outputs, loss), outputs, int(top[1]))
+    if name == "r2":
+        return _r2(y, outputs, loss)
+    if name in _OF_SCORES:
+        return _of_scores(_OF_SCORES[name], y, outputs, loss)
+    stem, _, average = name.partition("_")
+    t, q = _classes(y, outputs, loss)
+    return _BY_CLASS[stem](t, q, average or ("binary" if outputs.shape[1] == 1 else "macro"))
+
+
+def _classes(y: Array, outputs: Array, loss: Loss) -> tuple[Array, Array]:
+    """True and chosen classes (n,), or labels (n, K), as predict_class has them."""
+    link, several = loss.traits.link, outputs.shape[1] > 1
+    if link == "softmax" or (link is None and several):
+        return _true_classes(y, outputs, loss), np.argmax(outputs, axis=1)
+    chosen = (outputs > (0 if link in ("sigmoid", "sign") else 0.5)).astype(np.int64)
+    true = (y > (0 if link == "sign" else 0.5)).astype(np.int64)
+    return (true, chosen) if several else (true[:, 0], chosen[:, 0])
+
+
+def _true_classes(y: Array, outputs: Array, loss: Loss) -> Array:
+    if y.ndim == 1:
+        return y
+    classes: Array = np.argmax(y, axis=1) if outputs.shape[1] > 1 else y[:, 0]
+    return classes
+
+
+def _of_scores(area: Callable[[Any, Any], float], y: Array, outputs: Array, loss: Loss) -> float:
+    if loss.traits.link == "softmax":
+        return area(_true_classes(y, outputs, loss), _softmax(outputs))
+    return area(y > (0 if loss.traits.link == "sign" else 0.5), outputs)
+
+
+def _r2(y: Array, outputs: Array, loss: Loss) -> float:
+    """Of the probabilities where outputs are logits of classes, as mse and mae."""
+    if loss.traits.link != "softmax":
+        return r2(y, outputs)
+    return r2(np.eye(outputs.shape[1])[y] if y.ndim == 1 else y, _softmax(outputs))
+
+
+def _softmax(z: Array) -> Array:
+    e = np.exp(z - z.max(axis=1, keepdims=True), dtype=np.float64)
+    probabilities: Array = e / e.sum(axis=1, keepdims=True)
+    return probabilities

@@ -86,10 +86,17 @@ class ArraySource:
         rows = np.unique(np.linspace(0, self.rows - 1, 64).astype(np.int64))
         return zlib.crc32(self.y[rows].tobytes(), zlib.crc32(self.x[rows].tobytes()))
 
-    def last_batch(self, engine: _core.Engine, run: Run) -> tuple[Array, Array]:
+    def last_batch(self, run: Run) -> tuple[Array, Array]:
         """The last batch of the present epoch."""
-        first = (self.steps - 1) * self.batch_size
+        rows = self._order(run)[(self.steps - 1) * self.batch_size :]
+        return self.x[rows], self.y[rows]
+
+    def targets(self, run: Run) -> Array:
+        """The targets of the present epoch in its order."""
+        targets: Array = self.y[self._order(run)] if self.shuffle else self.y
+        return targets
+
+    def _order(self, run: Run) -> Array:
         if not self.shuffle:
-            return self.x[first:], self.y[first:]
-        order = _core.permutation(self.rows, self.seed, run.first_epoch + run.epoch)[first:]
-        return self.x[order], self.y[order]
+            return np.arange(self.rows)
+        return _core.permutation(self.rows, self.seed, run.first_epoch + run.epoch)

@@ -9,12 +9,18 @@ import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import _core, checks, holdout, progress
+from . import _core, checks, holdout, metrics, progress
 from . import callbacks as hook_objects
 from .arrays import Array
 from .callbacks.base import Callback
 from .callbacks.hooks import Hooks
-from .evaluation import EVALUATION_BATCH, evaluate, gradient_norms
+from .evaluation import (
+    EVALUATION_BATCH,
+    all_metrics,
+    evaluate,
+    gradient_norms,
+    outputs_of_all,
+)
 from .history import History
 from .resume import prepare, require_same_run, restore
 from .runs import Place, Run, Settings, log_names
@@ -68,11 +74,13 @@ def fit(
     hooks.check(log_names(compiled.metrics, validation is not None, ["learning_rate"]))
 
     mean = not compiled.loss.traits.sums
-    settings = Settings(len(x), batch_size, source.steps, shuffle, compiled.metrics, mean)
+    summed = metrics.summed(compiled.metrics)
+    settings = Settings(len(x), batch_size, source.steps, shuffle, summed, mean)
     history = History(
         {"epochs": epochs, "batch_size": batch_size, "steps": source.steps, "samples": len(x)}
     )
     run = Run(settings, history, list(hooks.callbacks), source.fingerprint)
+    run.outputs = outputs_of_all(model, len(x))
     if state is not None:
         require_same_run(run, state)
         restore(run, state)
@@ -127,7 +135,8 @@ class _Fit:
             "epoch_end": self._epoch_end,
         }
         # Whether nobody wants anything between two epochs.
-        self._plain = not (hooks.callbacks or job.validation or job.gradient_norms)
+        watched = hooks.callbacks or job.validation or job.gradient_norms
+        self._plain = not watched and run.outputs is None
 
     def run_to_end(self, state: dict[str, Any] | None) -> None:
         """All epochs, unless a callback stops before; History.stop_reason says why it ended.
@@ -241,6 +250,8 @@ class _Fit:
         """What is measured when the steps of an epoch are done; then the epoch is recorded."""
         run, job = self.run, self.job
         logs = run.means()
+        if run.outputs is not None:
+            logs = all_metrics(self.model, logs, job.source.targets(run), run.outputs)
         if job.validation is not None:
             data, size = job.validation, EVALUATION_BATCH
             place = self._place()
@@ -248,7 +259,7 @@ class _Fit:
             logs.update({f"val_{name}": value for name, value in measured.items()})
         norms: dict[str, float] = {}
         if job.gradient_norms:
-            batch = job.source.last_batch(self.engine, run)
+            batch = job.source.last_batch(run)
             norms = gradient_norms(self.model, self.engine, *batch)
         self._record(logs, norms)
         run.stage = "epoch_end"

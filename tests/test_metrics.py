@@ -1,0 +1,266 @@
+"""Metrics: equal to scikit-learn's on random data and on the degenerate cases, alone and in fit.
+
+Allowed: 1e-12, the rounding of sums of a few hundred terms in float64; counts are exact.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastbp as bp
+from fastbp import metrics
+
+sk = pytest.importorskip("sklearn.metrics")
+
+AVERAGES = ["micro", "macro", "weighted", None]
+BY_CLASS = {
+    "precision": (metrics.precision, sk.precision_score),
+    "recall": (metrics.recall, sk.recall_score),
+    "f1": (metrics.f1, sk.f1_score),
+}
+
+
+def close(value: Any, expected: Any) -> None:
+    np.testing.assert_allclose(value, expected, rtol=1e-12, atol=1e-15)
+
+
+def draw(seed: int, classes: int, rows: int = 200, missing: bool = False) -> Any:
+    """True and predicted classes, some of which may not occur, and scores with ties."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, classes - missing, rows)
+    p = np.where(rng.random(rows) < 0.6, y, rng.integers(0, classes, rows))
+    return y, p, np.round(rng.random((rows, classes)) + 0.3 * np.eye(classes)[p], 1)
+
+
+@pytest.mark.parametrize("name", BY_CLASS)
+@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_classes(name: str, average: Any, classes: int) -> None:
+    mine, theirs = BY_CLASS[name]
+    for seed in range(5):
+        y, p, _ = draw(seed, classes, missing=seed > 2)
+        if classes == 2:
+            close(mine(y, p), theirs(y, p, zero_division=0))
+            close(mine(y, p, "binary"), theirs(y, p, zero_division=0))
+            if average is not None:
+                return  # of two classes "micro" and so on count both
+        close(mine(y, p, average), theirs(y, p, average=average, zero_division=0))
+        close(metrics.accuracy(y, p), sk.accuracy_score(y, p))
+        assert (metrics.confusion_matrix(y, p) == sk.confusion_matrix(y, p)).all()
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize("name", BY_CLASS)
+def test_two_classes_by_every_average(name: str, average: Any) -> None:
+    mine, theirs = BY_CLASS[name]
+    y, p, _ = draw(3, 2)
+    close(mine(y, p, average), theirs(y, p, average=average, zero_division=0))
+
+
+@pytest.mark.parametrize("name", BY_CLASS)
+@pytest.mark.parametrize("average", AVERAGES)
+def test_several_labels(name: str, average: Any) -> None:
+    mine, theirs = BY_CLASS[name]
+    rng = np.random.default_rng(1)
+    y, p = rng.integers(0, 2, (100, 4)), rng.random((100, 4))
+    y[:, 3] = 0  # a label that nobody has
+    close(mine(y, p, average), theirs(y, p > 0.5, average=average, zero_division=0))
+    close(metrics.accuracy(y, p), sk.accuracy_score(y, p > 0.5))
+
+
+@pytest.mark.parametrize("y", [[0], [1], [0, 0], [1, 1], [0, 1]])
+@pytest.mark.parametrize("p", [[0, 0], [1, 1], [0, 1], [1, 0]])
+def test_degenerate_classes(y: list[int], p: list[int]) -> None:
+    p = p[: len(y)]
+    for mine, theirs in BY_CLASS.values():
+        close(mine(y, p, "binary"), theirs(y, p, zero_division=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a matrix of one class
+        assert (metrics.confusion_matrix(y, p) == sk.confusion_matrix(y, p)).all()
+
+
+def test_names_and_other_numbers_are_classes_too() -> None:
+    y, p = np.array([3, 7, 7, -1]), np.array([3, 7, -1, -1])
+    for mine, theirs in BY_CLASS.values():
+        close(mine(y, p), theirs(y, p, average="macro"))
+        close(mine(y.astype(float), p[:, None].astype(float)), theirs(y, p, average="macro"))
+    assert (metrics.confusion_matrix(y, p) == sk.confusion_matrix(y, p)).all()
+
+
+def test_areas() -> None:
+    for seed in range(10):
+        y, _, scores = draw(seed, 2, rows=60)
+        column = scores[:, 1]
+        close(metrics.auc(y, column), sk.roc_auc_score(y, column))
+        close(metrics.auc(y, scores), sk.roc_auc_score(y, column))
+        close(metrics.average_precision(y, column), sk.average_precision_score(y, column))
+        y, _, scores = draw(seed, 4)
+        shares = scores / scores.sum(axis=1, keepdims=True)
+        close(metrics.auc(y, shares), sk.roc_auc_score(y, shares, multi_class="ovr"))
+        labels = np.random.default_rng(seed).integers(0, 2, scores.shape)
+        close(metrics.auc(labels, scores), sk.roc_auc_score(labels, scores))
+        wanted = sk.average_precision_score(labels, scores)
+        close(metrics.average_precision(labels, scores), wanted)
+
+
+@pytest.mark.parametrize("y", [[0, 0, 0], [1, 1, 1]])
+def test_areas_of_one_class(y: list[int]) -> None:
+    p = [0.1, 0.5, 0.4]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = sk.roc_auc_score(y, p), sk.average_precision_score(y, p)
+    np.testing.assert_equal((metrics.auc(y, p), metrics.average_precision(y, p)), expected)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 6, 9])
+def test_top_k_with_ties(k: int) -> None:
+    y, _, scores = draw(5, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # k >= classes is 1.0, with a warning
+        close(metrics.top_k(y, scores, k), sk.top_k_accuracy_score(y, scores, k=k))
+
+
+@pytest.mark.parametrize("shape", [(50,), (50, 1), (50, 3)])
+def test_regression(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(2)
+    y, p = rng.normal(size=shape), rng.normal(size=shape)
+    close(metrics.r2(y, p), sk.r2_score(y, p))
+    close(metrics.mse(y, p), sk.mean_squared_error(y, p))
+    close(metrics.mae(y, p), sk.mean_absolute_error(y, p))
+
+
+def test_r2_of_constants() -> None:
+    for y, p in (([2.0, 2, 2], [2.0, 2, 2]), ([2.0, 2, 2], [1.0, 2, 3]), ([1.0, 2], [5.0, 5])):
+        close(metrics.r2(y, p), sk.r2_score(y, p))
+    two = np.array([[1.0, 3], [1, 4]]), np.array([[1.0, 3], [1, 5]])
+    close(metrics.r2(*two), sk.r2_score(*two))
+    assert np.isnan(metrics.r2([1.0], [1.0]))
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: metrics.f1([0, 1], [0, 1, 1]), "does not go with p"),
+        (lambda: metrics.f1([0, 2], [0, 2], "binary"), "about classes 0 and 1; these are"),
+        (lambda: metrics.f1([0, 1], [0, 1], "mean"), "average must be one of"),
+        (lambda: metrics.r2([], []), "y must have rows"),
+        (lambda: metrics.top_k([0, 1], [0, 1]), r"p must have shape \(2, classes\)"),
+        (lambda: metrics.confusion_matrix(np.eye(3), np.eye(3)), "one class for each row"),
+        (lambda: metrics.get(["confusion_matrix"]), "no single number"),
+        (lambda: metrics.get(["f2"]), "unknown metric 'f2'"),
+        (lambda: metrics.get(["top_0"]), "unknown metric 'top_0'"),
+    ],
+)
+def test_wrong_arguments(call: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        call()
+
+
+# In compile: the loss, outputs, metrics, and each by scikit-learn from what predict gives.
+KINDS = {
+    "softmax": ("softmax_cross_entropy", 4),
+    "binary": ("binary_cross_entropy_with_logits", 1),
+    "labels": ("binary_cross_entropy_with_logits", 3),
+    "hinge": ("hinge", 1),
+    "values": ("mse", 2),
+}
+
+
+def problem(kind: str) -> tuple[bp.Sequential, Any, Any]:
+    loss, outputs = KINDS[kind]
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(90, 5)).astype(np.float32)
+    z = x @ rng.normal(size=(5, outputs)) + 0.5 * rng.normal(size=(90, outputs))
+    y: Any = {"softmax": z.argmax(axis=1), "values": z}.get(kind, (z > 0) * 1.0)
+    if kind == "hinge":
+        y = 2 * y - 1
+    model = bp.Sequential([bp.Dense(8, "tanh"), bp.Dense(outputs)], seed=1)
+    names = ["f1", "accuracy", "precision_weighted", "auc", "pr_auc"]
+    if kind == "softmax":
+        names += ["top_2", "recall"]
+    if kind == "values":
+        names = ["r2", "mse"]
+    model.compile(bp.Adam(0.05), loss, names)
+    return model, x, y
+
+
+def by_sklearn(kind: str, model: bp.Sequential, x: Any, y: Any) -> dict[str, float]:
+    output = model.predict(x).astype(np.float64)
+    if kind == "values":
+        return {"r2": sk.r2_score(y, output), "mse": sk.mean_squared_error(y, output)}
+    chosen, t = model.predict_class(x), y > 0 if kind != "softmax" else y
+    chosen = chosen > 0 if kind == "hinge" else chosen
+    t = t if kind in ("softmax", "labels") else t[:, 0]
+    scores = model.predict_proba(x) if kind == "softmax" else output
+    average = "binary" if kind in ("binary", "hinge") else "macro"
+    hot = np.eye(4)[y] if kind == "softmax" else t
+    found = {
+        "f1": sk.f1_score(t, chosen, average=average),
+        "accuracy": np.mean(np.asarray(t) == chosen),
+        "precision_weighted": sk.precision_score(t, chosen, average="weighted"),
+        "auc": sk.roc_auc_score(hot, scores if scores.shape[1] > 1 else scores[:, 0]),
+        "pr_auc": sk.average_precision_score(hot, scores),
+    }
+    if kind == "softmax":
+        found["top_2"] = sk.top_k_accuracy_score(y, output, k=2)
+        found["recall"] = sk.recall_score(t, chosen, average="macro")
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_by_name_in_evaluate_and_fit(kind: str) -> None:
+    model, x, y = problem(kind)
+    history = model.fit(x[:60], y[:60], epochs=4, validation_data=(x[60:], y[60:]))
+    for rows in (slice(None), slice(60, None)):
+        scores = model.evaluate(x[rows], y[rows], batch_size=7)
+        expected = by_sklearn(kind, model, x[rows], y[rows])
+        assert list(scores) == ["loss", *model.metrics]
+        for name, value in expected.items():
+            assert scores[name] == pytest.approx(value, rel=1e-6), name
+    for name, value in scores.items():
+        assert history.history[f"val_{name}"][-1] == pytest.approx(value, rel=1e-6)
+        assert len(history.history[name]) == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("watched", [False, True])
+def test_of_training_from_the_outputs_of_its_steps(kind: str, watched: bool) -> None:
+    """With rate 0 every batch sees the same parameters: training scores are those of evaluate."""
+    model, x, y = problem(kind)
+    model.optimizer.learning_rate = 0.0
+    batches = bp.LambdaCallback(on_train_batch_end=lambda batch, logs: None)
+    history = model.fit(x, y, batch_size=16, epochs=2, callbacks=batches if watched else None)
+    for name, value in model.evaluate(x, y).items():
+        assert history.history[name] == pytest.approx([value] * 2, rel=1e-6), name
+
+
+def test_monitored_by_name() -> None:
+    model, x, y = problem("softmax")
+    stopping = bp.EarlyStopping("val_f1", patience=2)
+    history = model.fit(x, y, epochs=30, validation_split=0.3, callbacks=stopping)
+    assert stopping.best == max(history.history["val_f1"])
+
+
+def test_resume_in_the_middle_of_an_epoch_keeps_the_outputs(tmp_path: Any) -> None:
+    def stop(batch: int, logs: Any) -> None:
+        stopped.stop_training = batch == 3
+
+    whole, x, y = problem("binary")
+    expected = whole.fit(x, y, epochs=2, batch_size=16)
+    stopped, _, _ = problem("binary")
+    stopped.fit(x, y, epochs=2, batch_size=16, callbacks=bp.LambdaCallback(on_batch_end=stop))
+    stopped.save(tmp_path / "stopped")
+    model, _, _ = problem("binary")
+    nothing = bp.LambdaCallback()
+    path = tmp_path / "stopped"
+    history = model.fit(x, y, epochs=2, batch_size=16, callbacks=nothing, resume=path)
+    assert history.to_dict() == expected.to_dict()
+
+
+def test_names_are_saved_with_the_model(tmp_path: Any) -> None:
+    model, x, y = problem("softmax")
+    model.fit(x, y)
+    model.save(tmp_path / "model")
+    assert bp.load(tmp_path / "model").evaluate(x, y) == model.evaluate(x, y)
