@@ -109,6 +109,34 @@ def test_every_size_to_67(isa: str, dtype: str, form: tuple[bool, bool]) -> None
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_few_rows_and_columns_have_the_bits_of_many(isa: str, dtype: str) -> None:
+    """Few rows, few columns and both are made by kernels of their own; k around one chunk, around
+    the lanes of chunks that they take side by side, and with a last chunk that is shorter.
+    """
+    for k in (3, 20, 513, 2047, 4097, 4700):
+        a, b = sweeps.normal(k, dtype, 40, k), sweeps.normal(k + 1, dtype, k, 40)
+        bias = sweeps.normal(k + 2, dtype, 40)
+        whole = matmul(a, b, bias)
+        for (m, n), form in product(((1, 1), (1, 40), (40, 1), (3, 5), (9, 12), (12, 9)), FORMS):
+            part = matmul(stored(a[:m], form[0]), stored(b[:, :n], form[1]), bias[:n])
+            assert np.array_equal(part, whole[:m, :n]), f"{isa} {m}x{k} by {k}x{n} {form}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [1, 5, 32])
+def test_a_large_product_of_short_sums_has_the_bits_of_a_small_one(
+    isa: str, dtype: str, k: int
+) -> None:
+    a, b = sweeps.normal(1, dtype, 1030, k), sweeps.normal(2, dtype, k, 2100)
+    bias = sweeps.normal(3, dtype, 2100)
+    for form in FORMS:
+        whole = matmul(stored(a, form[0]), stored(b, form[1]), bias, "relu")
+        for rows in (slice(0, 7), slice(1023, 1030)):
+            part = matmul(a[rows], b, bias, "relu")
+            assert np.array_equal(whole[rows], part), f"{isa} {form}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS, ids=["NN", "NT", "TN", "TT"])
 def test_long_sums(isa: str, dtype: str, form: tuple[bool, bool]) -> None:
     for k in LONG_K:

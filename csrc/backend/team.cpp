@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <system_error>
 #include <thread>
@@ -51,7 +52,13 @@ class SignalsBlocked {
   sigset_t saved_;
 };
 
+// Tickets: bit 0 is WaitWord's, bit 1 says that pieces are to be worked off, the others count.
+constexpr std::uint32_t kPieces = 2;
+constexpr std::uint32_t kNextTicket = 4;
+constexpr int kGateShift = 32;  // the ticket in the gate, above the number of those who have joined
+
 void execute(Job job, void* context, Worker& worker) noexcept { job(context, worker); }
+void execute(Piece piece, void* context, int i) noexcept { piece(context, i); }
 
 }  // namespace
 
@@ -99,17 +106,61 @@ void Team::run(int count, Job job, void* context, bool flush_denormals) {
 
   count = recruit(count);
   const bool crowded = count > usable_cpus_;
-  task_ = {job, context, count, control, crowded ? kCrowded : kSpin};
+  task_ = {job, nullptr, context, count, control, crowded ? kCrowded : kSpin};
   barrier_.reset(0);
   running_.reset(static_cast<std::uint32_t>(count - 1) * kOne);
-  for (int i = 0; i < count - 1; ++i) {
-    WaitWord& ticket = members_[static_cast<std::size_t>(i)]->ticket;
-    ticket.publish(ticket.value() + kOne);
-  }
+  call(count - 1, 0);
   Worker caller(0, count, this, task_.patience);
   execute(job, context, caller);
   running_.wait([](std::uint32_t members) { return members == 0; }, task_.patience);
   busy_.store(false, std::memory_order_release);
+}
+
+// Gives the first `members` a new ticket, of a number that none of them has, not even after 2^30 jobs.
+void Team::call(int members, std::uint32_t kind) {
+  const auto first = members_.begin(), last = first + members;
+  do {
+    ticket_ = ((ticket_ + kNextTicket) & ~kPieces) | kind;
+  } while (std::any_of(first, last, [&](Member* m) { return m->ticket.value() == ticket_; }));
+  if (kind == kPieces) gate_.store(std::uint64_t(ticket_) << kGateShift);
+  std::for_each(first, last, [&](Member* m) { m->ticket.publish(ticket_); });
+}
+
+void Team::run_pieces(int count, Piece piece, void* context, bool flush_denormals) {
+  const FpControl control = flush_denormals ? kFlushDenormals : read_fp_control();
+  const FpControlScope scope(control);
+  if (count <= 1 || busy_.exchange(true, std::memory_order_acquire)) {
+    for (int i = 0; i < count; ++i) execute(piece, context, i);
+    return;
+  }
+  const int team = recruit(count);
+  task_ = {nullptr, piece, context, count, control, team > usable_cpus_ ? kCrowded : kSpin};
+  next_piece_.store(0, std::memory_order_relaxed);
+  constexpr std::uint32_t unknown = kMaxThreads * kOne;  // how many will join
+  running_.reset(unknown);
+  call(team - 1, kPieces);
+  work_off();
+  const auto joined = static_cast<std::uint32_t>(gate_.exchange(0));
+  running_.add(joined * kOne - unknown);
+  running_.wait([](std::uint32_t members) { return members == 0; }, task_.patience);
+  busy_.store(false, std::memory_order_release);
+}
+
+// Takes pieces of the task as long as there are any.
+void Team::work_off() {
+  for (int i; (i = next_piece_.fetch_add(1, std::memory_order_relaxed)) < task_.count;)
+    execute(task_.piece, task_.context, i);
+}
+
+// A member that has been called to work off pieces; it may be late, and then finds the gate shut.
+void Team::help(std::uint32_t ticket) {
+  std::uint64_t gate = gate_.load();
+  do {
+    if (gate >> kGateShift != ticket) return;
+  } while (!gate_.compare_exchange_weak(gate, gate + 1));
+  write_fp_control(task_.control);
+  work_off();
+  running_.count_down(kOne);
 }
 
 // What a kept thread does: wait for a ticket, work, report.
@@ -118,6 +169,10 @@ void Team::live(Member& member) {
   Patience idle = kIdleSpin;
   for (;;) {
     seen = member.ticket.wait([seen](std::uint32_t now) { return now != seen; }, idle);
+    if (seen & kPieces) {
+      help(seen);
+      continue;
+    }
     const Task task = task_;
     write_fp_control(task.control);
     Worker worker(member.id, task.count, this, task.patience);

@@ -42,6 +42,7 @@ class Worker {
 };
 
 using Job = void (*)(void* context, Worker& worker);  // must not throw
+using Piece = void (*)(void* context, int piece);     // the same
 
 class Team {
  public:
@@ -55,6 +56,12 @@ class Team {
   // of the job, the caller's own or, with flush_denormals, kFlushDenormals; the caller's is restored.
   void run(int count, Job job, void* context, bool flush_denormals);
 
+  // Runs piece(context, i) for every i below `count`, each once, on up to `count` threads, of which the caller is one.
+  //
+  // No thread is waited for that has not begun: where the others sleep, or other programs have their CPUs, the caller
+  // does the work itself. Otherwise as run().
+  void run_pieces(int count, Piece piece, void* context, bool flush_denormals);
+
   // Waits at barriers, since the team began, that outlasted spinning: a worker was late by tens of microseconds.
   std::int64_t stalls() const { return stalls_.load(std::memory_order_relaxed); }
 
@@ -64,19 +71,25 @@ class Team {
 
   Team();
   void live(Member& member);
+  void help(std::uint32_t ticket);
+  void work_off();
+  void call(int members, std::uint32_t kind);
   int recruit(int count);
   bool add_member();
 
   struct Task {
     Job job;
+    Piece piece;
     void* context;
     int count;
     FpControl control;
     Patience patience;
   };
 
-  // Written by the thread that holds busy_; a member reads it after its own ticket has changed.
+  // Written by the thread that holds busy_; a member reads it after its own ticket has changed, and where there are
+  // pieces, once it has joined.
   Task task_{};
+  std::uint32_t ticket_ = 0;  // the last one
   std::vector<Member*> members_;
   std::chrono::steady_clock::time_point
       retry_{};  // no new thread before, after one could not be made
@@ -86,6 +99,9 @@ class Team {
   alignas(kNoSharing) std::atomic<std::int64_t> stalls_{0};
   WaitWord barrier_;  // phase << kPhaseShift | workers that have arrived * 2
   WaitWord running_;  // members that have not finished * 2
+  // The ticket with which members may join in working off pieces, and how many have; 0 where none may.
+  alignas(kNoSharing) std::atomic<std::uint64_t> gate_{0};
+  alignas(kNoSharing) std::atomic<int> next_piece_{0};
 };
 
 // How many threads to use: what set_num_threads() said, else FASTBP_NUM_THREADS, else the CPUs that this process may use.

@@ -29,12 +29,16 @@ template <class Work> void run_shared(double flop, const Work& work) {
     work(Share{});
     return;
   }
-  const Job job = [](void* context, Worker& worker) {
-    (*static_cast<const Work*>(context))(Share{worker.id, worker.count});
+  struct Shared {
+    const Work* work;
+    int count;
+  } shared{&work, threads};
+  const Piece piece = [](void* context, int i) {
+    const auto& all = *static_cast<Shared*>(context);
+    (*all.work)(Share{i, all.count});
   };
-  void* context = const_cast<void*>(static_cast<const void*>(&work));
   const PythonUnlocked unlocked;
-  Team::instance().run(threads, job, context, false);
+  Team::instance().run_pieces(threads, piece, &shared, false);
 }
 
 inline constexpr double kFlopPerElement = 30;  // of an activation, roughly

@@ -30,11 +30,20 @@ inline constexpr index_t kRowTilesToPack = 8;
 inline constexpr index_t kSetSpan = 4096;
 inline constexpr index_t kSetWays = 8;
 
+// Half an L2 of 1 MiB: what is read again from there while other things pass.
+inline constexpr index_t kNearBytes = 512 * 1024;
+
 // Where A is packed: in blocks that stay in L2 beside the panel of B of kChunksPerBlock chunks,
 // which is packed again for each of them; a block is made of strips of rows, a multiple of the rows of
 // every x86 tile.
 inline constexpr index_t kBlockBytes = 640 * 1024;
 inline constexpr index_t kChunksPerBlock = 2;
 inline constexpr index_t kStripRows = 48;
+
+// Sums so short that writing C counts for more, where C does not fit the caches; the rows of C that are then
+// written side by side.
+inline constexpr index_t kOuterDepth = 32;
+inline constexpr index_t kOuterBytes = 8 << 20;
+inline constexpr index_t kOuterRows = 12;
 
 }  // namespace fastbp

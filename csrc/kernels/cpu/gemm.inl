@@ -15,9 +15,10 @@ template <class T> struct MicroArgs {
   index_t b_row;
   T* c;
   index_t c_row;
-  const T* bias;  // null, or added (first chunk only)
-  bool first;     // overwrite C; otherwise add to it
-  int tail;       // valid lanes of the last vector, for kernels with Tail
+  const T* bias;     // null, or where the sums start (first chunk only)
+  index_t bias_row;  // 0: one bias for all rows
+  bool first;        // overwrite C; otherwise add to it
+  int tail;          // valid lanes of the last vector, for kernels with Tail
 };
 
 // Vector `v` of a row at p; with Masked, vector Last has only `tail` lanes in memory.
@@ -43,11 +44,12 @@ static void micro_kernel(const MicroArgs<T>& args) {
   constexpr int last = Vectors - 1;
   const int tail = args.tail;
   V acc[Rows][Vectors];
-#pragma GCC unroll 8
-  for (int v = 0; v < Vectors; ++v) {
-    const V start = args.bias ? load_vector<V, last, Tail>(args.bias, v, tail) : V(T(0));
 #pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i) acc[i][v] = start;
+  for (int i = 0; i < Rows; ++i) {
+    const T* start = args.bias + (args.bias ? i * args.bias_row : 0);
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v)
+      acc[i][v] = args.bias ? load_vector<V, last, Tail>(start, v, tail) : V(T(0));
   }
   const index_t a_row = ATransposed ? 1 : args.a_row;
   const index_t a_col = ATransposed ? args.a_col : 1;
@@ -130,6 +132,18 @@ static void pack_strip(const T* a, index_t a_row, index_t a_col, index_t k, inde
   }
 }
 
+// load_transposed() of the first `cols` rows and `depth` columns in memory, for instruction sets that have no
+// better way; lanes from `cols` on are 0, vectors from `depth` on anything.
+template <class T>
+FBP_FN static void load_transposed_n(const T* p, index_t row, int depth, int cols,
+                                     Vec<T> (&v)[64 / sizeof(T)]) {
+  constexpr int lanes = Vec<T>::lanes;
+  alignas(64) T block[lanes * lanes];
+  for (int i = 0; i < lanes; ++i)
+    (i < cols ? Vec<T>::load_n(p + i * row, depth) : Vec<T>(T(0))).store(block + i * lanes);
+  load_transposed(block, lanes, v);
+}
+
 // v[p] = b(p, 0 .. lanes) from B stored by columns: b(p, j) at b[j * b_col + p]; zero beyond cols.
 // Beyond depth it's anything.
 template <class T>
@@ -137,11 +151,8 @@ FBP_FN static void load_columns(const T* b, index_t b_col, index_t depth, index_
                                 Vec<T> (&v)[Vec<T>::lanes]) {
   constexpr int lanes = Vec<T>::lanes;
   if (depth >= lanes && cols >= lanes) return load_transposed(b, b_col, v);
-  const int n = int(depth < lanes ? depth : lanes);
-  alignas(64) T block[lanes * lanes];
-  for (int j = 0; j < lanes; ++j)
-    (j < cols ? Vec<T>::load_n(b + j * b_col, n) : Vec<T>(T(0))).store(block + j * lanes);
-  load_transposed(block, lanes, v);
+  load_transposed_n(b, b_col, int(depth < lanes ? depth : lanes), int(cols < lanes ? cols : lanes),
+                    v);
 }
 
 // The panel from B stored by columns, in blocks of lanes x lanes.
@@ -172,6 +183,7 @@ FBP_FN static bool take_part(Share* share, index_t pieces) {
   return share->id < share->count;
 }
 
+#include "kernels/cpu/gemm_dots.inl"
 #include "kernels/cpu/gemm_thin.inl"
 
 // Narrower parts of the rows of C than this make the lines of two threads alternate in memory.
@@ -236,9 +248,10 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
   const double tile_work = double(most_rows * panel.cols) * double(panel.p_end - panel.p + 16);
   double work = 0;
   // Tiles of equal height: a short last one would leave the FMA units waiting for few chains.
-  index_t tiles = (rows.end - rows.begin + most_rows - 1) / most_rows;
+  const index_t all = rows.end - rows.begin;
+  index_t tiles = all <= most_rows ? 1 : (all + most_rows - 1) / most_rows;
   for (index_t i = rows.begin, height; i < rows.end; i += height, --tiles) {
-    height = (rows.end - i + tiles - 1) / tiles;
+    height = tiles == 1 ? rows.end - i : (rows.end - i + tiles - 1) / tiles;
     if (g.stop && (work += tile_work) > kStopWork) {
       if (g.stop(g.stop_context)) return false;
       work = 0;
@@ -247,6 +260,7 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
     micro.a_row = panel.a_row;
     micro.a_col = panel.a_col;
     micro.b_row = panel.b_row;
+    micro.bias_row = 0;
     micro.c = in_tile ? scratch_tile : g.c + i * g.c_row + panel.j;
     micro.c_row = in_tile ? vectors * V::lanes : g.c_row;
     micro.tail = tail;
@@ -281,6 +295,50 @@ template <class T> FBP_FN static bool must_pack_a(const GemmArgs<T>& g, index_t 
          kMaxTileRows > kSetWays;
 }
 
+// Whether B, of the columns `columns`, is so small that all of it stays in L2, packed or not, and so short that
+// writing C takes longer than its sums: then rows of C are written from end to end, not by panels of columns.
+template <class T> FBP_FN static bool is_outer_product(const GemmArgs<T>& g, Range columns) {
+  return g.k <= kOuterDepth && g.m * g.n * index_t(sizeof(T)) >= kOuterBytes &&
+         g.k * (columns.end - columns.begin + kNr<T>) <= kPanelScratch<T>;
+}
+
+// The panel of B from column j on, packed at `scratch` where `pack` says so.
+template <class T>
+static Panel<T> make_panel(const GemmArgs<T>& g, bool pack, Range columns, index_t j, index_t p,
+                           index_t p_end, T* scratch) {
+  const index_t cols = columns.end - j < kNr<T> ? columns.end - j : kNr<T>;
+  Panel<T> panel{j, cols, p, p_end, g.b + p * g.b_row + j * g.b_col, g.b_row, nullptr, 0, 0};
+  if (!pack) return panel;
+  const index_t width = (cols + Vec<T>::lanes - 1) / Vec<T>::lanes * Vec<T>::lanes;
+  if (g.b_col != 1)
+    pack_columns(panel.b, g.b_col, p_end - p, cols, width, scratch);
+  else
+    pack_rows(panel.b, g.b_row, p_end - p, cols, width, scratch);
+  panel.b = scratch;
+  panel.b_row = width;
+  return panel;
+}
+
+// Strips of rows, each through all panels, which are packed before.
+template <class T>
+static bool run_outer_product(const GemmArgs<T>& g, bool pack, Range rows, Range columns) {
+  const index_t chunk = g.k > 0 ? g.k : 1;
+  for (index_t i = rows.begin; i < rows.end; i += kOuterRows) {
+    const Range part{i, rows.end - i < kOuterRows ? rows.end : i + kOuterRows};
+    for (index_t j = columns.begin; j < columns.end; j += kNr<T>) {
+      T* place = g.scratch + (j - columns.begin) * g.k;
+      Panel<T> panel = make_panel(g, pack && i == rows.begin, columns, j, 0, g.k, place);
+      if (pack && i > rows.begin) {
+        panel.b = place;
+        panel.b_row = (panel.cols + Vec<T>::lanes - 1) / Vec<T>::lanes * Vec<T>::lanes;
+      }
+      panel.a = g.a + i * g.a_row, panel.a_row = g.a_row, panel.a_col = g.a_col;
+      if (!run_panel(g, panel, part, chunk)) return false;
+    }
+  }
+  return true;
+}
+
 // Every column panel of one group of chunks; `block`: the rows of A in it, packed.
 template <class T>
 static bool run_panels(const GemmArgs<T>& g, bool pack, Range rows, Range columns, index_t p,
@@ -288,17 +346,7 @@ static bool run_panels(const GemmArgs<T>& g, bool pack, Range rows, Range column
   const bool a_transposed = g.a_row == 1 && g.a_col != 1;
   const index_t strip = block ? kStripRows : rows.end - rows.begin;
   for (index_t j = columns.begin; j < columns.end; j += kNr<T>) {
-    const index_t cols = columns.end - j < kNr<T> ? columns.end - j : kNr<T>;
-    Panel<T> panel{j, cols, p, p_end, g.b + p * g.b_row + j * g.b_col, g.b_row, nullptr, 0, 0};
-    if (pack) {
-      const index_t width = (cols + Vec<T>::lanes - 1) / Vec<T>::lanes * Vec<T>::lanes;
-      if (g.b_col != 1)
-        pack_columns(panel.b, g.b_col, p_end - p, cols, width, g.scratch);
-      else
-        pack_rows(panel.b, g.b_row, p_end - p, cols, width, g.scratch);
-      panel.b = g.scratch;
-      panel.b_row = width;
-    }
+    Panel<T> panel = make_panel(g, pack, columns, j, p, p_end, g.scratch);
     for (index_t i = rows.begin; i < rows.end; i += strip) {
       panel.a = block ? block + (i - rows.begin) * (p_end - p) : g.a + i * g.a_row + p * g.a_col;
       panel.a_row = block && !a_transposed ? p_end - p : g.a_row;
@@ -329,6 +377,7 @@ static bool run_blocks(const GemmArgs<T>& g, bool pack, Range rows, Range column
 
 template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   if (g.m <= 0 || g.n <= 0) return;
+  if (is_dots(g)) return dots_gemm(g, share);
   const ThinForm form = thin_form(g);
   if (form != ThinForm::none) return thin_gemm(g, form == ThinForm::columns, share);
   const index_t height = tile_rows(g.n, Vec<T>::lanes);
@@ -345,6 +394,10 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   const Range rows = split(g.m, height, parts.rows(share));
   const Range columns = split(g.n, Vec<T>::lanes, parts.columns(share));
   if (rows.begin >= rows.end) return;
+  if (is_outer_product(g, columns)) {
+    run_outer_product(g, pack, rows, columns);
+    return;
+  }
   const index_t chunk = g.chunk ? g.chunk : k_chunk(g.k);
   const bool pack_block = must_pack_a(g, columns.end - columns.begin);
   const index_t group = chunk * (pack_block ? kChunksPerBlock : kChunksPerPanel);

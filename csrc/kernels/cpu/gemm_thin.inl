@@ -1,13 +1,16 @@
-// Products of which one side has at most kThinRows rows or columns: Z (Rows, n) = X (Rows, k)
-// Y (k, n), where Z is C, or the transpose of a C with few columns, for C^T = B^T A^T.
+// Products of which one side has few rows or columns: Z (Rows, n) = X (Rows, k) Y (k, n), where Z is C, or the
+// transpose of a C with few columns, for C^T = B^T A^T.
 //
-// An element of Y is used a few times only, so that packing it would cost more than the product.
-// It is read once, as it lies and in the order in which it lies: what counts is the speed at which
-// caches and memory deliver Y.
+// An element of Y is used a few times only, so that packing it would cost more than the product. It is read
+// once, as it lies: by columns in blocks transposed in registers, by rows in tiles, or, where the rows are long, row by
+// row in the order in which they lie, as fast as caches and memory deliver them.
 
-static constexpr int kThinRows = 4;
-// Columns of Z that are made at once, in vectors: with 4 rows, sums and totals fill half of L1.
-static constexpr int kThinVectors = 32;
+// Rows of Z beside a block of Y in registers, or in one tile.
+static constexpr int kThinRows = kMaxTileRows < 12 ? kMaxTileRows : 12;
+// Rows of Z for which whole rows of Y are read.
+static constexpr int kStreamRows = kThinRows < 4 ? kThinRows : 4;
+// Columns of Z that are made at once, in vectors for one row: with 4 rows, sums and totals fill half of L1.
+static constexpr int kThinVectors = 128;
 
 template <class T> struct Thin {
   index_t k, chunk;
@@ -15,38 +18,87 @@ template <class T> struct Thin {
   index_t x_row, x_col;
   const T* y;
   index_t y_row, y_col;
+  index_t rows;
   T* z;  // starts as the bias or zero, ends as the sum
   index_t z_row;
   T* sums;  // laid out as z; of one chunk
 };
 
-// Y by columns: a vector of columns, blocks of lanes x lanes transposed in registers.
-template <class T, int Rows> static void thin_columns(const Thin<T>& t, index_t j, index_t cols) {
+// Sums of one vector of columns of Z over k in [begin, end), Y by columns.
+template <class T, int Rows>
+FBP_FN static void add_thin_columns(const Thin<T>& t, const T* y, index_t cols, index_t begin,
+                                    index_t end, Vec<T> (&sum)[Rows]) {
   using V = Vec<T>;
   constexpr index_t line = V::lanes;
-  const T* y = t.y + j * t.y_col;
-  V block[V::lanes], total[Rows];
-  for (int i = 0; i < Rows; ++i) total[i] = V::load(t.z + i * t.z_row);
-  for (index_t begin = 0; begin < t.k; begin += t.chunk) {
-    const index_t end = t.k - begin < t.chunk ? t.k : begin + t.chunk;
-    V sum[Rows];
-    for (int i = 0; i < Rows; ++i) sum[i] = begin == 0 ? total[i] : V(T(0));
-    // A short first block up to the next cache line: columns that are pages apart would evict a line of
-    // which only a part has been read.
-    index_t depth = line - index_t(reinterpret_cast<std::uintptr_t>(y + begin) / sizeof(T)) % line;
-    for (index_t p = begin; p < end; p += depth, depth = line) {
-      if (depth > end - p) depth = end - p;
-      const T* x = t.x + p * t.x_col;
-      load_columns(y + p, t.y_col, depth, cols, block);
+  V block[V::lanes];
+  // Where the columns share few sets of the caches, blocks that straddle lines would read each twice, with its
+  // eviction in between: then a short first block goes up to the next line.
+  const bool aligned = t.y_col * index_t(sizeof(T)) % (kSetSpan / 2) == 0;
+  index_t depth =
+      aligned ? line - index_t(reinterpret_cast<std::uintptr_t>(y + begin) / sizeof(T)) % line
+              : line;
+  for (index_t p = begin; p < end; p += depth, depth = line) {
+    if (depth > end - p) depth = end - p;
+    const T* x = t.x + p * t.x_col;
+    load_columns(y + p, t.y_col, depth, cols, block);
 #pragma GCC unroll 16
-      for (int q = 0; q < V::lanes; ++q)
-        if (q < depth)
-          for (int i = 0; i < Rows; ++i)
-            sum[i] = fma(V(x[i * t.x_row + q * t.x_col]), block[q], sum[i]);
-    }
-    for (int i = 0; i < Rows; ++i) total[i] = begin == 0 ? sum[i] : total[i] + sum[i];
+    for (int q = 0; q < V::lanes; ++q)
+      if (q < depth)
+#pragma GCC unroll 16
+        for (int i = 0; i < Rows; ++i)
+          sum[i] = fma(V(x[i * t.x_row + q * t.x_col]), block[q], sum[i]);
   }
-  for (int i = 0; i < Rows; ++i) total[i].store(t.z + i * t.z_row);
+}
+
+// Y by columns: blocks of lanes x lanes are transposed in registers.
+template <class T, int Rows> static void thin_columns(const Thin<T>& t, index_t j, index_t cols) {
+  using V = Vec<T>;
+  for (index_t v = 0; v < cols; v += V::lanes) {
+    const T* y = t.y + (j + v) * t.y_col;
+    V total[Rows];
+    for (int i = 0; i < Rows; ++i) total[i] = V::load(t.z + i * t.z_row + v);
+    add_thin_columns<T, Rows>(t, y, cols - v, 0, t.k < t.chunk ? t.k : t.chunk, total);
+    for (index_t begin = t.chunk; begin < t.k; begin += t.chunk) {
+      V sum[Rows];
+      for (int i = 0; i < Rows; ++i) sum[i] = V(T(0));
+      add_thin_columns<T, Rows>(t, y, cols - v, begin,
+                                t.k - begin < t.chunk ? t.k : begin + t.chunk, sum);
+      for (int i = 0; i < Rows; ++i) total[i] = total[i] + sum[i];
+    }
+    for (int i = 0; i < Rows; ++i) total[i].store(t.z + i * t.z_row + v);
+  }
+}
+
+// Vectors of the widest tile that has `rows` rows.
+FBP_FN static int thin_tile_vectors(index_t rows) {
+  int vectors = kTileVectors;
+  while (kTileRows[vectors - 1] < rows) --vectors;
+  return vectors;
+}
+
+// Y by rows, in one row of register tiles.
+template <class T> static void thin_tiles(const Thin<T>& t, index_t j, index_t cols) {
+  constexpr index_t lanes = Vec<T>::lanes;
+  const bool x_transposed = t.x_row == 1 && t.x_col != 1;
+  const index_t most = thin_tile_vectors(t.rows) * lanes;
+  MicroArgs<T> micro;
+  micro.a_row = t.x_row, micro.a_col = t.x_col;
+  micro.b_row = t.y_row;
+  micro.c_row = micro.bias_row = t.z_row;
+  for (index_t v = 0; v < cols; v += most) {
+    const index_t width = cols - v < most ? cols - v : most;
+    const int vectors = int((width + lanes - 1) / lanes);
+    micro.tail = int(width - (vectors - 1) * lanes);
+    micro.c = t.z + v;
+    for (index_t p = 0; p < t.k; p += t.chunk) {
+      micro.first = p == 0;
+      micro.bias = p == 0 ? micro.c : nullptr;
+      micro.k = t.k - p < t.chunk ? t.k - p : t.chunk;
+      micro.a = t.x + p * t.x_col;
+      micro.b = t.y + p * t.y_row + j + v;
+      kMicroKernels<T>.get[x_transposed][micro.tail != lanes][vectors - 1][t.rows - 1](micro);
+    }
+  }
 }
 
 // z += X Y for Depth rows of Y from p on: so many streams are read side by side.
@@ -90,25 +142,37 @@ template <class T, int Rows> static void thin_rows(const Thin<T>& t, index_t j, 
 }
 
 template <class T> using ThinKernel = void (*)(const Thin<T>&, index_t j, index_t cols);
-template <class T>
-static constexpr ThinKernel<T> kThinKernels[2][kThinRows] = {
-    {thin_rows<T, 1>, thin_rows<T, 2>, thin_rows<T, 3>, thin_rows<T, 4>},
-    {thin_columns<T, 1>, thin_columns<T, 2>, thin_columns<T, 3>, thin_columns<T, 4>}};
+
+// By rows of Z, from 1.
+template <class T> struct ThinKernels {
+  ThinKernel<T> rows[kStreamRows], columns[kThinRows];
+
+  template <int Rows> constexpr void fill() {
+    columns[Rows - 1] = thin_columns<T, Rows>;
+    if constexpr (Rows <= kStreamRows) rows[Rows - 1] = thin_rows<T, Rows>;
+    if constexpr (Rows > 1) fill<Rows - 1>();
+  }
+  constexpr ThinKernels() : rows{}, columns{} { fill<kThinRows>(); }
+};
+template <class T> static constexpr ThinKernels<T> kThinKernels{};
 
 enum class ThinForm { none, rows, columns };  // of C, the few
 
-// Where the kernels above beat tiles. Columns of Y cost a transposition, which a short sum doesn't
-// earn. A C with few columns leaves most lanes of a tile idle; one with few rows is as well made by
-// tiles, unless they would walk Y by pages.
+// Where the kernels above beat tiles of C. A C with few columns leaves lanes of a tile idle; one with few rows is as well
+// made by tiles, unless B would have to be packed for them, or they would walk it by pages.
 template <class T> FBP_FN static ThinForm thin_form(const GemmArgs<T>& g) {
   constexpr index_t lanes = Vec<T>::lanes;
-  const bool long_sum = g.k >= lanes;
-  if (g.n <= kThinRows && g.m >= lanes && (long_sum || (g.n == 1 && g.a_row == 1)))
-    return ThinForm::columns;
-  if (g.m > kThinRows || g.n < lanes || !long_sum || g.discard_c) return ThinForm::none;
+  if (g.n > kThinRows && g.m > kThinRows) return ThinForm::none;
+  if (g.n <= kThinRows) {
+    if (g.n <= kStreamRows && g.m >= lanes) return ThinForm::columns;
+    const index_t swapped = thin_cost<T>(g.n, g.m, g.a_col == 1);
+    if (8 * swapped < 7 * thin_cost<T>(g.m, g.n, g.b_col != 1)) return ThinForm::columns;
+  }
+  if (g.m > kThinRows || g.n < lanes || g.k < lanes || g.discard_c) return ThinForm::none;
+  if (g.b_col != 1) return ThinForm::rows;
   const index_t row_bytes = g.b_row * index_t(sizeof(T));
   const bool by_pages = row_bytes >= kSetSpan && row_bytes * g.k > kInPlaceBytes;
-  return g.b_col != 1 || by_pages ? ThinForm::rows : ThinForm::none;
+  return g.m <= kStreamRows && by_pages ? ThinForm::rows : ThinForm::none;
 }
 
 // Columns [j, j + cols) of Z into C, and `op` on them.
@@ -119,13 +183,40 @@ static void finish_rows(const GemmArgs<T>& g, const Thin<T>& t, index_t j, index
   if (g.op) g.op(g.context, g.c + j, g.c_row, 0, g.m, j, cols);
 }
 
+// c(v, i) = z(i, v), Rows of z, C without gaps: a form that compilers make vector code of.
+template <int Rows, class T>
+static void interleave(const T* __restrict z, index_t z_row, index_t cols, T* __restrict c) {
+  for (index_t v = 0; v < cols; ++v)
+    for (int i = 0; i < Rows; ++i) c[v * Rows + i] = z[i * z_row + v];
+}
+
+// c(v, i) = z(i, v), `rows` of z.
+template <class T>
+static void transpose_back(const T* z, index_t z_row, index_t rows, index_t cols, T* c,
+                           index_t c_row) {
+  constexpr index_t lanes = Vec<T>::lanes;
+  if (rows == 1 && c_row == 1) return interleave<1>(z, z_row, cols, c);
+  if (rows == 2 && c_row == 2) return interleave<2>(z, z_row, cols, c);
+  if (rows == 3 && c_row == 3) return interleave<3>(z, z_row, cols, c);
+  if (rows == 4 && c_row == 4) return interleave<4>(z, z_row, cols, c);
+  for (index_t v = 0; v < cols; v += lanes)
+    for (index_t i = 0; i < rows; i += lanes) {
+      const int height = int(rows - i < lanes ? rows - i : lanes);
+      const index_t count = cols - v < lanes ? cols - v : lanes;
+      Vec<T> block[lanes];
+      load_transposed_n(z + i * z_row + v, z_row, int(lanes), height, block);
+#pragma GCC unroll 16
+      for (int q = 0; q < int(lanes); ++q)
+        if (q < count) block[q].store_n(c + (v + q) * c_row + i, height);
+    }
+}
+
 // The same where Z is the transpose of C.
 template <class T>
 static void finish_columns(const GemmArgs<T>& g, const Thin<T>& t, index_t j, index_t cols) {
   T* c = g.discard_c ? t.sums : g.c + j * g.c_row;
   const index_t row = g.discard_c ? g.n : g.c_row;
-  for (index_t v = 0; v < cols; ++v)
-    for (index_t i = 0; i < g.n; ++i) c[v * row + i] = t.z[i * t.z_row + v];
+  transpose_back(t.z, t.z_row, g.n, cols, c, row);
   if (!g.op) return;
   if (g.contiguous_op && g.c_row == g.n)  // not row by row, each a vector with idle lanes
     g.op(g.context, c, row, j, 1, 0, cols * g.n);
@@ -133,38 +224,49 @@ static void finish_columns(const GemmArgs<T>& g, const Thin<T>& t, index_t j, in
     g.op(g.context, c, row, j, cols, 0, g.n);
 }
 
+// z starts as the bias: of its columns, or of its rows where it is the transpose of C.
+template <class T>
+static void start_thin(const GemmArgs<T>& g, const Thin<T>& t, bool swapped, index_t j,
+                       index_t cols) {
+  using V = Vec<T>;
+  for (index_t i = 0; i < t.rows; ++i)
+    for (index_t v = 0; v < t.z_row; v += V::lanes) {
+      const bool whole = v + V::lanes <= cols;
+      const V start = !g.bias   ? V(T(0))
+                      : swapped ? V(g.bias[i])
+                      : whole   ? V::load(g.bias + j + v)
+                                : V::load_n(g.bias + j + v, int(cols - v));
+      start.store(t.z + i * t.z_row + v);
+    }
+}
+
+// Whole rows of Y are worth reading where tiles would walk it by pages, and it comes from far; and for one row of Z.
+template <class T> static ThinKernel<T> thin_kernel(const Thin<T>& t, index_t n) {
+  if (t.y_col != 1) return kThinKernels<T>.columns[t.rows - 1];
+  const bool far = t.k * n * index_t(sizeof(T)) > kNearBytes;
+  const bool stream = t.rows <= kStreamRows && n >= 4 * Vec<T>::lanes && t.k >= Vec<T>::lanes;
+  return stream && (far || t.rows == 1) ? kThinKernels<T>.rows[t.rows - 1] : thin_tiles<T>;
+}
+
 template <class T> static void thin_gemm(const GemmArgs<T>& g, bool swapped, Share share) {
   constexpr index_t lanes = Vec<T>::lanes;
   const index_t n = swapped ? g.m : g.n;
   if (!take_part(&share, (n + lanes - 1) / lanes)) return;
-  const index_t rows = swapped ? g.n : g.m, chunk = g.chunk ? g.chunk : k_chunk(g.k);
-  Thin<T> t{g.k,
-            chunk,
-            g.a,
-            g.a_row,
-            g.a_col,
-            g.b,
-            g.b_row,
-            g.b_col,
-            g.scratch,
-            0,
-            g.scratch + kThinRows * kThinVectors * lanes};
-  if (swapped)
-    t.x = g.b, t.x_row = g.b_col, t.x_col = g.b_row, t.y = g.a, t.y_row = g.a_col,
-    t.y_col = g.a_row;
-  const bool by_columns = t.y_col != 1;
-  const ThinKernel<T> kernel = kThinKernels<T>[by_columns][rows - 1];
+  Thin<T> t;
+  t.k = g.k, t.chunk = g.chunk ? g.chunk : k_chunk(g.k);
+  t.rows = swapped ? g.n : g.m;
+  t.x = swapped ? g.b : g.a, t.x_row = swapped ? g.b_col : g.a_row;
+  t.x_col = swapped ? g.b_row : g.a_col;
+  t.y = swapped ? g.a : g.b, t.y_row = swapped ? g.a_col : g.b_row;
+  t.y_col = swapped ? g.a_row : g.b_col;
+  t.z = g.scratch, t.sums = g.scratch + (kThinVectors + kThinRows) * lanes;
+  const ThinKernel<T> kernel = thin_kernel(t, n);
   const Range part = split(n, lanes, share);
-  const index_t most = by_columns ? lanes : kThinVectors * kThinRows / rows * lanes;
+  const index_t most = kThinVectors / t.rows * lanes;
   for (index_t j = part.begin; j < part.end; j += most) {
     const index_t cols = part.end - j < most ? part.end - j : most;
     t.z_row = (cols + lanes - 1) / lanes * lanes;
-    for (index_t i = 0; i < rows; ++i)
-      for (index_t v = 0; v < t.z_row; ++v)
-        t.z[i * t.z_row + v] = !g.bias    ? T(0)
-                               : swapped  ? g.bias[i]
-                               : v < cols ? g.bias[j + v]
-                                          : T(0);
+    start_thin(g, t, swapped, j, cols);
     if (g.stop && g.stop(g.stop_context)) return;
     kernel(t, j, cols);
     swapped ? finish_columns(g, t, j, cols) : finish_rows(g, t, j, cols);

@@ -192,21 +192,34 @@ FBP_FN Vd select(Md m, Vd t, Vd f) { return Vd(_mm512_mask_blend_pd(m.m, f.v, t.
     v0 = shuffle(a, c, 0x88), v1 = shuffle(b, d, 0x88);                                            \
     v2 = shuffle(a, c, 0xdd), v3 = shuffle(b, d, 0xdd);                                            \
   }
+// 4 x 4 blocks within the 128-bit parts of four registers.
+FBP_FN void transpose_parts(__m512 x0, __m512 x1, __m512 x2, __m512 x3, Vf* v) {
+  const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x0, x1));
+  const __m512d b = _mm512_castps_pd(_mm512_unpacklo_ps(x2, x3));
+  const __m512d c = _mm512_castps_pd(_mm512_unpackhi_ps(x0, x1));
+  const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(x2, x3));
+  v[0].v = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+  v[1].v = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+  v[2].v = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
+  v[3].v = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
+}
 FBP_FN void transpose(Vf (&v)[16]) {
 #pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(v[i].v, v[i + 1].v));
-    const __m512d b = _mm512_castps_pd(_mm512_unpacklo_ps(v[i + 2].v, v[i + 3].v));
-    const __m512d c = _mm512_castps_pd(_mm512_unpackhi_ps(v[i].v, v[i + 1].v));
-    const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(v[i + 2].v, v[i + 3].v));
-    v[i].v = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-    v[i + 1].v = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-    v[i + 2].v = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
-    v[i + 3].v = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
-  }
+  for (int i = 0; i < 16; i += 4)
+    transpose_parts(v[i].v, v[i + 1].v, v[i + 2].v, v[i + 3].v, &v[i]);
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i)
     FBP_TRANSPOSE_PARTS(_mm512_shuffle_f32x4, v[i].v, v[i + 4].v, v[i + 8].v, v[i + 12].v)
+}
+FBP_FN void transpose(Vd (&v)[8]) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    const __m512d a = v[i].v, b = v[i + 1].v;
+    v[i].v = _mm512_unpacklo_pd(a, b), v[i + 1].v = _mm512_unpackhi_pd(a, b);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i)
+    FBP_TRANSPOSE_PARTS(_mm512_shuffle_f64x2, v[i].v, v[i + 2].v, v[i + 4].v, v[i + 6].v)
 }
 FBP_FN void load_transposed(const float* p, std::ptrdiff_t row, Vf (&v)[16]) {
 #pragma GCC unroll 16
@@ -214,16 +227,44 @@ FBP_FN void load_transposed(const float* p, std::ptrdiff_t row, Vf (&v)[16]) {
   transpose(v);
 }
 FBP_FN void load_transposed(const double* p, std::ptrdiff_t row, Vd (&v)[8]) {
-#pragma GCC unroll 4
-  for (int i = 0; i < 8; i += 2, p += 2 * row) {
-    const __m512d a = _mm512_loadu_pd(p), b = _mm512_loadu_pd(p + row);
-    v[i].v = _mm512_unpacklo_pd(a, b), v[i + 1].v = _mm512_unpackhi_pd(a, b);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i)
-    FBP_TRANSPOSE_PARTS(_mm512_shuffle_f64x2, v[i].v, v[i + 2].v, v[i + 4].v, v[i + 6].v)
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) v[i] = Vd::load(p + i * row);
+  transpose(v);
 }
 #undef FBP_TRANSPOSE_PARTS
+
+// The same of the first `cols` rows and `depth` columns in memory; lanes from `cols` on are 0, vectors from
+// `depth` on anything. Up to 4 columns take 8 shuffles.
+FBP_FN void load_transposed_n(const float* p, std::ptrdiff_t row, int depth, int cols,
+                              Vf (&v)[16]) {
+  const auto bits = static_cast<__mmask16>((1u << depth) - 1);
+  const auto mask = [=](int i) { return static_cast<__mmask16>(i < cols ? bits : 0); };
+  if (depth > 4) {
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) v[i].v = _mm512_maskz_loadu_ps(mask(i), p + i * row);
+    return transpose(v);
+  }
+  const auto part = [=](int i) {
+    return _mm_maskz_loadu_ps(static_cast<__mmask8>(mask(i)), p + i * row);
+  };
+  __m512 rows[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = _mm512_castps128_ps512(part(i));
+    rows[i] = _mm512_insertf32x4(rows[i], part(i + 4), 1);
+    rows[i] = _mm512_insertf32x4(rows[i], part(i + 8), 2);
+    rows[i] = _mm512_insertf32x4(rows[i], part(i + 12), 3);
+  }
+  transpose_parts(rows[0], rows[1], rows[2], rows[3], &v[0]);
+}
+FBP_FN void load_transposed_n(const double* p, std::ptrdiff_t row, int depth, int cols,
+                              Vd (&v)[8]) {
+  const auto bits = static_cast<__mmask8>((1u << depth) - 1);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i)
+    v[i].v = _mm512_maskz_loadu_pd(static_cast<__mmask8>(i < cols ? bits : 0), p + i * row);
+  transpose(v);
+}
 
 // Reductions.
 FBP_FN float reduce_add(Vf a) {
