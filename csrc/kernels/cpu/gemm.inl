@@ -15,10 +15,10 @@ template <class T> struct MicroArgs {
   index_t b_row;
   T* c;
   index_t c_row;
-  const T* bias;     // null, or where the sums start (first chunk only)
-  index_t bias_row;  // 0: one bias for all rows
-  bool first;        // overwrite C; otherwise add to it
-  int tail;          // valid lanes of the last vector, for kernels with Tail
+  const T* bias;         // null, or where the sums start (first chunk only)
+  bool first;            // overwrite C; otherwise add to it
+  int tail;              // valid lanes of the last vector, for kernels with Tail
+  index_t bias_row = 0;  // from the bias of one row to the next; usually they share one
 };
 
 // Vector `v` of a row at p; with Masked, vector Last has only `tail` lanes in memory.
@@ -260,7 +260,6 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
     micro.a_row = panel.a_row;
     micro.a_col = panel.a_col;
     micro.b_row = panel.b_row;
-    micro.bias_row = 0;
     micro.c = in_tile ? scratch_tile : g.c + i * g.c_row + panel.j;
     micro.c_row = in_tile ? vectors * V::lanes : g.c_row;
     micro.tail = tail;
