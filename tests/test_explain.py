@@ -104,6 +104,20 @@ def test_a_network_of_ones_own(loss: str, outputs: int, target: Any, device: str
         np.testing.assert_allclose(found.after[name], array, rtol=1e-9, atol=1e-12)
 
 
+def test_dropout_leaves_nothing_out() -> None:
+    layers = [bp.Dense(6, "relu"), bp.Dense(1)]
+    plain, dropped = (
+        bp.Sequential(chain, seed=0) for chain in (layers, [layers[0], bp.Dropout(0.9), layers[1]])
+    )
+    found = []
+    for model in (plain, dropped):
+        model.compile("adam", "mse", dtype="float64")
+        found.append(model.explain([1, 2, 3], 1))
+    assert found[0].loss == found[1].loss
+    for mine, right in zip(found[1].after.values(), found[0].after.values(), strict=True):
+        np.testing.assert_array_equal(mine, right)
+
+
 def test_the_text_adds_up() -> None:
     """Every line "... = a*b + c*d + e = result" is right as it is printed."""
     text = str(EXAMPLES["s0_4.3_three_layers"].model().explain([1, 2], [3, 4]))

@@ -164,7 +164,8 @@ def _backward(steps: list[DenseStep | ActivationStep], d: Array) -> Array:
 def _update(model: Sequential, x: Array, y: Array) -> dict[str, Array]:
     """The parameters after one step of the model's optimizer, from its present state."""
     engine, compiled = model._require_built(), model._require_compiled()
-    layers = [layer for layer in model.layers if not isinstance(layer, Dropout)]
+    # In its place, so that the places of the others stay: a Dropout that leaves nothing out.
+    layers = [Dropout(0.0) if isinstance(layer, Dropout) else layer for layer in model.layers]
     backend = devices.backend("reference")
     twin = network.make_engine(layers, x.shape[1], backend, "float64", model.seed)
     changed = compiled.optimizer.changed
