@@ -1,7 +1,9 @@
 """fastbp.ops.matmul beside numpy.matmul, over the shapes that the two may be asked for.
 
-    python tests/matmul_beside_numpy.py [THREADS]
+    python tests/matmul_beside_numpy.py [--threads N] [--random COUNT [--seed N]]
 
+over the shapes below, or over random ones (sides evenly spread on a log scale from 1 to 4096, any
+layout, both dtypes; the same ones for the same seed), of which it also gives the quantiles,
 prints m x n x k, the layout (t: that operand is a transposed view; v: the vector is 1-D), both
 times in microseconds and their ratio. All of ours are timed before NumPy's first call: the threads
 of a BLAS keep a core busy for a tenth of a second after a product.
@@ -9,7 +11,7 @@ of a BLAS keep a core busy for a tenth of a second after a product.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -51,6 +53,21 @@ class Case(NamedTuple):
         return a, b.T.copy().T if self.layout[1] == "t" else b
 
 
+def random_cases(count: int, seed: int, most_flop: float = 2e8) -> list[Case]:
+    """A quarter of the sides are powers of two; products of more than `most_flop` are left out."""
+    rng, found = np.random.default_rng(seed), []
+    while len(found) < count:
+        sides = [
+            2 ** int(rng.integers(0, 13)) if rng.random() < 0.25 else round(2 ** rng.uniform(0, 12))
+            for _ in range(3)
+        ]
+        layout = LAYOUTS[int(rng.integers(0, 4))]
+        dtype = ("float32", "float64")[int(rng.integers(0, 2))]
+        if 2.0 * sides[0] * sides[1] * sides[2] <= most_flop:
+            found.append(Case((sides[0], sides[1], sides[2]), layout, dtype))
+    return found
+
+
 def cases(shapes: list[tuple[int, int, int]], dtype: str, layouts: Any = LAYOUTS) -> list[Case]:
     return [
         Case(shape, layout, dtype)
@@ -76,31 +93,46 @@ def microseconds(call: Callable[[], object], budget: float = 0.03) -> float:
     return best * 1e6
 
 
-def compare(what: list[Case]) -> list[tuple[Case, float, float]]:
+def compare(what: list[Case], budget: float = 0.03) -> list[tuple[Case, float, float]]:
     """Each case with our time and NumPy's."""
     times = []
     for function in (bp.ops.matmul, np.matmul):
         times.append([])
         for case in what:
             a, b = case.operands()
-            times[-1].append(microseconds(lambda f=function, a=a, b=b: f(a, b)))  # type: ignore[misc]
+            times[-1].append(microseconds(lambda f=function, a=a, b=b: f(a, b), budget))  # type: ignore[misc]
     return list(zip(what, *times, strict=True))
 
 
 def main() -> None:
-    threads = int(sys.argv[1]) if len(sys.argv) > 1 else bp.get_num_threads()
-    bp.set_num_threads(threads)
+    parser = argparse.ArgumentParser(description="fastbp.ops.matmul beside numpy.matmul")
+    parser.add_argument("--threads", type=int, default=bp.get_num_threads())
+    parser.add_argument("--random", type=int, default=0, metavar="COUNT")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    bp.set_num_threads(options.threads)
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
-    with threadpool_limits(threads):
-        for case, ours, theirs in compare([*cases(SHAPES, "float32"), *cases(SHAPES, "float64")]):
-            shape = "x".join(map(str, case.shape))
-            ratio = ours / theirs
-            mark = "  slower" if ratio > 1.05 else ""
-            print(
-                f"{case.dtype} {shape:16} {case.layout:2} {ours:10.2f} {theirs:10.2f} "
-                f"{ratio:6.2f}{mark}"
-            )
+    what = random_cases(options.random, options.seed)
+    with threadpool_limits(options.threads):
+        found = (
+            compare(what, 0.006)
+            if what
+            else compare([*cases(SHAPES, "float32"), *cases(SHAPES, "float64")])
+        )
+    for case, ours, theirs in found:
+        shape = "x".join(map(str, case.shape))
+        ratio = ours / theirs
+        mark = "  slower" if ratio > 1.05 else ""
+        print(
+            f"{case.dtype} {shape:16} {case.layout:2} {ours:10.2f} {theirs:10.2f} "
+            f"{ratio:6.2f}{mark}"
+        )
+    if what:
+        ratios = [ours / theirs for _, ours, theirs in found]
+        points = (0.5, 0.9, 0.95, 0.99, 1)
+        values = " ".join(f"{point:.0%}: {np.quantile(ratios, point):.2f}" for point in points)
+        print(f"ratio ours / NumPy's, quantiles {values}")
 
 
 if __name__ == "__main__":
