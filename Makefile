@@ -18,4 +18,13 @@ fmt:
 check:
 	ruff check . && ruff format --check . && mypy && clang-format --dry-run -Werror $(SOURCES)
 
-.PHONY: dev test asan fmt check
+cuda-wheel:  ## dist/fastbp_cuda13-*.whl; needs nvcc on PATH or in CUDACXX, and takes minutes
+	pip wheel --no-deps --wheel-dir dist packaging/cuda13
+
+sanitize-gpu:  ## compute-sanitizer's four tools over the tests that need a GPU
+	for tool in memcheck racecheck initcheck synccheck; do \
+	  compute-sanitizer --tool $$tool --target-processes all --error-exitcode 9 \
+	    python -m pytest -q -m gpu || exit; \
+	done
+
+.PHONY: dev test asan fmt check cuda-wheel sanitize-gpu

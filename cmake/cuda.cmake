@@ -46,7 +46,7 @@ target_include_directories(fastbp_cuda PRIVATE ${PROJECT_SOURCE_DIR}/csrc)
 target_compile_definitions(fastbp_cuda PRIVATE FASTBP_VERSION="${FASTBP_VERSION}")
 # A kernel whose registers spill is an error: it needs smaller tiles or other launch bounds.
 target_compile_options(fastbp_cuda PRIVATE
-  -fmad=false -Xcompiler=-ffp-contract=off -Xptxas=-Werror,-warn-spills,-warn-lmem-usage -Werror all-warnings)
+  --compress-mode=size -fmad=false -Xcompiler=-ffp-contract=off -Xptxas=-Werror,-warn-spills,-warn-lmem-usage -Werror all-warnings)
 set_target_properties(fastbp_cuda PROPERTIES
   CUDA_STANDARD 17
   CUDA_STANDARD_REQUIRED ON
@@ -54,4 +54,10 @@ set_target_properties(fastbp_cuda PROPERTIES
   CUDA_RUNTIME_LIBRARY Static
   CUDA_VISIBILITY_PRESET hidden
   POSITION_INDEPENDENT_CODE ON)
-install(TARGETS fastbp_cuda LIBRARY DESTINATION fastbp)
+# It needs nothing but the C library and a driver, and exports nothing but its interface.
+target_link_options(fastbp_cuda PRIVATE -static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL)
+if(FASTBP_CUDA_ONLY)
+  install(TARGETS fastbp_cuda LIBRARY DESTINATION fastbp_cuda13)
+else()
+  install(TARGETS fastbp_cuda LIBRARY DESTINATION fastbp)
+endif()

@@ -38,3 +38,13 @@ def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which(cuda_library.COMPILER.split()[0]) is None:
         pytest.skip(f"no C++ compiler: {cuda_library.COMPILER} is not on PATH")
     return cuda_library.build_emulated(tmp_path_factory.mktemp("emulated"))
+
+
+@pytest.fixture(scope="session")
+def nvcc_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """libfastbp_cuda.so of these sources for this machine's GPU, else for compute capability 9.0;
+    built once for the whole run."""
+    if not cuda_library.has_nvcc():
+        pytest.skip("nvcc is not on PATH")
+    architecture = cuda_library.gpu_architecture() or "90"
+    return cuda_library.build_release(tmp_path_factory.mktemp("nvcc"), [architecture])

@@ -9,6 +9,7 @@ import functools
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
@@ -61,16 +62,37 @@ def _emulated_device() -> list[str]:
     return _compile(_emulated_compiler(), EMULATION, Path(_device_folder.name))
 
 
-def build_cuda(folder: Path, architecture: str) -> Path:
-    """The library for a GPU. Warnings, and registers that spill to memory, are errors."""
+def build_release(folder: Path, architectures: Sequence[str]) -> Path:
+    """The library as cmake/cuda.cmake builds it for users: machine code for each architecture, PTX
+    for the newest, nothing exported but the interface.
+    """
+    code = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures]
+    newest = architectures[-1]
+    code.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")
+    flags = ["-std=c++17", "-O3", "-DNDEBUG", "--compress-mode=size", *code, *_nvcc_flags()]
+    objects = _compile(["nvcc", *flags], KERNELS, folder)
+    library = folder / "libfastbp_cuda.so"
+    host = "-static-libstdc++,-static-libgcc"
+    exclude = ["-Xlinker=--exclude-libs,ALL", "-Xlinker=-s"]
+    link = ["nvcc", "-shared", "--cudart=static", f"-Xcompiler={host}", *exclude, *code]
+    _run([*link, *objects, "-o", str(library)])
+    return library
+
+
+def _nvcc_flags() -> list[str]:
+    """Warnings, and registers that spill to memory, are errors."""
     ptxas = "-Xptxas=-Werror,-warn-spills,-warn-lmem-usage"
     host = "-Xcompiler=-fPIC,-fvisibility=hidden,-ffp-contract=off,-Wall,-Wextra"
-    flags = ["-std=c++17", f"-arch={architecture}", "-fmad=false", ptxas, host, VERSION]
-    flags.append(f"-I{CSRC}")
-    objects = _compile(["nvcc", *flags, "-Werror", "all-warnings"], KERNELS, folder)
-    library = folder / "libfastbp_cuda.so"
-    _run(["nvcc", "-shared", f"-arch={architecture}", *objects, "-o", str(library)])
-    return library
+    return ["-fmad=false", ptxas, host, VERSION, f"-I{CSRC}", "-Werror", "all-warnings"]
+
+
+def gpu_architecture() -> str | None:
+    """ "90" for a GPU of compute capability 9.0; None where there is none."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    said = subprocess.run(query, capture_output=True, text=True, check=False)
+    return said.stdout.splitlines()[0].replace(".", "") if said.returncode == 0 else None
 
 
 def _compile(command: list[str], sources: list[Path], folder: Path) -> list[str]:

@@ -259,28 +259,24 @@ def test_header_is_plain_c() -> None:
     subprocess.run([*cuda_library.COMPILER.split(), *flags, str(header)], check=True)
 
 
-@pytest.mark.skipif(not cuda_library.has_nvcc(), reason="nvcc is not on PATH: only emulated")
-def test_nvcc_compiles_the_same_sources(tmp_path: Path) -> None:
-    """The real library: loads without a GPU and says why it has none; with one, it must agree."""
-    library = Library(cuda_library.build_cuda(tmp_path, "native" if has_gpu() else "sm_90"))
+def test_nvcc_compiles_the_same_sources(nvcc_library: Path) -> None:
+    """The real library loads without a GPU too, and says why it has none."""
+    library = Library(nvcc_library)
     assert library.activations == ACTIVATIONS
-    if not has_gpu():
+    if cuda_library.gpu_architecture() is None:
         with pytest.raises(LibraryError, match=r"device_count: .+"):
             library.device_count()
-        return
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(cuda_library.gpu_architecture() is None, reason="no NVIDIA GPU")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_gpu_has_the_same_bits(nvcc_library: Path, dtype: str) -> None:
+    library = Library(nvcc_library)
     assert library.device_name(0) != "emulated"
-    for dtype in DTYPES:
-        a, b, x = (
-            normal(1, dtype, 129, 770),
-            normal(2, dtype, 770, 66),
-            points(dtype, 4000)[None, :],
-        )
-        assert_same_bits(library.matmul(a, b)[0], ops.matmul(a, b))
-        for name in NAMES:
-            saved, dz = derivative(name, x, np.ones_like(x), None)
-            assert_same_bits(library.activation(name, x), ops.activation_forward(name, x), name)
-            assert_same_bits(library.activation(name, np.ones_like(x), saved), dz, name)
-
-
-def has_gpu() -> bool:
-    return Path("/dev/nvidiactl").exists()
+    a, b, x = normal(1, dtype, 129, 770), normal(2, dtype, 770, 66), points(dtype, 4000)[None, :]
+    assert_same_bits(library.matmul(a, b)[0], ops.matmul(a, b))
+    for name in NAMES:
+        saved, dz = derivative(name, x, np.ones_like(x), None)
+        assert_same_bits(library.activation(name, x), ops.activation_forward(name, x), name)
+        assert_same_bits(library.activation(name, np.ones_like(x), saved), dz, name)

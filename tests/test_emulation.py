@@ -23,6 +23,10 @@ from sweeps import assert_same_bits, normal
 FOLDER = Path(__file__).parent / "emulation"
 SCHEDULES = ["forward", "reverse", *(f"random:{seed}" for seed in range(64))]
 
+KERNELS_THAT_CHECK = (
+    "warp functions", "half warps", "ended lanes", "bf16 product", "f16 product", "tf32 product",
+)  # fmt: skip
+
 pytestmark = pytest.mark.skipif(
     shutil.which(cuda_library.COMPILER.split()[0]) is None,
     reason=f"no C++ compiler: {cuda_library.COMPILER} is not on PATH",
@@ -63,7 +67,7 @@ def test_broken_kernels_are_reported_and_right_ones_are_not(cases: ctypes.CDLL) 
             said = cases.run_case(number, flags).decode()
             assert bool(said) == bool(part), f"{name}, {schedule}: {said!r}"
             assert part in said, f"{name}, {schedule}: {said!r}"
-            if name in ("warp functions", "half warps", "ended lanes"):
+            if name in KERNELS_THAT_CHECK:
                 assert list(flags) == [1] * 64, f"{name}, {schedule}"
 
     in_orders(cases, SCHEDULES[:6], run)

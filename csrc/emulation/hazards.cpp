@@ -294,6 +294,14 @@ void note_atomic(void* address, std::size_t bytes, void* caller) {
   at_address.insert(block);
 }
 
+void note_read(const void* address, std::size_t bytes, void* caller) {
+  if (watching) visit(address, bytes, Access::read, caller);
+}
+
+void note_write(const void* address, std::size_t bytes, void* caller) {
+  if (watching) visit(address, bytes, Access::write, caller);
+}
+
 void note_fence() {
   if (watching) fenced.insert(machine.running->block->number);
 }

@@ -29,8 +29,11 @@ void note_meeting(Block& block, const std::vector<const Thread*>& met);
 void note_barrier(Block& block);
 // Bytes that were written from outside of kernels.
 void note_written(const void* address, std::size_t bytes);
-// A fence of the running thread. (Atomics: warp.h.)
+// A fence of the running thread; accesses that it makes by an instruction from ptx.h. (Atomics:
+// warp.h.)
 void note_fence();
+void note_read(const void* address, std::size_t bytes, void* caller);
+void note_write(const void* address, std::size_t bytes, void* caller);
 
 // The shadow of an allocation or of a block's shared memory, while it exists.
 std::shared_ptr<Shadow> watch(const GuardedMemory& memory, bool shared);

@@ -167,6 +167,8 @@ void begin_block(Block& block, std::size_t number, std::size_t first) {
     thread.number = int(i);
     thread.index = unravel(i, blockDim);
     thread.state = State::ready;
+    thread.copies.clear();
+    thread.copy_groups.clear();
     thread.fiber.start([] { (*machine.body)(); });
     block.threads[i] = &thread;
   }

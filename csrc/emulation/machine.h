@@ -19,6 +19,14 @@ namespace emulation {
 
 struct Block;
 
+// A copy that a thread has begun and not waited for.
+struct AsyncCopy {
+  void* shared;
+  const void* global;
+  int bytes;
+  void* caller;
+};
+
 // Where a thread is between two of its pieces.
 enum class State { ready, at_barrier, at_warp_call, at_grid_barrier, ended };
 
@@ -31,8 +39,10 @@ struct Thread {
   // Where it waits.
   const char* file = nullptr;
   int line = 0;
-  WarpCall call{};           // at_warp_call
-  std::uint64_t answer = 0;  // of the last one
+  WarpCall call{};                       // at_warp_call
+  std::uint64_t answer = 0;              // of the last one
+  std::vector<AsyncCopy> copies;         // begun, in order
+  std::vector<std::size_t> copy_groups;  // where in `copies` each committed group ends
   // For hazards.cpp: of each thread of the block, until when its accesses come before this one's.
   std::vector<std::uint32_t> known;
 

@@ -1,6 +1,7 @@
 // Streams, events and graphs of the emulated device.
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -53,8 +54,11 @@ template <class Handle> cudaError_t destroy(Handle* handle, const char* what) {
   return cudaSuccess;
 }
 
+// Null, or CUDA's handles 1 and 2 for the default stream and that of the thread.
+bool is_default(cudaStream_t stream) { return reinterpret_cast<std::uintptr_t>(stream) <= 2; }
+
 cudaError_t require_stream(cudaStream_t stream) {
-  if (!stream || exists(stream)) return cudaSuccess;
+  if (is_default(stream) || exists(stream)) return cudaSuccess;
   return failed(cudaErrorInvalidResourceHandle, "this is no stream, or one that was destroyed");
 }
 
@@ -66,7 +70,7 @@ cudaError_t require_event(cudaEvent_t event) {
 // The recordings that the calling thread has begun and not ended, but for relaxed ones.
 thread_local std::vector<std::shared_ptr<Capture>> strict_captures;
 
-bool captures(cudaStream_t stream) { return stream && stream->capture; }
+bool captures(cudaStream_t stream) { return !is_default(stream) && stream->capture; }
 
 }  // namespace
 
@@ -77,7 +81,8 @@ cudaError_t enqueue(cudaStream_t stream, Work work) {
     stream->capture->graph.nodes.push_back(std::move(work));
     return cudaSuccess;
   }
-  if (!stream && !strict_captures.empty()) return require_no_capture("work on the default stream");
+  if (is_default(stream) && !strict_captures.empty())
+    return require_no_capture("work on the default stream");
   work();
   return cudaSuccess;
 }
@@ -114,7 +119,8 @@ cudaError_t cudaDeviceSynchronize() { return cudaStreamSynchronize(nullptr); }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   cudaError_t error = require_stream(stream);
   if (error == cudaSuccess) error = require_event(event);
-  if (error != cudaSuccess || !event->capture || !stream || stream->capture == event->capture)
+  if (error != cudaSuccess || !event->capture || is_default(stream) ||
+      stream->capture == event->capture)
     return error;
   if (stream->capture)
     return failed(cudaErrorStreamCaptureUnsupported, "the event belongs to another capture");
@@ -137,7 +143,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   cudaError_t error = require_event(event);
   if (error == cudaSuccess) error = require_stream(stream);
   if (error != cudaSuccess) return error;
-  event->capture = stream ? stream->capture : nullptr;
+  event->capture = is_default(stream) ? nullptr : stream->capture;
   event->recorded = !event->capture;
   event->time = std::chrono::steady_clock::now();
   return cudaSuccess;
@@ -167,7 +173,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
   const cudaError_t error = require_stream(stream);
   if (error != cudaSuccess) return error;
-  if (!stream)
+  if (is_default(stream))
     return failed(cudaErrorStreamCaptureUnsupported, "the default stream cannot be captured");
   if (captures(stream)) return failed(cudaErrorIllegalState, "the stream is capturing already");
   stream->capture = std::make_shared<Capture>();
@@ -180,7 +186,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   *graph = nullptr;
   const cudaError_t error = require_stream(stream);
   if (error != cudaSuccess) return error;
-  const std::shared_ptr<Capture> capture = stream ? stream->capture : nullptr;
+  const std::shared_ptr<Capture> capture = is_default(stream) ? nullptr : stream->capture;
   if (!capture || capture->streams.front() != stream)
     return failed(cudaErrorIllegalState, "no capture was begun on this stream");
   for (const cudaStream_t member : capture->streams)

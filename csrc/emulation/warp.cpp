@@ -11,9 +11,10 @@ namespace fastbp {
 namespace emulation {
 namespace {
 
-constexpr const char* kNames[] = {"__syncwarp",   "a shuffle",    "__ballot_sync", "__all_sync",
-                                  "__any_sync",   "__reduce_add", "__reduce_min",  "__reduce_max",
-                                  "__reduce_and", "__reduce_or",  "__reduce_xor"};
+constexpr const char* kNames[] = {"__syncwarp",   "a shuffle",    "__ballot_sync",
+                                  "__all_sync",   "__any_sync",   "__reduce_add",
+                                  "__reduce_min", "__reduce_max", "__reduce_and",
+                                  "__reduce_or",  "__reduce_xor", "a matrix instruction"};
 
 const char* name_of(WarpOperation operation) { return kNames[int(operation)]; }
 
@@ -78,6 +79,12 @@ std::uint64_t combined(const WarpCall& call, std::uint64_t a, std::uint64_t b) {
   }
 }
 
+int lowest(unsigned mask) {
+  int lane = 0;
+  while (!(mask >> lane & 1)) ++lane;
+  return lane;
+}
+
 // What all lanes get, but for shuffles.
 std::uint64_t common_answer(const Lanes& lanes, unsigned here, const WarpCall& call) {
   std::uint64_t total = 0;
@@ -104,11 +111,26 @@ void answer_shuffle(Lanes& lanes, unsigned here, int i) {
                     ":", thread.line, ", where lanes ", hexadecimal(here), " take part"));
 }
 
+// An instruction of the whole warp. False where a lane is not there, or calls for another.
+bool compute_matrix(const Lanes& lanes, unsigned here, const WarpCall& call) {
+  void* values[warpSize] = {};
+  for (int i = 0; i < warpSize; ++i) {
+    if (!(here >> i & 1) || lanes.lane[i]->call.compute != call.compute)
+      return machine.fail(cudaErrorLaunchFailure,
+                          text(name_of(*lanes.lane[lowest(here)]), " calls for ", call.file,
+                               ", which all 32 lanes must; lane ", i, " does not"));
+    values[i] = reinterpret_cast<void*>(std::uintptr_t(lanes.lane[i]->call.value));
+  }
+  call.compute(values);
+  return true;
+}
+
 bool resolve(Block& block, const WarpCall& call, int warp) {
   Lanes lanes(block, warp);
   const unsigned here = present(lanes, call);
   if (!here) return false;
   const std::uint64_t common = common_answer(lanes, here, call);
+  if (call.operation == WarpOperation::matrix && !compute_matrix(lanes, here, call)) return true;
   std::vector<const Thread*> met;
   for (int i = 0; i < warpSize; ++i) {
     if (!(here >> i & 1)) continue;

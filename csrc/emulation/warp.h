@@ -10,16 +10,31 @@
 namespace fastbp {
 namespace emulation {
 
-enum class WarpOperation { sync, shuffle, ballot, all, any, add, least, greatest, and_, or_, xor_ };
+enum class WarpOperation {
+  sync,
+  shuffle,
+  ballot,
+  all,
+  any,
+  add,
+  least,
+  greatest,
+  and_,
+  or_,
+  xor_,
+  matrix
+};
 
 struct WarpCall {
   WarpOperation operation;
   unsigned mask;
-  std::uint64_t value;  // shuffle: its bits; ballot, all, any: 0 or 1
+  std::uint64_t value;  // shuffle: its bits; ballot, all, any: 0 or 1; matrix: what it points to
   int source;           // shuffle: the lane to read from, -1 for the own one
   bool is_signed;       // add, least, greatest
   const char* file;
   int line;
+  // matrix: what becomes of the 32 lanes' values.
+  void (*compute)(void* const* lanes) = nullptr;
 };
 std::uint64_t meet_warp(const WarpCall& call);
 int lane_of_thread();

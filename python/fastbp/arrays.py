@@ -64,7 +64,22 @@ def as_numbers(name: str, value: Any) -> Array:
     return array
 
 
+def is_on_device(value: Any) -> bool:
+    """Whether `value` is an array of GPU memory, of CuPy, PyTorch or another library."""
+    if type(value) is np.ndarray or not hasattr(type(value), "__cuda_array_interface__"):
+        return False
+    try:
+        return hasattr(value, "__cuda_array_interface__")  # PyTorch has it for tensors on a GPU
+    except RuntimeError:  # for tensors that require gradients it raises
+        return True
+
+
 def _refuse_containers(name: str, value: Any) -> None:
+    if is_on_device(value):
+        raise TypeError(
+            f"{name} lies on a GPU ({type(value).__name__}), and this function takes NumPy arrays: "
+            f"copy it, for example with {name}.get() or {name}.cpu()"
+        )
     if hasattr(value, "toarray"):
         raise TypeError(f"{name} is a sparse {type(value).__name__}: pass {name}.toarray()")
     if hasattr(value, "filled") and hasattr(value, "mask"):

@@ -8,6 +8,11 @@ infinity are values here: they propagate and raise nothing.
 `out`, if given, must be a writeable ndarray of the result's shape and dtype, contiguous or not; it
 may overlap the inputs.
 
+matmul and the activations, with activation_backward, also take arrays that lie on a GPU, by
+`__cuda_array_interface__`: of CuPy, PyTorch and others, float32 or float64. Nothing is copied; the
+work is enqueued on the arrays' stream, and the result is an array of the same kind. There arrays
+have one dtype, activations take contiguous ones, and `out` may be x itself but not overlap it else.
+
 Besides what is defined below there are exp, log and the other vector functions (x, out=None), and
 for every entry of fastbp.registry's ACTIVATIONS, LOSSES and OPTIMIZERS
 
@@ -26,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from .arrays import Array
+from .arrays import Array, is_on_device
 from .errors import unknown_name
 from .layers import Activation
 from .operands import check_precision, common_dtype, deliver, operand, packed, strided
@@ -61,6 +66,11 @@ def matmul(
         quick = _core.quick_matmul(a, b, transpose_a, transpose_b, bias, activation, out)
         if quick is not None:
             return quick
+        if is_on_device(a) or is_on_device(b) or is_on_device(out):
+            return _device_ops().matmul(
+                a, b, transpose_a=transpose_a, transpose_b=transpose_b, bias=bias,
+                activation=activation, out=out,
+            )  # fmt: skip
     left, right = operand("a", a), operand("b", b)
     offset = None if bias is None else operand("bias", bias)
     function = None if activation is None else Activation(activation)
@@ -90,6 +100,12 @@ def matmul(
     shape = (*stack, *(() if row else (m,)), *(() if column else (n,)))
     reads = [left, right] if offset is None else [left, right, offset]
     return deliver(fill, shape, dtype, out, reads)
+
+
+def _device_ops() -> Any:
+    from . import device_ops  # not needed without a GPU
+
+    return device_ops
 
 
 def _stack_shape(left: Array, right: Array) -> tuple[int, ...]:
@@ -140,6 +156,8 @@ def activation_forward(
     quick = _core.quick_activation(name, _ELEMENTWISE, (x, param, out), {})
     if quick is not None:
         return quick
+    if is_on_device(x) or is_on_device(out):
+        return _device_ops().activation_forward(name, x, param, out)
     function = Activation(name, param)
     source = operand("x", x)
     dtype = common_dtype(source)
@@ -168,6 +186,8 @@ def activation_backward(
     quick = _core.quick_activation_backward(name, dy, z, y, param, out)
     if quick is not None:
         return quick
+    if is_on_device(dy) or is_on_device(out):
+        return _device_ops().activation_backward(name, dy, z, y, param, out)
     function = Activation(name, param)
     given = z if z is not None else y
     if given is None:

@@ -84,6 +84,10 @@ def activation_function(name: str) -> Function:
     parameter = PARAMETERS.get(name, "param")
 
     def body(x: Any, out: Array | None, **given: float) -> Any:
+        if arrays.is_on_device(x) or arrays.is_on_device(out):
+            from . import device_ops  # not needed without a GPU
+
+            return device_ops.activation_forward(name, x, given.get(parameter), out)
         function = Activation(name, given.get(parameter))
         return _elementwise(
             x, out, lambda x, y: _core.activation_forward(name, x, y, function.param)

@@ -1,11 +1,13 @@
 // Kernels for the emulated device, right ones and broken ones beside each other, with what the
 // device must say of each. Compiled with -fsanitize=thread, as hazards.h says, and run by
 // tests/test_emulation.py.
+#include <cstdint>
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/ptx.cuh"
 
 namespace {
 
@@ -158,6 +160,70 @@ FBP_KERNEL reads_from_nobody(int* y) {
   if (threadIdx.x % 32 < 8) y[threadIdx.x] = __shfl_sync(0xffu, 1, 8);
 }
 
+// Tensor cores: small whole numbers, so that every sum is exact. One warp.
+std::uint16_t bf16_of(int x) { return std::uint16_t(fastbp::cuda::pack_bf16(float(x), 0)); }
+std::uint16_t f16_of(int x) {  // 0 to 7
+  const int exponent = x < 2 ? 0 : x < 4 ? 1 : 2;
+  return std::uint16_t(x == 0 ? 0 : ((15 + exponent) << 10 | (x << (10 - exponent)) % 1024));
+}
+int a_of(int row, int k) { return (3 * row + 5 * k) % 8; }
+int b_of(int k, int col) { return (7 * k + 2 * col) % 8; }
+
+// A (16 x 16) and B (16 x 8) by rows, through shared memory as a product would bring them.
+template <std::uint16_t (*number)(int),
+          void (*multiply)(float (&)[4], const std::uint32_t (&)[4], const std::uint32_t (&)[2]),
+          bool WithWait>
+FBP_KERNEL tensor_product(std::uint16_t* a, std::uint16_t* b, int* good) {
+  using namespace fastbp::cuda;
+  FBP_SHARED(std::uint16_t, shared);
+  const int lane = threadIdx.x, g = lane / 4, t = lane % 4;
+  for (int i = 8 * lane; i < 8 * lane + 8; ++i) a[i] = number(a_of(i / 16, i % 16));
+  for (int i = 4 * lane; i < 4 * lane + 4; ++i) b[i] = number(b_of(i / 8, i % 8));
+  __syncwarp();
+  copy_async_16(shared + 8 * lane, a + 8 * lane, 16);
+  if (lane < 16) copy_async_16(shared + 256 + 8 * lane, b + 8 * lane, 16);
+  copy_async_commit();
+  if (WithWait) copy_async_wait<0>();
+  __syncwarp();
+  std::uint32_t a_parts[4], b_parts[4];
+  const int matrix = lane / 8, row = lane % 8;
+  load_matrices(a_parts, shared + (row + matrix % 2 * 8) * 16 + matrix / 2 * 8);
+  load_matrices_transposed(b_parts, shared + 256 + (row + matrix % 2 * 8) * 8);
+  float d[4] = {1, 2, 3, 4};
+  multiply(d, a_parts, {b_parts[0], b_parts[1]});
+  bool right = true;
+  for (int i = 0; i < 4; ++i) {
+    int sum = i + 1;
+    for (int k = 0; k < 16; ++k) sum += a_of(i < 2 ? g : g + 8, k) * b_of(k, 2 * t + i % 2);
+    right = right && d[i] == float(sum);
+  }
+  good[lane] = good[lane + 32] = right;
+}
+
+// Fragments as ptx.cuh says them; the lower bits do not count.
+FBP_KERNEL tf32_product(int* good) {
+  using namespace fastbp::cuda;
+  const int lane = threadIdx.x, g = lane / 4, t = lane % 4;
+  std::uint32_t a[4], b[2];
+  for (int i = 0; i < 4; ++i)
+    a[i] = to_tf32(float(a_of(i % 2 ? g + 8 : g, i < 2 ? t : t + 4))) | unsigned(lane);
+  for (int i = 0; i < 2; ++i) b[i] = to_tf32(float(b_of(i ? t + 4 : t, g))) | unsigned(lane);
+  float d[4] = {};
+  multiply_tf32(d, a, b);
+  bool right = to_tf32(1 + 0x1p-11f) == to_tf32(1 + 0x1p-10f) && pack_bf16(1, -2) == 0xc0003f80u;
+  for (int i = 0; i < 4; ++i) {
+    int sum = 0;
+    for (int k = 0; k < 8; ++k) sum += a_of(i < 2 ? g : g + 8, k) * b_of(k, 2 * t + i % 2);
+    right = right && d[i] == float(sum);
+  }
+  good[lane] = good[lane + 32] = right;
+}
+
+FBP_KERNEL tensor_product_of_some() {
+  float d[4] = {};
+  if (threadIdx.x != 9) fastbp::cuda::multiply_bf16(d, {0, 0, 0, 0}, {0, 0});
+}
+
 template <class T> T* device(std::size_t count, bool written) {
   void* pointer = nullptr;
   cudaMalloc(&pointer, count * sizeof(T));
@@ -170,14 +236,28 @@ struct Memory {
   float *x = device<float>(kThreads, true), *y = device<float>(kThreads, false);
   int *n = device<int>(1, true), *flags = device<int>(kThreads, true);
   unsigned* arrived = device<unsigned>(1, true);
+  std::uint16_t *a = device<std::uint16_t>(256, false), *b = device<std::uint16_t>(128, false);
   ~Memory() {
-    for (void* pointer : {(void*)x, (void*)y, (void*)n, (void*)flags, (void*)arrived})
+    for (void* pointer :
+         {(void*)x, (void*)y, (void*)n, (void*)flags, (void*)arrived, (void*)a, (void*)b})
       cudaFree(pointer);
   }
 };
 
 #define FBP_RUN(kernel, blocks, ...)                                                               \
   FBP_LAUNCH(kernel, dim3(blocks), dim3(kThreads), 4 * kThreads, nullptr)(__VA_ARGS__)
+
+#define FBP_RUN_WARP(kernel, ...) FBP_LAUNCH(kernel, dim3(1), dim3(32), 1024, nullptr)(__VA_ARGS__)
+
+using fastbp::cuda::multiply_bf16;
+using fastbp::cuda::multiply_f16;
+template <std::uint16_t (*number)(int),
+          void (*multiply)(float (&)[4], const std::uint32_t (&)[4], const std::uint32_t (&)[2]),
+          bool WithWait>
+void run_tensor(Memory& m) {
+  const auto kernel = tensor_product<number, multiply, WithWait>;
+  FBP_RUN_WARP(kernel, m.a, m.b, m.flags);
+}
 
 void run_together(Memory& m, int blocks, bool meet) {
   FBP_LAUNCH_COOPERATIVE(neighbours_of_the_grid, dim3(blocks), dim3(1), 0, nullptr)(m.x, m.y, meet);
@@ -228,6 +308,13 @@ const Case kCases[] = {
     {"warp functions", "", [](Memory& m) { FBP_RUN(warp_sums, 1, m.flags); }},
     {"half warps", "", [](Memory& m) { FBP_RUN(half_warps, 1, m.flags); }},
     {"ended lanes", "", [](Memory& m) { FBP_RUN(those_that_ended_are_excused, 1, m.flags); }},
+    {"bf16 product", "", [](Memory& m) { run_tensor<bf16_of, multiply_bf16, true>(m); }},
+    {"f16 product", "", [](Memory& m) { run_tensor<f16_of, multiply_f16, true>(m); }},
+    {"tf32 product", "", [](Memory& m) { FBP_RUN_WARP(tf32_product, m.flags); }},
+    {"copy not waited for", "of shared memory at kernels.cpp:",
+     [](Memory& m) { run_tensor<bf16_of, multiply_bf16, false>(m); }},
+    {"tensor cores without a lane", "calls for mma.m16n8k16.bf16, which all 32 lanes must; lane 9",
+     [](Memory&) { FBP_RUN_WARP(tensor_product_of_some); }},
     {"left out of the mask", "with mask 0x000000df, which leaves it out",
      [](Memory&) { FBP_RUN(left_out, 1); }},
     {"missing lane", "in __syncwarp with mask 0xffffffff for lane 5: thread (5, 0, 0) is at ",

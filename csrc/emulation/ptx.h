@@ -1,0 +1,23 @@
+// The C++ bodies of kernels/cuda/ptx.cuh, which says what each function does.
+#pragma once
+
+#include <cstdint>
+
+namespace fastbp {
+namespace emulation {
+
+void multiply_bf16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]);
+void multiply_f16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]);
+void multiply_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]);
+void load_matrices(std::uint32_t (&r)[4], const void* row);
+void load_matrices_transposed(std::uint32_t (&r)[4], const void* row);
+// The bytes arrive when they are waited for, not before: a missing wait shows.
+void copy_async_16(void* shared, const void* global, int bytes);
+void copy_async_commit();
+void copy_async_wait_for_all_but(int left);
+template <int left> void copy_async_wait() { copy_async_wait_for_all_but(left); }
+std::uint32_t to_tf32(float x);
+std::uint32_t pack_bf16(float low, float high);
+
+}  // namespace emulation
+}  // namespace fastbp

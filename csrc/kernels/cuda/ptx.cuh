@@ -1,0 +1,109 @@
+// Instructions that C++ has no name for, each with a PTX body for nvcc and a C++ body for the
+// emulated device (emulation/ptx.cpp) that follows the same page of the PTX manual. Kernels call
+// these and hold no assembly of their own.
+//
+// Tensor cores, from compute capability 8.0 on; all 32 lanes call with the same instruction. D (16 x
+// 8, float32) += A (16 x k) B (k x 8). With g = lane / 4 and t = lane % 4 a lane holds
+//   d[0..3]  D[g][2t], D[g][2t + 1], D[g + 8][2t], D[g + 8][2t + 1]
+// for 16-bit operands, k = 16, two to a register, the lower column (of B: row) in the lower half,
+//   a[0..3]  A[g][2t..], A[g + 8][2t..], A[g][2t + 8..], A[g + 8][2t + 8..]
+//   b[0..1]  B[2t..][g], B[2t + 8..][g]
+// and for TF32, k = 8, float32 bit patterns whose lower 13 bits do not count,
+//   a[0..3]  A[g][t], A[g + 8][t], A[g][t + 4], A[g + 8][t + 4]
+//   b[0..1]  B[t][g], B[t + 4][g]
+// Products are exact; in which order and how they are summed is the hardware's affair.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/launch.cuh"
+
+#if defined(FASTBP_EMULATION)
+#include "emulation/ptx.h"
+#endif
+
+namespace fastbp {
+namespace cuda {
+
+#if defined(FASTBP_EMULATION)
+
+using emulation::copy_async_16;
+using emulation::copy_async_commit;
+using emulation::copy_async_wait;
+using emulation::load_matrices;
+using emulation::load_matrices_transposed;
+using emulation::multiply_bf16;
+using emulation::multiply_f16;
+using emulation::multiply_tf32;
+using emulation::pack_bf16;
+using emulation::to_tf32;
+
+#else
+
+// Device code of an architecture without the instruction is never called, and says so if it is.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+#define FBP_PTX(...) asm volatile(__VA_ARGS__)
+#else
+#define FBP_PTX(...) __trap()
+#endif
+
+#define FBP_MMA(name, shape)                                                                       \
+  __device__ inline void name(float (&d)[4], const std::uint32_t (&a)[4],                          \
+                              const std::uint32_t (&b)[2]) {                                       \
+    FBP_PTX("mma.sync.aligned." shape                                                              \
+            " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" : "+f"(d[0]),                 \
+            "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]),       \
+            "r"(b[0]), "r"(b[1]));                                                                 \
+  }
+FBP_MMA(multiply_bf16, "m16n8k16.row.col.f32.bf16.bf16.f32")
+FBP_MMA(multiply_f16, "m16n8k16.row.col.f32.f16.f16.f32")
+FBP_MMA(multiply_tf32, "m16n8k8.row.col.f32.tf32.tf32.f32")
+#undef FBP_MMA
+
+__device__ inline std::uint32_t shared_address(const void* p) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+}
+
+// Four 8 x 8 matrices of 16-bit elements from shared memory: lane l gives the address, a multiple of
+// 16, of row l % 8 of matrix l / 8; r[i] = matrix i's [g][2t] and [g][2t + 1], transposed [2t][g] and
+// [2t + 1][g].
+__device__ inline void load_matrices(std::uint32_t (&r)[4], const void* row) {
+  FBP_PTX("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]),
+          "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+}
+__device__ inline void load_matrices_transposed(std::uint32_t (&r)[4], const void* row) {
+  FBP_PTX("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]),
+          "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+}
+
+// Copies `bytes` of 16 from global memory to shared memory and fills up with zeros; both addresses
+// are multiples of 16. Done for the calling thread once it has waited; for others after a barrier.
+__device__ inline void copy_async_16(void* shared, const void* global, int bytes) {
+  FBP_PTX("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
+          "l"(global), "r"(bytes) : "memory");
+}
+// The copies begun since the last commit are a group.
+__device__ inline void copy_async_commit() { FBP_PTX("cp.async.commit_group;" :: : "memory"); }
+// Waits until all groups but the latest `left` are done.
+template <int left> __device__ inline void copy_async_wait() {
+  FBP_PTX("cp.async.wait_group %0;" ::"n"(left) : "memory");
+}
+
+// float32 rounded to nearest: to TF32, ties away from zero; to bfloat16, ties to even, `low` in the
+// lower half.
+__device__ inline std::uint32_t to_tf32(float x) {
+  std::uint32_t bits = 0;
+  FBP_PTX("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  return bits;
+}
+__device__ inline std::uint32_t pack_bf16(float low, float high) {
+  std::uint32_t bits = 0;
+  FBP_PTX("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+  return bits;
+}
+#undef FBP_PTX
+
+#endif
+
+}  // namespace cuda
+}  // namespace fastbp
