@@ -41,13 +41,13 @@ template <class T> struct KernelTable {
   // out[j] = sum over rows of x[i, j], in the order of a GEMM's sum over k.
   void (*column_sum)(const T* x, index_t x_row, index_t rows, index_t cols, T* out, Share);
   // total[j] = x[0, j] + x[1, j] + ..., in order; with `onward`, total[j] + x[0, j] + ...
+  void (*add_rows)(const T* x, index_t x_row, index_t rows, index_t cols, T* total, bool onward);
   void (*gather_rows)(const GatherArgs<T>&);
   // A batch of a small network, by one worker: every y of the stages, and whatever backward reads;
   // from dz of the last stage the others, and the flat gradient, summed over `chunk` rows at a time. No
   // layer may be wider than kMaxChunk.
   void (*small_forward)(const SmallNetwork<T>&, index_t rows);
   void (*small_backward)(const SmallNetwork<T>&, index_t rows, index_t chunk, T* gradient);
-  void (*add_rows)(const T* x, index_t x_row, index_t rows, index_t cols, T* total, bool onward);
   void (*dropout)(const DropoutArgs<T>&);
   void (*vector_function[kVectorFunctionCount])(const T* x, T* y, index_t n, Share);
   // Index of the first NaN or infinity, -1 if there is none.

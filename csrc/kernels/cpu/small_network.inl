@@ -1,44 +1,62 @@
 // Networks of narrow dense layers (kernels/small_network.h), and the gathering of rows. The sums are
 // those of gemm.inl, element by element.
 
-// The product of a tile's arguments, m rows and n columns of C, summed in chunks.
+// One panel of columns of a product, summed in chunks; `micro` has all but k, a, b, c of the tile.
 template <class T>
-static void small_tiles(const MicroArgs<T>& product, index_t m, index_t n, bool a_transposed,
-                        index_t chunk) {
+FBP_FN static void small_panel(MicroArgs<T> micro, index_t m, index_t k, index_t cols,
+                               index_t chunk, bool a_transposed) {
   constexpr int lanes = Vec<T>::lanes;
-  const index_t a_row = a_transposed ? 1 : product.a_row;
-  const index_t a_col = a_transposed ? product.a_col : 1;
-  MicroArgs<T> micro = product;
-  for (index_t j = 0; j < n; j += kNr<T>) {
-    const int cols = int(n - j < kNr<T> ? n - j : kNr<T>);
-    const int vectors = (cols + lanes - 1) / lanes;
-    micro.tail = cols - (vectors - 1) * lanes;
-    const auto& kernels = kMicroKernels<T>.get[a_transposed][micro.tail != lanes][vectors - 1];
-    const int most = kTileRows[vectors - 1];
-    int left = int(m), tiles = left <= most ? 1 : (left + most - 1) / most;
-    for (index_t i = 0; left > 0; --tiles) {
-      const int height = tiles == 1 ? left : (left + tiles - 1) / tiles;
-      micro.c = product.c + i * micro.c_row + j;
-      index_t p = 0;
-      do {
-        micro.first = p == 0;
-        micro.bias = micro.first && product.bias ? product.bias + j : nullptr;
-        micro.k = product.k - p < chunk ? product.k - p : chunk;
-        micro.a = product.a + i * a_row + p * a_col;
-        micro.b = product.b + p * micro.b_row + j;
-        kernels[height - 1](micro);
-        p += chunk;
-      } while (p < product.k);
-      i += height;
-      left -= height;
+  const int vectors = int(cols + lanes - 1) / lanes;
+  micro.tail = int(cols) - (vectors - 1) * lanes;
+  const auto& kernels = kMicroKernels<T>.get[a_transposed][micro.tail != lanes][vectors - 1];
+  const int most = kTileRows[vectors - 1];
+  if (m <= most && k <= chunk) return kernels[m - 1](micro);
+  const index_t a_row = a_transposed ? 1 : micro.a_row, a_col = a_transposed ? micro.a_col : 1;
+  const MicroArgs<T> first = micro;
+  int left = int(m), tiles = (left + most - 1) / most;
+  for (index_t i = 0, height; left > 0; i += height, left -= int(height), --tiles) {
+    height = (left + tiles - 1) / tiles;
+    micro.c = first.c + i * first.c_row;
+    micro.a = first.a + i * a_row;
+    micro.b = first.b;
+    micro.bias = first.bias;
+    micro.first = true;
+    for (index_t p = 0; p < k; p += chunk) {
+      micro.k = k - p < chunk ? k - p : chunk;
+      kernels[height - 1](micro);
+      micro.a += chunk * a_col;
+      micro.b += chunk * micro.b_row;
+      micro.bias = nullptr;
+      micro.first = false;
     }
   }
 }
+
+// The product of a tile's arguments, m rows and n columns of C, summed in chunks.
+template <class T, bool ATransposed>
+static void small_tiles(const MicroArgs<T>& product, index_t m, index_t n, index_t chunk) {
+  MicroArgs<T> panel = product;
+  for (index_t j = 0; j < n; j += kNr<T>) {
+    small_panel(panel, m, product.k, n - j < kNr<T> ? n - j : kNr<T>, chunk, ATransposed);
+    panel.b += kNr<T>;
+    panel.c += kNr<T>;
+    if (panel.bias) panel.bias += kNr<T>;
+  }
+}
+
+static constexpr int kFewOutputs = 4;
 
 // panel[p][j] = b[j * k + p] for j < cols: a few rows of a matrix with k columns, transposed.
 template <class T>
 static void transpose_rows(const T* b, index_t k, index_t cols, index_t width, T* panel) {
   constexpr int lanes = Vec<T>::lanes;
+  if (k <= kFewOutputs && width == cols) {  // too few for whole vectors
+    for (index_t p = 0; p < k; ++p)
+      for (index_t j = 0; j < cols; j += lanes, panel += lanes)
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) panel[i] = b[(j + i) * k + p];
+    return;
+  }
   Vec<T> block[lanes];
   for (index_t j = 0; j < width; j += lanes) {
     for (index_t p = 0; p < k; p += lanes) {
@@ -49,8 +67,6 @@ static void transpose_rows(const T* b, index_t k, index_t cols, index_t width, T
     }
   }
 }
-
-static constexpr int kFewOutputs = 4;
 
 // z of a stage with Outputs outputs: lanes are rows of the batch, whose inputs are transposed in
 // registers.
@@ -116,7 +132,7 @@ template <class T> static void small_forward(const SmallNetwork<T>& net, index_t
       if (few)
         kFewOutputsKernels<T>[s.outputs - 1](s, w, rows);
       else
-        small_tiles(micro, count, s.outputs, false, kMaxChunk);
+        small_tiles<T, false>(micro, count, s.outputs, kMaxChunk);
       if (s.forward) s.forward(&tile, micro.c, s.z_row, r, count, 0, s.outputs);
     }
   }
@@ -128,18 +144,22 @@ static void small_gradient(const SmallStage<T>& s, index_t rows, index_t chunk, 
                            T* scratch) {
   const index_t inputs = s.inputs + (s.bias ? 1 : 0);
   if (s.outputs > kFewOutputs || inputs <= s.outputs) {
-    small_tiles<T>({rows, s.x, 1, s.x_row, s.dz, s.dz_row, gradient, s.outputs, nullptr, true, 0},
-                   inputs, s.outputs, true, chunk);
+    small_tiles<T, true>(
+        {rows, s.x, 1, s.x_row, s.dz, s.dz_row, gradient, s.outputs, nullptr, true, 0}, inputs,
+        s.outputs, chunk);
     return;
   }
   // Transposed, so that the lanes are inputs.
   const bool in_place = s.outputs == 1;
   T* c = in_place ? gradient : scratch;
-  small_tiles<T>({rows, s.dz, 1, s.dz_row, s.x, s.x_row, c, inputs, nullptr, true, 0}, s.outputs,
-                 inputs, true, chunk);
+  small_tiles<T, true>({rows, s.dz, 1, s.dz_row, s.x, s.x_row, c, inputs, nullptr, true, 0},
+                       s.outputs, inputs, chunk);
   if (in_place) return;
-  for (index_t o = 0; o < s.outputs; ++o)
-    for (index_t i = 0; i < inputs; ++i) gradient[i * s.outputs + o] = c[o * inputs + i];
+  const index_t outputs = s.outputs;
+  for (index_t o = 0; o < outputs; ++o, ++gradient) {
+    T* to = gradient;
+    for (index_t i = 0; i < inputs; ++i, to += outputs) *to = *c++;
+  }
 }
 
 // dz of the stage below: dz W^T times the derivative of its activation.
@@ -160,9 +180,9 @@ static void small_delta(const SmallStage<T>& s, const SmallStage<T>& below, cons
     for (index_t r = 0; r < rows; r += most) {
       const index_t count = rows - r < most ? rows - r : most;
       T* c = below.dz + r * below.dz_row + j;
-      small_tiles<T>({s.outputs, s.dz + r * s.dz_row, s.dz_row, 1, panel, width, c, below.dz_row,
-                      nullptr, true, 0},
-                     count, cols, false, kMaxChunk);
+      small_tiles<T, false>({s.outputs, s.dz + r * s.dz_row, s.dz_row, 1, panel, width, c,
+                             below.dz_row, nullptr, true, 0},
+                            count, cols, kMaxChunk);
       if (below.backward) below.backward(&tile, c, below.dz_row, r, count, j, cols);
     }
   }
