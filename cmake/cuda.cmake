@@ -14,7 +14,16 @@ set_property(CACHE FASTBP_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(FASTBP_CUDA_ARCHITECTURES "75-real;80-real;86-real;89-real;90-real;100-real;120" CACHE STRING
     "GPU architectures to compile for")
 
-file(GLOB cuda_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/kernels/cuda/*.cu)
+# Kernels for calls of their own keep denormals; those of a training step flush them, as the CPU's
+# engine does. Then the engine that launches them, and what it shares with the CPU's.
+set(csrc ${PROJECT_SOURCE_DIR}/csrc)
+file(GLOB cuda_training_sources CONFIGURE_DEPENDS ${csrc}/kernels/cuda/train/*.cu)
+file(GLOB cuda_kernels CONFIGURE_DEPENDS ${csrc}/kernels/cuda/*.cu)
+list(APPEND cuda_kernels ${cuda_training_sources})
+file(GLOB cuda_sources CONFIGURE_DEPENDS ${csrc}/engine/cuda/*.cu)
+list(APPEND cuda_sources ${cuda_kernels})
+set(cuda_host_sources ${csrc}/core/arena.cpp ${csrc}/core/random.cpp ${csrc}/engine/plan.cpp
+                      ${csrc}/engine/step_scales.cpp)
 
 add_subdirectory(${PROJECT_SOURCE_DIR}/csrc/emulation)
 
@@ -41,12 +50,14 @@ if(NOT CMAKE_CUDA_COMPILER)
 endif()
 enable_language(CUDA)
 
-add_library(fastbp_cuda SHARED ${cuda_sources})
+add_library(fastbp_cuda SHARED ${cuda_sources} ${cuda_host_sources})
+set_source_files_properties(${cuda_training_sources} PROPERTIES COMPILE_OPTIONS -ftz=true)
 target_include_directories(fastbp_cuda PRIVATE ${PROJECT_SOURCE_DIR}/csrc)
 target_compile_definitions(fastbp_cuda PRIVATE FASTBP_VERSION="${FASTBP_VERSION}")
 # A kernel whose registers spill is an error: it needs smaller tiles or other launch bounds.
 target_compile_options(fastbp_cuda PRIVATE
-  --compress-mode=size -fmad=false -Xcompiler=-ffp-contract=off -Xptxas=-Werror,-warn-spills,-warn-lmem-usage -Werror all-warnings)
+  "$<$<COMPILE_LANGUAGE:CXX>:${FASTBP_FLAGS_common}>"
+  "$<$<COMPILE_LANGUAGE:CUDA>:--compress-mode=size;-fmad=false;-Xcompiler=-ffp-contract=off;-Xptxas=-Werror,-warn-spills,-warn-lmem-usage;SHELL:-Werror all-warnings>")
 set_target_properties(fastbp_cuda PROPERTIES
   CUDA_STANDARD 17
   CUDA_STANDARD_REQUIRED ON

@@ -23,27 +23,37 @@ from test_cpp import COMMON_FLAGS, COMPILER
 
 CSRC = Path(__file__).parent.parent / "csrc"
 KERNELS = sorted((CSRC / "kernels" / "cuda").glob("*.cu"))
+TRAINING = sorted((CSRC / "kernels" / "cuda" / "train").glob("*.cu"))  # flush denormals
+ENGINE = sorted((CSRC / "engine" / "cuda").glob("*.cu"))
+SHARED = [
+    CSRC / name
+    for name in ("core/arena.cpp", "core/random.cpp", "engine/plan.cpp", "engine/step_scales.cpp")
+]
 EMULATION = sorted((CSRC / "emulation").glob("*.cpp"))
 DTYPE_CODES = {"float32": 0, "float64": 1}
 SAVES = ("none", "input", "output")  # by code
-ABI_VERSION = 1
+ABI_VERSION = 2
 VERSION = f'-DFASTBP_VERSION="{_core.build_info()["version"]}"'
 NO_ACTIVATION = -1
 
 
 def build_emulated(folder: Path, *, watched: bool = False) -> Path:
     """The library for the emulated device; `watched` for data races and unwritten memory."""
-    return link_emulated(KERNELS, folder, "libfastbp_cuda_emulated.so", watched=watched)
+    kernels = [*TRAINING, *KERNELS]
+    host = _compile(_emulated_compiler(), [*ENGINE, *SHARED], folder)
+    return link_emulated(kernels, folder, "libfastbp_cuda_emulated.so", host, watched=watched)
 
 
-def link_emulated(sources: list[Path], folder: Path, name: str, *, watched: bool) -> Path:
-    """A library of these sources and the emulated device, in a folder of its own."""
+def link_emulated(
+    sources: list[Path], folder: Path, name: str, host: Sequence[str] = (), *, watched: bool
+) -> Path:
+    """A library of these sources, the objects `host` and the emulated device."""
     # Calls of __tsan_..., which the device defines: nothing is linked to ThreadSanitizer.
     watch = ["-fsanitize=thread"] if watched else []
     objects = _compile([*_emulated_compiler(), *watch], sources, folder)
     library = folder / name
     shared = [*COMPILER.split(), "-shared", "-pthread"]
-    _run([*shared, *objects, *_emulated_device(), "-ldl", "-o", str(library)])
+    _run([*shared, *objects, *host, *_emulated_device(), "-ldl", "-o", str(library)])
     return library
 
 
@@ -69,8 +79,8 @@ def build_release(folder: Path, architectures: Sequence[str]) -> Path:
     code = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures]
     newest = architectures[-1]
     code.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")
-    flags = ["-std=c++17", "-O3", "-DNDEBUG", "--compress-mode=size", *code, *_nvcc_flags()]
-    objects = _compile(["nvcc", *flags], KERNELS, folder)
+    flags = ["-O3", "-DNDEBUG", "--compress-mode=size", *code]
+    objects = _compile_with_nvcc(flags, folder)
     library = folder / "libfastbp_cuda.so"
     host = "-static-libstdc++,-static-libgcc"
     exclude = ["-Xlinker=--exclude-libs,ALL", "-Xlinker=-s"]
@@ -95,8 +105,15 @@ def gpu_architecture() -> str | None:
     return said.stdout.splitlines()[0].replace(".", "") if said.returncode == 0 else None
 
 
+def _compile_with_nvcc(flags: list[str], folder: Path) -> list[str]:
+    """The library's objects; the kernels of a training step flush denormals."""
+    command = ["nvcc", "-std=c++17", *flags, *_nvcc_flags()]
+    objects = _compile([*command, "-ftz=true"], TRAINING, folder)
+    return objects + _compile(command, [*KERNELS, *ENGINE, *SHARED], folder)
+
+
 def _compile(command: list[str], sources: list[Path], folder: Path) -> list[str]:
-    objects = [str(folder / f"{source.name}.o") for source in sources]
+    objects = [str(folder / f"{source.parent.name}_{source.name}.o") for source in sources]
     commands = [
         [*command, "-c", str(source), "-o", target]
         for source, target in zip(sources, objects, strict=True)
@@ -169,6 +186,7 @@ class Api(ctypes.Structure):
         ("matmul", _function(POINTER(MatmulArgs), c_void_p)),
         ("activation_forward", _function(POINTER(ActivationArgs), c_void_p)),
         ("activation_backward", _function(POINTER(ActivationArgs), c_void_p)),
+        ("network", c_void_p),  # called through fastbp._core.CudaNetwork
     )
 
 

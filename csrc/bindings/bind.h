@@ -11,6 +11,7 @@ void bind_engine(pybind11::module_& m);
 void bind_ops(pybind11::module_& m);
 void bind_quick_ops(pybind11::module_& m);
 void bind_cuda(pybind11::module_& m);
+void bind_cuda_network(pybind11::module_& m);
 void bind_machine(pybind11::module_& m);
 
 }  // namespace fastbp

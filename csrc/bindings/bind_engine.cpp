@@ -1,6 +1,5 @@
 // fastbp._core.Engine: the network of csrc/engine behind Python arrays. Same methods as
 // fastbp.reference.Engine.
-#include <pthread.h>
 #include <pybind11/stl.h>
 
 #include <atomic>
@@ -14,54 +13,11 @@
 #include "bindings/plain_array.h"
 #include "bindings/run_ops.h"
 #include "bindings/run_record.h"
+#include "bindings/turn.h"
 #include "kernels/cpu/bf16.h"
 
 namespace fastbp {
 namespace {
-
-// Runs Python's signal handlers; true if one raised (KeyboardInterrupt), which is then the thread's
-// pending exception.
-bool python_signal_raised(void*) {
-  py::gil_scoped_acquire gil;
-  return PyErr_CheckSignals() != 0;
-}
-
-// Python's identifier of its main thread, 0 until asked; in the child of a fork another thread may be
-// it.
-std::atomic<unsigned long> main_thread{0};
-
-unsigned long ask_main_thread() {
-  const py::object thread = py::module_::import("threading").attr("main_thread")();
-  return py::cast<unsigned long>(thread.attr("ident"));
-}
-
-// Python runs signal handlers in its main thread only; elsewhere there is nothing to ask for.
-Interrupt python_signals() {
-  if (main_thread == 0) main_thread = ask_main_thread();
-  if (PyThread_get_thread_ident() != main_thread) return {};
-  return {python_signal_raised, nullptr};
-}
-
-// One call at a time for each engine. A second call by the thread that is inside one already comes
-// from a signal handler: it would wait for itself.
-class Turn {
- public:
-  // To be asked before the Python lock is given up.
-  static void require_other_thread(const std::atomic<std::thread::id>& owner) {
-    if (owner.load(std::memory_order_relaxed) == std::this_thread::get_id())
-      throw std::runtime_error(
-          "the model is in use further up in this thread, which is running a signal handler: leave "
-          "the model alone there and set a flag instead");
-  }
-  Turn(std::mutex& mutex, std::atomic<std::thread::id>& owner) : lock_(mutex), owner_(owner) {
-    owner_.store(std::this_thread::get_id(), std::memory_order_relaxed);
-  }
-  ~Turn() { owner_.store(std::thread::id(), std::memory_order_relaxed); }
-
- private:
-  std::lock_guard<std::mutex> lock_;
-  std::atomic<std::thread::id>& owner_;
-};
 
 NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t seed) {
   if (inputs < 1)
@@ -460,7 +416,7 @@ PyMethodDef quick_methods[] = {
 
 void bind_engine(py::module_& m) {
   using namespace py::literals;
-  pthread_atfork(nullptr, nullptr, [] { main_thread = 0; });
+  watch_forks_for_signals();
   py::class_<Engine> engine(m, "Engine");
   engine
       .def(py::init<index_t, const py::list&, const std::string&, std::uint64_t>(), "inputs"_a,

@@ -10,5 +10,6 @@ PYBIND11_MODULE(_core, m) {
   fastbp::bind_ops(m);
   fastbp::bind_quick_ops(m);
   fastbp::bind_cuda(m);
+  fastbp::bind_cuda_network(m);
   fastbp::bind_machine(m);
 }

@@ -27,9 +27,7 @@ std::set<const void*> pinned;
 std::size_t bytes_in_use[16] = {};  // of each device
 
 std::size_t memory_limit() {
-  static const std::size_t limit =
-      std::size_t(environment_number("FASTBP_EMULATION_MEMORY", 80ll << 30, 0, 1ll << 40));
-  return limit;
+  return std::size_t(environment_number("FASTBP_EMULATION_MEMORY", 80ll << 30, 0, 1ll << 40));
 }
 
 // The block that holds [pointer, pointer + bytes), or null. To be called under the mutex.

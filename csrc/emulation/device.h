@@ -21,6 +21,7 @@
 #include <cstddef>
 #include <functional>
 
+#include "backend/denormals.h"
 #include "emulation/runtime_api.h"
 #include "emulation/warp.h"
 
@@ -79,10 +80,16 @@ template <class... Parameters> struct Launcher {
   void (*kernel)(Parameters...);
   LaunchShape shape;
   cudaStream_t stream;
+  // The threads treat denormals as the thread that launches them, or records them, does.
   void operator()(Parameters... arguments) const {
     const auto function = kernel;
+    const FpControl control = read_fp_control();
     launch(
-        name, reinterpret_cast<const void*>(function), shape, [=] { function(arguments...); },
+        name, reinterpret_cast<const void*>(function), shape,
+        [=] {
+          write_fp_control(control);
+          function(arguments...);
+        },
         stream);
   }
 };

@@ -46,10 +46,6 @@ class Poll {
 
 bool ask(void* poll) { return (*static_cast<Poll*>(poll))(); }
 
-// The loss's sums are divided by loss_divisor(); an epoch's mean weighs batches by their rows, a
-// sum does not.
-bool is_mean(const LossSpec& loss) { return loss_divisor(loss, 2, 1) != 1; }
-
 }  // namespace
 
 double parallel_threshold() { return g_parallel_threshold; }
@@ -231,12 +227,12 @@ template <class T> struct Network<T>::TrainJob {
     const index_t count = what ? index_t(what->size()) : 0;
     double* sums = record->values + record->epoch * (1 + count);
     sums[0] += step.block_total(0, rows) / loss_divisor(spec, rows, network->layout_.outputs) *
-               (is_mean(spec) ? double(rows) : 1);
+               (loss_is_mean(spec) ? double(rows) : 1);
     for (index_t m = 1; m <= count; ++m) sums[m] += step.block_total(int(m), rows);
     record->at += rows;
     if (record->at < n) return;
     if (means) {
-      if (is_mean(spec)) sums[0] /= double(n);
+      if (loss_is_mean(spec)) sums[0] /= double(n);
       for (index_t m = 1; m <= count; ++m) sums[m] /= double(n);
     }
     ++record->epoch;
@@ -403,7 +399,7 @@ template <class T> void Network<T>::run_inference(void* context, Worker& worker)
   Network& net = *job.network;
   Step<T> step(net.context_, worker);
   const index_t inputs = net.layout_.inputs, outputs = net.layout_.outputs;
-  const bool weighted = is_mean(net.context_.loss);
+  const bool weighted = loss_is_mean(net.context_.loss);
   const std::size_t metric_count = job.what ? job.what->size() : 0;
   for (index_t at = 0; at < job.n && !job.abort; at += job.batch_size) {
     const index_t rows = std::min(job.batch_size, job.n - at);
@@ -455,7 +451,7 @@ bool Network<T>::evaluate(const Samples<T>& samples, index_t n, index_t batch_si
   job.out = outputs;
   job.poll = &poll;
   const bool finished = run(job);
-  *loss = is_mean(context_.loss) ? job.loss / double(n) : job.loss;
+  *loss = loss_is_mean(context_.loss) ? job.loss / double(n) : job.loss;
   for (std::size_t m = 0; m < what.size(); ++m) metrics[m] = job.metrics[m] / double(n);
   return finished;
 }

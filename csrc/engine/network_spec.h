@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/types.h"
+#include "kernels/args.h"
 #include "ops/optimizers.h"
 
 namespace fastbp {
@@ -33,6 +34,12 @@ struct NetworkSpec {
 struct LossSpec {
   int loss = 0;  // index in FBP_LOSSES
   double param = 0;
+};
+
+struct MetricSpec {
+  MetricKind kind = MetricKind::mse;
+  double threshold = 0;
+  bool of_softmax = false;  // mse, mae of softmax(logits)
 };
 
 struct OptimizerSpec {

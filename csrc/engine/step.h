@@ -16,6 +16,7 @@
 
 #include "backend/team.h"
 #include "engine/plan.h"
+#include "engine/step_scales.h"
 #include "kernels/gemm_kernel.h"
 #include "kernels/kernel_table.h"
 #include "kernels/small_network.h"
@@ -35,12 +36,6 @@ template <class T> struct Samples {
   const T* x = nullptr;  // (n, inputs), contiguous
   const T* target = nullptr;
   const std::int64_t* labels = nullptr;
-};
-
-struct MetricSpec {
-  MetricKind kind = MetricKind::mse;
-  double threshold = 0;
-  bool of_softmax = false;  // mse, mae of softmax(logits)
 };
 
 // What the backward pass does with a gradient of the parameters.
@@ -200,13 +195,6 @@ void Step<T>::for_row_chunks(index_t rows, index_t row_elements, Body body) {
   for (index_t first = 0; first < rows && !stopping(); first += chunk)
     body(first, rows - first < chunk ? rows - first : chunk);
 }
-
-// The hyper-parameters of a step as the kernel wants them.
-template <class T>
-StepHyper<T> step_hyper(const OptimizerSpec& optimizer, const BetaPowers& powers);
-
-// What the sum of a loss over a batch of `rows` is divided by to give its mean (1 for a sum).
-double loss_divisor(const LossSpec& loss, index_t rows, index_t outputs);
 
 extern template class Step<float>;
 extern template class Step<double>;

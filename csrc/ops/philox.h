@@ -12,7 +12,9 @@ namespace fastbp {
 // Words of ten rounds of Philox4x32, in the counter's place.
 template <class B> FBP_FN void philox_rounds(B (&c)[4], std::uint64_t key) {
   std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
+#if !defined(__CUDACC__)  // which unrolls it by itself, and knows the pragma by another name
 #pragma GCC unroll 10
+#endif
   for (int round = 0; round < 10; ++round) {
     B high0, low0, high1, low1;
     mul_wide(c[0], 0xD2511F53u, &high0, &low0);

@@ -176,6 +176,61 @@ class CudaDevice(TypedDict):
     capability: int
     memory: int
 
+class CudaNetwork:
+    """As Engine, but for the flat arrays, which are on the device: read() and write() copy them."""
+
+    steps: int
+
+    def __init__(
+        self, inputs: int, layers: list[tuple[Any, ...]], dtype: str, seed: int, device: int
+    ) -> None: ...
+    @property
+    def parameter_shapes(self) -> list[tuple[int, int, int, bool]]: ...
+    @property
+    def parameter_count(self) -> int: ...
+    def read(self, array: int, out: FloatArray) -> None: ...
+    def write(self, array: int, from_: FloatArray) -> None: ...
+    def set_stream(self, stream: int) -> None: ...
+    def compile(
+        self, loss: str, loss_param: float, optimizer: str, hyper: dict[str, float]
+    ) -> None: ...
+    def set_hyper(self, hyper: dict[str, float]) -> None: ...
+    def train(
+        self,
+        x: FloatArray,
+        y: NDArray[Any],
+        batch_size: int,
+        epochs: int,
+        first_epoch: int,
+        shuffle: bool,
+        seed: int,
+        metrics: list[str],
+        position: NDArray[np.int64] | None = None,
+        record: NDArray[np.float64] | None = None,
+        steps: int = -1,
+        outputs: FloatArray | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+    def train_batch(
+        self,
+        x: FloatArray,
+        y: NDArray[Any],
+        metrics: list[str],
+        sums: NDArray[np.float64],
+        outputs: FloatArray | None = None,
+    ) -> None: ...
+    def step(self, x: FloatArray, y: NDArray[Any]) -> float: ...
+    def gradients(self, x: FloatArray, y: NDArray[Any]) -> float: ...
+    def input_gradient(self, x: FloatArray, y: NDArray[Any]) -> tuple[float, FloatArray]: ...
+    def evaluate(
+        self,
+        x: FloatArray,
+        y: NDArray[Any],
+        batch_size: int,
+        metrics: list[str],
+        outputs: FloatArray | None = None,
+    ) -> tuple[float, list[float]]: ...
+    def predict(self, x: FloatArray, out: FloatArray, training: bool = False) -> None: ...
+
 def cuda_load(path: bytes) -> None: ...
 def cuda_library_path() -> str: ...
 def cuda_build_info() -> str: ...

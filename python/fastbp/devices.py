@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any, NamedTuple
 
 from . import _core, checks
@@ -36,12 +37,8 @@ def resolve(device: str) -> str:
     if device in ("cpu", "reference"):
         return device
     if is_cuda(device):
-        _open_cuda(device, source)
-        raise DeviceNotAvailableError(
-            f"device {device!r} was asked for{source}, and it is there, but this version of fastbp "
-            "has no engine for it yet. Use device='auto' or 'cpu'",
-            reason="no_engine",
-        )
+        number = _open_cuda(device, source)
+        return f"cuda:{number}" if number else "cuda"
     raise ValueError(
         f"unknown device {device!r}{source}: choose 'auto', 'cpu', 'reference' or 'cuda'"
     )
@@ -49,6 +46,12 @@ def resolve(device: str) -> str:
 
 def require_dtype(device: str, dtype: str) -> None:
     """Raises DeviceNotAvailableError unless that device, as `resolve` gave it, has that dtype."""
+    if is_cuda(device) and dtype == "bfloat16":
+        raise DeviceNotAvailableError(
+            "dtype 'bfloat16' is not available on device 'cuda' yet. Use dtype='float32', or "
+            "device='cpu'",
+            reason="no_bfloat16",
+        )
     problem = _core.bfloat16_problem() if (device, dtype) == ("cpu", "bfloat16") else ""
     if problem:
         raise DeviceNotAvailableError(
@@ -59,11 +62,14 @@ def require_dtype(device: str, dtype: str) -> None:
         )
 
 
-def _open_cuda(device: str, source: str) -> None:
+def _open_cuda(device: str, source: str) -> int:
+    """The number of a CUDA device, which is then ready to be used."""
     from . import cuda_library
 
+    number = cuda_number(device)
     try:
-        cuda_library.open_device(int(device.partition(":")[2] or 0))
+        cuda_library.open_device(number)
+        return number
     except DeviceNotAvailableError as error:
         other = f"unset {VARIABLE}, or use device='cpu'" if source else "use device='auto' or 'cpu'"
         raise DeviceNotAvailableError(
@@ -77,6 +83,11 @@ def is_cuda(device: str) -> bool:
     return name == "cuda" and (not colon or (number.isascii() and number.isdigit()))
 
 
+def cuda_number(device: str) -> int:
+    """1 of "cuda:1", 0 of "cuda"."""
+    return int(device.partition(":")[2] or 0)
+
+
 def backend(device: str) -> Backend:
     """The backend of a name that `resolve` returned; each is imported when it is asked for."""
     if device == "reference":
@@ -86,6 +97,11 @@ def backend(device: str) -> Backend:
         return Backend(reference.Engine, random.random_uniform, random.random_normal, reference.ops)
     from . import ops
 
+    if is_cuda(device):
+        from .cuda_engine import CudaEngine
+
+        engine = partial(CudaEngine, device=cuda_number(device))
+        return Backend(engine, _core.random_uniform, _core.random_normal, ops)
     return Backend(_core.Engine, _core.random_uniform, _core.random_normal, ops)
 
 

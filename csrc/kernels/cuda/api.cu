@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "engine/cuda/network_api.h"
 #include "kernels/cuda/kernels.h"
 #include "ops/activations.h"
 
@@ -11,7 +12,7 @@ namespace fastbp {
 namespace cuda {
 namespace {
 
-thread_local char last_error_text[512] = "";
+thread_local char last_error_text[1024] = "";
 
 int32_t fail(int32_t code, const char* what, const char* why) {
   std::snprintf(last_error_text, sizeof last_error_text, "%s: %s", what, why);
@@ -166,6 +167,12 @@ int32_t backward(const fbp_activation_args* args, void* stream) {
 }
 
 }  // namespace
+
+int32_t tell(int32_t code, const char* text) {
+  std::snprintf(last_error_text, sizeof last_error_text, "%s", text);
+  return code;
+}
+
 }  // namespace cuda
 }  // namespace fastbp
 
@@ -179,6 +186,6 @@ FBP_EXPORT int32_t fbp_get_api(fbp_api* api) {
     return invalid("fbp_get_api", "the table's size is another version's");
   *api = {sizeof(fbp_api), last_error,     device_count, device_name, allocate,
           release,         copy_to_device, copy_to_host, synchronize, fastbp::kActivationCount,
-          kActivations,    matmul,         forward,      backward};
+          kActivations,    matmul,         forward,      backward,    &kNetworkApi};
   return FBP_OK;
 }

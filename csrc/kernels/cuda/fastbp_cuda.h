@@ -6,12 +6,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "fastbp_cuda_network.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 /* Changes with everything below. A caller built for another version must not call fbp_get_api. */
-#define FBP_ABI_VERSION 1
+#define FBP_ABI_VERSION 2
 
 /* What every function returns but the few that cannot fail. No function throws. */
 enum {
@@ -19,6 +21,7 @@ enum {
   FBP_INVALID_ARGUMENT = 1, /* nothing was done */
   FBP_OUT_OF_MEMORY = 2,
   FBP_DEVICE_ERROR = 3, /* of the driver, or of work that was enqueued earlier */
+  FBP_INTERRUPTED = 4,  /* as fbp_interrupt asked */
 };
 
 enum { FBP_FLOAT32 = 0, FBP_FLOAT64 = 1 };
@@ -92,6 +95,8 @@ typedef struct fbp_api {
   int32_t (*matmul)(const fbp_matmul_args* args, void* stream);
   int32_t (*activation_forward)(const fbp_activation_args* args, void* stream);
   int32_t (*activation_backward)(const fbp_activation_args* args, void* stream);
+
+  const fbp_network_api* network;
 } fbp_api;
 
 int32_t fbp_abi_version(void);

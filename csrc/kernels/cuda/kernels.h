@@ -34,5 +34,24 @@ template <class T>
 cudaError_t activation_backward(int activation, const ElementwiseArgs<T>& args,
                                 cudaStream_t stream);
 
+// Where a run of batches stands, in device memory.
+struct RunCounter {
+  std::int64_t batch;       // of the run, from 0
+  std::int64_t first_row;   // of batch 0 in the order
+  std::int64_t steps_done;  // by the network before batch 0
+};
+
+// The hyper-parameters of a run's steps, in device memory.
+template <class T> struct StepTable {
+  const StepHyper<T>* hyper = nullptr;  // one for each batch
+  const RunCounter* counter = nullptr;
+};
+
+// Flat parameters and what goes with them, all of one layout.
+template <class T> struct Parameters {
+  T* w = nullptr;
+  T* slot[2] = {nullptr, nullptr};
+};
+
 }  // namespace cuda
 }  // namespace fastbp

@@ -75,6 +75,9 @@ CooperativeLaunch<Parameters...> cooperative_launch(void (*kernel)(Parameters...
 #include "core/types.h"
 #include "ops/fbp_fn.h"
 
+// A function for kernels alone, that may wait at a barrier.
+#define FBP_DEVICE __device__ inline __attribute__((always_inline))
+
 namespace fastbp {
 namespace cuda {
 

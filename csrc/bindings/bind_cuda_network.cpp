@@ -1,0 +1,386 @@
+// fastbp._core.CudaNetwork: a network of the CUDA library behind Python arrays. fastbp/cuda_engine.py
+// makes of it an engine with the methods of fastbp._core.Engine.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <array>
+
+#include "backend/cuda_library.h"
+#include "bindings/arrays.h"
+#include "bindings/bind.h"
+#include "bindings/names.h"
+#include "bindings/python_lock.h"
+#include "bindings/run_record.h"
+#include "bindings/turn.h"
+
+namespace fastbp {
+namespace {
+
+int32_t ask(void* signals) {
+  const Interrupt& interrupt = *static_cast<const Interrupt*>(signals);
+  return interrupt.pending(interrupt.context) ? 1 : 0;
+}
+
+class CudaNetwork {
+ public:
+  CudaNetwork(index_t inputs, const py::list& layers, const std::string& dtype, std::uint64_t seed,
+              int device)
+      : inputs_(inputs), outputs_(inputs), wide_(dtype == "float64") {
+    if (inputs < 1)
+      throw py::value_error("inputs: expected at least 1, got " + std::to_string(inputs));
+    std::vector<std::string> names;
+    const std::vector<fbp_layer> specs = read_layers(layers, names);
+    const fbp_network_spec spec{wide_ ? FBP_FLOAT64 : FBP_FLOAT32,
+                                device,
+                                inputs,
+                                int64_t(specs.size()),
+                                specs.data(),
+                                seed};
+    const fbp_network_api& api = *cuda_api().network;
+    mark_cuda_used();
+    require(api.create(&spec, &network_));
+  }
+  ~CudaNetwork() {
+    if (network_ && cuda_is_usable()) cuda_api().network->destroy(network_);
+  }
+  CudaNetwork(const CudaNetwork&) = delete;
+  CudaNetwork& operator=(const CudaNetwork&) = delete;
+
+  py::list parameter_shapes() const {
+    const auto shapes_of = api().parameter_shapes;
+    std::vector<std::array<int64_t, 4>> shapes(std::size_t(shapes_of(network_, nullptr, 0)));
+    shapes_of(network_, reinterpret_cast<int64_t (*)[4]>(shapes.data()), int64_t(shapes.size()));
+    py::list rows;
+    for (const auto& s : shapes) rows.append(py::make_tuple(s[0], s[1], s[2], s[3] != 0));
+    return rows;
+  }
+  std::int64_t parameter_count() const { return api().parameter_count(network_); }
+
+  void read(int array, py::array out) {
+    void* const data = flat(out, "out", true);
+    run([&](const fbp_network_api& f) { return f.read(network_, array, data); });
+  }
+  void write(int array, py::array from) {
+    const void* const data = flat(from, "array", false);
+    run([&](const fbp_network_api& f) { return f.write(network_, array, data); });
+  }
+
+  void compile(const std::string& loss, double loss_param, const std::string& optimizer,
+               const py::dict& hyper) {
+    const int index = loss_index(loss);
+    optimizer_index(optimizer);
+    const fbp_hyper values = hyper_of(hyper);
+    run([&](const fbp_network_api& f) {
+      return f.compile(network_, loss.c_str(), loss_param, optimizer.c_str(), &values);
+    });
+    loss_ = index;
+  }
+  void set_hyper(const py::dict& hyper) {
+    const fbp_hyper values = hyper_of(hyper);
+    run([&](const fbp_network_api& f) { return f.set_hyper(network_, &values); });
+  }
+  std::int64_t steps() const { return api().steps(network_); }
+  void set_steps(std::int64_t count) {
+    if (count < 0)
+      throw py::value_error("steps: expected at least 0, got " + std::to_string(count));
+    run([&](const fbp_network_api& f) { return f.set_steps(network_, count); });
+  }
+  void set_stream(std::uintptr_t stream) {
+    run([&](const fbp_network_api& f) {
+      return f.set_stream(network_, reinterpret_cast<void*>(stream));
+    });
+  }
+
+  // Arguments as Engine::train.
+  py::tuple train(const py::array& x, const py::array& y, index_t batch_size, index_t epochs,
+                  std::int64_t first_epoch, bool shuffle, std::uint64_t seed,
+                  const std::vector<std::string>& metrics, const py::object& position,
+                  const py::object& record, index_t steps, const py::object& outputs) {
+    require_batch_size(batch_size);
+    if (epochs < 0)
+      throw py::value_error("epochs: expected at least 0, got " + std::to_string(epochs));
+    const std::vector<fbp_metric> what = metrics_of(metrics);
+    const index_t places = index_t(what.size() + 1);
+    py::array values = record.is_none() ? zeros(epochs, places) : py::array(record);
+    require_shape(values, "record", epochs, places);
+    fbp_train_args args{};
+    args.samples = samples(x, y);
+    const RunRecord start = run_record(values, position, epochs, args.samples.n);
+    args.batch_size = batch_size;
+    args.epochs = epochs;
+    args.first_epoch = first_epoch;
+    args.shuffle = shuffle;
+    args.seed = seed;
+    args.means = true;
+    args.epoch = start.epoch;
+    args.at = start.at;
+    args.record = start.values;
+    args.steps = steps;
+    run_train(args, what, outputs, x, [&] {
+      RunRecord reached;
+      reached.epoch = args.epoch;
+      reached.at = args.at;
+      keep_position(reached, position);
+    });
+    const py::slice all(0, epochs, 1), rest(1, places, 1);
+    return py::make_tuple(values[py::make_tuple(all, 0)], values[py::make_tuple(all, rest)]);
+  }
+
+  void train_batch(const py::array& x, const py::array& y, const std::vector<std::string>& metrics,
+                   py::array sums, const py::object& outputs) {
+    const std::vector<fbp_metric> what = metrics_of(metrics);
+    fbp_train_args args{};
+    args.record = output<double>(sums, "sums");
+    require_length(sums, "sums", index_t(what.size() + 1));
+    args.samples = samples(x, y);
+    args.batch_size = args.samples.n;
+    args.epochs = 1;
+    args.steps = -1;
+    run_train(args, what, outputs, x, [] {});
+  }
+
+  double step(const py::array& x, const py::array& y) {
+    const fbp_samples batch = samples(x, y);
+    double loss = 0;
+    run([&](const fbp_network_api& f) { return f.step(network_, &batch, &loss); });
+    return loss;
+  }
+
+  double gradients(const py::array& x, const py::array& y) {
+    return gradients_and(samples(x, y), nullptr);
+  }
+  py::tuple input_gradient(const py::array& x, const py::array& y) {
+    const fbp_samples batch = samples(x, y);
+    py::array dx(x.dtype(), std::vector<index_t>(x.shape(), x.shape() + x.ndim()));
+    const double loss = gradients_and(batch, dx.mutable_data());
+    return py::make_tuple(loss, dx);
+  }
+
+  py::tuple evaluate(const py::array& x, const py::array& y, index_t batch_size,
+                     const std::vector<std::string>& metrics, const py::object& outputs) {
+    require_batch_size(batch_size);
+    const std::vector<fbp_metric> what = metrics_of(metrics);
+    std::vector<double> values(what.size() + 1);
+    const Interrupt signals = python_signals();
+    fbp_evaluate_args args{};
+    args.samples = samples(x, y);
+    args.batch_size = batch_size;
+    args.metric_count = int32_t(what.size());
+    args.metrics = what.data();
+    args.values = values.data();
+    args.outputs = kept_outputs(outputs, x);
+    args.interrupt = interrupt_of(signals);
+    run([&](const fbp_network_api& f) { return f.evaluate(network_, &args); });
+    const double loss = values[0];
+    values.erase(values.begin());
+    return py::make_tuple(loss, values);
+  }
+
+  void predict(const py::array& x, py::array out, bool training) {
+    require_array(x, "x", dtype(), false);
+    require_shape(x, "x", -1, inputs_);
+    require_array(out, "out", dtype(), true);
+    require_shape(out, "out", x.shape(0), outputs_);
+    fbp_samples rows{};
+    rows.n = x.shape(0);
+    rows.x = x.data();
+    void* const data = out.mutable_data();
+    const Interrupt signals = python_signals();
+    const fbp_interrupt interrupt = interrupt_of(signals);
+    run([&](const fbp_network_api& f) {
+      return f.predict(network_, &rows, data, training, &interrupt);
+    });
+  }
+
+ private:
+  static const fbp_network_api& api() { return *cuda_api().network; }
+
+  // What the library said of the call of this thread, as a Python exception.
+  static void require(int32_t code) {
+    if (code == FBP_OK) return;
+    if (code == FBP_INTERRUPTED) throw py::error_already_set();
+    const char* const text = cuda_api().last_error();
+    if (code == FBP_INVALID_ARGUMENT) throw py::value_error(text);
+    PyErr_SetString(code == FBP_OUT_OF_MEMORY ? PyExc_MemoryError : PyExc_RuntimeError, text);
+    throw py::error_already_set();
+  }
+
+  // f(functions of the library) without the Python lock, one call at a time.
+  template <class F> int32_t call(F&& f) {
+    const fbp_network_api& functions = api();
+    Turn::require_other_thread(owner_);
+    const PythonUnlocked unlocked;
+    const Turn turn(busy_, owner_);
+    return f(functions);
+  }
+  template <class F> void run(F&& f) { require(call(f)); }
+
+  // The rest of a run's arguments, and the run; afterwards, interrupted or not, `always()`.
+  template <class F>
+  void run_train(fbp_train_args& args, const std::vector<fbp_metric>& what,
+                 const py::object& outputs, const py::array& x, F&& always) {
+    const Interrupt signals = python_signals();
+    args.metric_count = int32_t(what.size());
+    args.metrics = what.data();
+    args.outputs = kept_outputs(outputs, x);
+    args.interrupt = interrupt_of(signals);
+    const int32_t code = call([&](const fbp_network_api& f) { return f.train(network_, &args); });
+    always();
+    require(code);
+  }
+
+  // The array that is to be filled with the outputs for the rows of x; null for None.
+  void* kept_outputs(const py::object& outputs, const py::array& x) const {
+    if (wide_) return outputs_array<double>(outputs, x, outputs_);
+    return outputs_array<float>(outputs, x, outputs_);
+  }
+
+  static py::array zeros(index_t rows, index_t cols) {
+    py::array_t<double> fresh({rows, cols});
+    std::fill_n(fresh.mutable_data(), fresh.size(), 0.0);
+    return fresh;
+  }
+
+  py::dtype dtype() const { return wide_ ? py::dtype::of<double>() : py::dtype::of<float>(); }
+
+  void* flat(py::array& a, const char* name, bool writeable) const {
+    require_array(a, name, dtype(), writeable);
+    if (a.ndim() != 1 || a.shape(0) != parameter_count())
+      throw py::value_error(std::string(name) + ": expected shape (" +
+                            std::to_string(parameter_count()) + ",), got a " + describe(a));
+    return const_cast<void*>(a.data());
+  }
+
+  std::vector<fbp_layer> read_layers(const py::list& layers, std::vector<std::string>& names) {
+    if (layers.empty()) throw py::value_error("layers: expected at least one layer, got none");
+    std::vector<fbp_layer> specs;
+    names.reserve(layers.size());  // the specs point to them
+    for (py::handle entry : layers) {
+      const py::tuple t = py::cast<py::tuple>(entry);
+      const std::string kind = py::cast<std::string>(t[0]);
+      fbp_layer layer{};
+      if (kind == "dense") {
+        layer.kind = FBP_LAYER_DENSE;
+        layer.units = outputs_ = py::cast<index_t>(t[1]);
+        layer.use_bias = py::cast<bool>(t[2]);
+        if (layer.units < 1)
+          throw py::value_error("units: expected at least 1, got " + std::to_string(layer.units));
+      } else if (kind == "activation") {
+        names.push_back(py::cast<std::string>(t[1]));
+        activation_index(names.back());
+        layer.kind = FBP_LAYER_ACTIVATION;
+        layer.activation = names.back().c_str();
+        layer.param = py::cast<double>(t[2]);
+      } else if (kind == "dropout") {
+        layer.kind = FBP_LAYER_DROPOUT;
+        layer.param = py::cast<double>(t[1]);
+        if (!(layer.param >= 0 && layer.param < 1))
+          throw py::value_error("rate: expected 0 <= rate < 1, got " + std::to_string(layer.param));
+      } else {
+        throw py::value_error("layers: device 'cuda' has no '" + kind +
+                              "' yet, only 'dense', 'activation' and 'dropout'; use device='cpu'");
+      }
+      specs.push_back(layer);
+    }
+    return specs;
+  }
+
+  static fbp_hyper hyper_of(const py::dict& values) {
+    const Hyper h = hyper_from(values);
+    return {h.learning_rate, h.momentum, h.rho, h.beta_1, h.beta_2, h.epsilon, h.weight_decay};
+  }
+
+  void require_compiled() const {
+    if (loss_ < 0)
+      throw py::value_error("the engine has no loss and optimizer yet: call compile() first");
+  }
+  static void require_batch_size(index_t batch_size) {
+    if (batch_size < 1)
+      throw py::value_error("batch_size: expected at least 1, got " + std::to_string(batch_size));
+  }
+
+  std::vector<fbp_metric> metrics_of(const std::vector<std::string>& names) const {
+    require_compiled();
+    std::vector<fbp_metric> metrics;
+    for (const std::string& name : names) {
+      const MetricSpec spec = metric_from(name, loss_, outputs_);
+      const int32_t kind = spec.kind == MetricKind::accuracy_argmax      ? FBP_ACCURACY_ARGMAX
+                           : spec.kind == MetricKind::accuracy_threshold ? FBP_ACCURACY_THRESHOLD
+                           : spec.kind == MetricKind::mse                ? FBP_MSE
+                                                                         : FBP_MAE;
+      metrics.push_back({kind, spec.of_softmax, spec.threshold});
+    }
+    return metrics;
+  }
+
+  // x and y, checked.
+  fbp_samples samples(const py::array& x, const py::array& y) const {
+    require_compiled();
+    require_array(x, "x", dtype(), false);
+    require_shape(x, "x", -1, inputs_);
+    fbp_samples rows{};
+    rows.n = x.shape(0);
+    if (rows.n == 0) throw py::value_error("x: expected at least one sample, got a " + describe(x));
+    rows.x = x.data();
+    if (y.ndim() == 1 && loss_takes_labels(loss_)) {
+      rows.labels = input<std::int64_t>(y, "y");
+      if (y.shape(0) != rows.n)
+        throw py::value_error("y: expected " + std::to_string(rows.n) +
+                              " labels, one for each row of x, got " + std::to_string(y.shape(0)));
+      require_labels(rows.labels, rows.n, outputs_);
+    } else {
+      require_array(y, "y", dtype(), false);
+      require_shape(y, "y", rows.n, outputs_);
+      rows.target = y.data();
+    }
+    return rows;
+  }
+
+  static fbp_interrupt interrupt_of(const Interrupt& signals) {
+    if (!signals.pending) return {};
+    return {ask, const_cast<Interrupt*>(&signals)};
+  }
+
+  double gradients_and(const fbp_samples& batch, void* dx) {
+    double loss = 0;
+    run([&](const fbp_network_api& f) { return f.gradients(network_, &batch, &loss, dx); });
+    return loss;
+  }
+
+  fbp_network* network_ = nullptr;
+  index_t inputs_, outputs_;
+  bool wide_;
+  int loss_ = -1;
+  std::mutex busy_;
+  std::atomic<std::thread::id> owner_{};  // of busy_
+};
+
+}  // namespace
+
+void bind_cuda_network(py::module_& m) {
+  using namespace py::literals;
+  py::class_<CudaNetwork>(m, "CudaNetwork")
+      .def(py::init<index_t, const py::list&, const std::string&, std::uint64_t, int>(), "inputs"_a,
+           "layers"_a, "dtype"_a, "seed"_a, "device"_a)
+      .def_property_readonly("parameter_shapes", &CudaNetwork::parameter_shapes)
+      .def_property_readonly("parameter_count", &CudaNetwork::parameter_count)
+      .def("read", &CudaNetwork::read, "array"_a, "out"_a)
+      .def("write", &CudaNetwork::write, "array"_a, "from_"_a)
+      .def_property("steps", &CudaNetwork::steps, &CudaNetwork::set_steps)
+      .def("set_stream", &CudaNetwork::set_stream, "stream"_a)
+      .def("compile", &CudaNetwork::compile, "loss"_a, "loss_param"_a, "optimizer"_a, "hyper"_a)
+      .def("set_hyper", &CudaNetwork::set_hyper, "hyper"_a)
+      .def("train", &CudaNetwork::train, "x"_a, "y"_a, "batch_size"_a, "epochs"_a, "first_epoch"_a,
+           "shuffle"_a, "seed"_a, "metrics"_a, "position"_a = py::none(), "record"_a = py::none(),
+           "steps"_a = -1, "outputs"_a = py::none())
+      .def("train_batch", &CudaNetwork::train_batch, "x"_a, "y"_a, "metrics"_a, "sums"_a,
+           "outputs"_a = py::none())
+      .def("step", &CudaNetwork::step, "x"_a, "y"_a)
+      .def("gradients", &CudaNetwork::gradients, "x"_a, "y"_a)
+      .def("input_gradient", &CudaNetwork::input_gradient, "x"_a, "y"_a)
+      .def("evaluate", &CudaNetwork::evaluate, "x"_a, "y"_a, "batch_size"_a, "metrics"_a,
+           "outputs"_a = py::none())
+      .def("predict", &CudaNetwork::predict, "x"_a, "out"_a, "training"_a = false);
+}
+
+}  // namespace fastbp

@@ -1,0 +1,40 @@
+#include "bindings/turn.h"
+
+#include <pthread.h>
+#include <pybind11/pybind11.h>
+
+namespace py = pybind11;
+
+namespace fastbp {
+namespace {
+
+// Runs Python's signal handlers; true if one raised (KeyboardInterrupt), which is then the thread's
+// pending exception.
+bool python_signal_raised(void*) {
+  py::gil_scoped_acquire gil;
+  return PyErr_CheckSignals() != 0;
+}
+
+// Python's identifier of its main thread, 0 until asked; in the child of a fork another thread may be
+// it.
+std::atomic<unsigned long> main_thread{0};
+
+unsigned long ask_main_thread() {
+  const py::object thread = py::module_::import("threading").attr("main_thread")();
+  return py::cast<unsigned long>(thread.attr("ident"));
+}
+
+}  // namespace
+
+// Python runs signal handlers in its main thread only; elsewhere there is nothing to ask for.
+Interrupt python_signals() {
+  if (main_thread == 0) main_thread = ask_main_thread();
+  if (PyThread_get_thread_ident() != main_thread) return {};
+  return {python_signal_raised, nullptr};
+}
+
+void watch_forks_for_signals() {
+  pthread_atfork(nullptr, nullptr, [] { main_thread = 0; });
+}
+
+}  // namespace fastbp

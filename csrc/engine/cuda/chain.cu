@@ -1,0 +1,286 @@
+#include "engine/cuda/chain.h"
+
+namespace fastbp {
+namespace cuda {
+namespace {
+
+// Two blocks for each multiprocessor of the largest GPUs (132 of an H100). Results do not depend on
+// it.
+constexpr index_t kEnoughBlocks = 264;
+
+constexpr const char* kForward = "forward pass";
+constexpr const char* kBackward = "backward pass";
+
+index_t gradient_rows(const Stage& stage) { return stage.inputs + (stage.bias ? 1 : 0); }
+
+}  // namespace
+
+// What backward reads of a stage.
+template <class T>
+const BatchMatrix* Chain<T>::saved(const Workspace& space, std::size_t stage) const {
+  const Stage& s = layout->stages[stage];
+  if (s.saves == Saves::None) return nullptr;
+  if (s.saves == Saves::Output) return &space.plan.y[stage];
+  if (s.dense()) return &space.plan.z[stage];
+  // The pre-activation of an activation on its own is its input: the stage before it.
+  return stage == 0 ? &space.plan.x : &space.plan.y[stage - 1];
+}
+
+template <class T> index_t Chain<T>::partials_of(index_t rows) const {
+  const index_t parts = parts_of(rows, layout->row_chunk(rows));
+  index_t blocks = 0;
+  for (const Stage& stage : layout->stages)
+    if (stage.dense()) blocks += product_blocks(gradient_rows(stage), stage.outputs);
+  return blocks < kEnoughBlocks && parts <= kMaxGridY ? parts : 1;
+}
+
+template <class T> void Chain<T>::write_ones(const Workspace& space) const {
+  const auto write = [&](const BatchMatrix& m) {
+    if (m.ones)
+      check(cuda::write_ones(space.at<T>(m) + m.width, m.row, space.plan.capacity, stream),
+            kForward);
+  };
+  write(space.plan.x);
+  for (const BatchMatrix& y : space.plan.y) write(y);
+}
+
+template <class T> void Chain<T>::train(const Workspace& space, const DeviceBatch<T>& batch) const {
+  gather(space, batch);
+  forward(space, batch.rows, space.at<T>(space.plan.x), space.plan.x.row, nullptr, true);
+  DeviceSamples<T> targets;
+  if (batch.samples.target) targets.target = space.at<T>(space.plan.target);
+  if (batch.samples.labels) targets.labels = space.at<std::int64_t>(space.plan.labels_offset);
+  measure(space, batch.rows, space.at<T>(space.plan.y.back()), targets, *batch.metrics);
+  backward(space, batch);
+  check(advance(tables.counter, stream), kBackward);
+}
+
+template <class T>
+void Chain<T>::infer(const Workspace& space, index_t rows, const T* x, T* out,
+                     bool training) const {
+  forward(space, rows, x, layout->inputs, out, training);
+}
+
+template <class T>
+void Chain<T>::evaluate(const Workspace& space, index_t rows, const T* y,
+                        const DeviceSamples<T>& targets,
+                        const std::vector<MetricSpec>& metrics) const {
+  measure(space, rows, y, targets, metrics);
+  check(advance(tables.counter, stream), kForward);
+}
+
+template <class T>
+void Chain<T>::gather(const Workspace& space, const DeviceBatch<T>& batch) const {
+  GatherArgs<T> g;
+  g.order = tables.order;
+  g.counter = tables.counter;
+  g.rows_per_batch = batch.rows_per_batch;
+  g.rows = batch.rows;
+  g.x = batch.samples.x;
+  g.inputs = layout->inputs;
+  g.x_out = space.at<T>(space.plan.x);
+  g.x_row = space.plan.x.row;
+  g.target = batch.samples.target;
+  g.outputs = layout->outputs;
+  g.target_out = space.at<T>(space.plan.target);
+  g.labels = batch.samples.labels;
+  g.labels_out = space.at<std::int64_t>(space.plan.labels_offset);
+  check(cuda::gather(g, stream), "gathering a batch");
+}
+
+template <class T>
+void Chain<T>::forward(const Workspace& space, index_t rows, const T* x, index_t x_row, T* out,
+                       bool training) const {
+  for (std::size_t s = 0; s <= last(); ++s) {
+    const Stage& stage = layout->stages[s];
+    if (!training && stage.idle_in_inference() && s < last()) continue;
+    ActivationTile<T> tile;
+    tile.out = s == last() && out ? out : space.at<T>(space.plan.y[s]);
+    tile.out_row = space.plan.y[s].row;
+    tile.param = T(stage.param);
+    if (stage.dense())
+      forward_dense(space, s, rows, x, x_row, tile);
+    else if (stage.kind == StageKind::dropout && training)
+      dropout(stage, rows, x, x_row, tile.out, tile.out_row);
+    else
+      check(map_forward(stage.activation, ElementwiseArgs<T>{rows, stage.outputs, x, x_row, tile},
+                        stream),
+            kForward);
+    x = tile.out;
+    x_row = tile.out_row;
+  }
+}
+
+template <class T>
+void Chain<T>::forward_dense(const Workspace& space, std::size_t s, index_t rows, const T* x,
+                             index_t x_row, const ActivationTile<T>& tile) const {
+  const Stage& stage = layout->stages[s];
+  const T* const weights = arrays.parameters.w + stage.parameter_offset;
+  GemmArgs<T> g;
+  g.m = rows, g.n = stage.outputs, g.k = stage.inputs;
+  g.a = x, g.a_row = x_row, g.a_col = 1;
+  g.b = weights, g.b_row = stage.outputs, g.b_col = 1;
+  if (stage.bias) g.bias = weights + stage.inputs * stage.outputs;
+  if (space.plan.keeps_z(s)) g.c = space.at<T>(space.plan.z[s]), g.c_row = space.plan.z[s].row;
+  check(forward_product(g, stage.activation, tile, stream), kForward);
+}
+
+// The outputs of its inputs, and the gradient of those of that of its outputs: the factors are drawn
+// anew each time, from the same numbers.
+template <class T>
+void Chain<T>::dropout(const Stage& stage, index_t rows, const T* x, index_t x_row, T* y,
+                       index_t y_row) const {
+  DropoutArgs<T> args;
+  args.rows = rows;
+  args.cols = stage.outputs;
+  args.x = x;
+  args.x_row = x_row;
+  args.y = y;
+  args.y_row = y_row;
+  args.rate = stage.param;
+  args.seed = seed;
+  args.stream = stage.stream;
+  check(cuda::dropout(args, tables.counter, stream), kForward);
+}
+
+// Of logits the errors are those of their softmax: what the loss without label smoothing leaves in
+// dy, but for the mean's factor.
+template <class T>
+void Chain<T>::measure(const Workspace& space, index_t rows, const T* y,
+                       const DeviceSamples<T>& targets,
+                       const std::vector<MetricSpec>& metrics) const {
+  bool plain_errors = false;
+  for (const MetricSpec& what : metrics) plain_errors |= what.of_softmax;
+  plain_errors &= loss.param != 0;
+  T* const dy = space.at<T>(space.plan.delta.back());
+  take_loss(rows, y, targets, dy, plain_errors);
+  for (std::size_t m = 0; m < metrics.size(); ++m) {
+    MetricArgs<T> args;
+    args.kind = metrics[m].kind;
+    args.rows = rows;
+    args.cols = layout->outputs;
+    args.y = y;
+    args.target = targets.target;
+    args.labels = targets.labels;
+    args.error = metrics[m].of_softmax ? dy : nullptr;
+    args.error_scale = T(loss_divisor(loss, rows, layout->outputs));
+    args.threshold = T(metrics[m].threshold);
+    check(metric(args, tables.place(int(m) + 1), stream), "metric");
+  }
+  if (plain_errors) take_loss(rows, y, targets, dy, false);
+}
+
+// Leaves dy; `plain`: without label smoothing.
+template <class T>
+void Chain<T>::take_loss(index_t rows, const T* y, const DeviceSamples<T>& targets, T* dy,
+                         bool plain) const {
+  LossArgs<T> args;
+  args.rows = rows;
+  args.cols = layout->outputs;
+  args.y = y;
+  args.target = targets.target;
+  args.labels = targets.labels;
+  args.dy = dy;
+  args.dy_scale = T(1 / loss_divisor(loss, rows, layout->outputs));
+  args.param = plain ? T(0) : T(loss.param);
+  check(cuda::loss(loss.loss, args, tables.place(0), stream), "loss");
+}
+
+template <class T>
+void Chain<T>::backward(const Workspace& space, const DeviceBatch<T>& batch) const {
+  const index_t parts = partials_of(batch.rows);
+  output_delta(space, batch.rows);
+  for (std::size_t s = last() + 1; s-- > 0;) {
+    // The product for the stage below reads the weights: they change after it.
+    if (s > 0 || batch.dx) input_delta(space, batch.rows, s, s > 0 ? nullptr : batch.dx);
+    parameter_gradient(space, batch.rows, s, parts, batch.update);
+  }
+  if (parts > 1)
+    check(add_parts(
+              partials, parts, layout->parameter_count, batch.update ? nullptr : arrays.gradient,
+              batch.update ? optimizer : kNoOptimizer, arrays.parameters, tables.steps, stream),
+          "update");
+}
+
+// dz of the last stage from the dy that the loss left.
+template <class T> void Chain<T>::output_delta(const Workspace& space, index_t rows) const {
+  const Stage& stage = layout->stages[last()];
+  if (stage.activation == 0) return;
+  const BatchMatrix& delta = space.plan.delta.back();
+  const BatchMatrix* kept = saved(space, last());
+  T* dz = space.at<T>(delta);
+  const ActivationTile<T> tile{kept ? space.at<T>(*kept) : nullptr, kept ? kept->row : 0, dz,
+                               delta.row, T(stage.param)};
+  check(map_backward(stage.activation, ElementwiseArgs<T>{rows, delta.width, dz, delta.row, tile},
+                     stream),
+        kBackward);
+}
+
+// dz of the stage below (its activation's derivative included), or dx of the network's input.
+template <class T>
+void Chain<T>::input_delta(const Workspace& space, index_t rows, std::size_t s, T* dx) const {
+  const Stage& stage = layout->stages[s];
+  ActivationTile<T> tile;
+  int activation = 0;
+  if (dx) {
+    tile.out = dx;
+    tile.out_row = stage.inputs;
+  } else {
+    const Stage& below = layout->stages[s - 1];
+    const BatchMatrix* kept = saved(space, s - 1);
+    const BatchMatrix& delta = space.plan.delta[s - 1];
+    tile = {kept ? space.at<T>(*kept) : nullptr, kept ? kept->row : 0, space.at<T>(delta),
+            delta.row, T(below.param)};
+    activation = below.activation;
+  }
+  const BatchMatrix& dz = space.plan.delta[s];
+  if (stage.dense()) {
+    GemmArgs<T> g;
+    g.m = rows, g.n = stage.inputs, g.k = stage.outputs;
+    g.a = space.at<T>(dz), g.a_row = dz.row, g.a_col = 1;
+    g.b = arrays.parameters.w + stage.parameter_offset, g.b_row = 1, g.b_col = stage.outputs;
+    check(delta_product(g, activation, tile, stream), kBackward);
+    return;
+  }
+  ElementwiseArgs<T> args{rows, stage.inputs, space.at<T>(dz), dz.row, tile};
+  if (stage.kind == StageKind::dropout) {
+    dropout(stage, rows, args.x, args.x_row, tile.out, tile.out_row);
+    if (activation == 0) return;
+    args.x = tile.out;
+    args.x_row = tile.out_row;
+  }
+  check(map_backward(activation, args, stream), kBackward);
+}
+
+// Into the flat gradient, or with `update` straight into the parameters; with several parts, into
+// the partials.
+template <class T>
+void Chain<T>::parameter_gradient(const Workspace& space, index_t rows, std::size_t s,
+                                  index_t parts, bool update) const {
+  const Stage& stage = layout->stages[s];
+  if (!stage.dense()) return;
+  const BatchMatrix& input = s == 0 ? space.plan.x : space.plan.y[s - 1];
+  const BatchMatrix& dz = space.plan.delta[s];
+  GemmArgs<T> g;
+  g.m = gradient_rows(stage), g.n = stage.outputs, g.k = rows;
+  g.chunk = layout->row_chunk(rows);
+  g.a = space.at<T>(input), g.a_row = 1, g.a_col = input.row;
+  g.b = space.at<T>(dz), g.b_row = dz.row, g.b_col = 1;
+  g.c_row = stage.outputs;
+  if (parts == 1 && update) {
+    Parameters<T> to = arrays.parameters;
+    to.w += stage.parameter_offset;
+    for (T*& slot : to.slot)
+      if (slot) slot += stage.parameter_offset;
+    check(update_product(g, optimizer, to, tables.steps, stream), kBackward);
+    return;
+  }
+  g.c = (parts > 1 ? partials : arrays.gradient) + stage.parameter_offset;
+  check(store_product(g, parts, layout->parameter_count, stream), kBackward);
+}
+
+template class Chain<float>;
+template class Chain<double>;
+
+}  // namespace cuda
+}  // namespace fastbp

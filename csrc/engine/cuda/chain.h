@@ -1,0 +1,118 @@
+// The stages of a network on a device: what a step enqueues. The device's twin of step.h and
+// stages.cpp; a new kind of stage costs a case in each of chain.cu's three passes.
+//
+// Nothing here waits. Every function enqueues on one stream, so each kernel sees what those before it
+// wrote; pointers and sizes do not change from step to step but with the rows of a batch.
+#pragma once
+
+#include <vector>
+
+#include "engine/cuda/resources.h"
+#include "engine/plan.h"
+#include "engine/step_scales.h"
+#include "kernels/cuda/train/kernels.h"
+
+namespace fastbp {
+namespace cuda {
+
+// A plan in device memory.
+struct Workspace {
+  Plan plan;
+  unsigned char* memory = nullptr;
+
+  template <class T> T* at(std::size_t offset) const {
+    return reinterpret_cast<T*>(memory + offset);
+  }
+  template <class T> T* at(const BatchMatrix& m) const { return at<T>(m.offset); }
+};
+
+// The flat arrays, all of one layout.
+template <class T> struct FlatArrays {
+  Parameters<T> parameters;
+  T* gradient = nullptr;
+};
+
+// Rows in device memory; target or labels, or neither where only a prediction is wanted.
+template <class T> struct DeviceSamples {
+  const T* x = nullptr;  // (n, inputs), contiguous
+  const T* target = nullptr;
+  const std::int64_t* labels = nullptr;
+
+  DeviceSamples from(index_t row, index_t inputs, index_t outputs) const {
+    return {x + row * inputs, target ? target + row * outputs : nullptr,
+            labels ? labels + row : nullptr};
+  }
+};
+
+// What a run of batches has in device memory beside its plan.
+template <class T> struct RunTables {
+  const std::int64_t* order = nullptr;  // of the epoch's rows; null: as they are
+  StepTable<T> steps;
+  RunCounter* counter = nullptr;  // steps.counter, to be advanced
+  double* sums = nullptr;         // the loss's, then each metric's
+  index_t blocks = 0;             // of a whole batch
+  index_t batches = 0;            // of an epoch
+
+  BlockSums place(int number) const { return {sums + number * batches * blocks, counter, blocks}; }
+};
+
+template <class T> struct DeviceBatch {
+  DeviceSamples<T> samples;  // of the whole epoch
+  index_t rows_per_batch = 0, rows = 0;
+  const std::vector<MetricSpec>* metrics = nullptr;
+  bool update = false;  // of the parameters; otherwise their gradient is stored
+  T* dx = nullptr;      // (rows, inputs), where not null
+};
+
+template <class T> class Chain {
+ public:
+  const NetworkLayout* layout = nullptr;
+  FlatArrays<T> arrays;
+  LossSpec loss;
+  int optimizer = 0;
+  std::uint64_t seed = 0;  // of what a step draws
+  RunTables<T> tables;
+  T* partials = nullptr;  // partials_of(rows) gradients
+  cudaStream_t stream = nullptr;
+
+  // Once for a new training plan: the ones behind the rows that a layer with bias reads.
+  void write_ones(const Workspace& space) const;
+  // Gathers the running batch, trains on it and goes on to the next.
+  void train(const Workspace& space, const DeviceBatch<T>& batch) const;
+  // From x (rows, inputs), contiguous, to the plan's last output, or to `out` where not null. With
+  // `training`, as the running batch's step would.
+  void infer(const Workspace& space, index_t rows, const T* x, T* out, bool training) const;
+  // The running batch's loss and metrics of outputs y, which leaves dy; then on to the next.
+  void evaluate(const Workspace& space, index_t rows, const T* y, const DeviceSamples<T>& targets,
+                const std::vector<MetricSpec>& metrics) const;
+
+  // Gradients of parts of a batch that are summed apart: where a product has too few tiles to keep a
+  // device busy, every chunk of its sum over the rows is a part. 1: none are.
+  index_t partials_of(index_t rows) const;
+
+ private:
+  void gather(const Workspace& space, const DeviceBatch<T>& batch) const;
+  void forward(const Workspace& space, index_t rows, const T* x, index_t x_row, T* out,
+               bool training) const;
+  void forward_dense(const Workspace& space, std::size_t stage, index_t rows, const T* x,
+                     index_t x_row, const ActivationTile<T>& tile) const;
+  void dropout(const Stage& stage, index_t rows, const T* x, index_t x_row, T* y,
+               index_t y_row) const;
+  void measure(const Workspace& space, index_t rows, const T* y, const DeviceSamples<T>& targets,
+               const std::vector<MetricSpec>& metrics) const;
+  void take_loss(index_t rows, const T* y, const DeviceSamples<T>& targets, T* dy,
+                 bool plain) const;
+  void backward(const Workspace& space, const DeviceBatch<T>& batch) const;
+  void output_delta(const Workspace& space, index_t rows) const;
+  void input_delta(const Workspace& space, index_t rows, std::size_t stage, T* dx) const;
+  void parameter_gradient(const Workspace& space, index_t rows, std::size_t stage, index_t parts,
+                          bool update) const;
+  const BatchMatrix* saved(const Workspace& space, std::size_t stage) const;
+  std::size_t last() const { return layout->stages.size() - 1; }
+};
+
+extern template class Chain<float>;
+extern template class Chain<double>;
+
+}  // namespace cuda
+}  // namespace fastbp

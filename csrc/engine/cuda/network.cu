@@ -1,0 +1,407 @@
+#include "engine/cuda/network.h"
+
+#include <algorithm>
+
+#include "core/random.h"
+#include "engine/cuda/chain.h"
+#include "engine/cuda/memory.h"
+#include "engine/cuda/pace.h"
+
+namespace fastbp {
+namespace cuda {
+namespace {
+
+// Rows of a prediction that are under way at once: enough to fill a device, and of 1024 floats each
+// 64 MiB.
+constexpr index_t kPredictionRows = 16384;
+
+template <class T> class DeviceNetwork final : public Network {
+ public:
+  DeviceNetwork(const NetworkSpec& spec, int device) : device_(device), layout_(make_layout(spec)) {
+    chain_.seed = spec.seed;
+    select();
+    own_stream_ = make_stream();
+    chain_.layout = &layout_;
+    chain_.stream = own_stream_.get();
+    const std::size_t bytes = array_bytes<T>(layout_.parameter_count);
+    const std::size_t all = checked_product(bytes, 4);
+    T* flat = static_cast<T*>(memory_.require(Piece::parameters, all));
+    check(cudaMemsetAsync(flat, 0, all, stream()), "making the parameters");
+    FlatArrays<T>& arrays = chain_.arrays;
+    for (T** array : {&arrays.parameters.w, &arrays.gradient, &arrays.parameters.slot[0],
+                      &arrays.parameters.slot[1]}) {
+      *array = flat;
+      flat += layout_.parameter_count;
+    }
+    finish();
+  }
+  ~DeviceNetwork() override {
+    if (cudaSetDevice(device_) == cudaSuccess) cudaStreamSynchronize(stream());
+  }
+
+  const NetworkLayout& layout() const override { return layout_; }
+
+  void compile(const LossSpec& loss, const OptimizerSpec& optimizer) override {
+    select();
+    for (T* slot : chain_.arrays.parameters.slot)
+      check(cudaMemsetAsync(slot, 0, array_bytes<T>(layout_.parameter_count), stream()),
+            "clearing the optimizer's state");
+    finish();
+    chain_.loss = loss;
+    chain_.optimizer = optimizer.optimizer;
+    optimizer_ = optimizer;
+    steps = 0;
+  }
+
+  void set_hyper(const Hyper& hyper) override { optimizer_.hyper = hyper; }
+
+  void set_stream(void* stream) override {
+    chain_.stream = stream ? static_cast<cudaStream_t>(stream) : own_stream_.get();
+  }
+
+  void read(int array, void* host) override {
+    select();
+    copy(host, flat(array), layout_.parameter_count * sizeof(T), cudaMemcpyDeviceToHost);
+    finish();
+  }
+  void write(int array, const void* host) override {
+    select();
+    copy(flat(array), host, layout_.parameter_count * sizeof(T), cudaMemcpyHostToDevice);
+    finish();
+  }
+
+  bool train(RunArgs& run) override {
+    select();
+    const index_t n = run.samples.n, rows = std::min(run.batch_size, n);
+    const Measures measures = prepare_tables(run, rows);
+    use_training_plan(rows);
+    DeviceBatch<T> batch;
+    batch.samples = upload(run.samples);
+    batch.rows_per_batch = rows;
+    batch.metrics = &run.metrics;
+    batch.update = run.update;
+    batch.dx = input_gradient(run);
+    T* const outputs = outputs_of(run);
+    Poll poll(run.interrupt);
+    Pace pace;
+    index_t epoch = run.epoch, at = run.at, left = run.steps;
+    while (epoch < run.epochs && left != 0 && !poll.stopped()) {
+      Slot& slot = next_slot(run, measures, poll);
+      begin_epoch(slot, run, measures, epoch, at);
+      do {
+        batch.rows = std::min(rows, n - at);
+        chain_.train(training_, batch);
+        if (outputs) keep_outputs(training_, outputs, at, batch.rows);
+        at += batch.rows;
+        ++slot.batches;
+        if (run.update) ++steps;
+        if (left > 0) --left;
+      } while (pace.step(stream(), poll) && at < n && left != 0);
+      end_epoch(slot, measures);
+      if (at == n) ++epoch, at = 0;
+    }
+    for (int i = 0; i < 2; ++i) next_slot(run, measures, poll);
+    if (run.dx && !run.samples.on_device)
+      copy(run.dx, batch.dx, n * layout_.inputs * sizeof(T), cudaMemcpyDeviceToHost);
+    return_outputs(run, outputs);
+    return !poll.stopped();
+  }
+
+  bool evaluate(RunArgs& run) override {
+    select();
+    const index_t n = run.samples.n, rows = std::min(run.batch_size, n);
+    const Measures measures = prepare_tables(run, rows);
+    use_inference_plan(rows);
+    const DeviceSamples<T> samples = upload(run.samples);
+    T* const outputs = outputs_of(run);
+    Poll poll(run.interrupt);
+    Pace pace;
+    Slot& slot = next_slot(run, measures, poll);
+    begin_epoch(slot, run, measures, 0, 0);
+    const T* const y = inference_.at<T>(inference_.plan.y.back());
+    for (index_t at = 0; at < n; at += rows) {
+      const index_t here = std::min(rows, n - at);
+      const auto batch = samples.from(at, layout_.inputs, layout_.outputs);
+      chain_.infer(inference_, here, batch.x, nullptr, false);
+      chain_.evaluate(inference_, here, y, batch, run.metrics);
+      if (outputs) keep_outputs(inference_, outputs, at, here);
+      ++slot.batches;
+      if (!pace.step(stream(), poll)) return finish(), false;
+    }
+    end_epoch(slot, measures);
+    for (int i = 0; i < 2; ++i) next_slot(run, measures, poll);
+    return_outputs(run, outputs);
+    return !poll.stopped();
+  }
+
+  bool predict(const fbp_samples& samples, void* out, bool training,
+               const fbp_interrupt& interrupt) override {
+    select();
+    if (samples.n == 0) return true;
+    // What a training pass draws depends on the place in the batch: the rows are one.
+    const index_t rows = training ? samples.n : std::min(samples.n, kPredictionRows);
+    const Workspace& space = training ? training_ : inference_;
+    if (training) {
+      use_training_plan(rows);
+      use_counter();
+    } else {
+      use_inference_plan(rows);
+    }
+    Poll poll(interrupt);
+    const std::size_t x_bytes = array_bytes<T>(rows, layout_.inputs);
+    T* const staged =
+        samples.on_device ? nullptr : static_cast<T*>(memory_.require(Piece::data, x_bytes));
+    for (index_t at = 0; at < samples.n; at += rows) {
+      const index_t here = std::min(rows, samples.n - at);
+      const T* x = static_cast<const T*>(samples.x) + at * layout_.inputs;
+      T* const y = static_cast<T*>(out) + at * layout_.outputs;
+      if (staged) {
+        copy(staged, x, here * layout_.inputs * sizeof(T), cudaMemcpyHostToDevice);
+        x = staged;
+      }
+      chain_.infer(space, here, x, staged ? nullptr : y, training);
+      if (staged)
+        copy(y, space.at<T>(space.plan.y.back()), here * layout_.outputs * sizeof(T),
+             cudaMemcpyDeviceToHost);
+      finish();
+      if (poll()) return false;
+    }
+    return true;
+  }
+
+ private:
+  // How a run's losses and metrics are counted.
+  struct Measures {
+    index_t rows = 0;     // of a batch
+    index_t batches = 0;  // of an epoch
+    index_t blocks = 0;   // of a batch
+    index_t places = 0;   // the loss and the metrics
+
+    index_t sums() const { return places * batches * blocks; }
+  };
+  // What the host has of an epoch, or a part of one, that is under way.
+  struct Slot {
+    PinnedMemory order, hyper, counter, sums;
+    Event done;
+    index_t epoch = 0, first_row = 0, batches = 0;
+    bool under_way = false;
+  };
+
+  cudaStream_t stream() const { return chain_.stream; }
+  void select() { check(cudaSetDevice(device_), "choosing the device"); }
+  void finish() { check(cudaStreamSynchronize(stream()), "the device's work"); }
+  void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+    check(cudaMemcpyAsync(to, from, bytes, kind, stream()), "a copy");
+  }
+
+  T* flat(int array) {
+    const FlatArrays<T>& arrays = chain_.arrays;
+    T* const places[] = {arrays.parameters.w, arrays.gradient, arrays.parameters.slot[0],
+                         arrays.parameters.slot[1]};
+    return places[array];
+  }
+
+  void use_training_plan(index_t rows) {
+    BatchShape shape;
+    shape.rows = shape.window = rows;
+    if (!shape.fits(training_.plan)) {
+      training_ = {};
+      Plan plan = make_training_plan(layout_, shape, sizeof(T));
+      training_.memory =
+          static_cast<unsigned char*>(memory_.require(Piece::training, plan.arena.total()));
+      training_.plan = std::move(plan);
+      chain_.write_ones(training_);
+    }
+    const index_t parts = chain_.partials_of(rows);
+    if (parts == 1) return;
+    const std::size_t bytes = array_bytes<T>(parts, layout_.parameter_count);
+    bool fresh = false;
+    chain_.partials = static_cast<T*>(memory_.require(Piece::partials, bytes, &fresh));
+    // The padding between the layers' blocks is added up too.
+    if (fresh) check(cudaMemsetAsync(chain_.partials, 0, bytes, stream()), "clearing memory");
+  }
+
+  void use_inference_plan(index_t rows) {
+    if (inference_.plan.capacity >= rows) return;
+    inference_ = {};
+    Plan plan = make_inference_plan(layout_, rows, sizeof(T));
+    inference_.memory =
+        static_cast<unsigned char*>(memory_.require(Piece::inference, plan.arena.total()));
+    inference_.plan = std::move(plan);
+  }
+
+  // Room for what an epoch has beside its plan.
+  Measures prepare_tables(const RunArgs& run, index_t rows) {
+    Measures m;
+    m.rows = rows;
+    m.batches = parts_of(run.samples.n, rows);
+    m.blocks = loss_blocks(rows);
+    m.places = 1 + index_t(run.metrics.size());
+    ArenaLayout arena;
+    const std::size_t counter = arena.add(sizeof(RunCounter));
+    const std::size_t order = arena.add(array_bytes<std::int64_t>(run.shuffle ? run.samples.n : 0));
+    const std::size_t hyper = arena.add(array_bytes<StepHyper<T>>(run.update ? m.batches : 0));
+    const std::size_t sums = arena.add(array_bytes<double>(m.places, m.batches * m.blocks));
+    auto* base = static_cast<unsigned char*>(memory_.require(Piece::epoch, arena.total()));
+    RunTables<T>& tables = chain_.tables;
+    order_ = reinterpret_cast<std::int64_t*>(base + order);
+    hyper_ = reinterpret_cast<StepHyper<T>*>(base + hyper);
+    tables.order = run.shuffle ? order_ : nullptr;
+    tables.counter = reinterpret_cast<RunCounter*>(base + counter);
+    tables.steps = {hyper_, tables.counter};
+    tables.sums = reinterpret_cast<double*>(base + sums);
+    tables.blocks = m.blocks;
+    tables.batches = m.batches;
+    for (Slot& slot : slots_) slot.under_way = false;
+    return m;
+  }
+
+  // The counter of a pass that is no run: it stands in front of the next step.
+  void use_counter() {
+    chain_.tables.counter =
+        static_cast<RunCounter*>(memory_.require(Piece::epoch, sizeof(RunCounter)));
+    auto* counter = slots_[0].counter.template require<RunCounter>(1);
+    *counter = {0, 0, steps};
+    copy(chain_.tables.counter, counter, sizeof *counter, cudaMemcpyHostToDevice);
+  }
+
+  DeviceSamples<T> upload(const fbp_samples& samples) {
+    DeviceSamples<T> here{static_cast<const T*>(samples.x), static_cast<const T*>(samples.target),
+                          samples.labels};
+    if (samples.on_device) return here;
+    ArenaLayout arena;
+    const auto piece = [&](const void* from, std::size_t bytes) {
+      return arena.add(from ? bytes : 0);
+    };
+    const std::size_t x_bytes = array_bytes<T>(samples.n, layout_.inputs),
+                      target_bytes = array_bytes<T>(samples.n, layout_.outputs),
+                      label_bytes = array_bytes<std::int64_t>(samples.n);
+    const std::size_t x = piece(here.x, x_bytes), target = piece(here.target, target_bytes),
+                      labels = piece(here.labels, label_bytes);
+    auto* base = static_cast<unsigned char*>(memory_.require(Piece::data, arena.total()));
+    const auto send = [&](auto*& pointer, std::size_t offset, std::size_t bytes) {
+      if (!pointer) return;
+      copy(base + offset, pointer, bytes, cudaMemcpyHostToDevice);
+      pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(base + offset);
+    };
+    send(here.x, x, x_bytes);
+    send(here.target, target, target_bytes);
+    send(here.labels, labels, label_bytes);
+    return here;
+  }
+
+  T* input_gradient(const RunArgs& run) {
+    if (!run.dx || run.samples.on_device) return static_cast<T*>(run.dx);
+    return static_cast<T*>(
+        memory_.require(Piece::result, array_bytes<T>(run.samples.n, layout_.inputs)));
+  }
+
+  // Room for the run's outputs on the device; null where the caller wants none.
+  T* outputs_of(const RunArgs& run) {
+    if (!run.outputs || run.samples.on_device) return static_cast<T*>(run.outputs);
+    return static_cast<T*>(
+        memory_.require(Piece::result, array_bytes<T>(run.samples.n, layout_.outputs)));
+  }
+  void keep_outputs(const Workspace& space, T* outputs, index_t at, index_t rows) {
+    copy(outputs + at * layout_.outputs, space.at<T>(space.plan.y.back()),
+         rows * layout_.outputs * sizeof(T), cudaMemcpyDeviceToDevice);
+  }
+  void return_outputs(const RunArgs& run, const T* outputs) {
+    if (outputs && !run.samples.on_device)
+      copy(run.outputs, outputs, array_bytes<T>(run.samples.n, layout_.outputs),
+           cudaMemcpyDeviceToHost);
+    finish();
+  }
+
+  // The slot that has waited longest; what it measured is in the record.
+  Slot& next_slot(RunArgs& run, const Measures& m, Poll& poll) {
+    Slot& slot = slots_[turn_ ^= 1];
+    if (slot.under_way) collect(slot, run, m, poll);
+    return slot;
+  }
+
+  // Gives the device what the rest of the epoch needs; the slot's memory is free.
+  void begin_epoch(Slot& slot, const RunArgs& run, const Measures& m, index_t epoch, index_t at) {
+    slot.epoch = epoch;
+    slot.first_row = at;
+    slot.batches = 0;
+    if (run.shuffle) {
+      auto* order = slot.order.template require<std::int64_t>(std::size_t(run.samples.n));
+      random_permutation(order, run.samples.n, run.seed, std::uint32_t(run.first_epoch + epoch));
+      copy(order_, order, array_bytes<std::int64_t>(run.samples.n), cudaMemcpyHostToDevice);
+    }
+    if (run.update) {
+      auto* hyper = slot.hyper.template require<StepHyper<T>>(std::size_t(m.batches));
+      const index_t batches = parts_of(run.samples.n - at, m.rows);
+      for (index_t b = 0; b < batches; ++b) {
+        powers_.advance(optimizer_.hyper, steps + b + 1);
+        hyper[b] = step_hyper<T>(optimizer_, powers_);
+      }
+      copy(hyper_, hyper, array_bytes<StepHyper<T>>(batches), cudaMemcpyHostToDevice);
+    }
+    auto* counter = slot.counter.template require<RunCounter>(1);
+    *counter = {0, at, steps};
+    copy(chain_.tables.counter, counter, sizeof *counter, cudaMemcpyHostToDevice);
+  }
+
+  void end_epoch(Slot& slot, const Measures& m) {
+    auto* sums = slot.sums.template require<double>(std::size_t(m.sums()));
+    copy(sums, chain_.tables.sums, array_bytes<double>(m.sums()), cudaMemcpyDeviceToHost);
+    if (!slot.done.get()) slot.done = make_event();
+    check(cudaEventRecord(slot.done.get(), stream()), "ending an epoch");
+    slot.under_way = true;
+  }
+
+  // Waits for the slot's batches and adds up what they measured: blocks in order, then batches in
+  // order, onto what the record has.
+  void collect(Slot& slot, RunArgs& run, const Measures& m, Poll& poll) {
+    wait_for(slot.done.get(), poll);
+    slot.under_way = false;
+    const double* const sums = slot.sums.template require<double>(std::size_t(m.sums()));
+    double* const record = run.record + slot.epoch * m.places;
+    const bool weighs = loss_is_mean(chain_.loss);
+    const index_t n = run.samples.n;
+    index_t at = slot.first_row;
+    for (index_t b = 0; b < slot.batches; ++b) {
+      const index_t rows = std::min(m.rows, n - at);
+      for (index_t place = 0; place < m.places; ++place) {
+        const double* const blocks = sums + (place * m.batches + b) * m.blocks;
+        double sum = 0;
+        for (index_t i = 0; i < loss_blocks(rows); ++i) sum += blocks[i];
+        if (place == 0)
+          sum =
+              sum / loss_divisor(chain_.loss, rows, layout_.outputs) * (weighs ? double(rows) : 1);
+        record[place] += sum;
+      }
+      at += rows;
+    }
+    const bool complete = at == n;
+    if (complete && run.means)
+      for (index_t place = weighs ? 0 : 1; place < m.places; ++place) record[place] /= double(n);
+    run.epoch = complete ? slot.epoch + 1 : slot.epoch;
+    run.at = complete ? 0 : at;
+  }
+
+  int device_;
+  NetworkLayout layout_;
+  Stream own_stream_;
+  DeviceMemory memory_;
+  Chain<T> chain_;
+  OptimizerSpec optimizer_;
+  BetaPowers powers_;
+  Workspace training_, inference_;
+  std::int64_t* order_ = nullptr;
+  StepHyper<T>* hyper_ = nullptr;
+  Slot slots_[2];
+  int turn_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Network> make_network(const NetworkSpec& spec, int dtype, int device) {
+  if (dtype == FBP_FLOAT32) return std::make_unique<DeviceNetwork<float>>(spec, device);
+  return std::make_unique<DeviceNetwork<double>>(spec, device);
+}
+
+}  // namespace cuda
+}  // namespace fastbp

@@ -1,0 +1,300 @@
+// fastbp_cuda_network.h: names are looked up, sizes checked, and what is thrown becomes codes and
+// texts.
+#include "engine/cuda/network_api.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <string>
+
+#include "backend/denormals.h"
+#include "engine/cuda/network.h"
+#include "engine/cuda/resources.h"
+#include "ops/activations.h"
+#include "ops/losses.h"
+#include "ops/optimizers.h"
+
+using fastbp::cuda::Failure;
+using fastbp::cuda::Network;
+using fastbp::cuda::RunArgs;
+
+struct fbp_network {
+  std::unique_ptr<Network> network;
+  bool compiled = false;
+};
+
+namespace fastbp {
+namespace cuda {
+namespace {
+
+Failure invalid(const std::string& text) { return Failure(FBP_INVALID_ARGUMENT, text); }
+
+#define FBP_NAME(entry) entry::name,
+constexpr const char* kActivationNames[] = {FBP_ACTIVATIONS(FBP_NAME)};
+constexpr const char* kLossNames[] = {FBP_LOSSES(FBP_NAME)};
+constexpr const char* kOptimizerNames[] = {FBP_OPTIMIZERS(FBP_NAME)};
+#undef FBP_NAME
+
+template <std::size_t N> int find(const char* const (&names)[N], const char* name) {
+  for (std::size_t i = 0; i < N; ++i)
+    if (name && std::strcmp(names[i], name) == 0) return int(i);
+  throw invalid(std::string("this CUDA library has no '") + (name ? name : "") + "'");
+}
+
+// f() with denormals flushed on the host too, as the CPU's engine has them; what is thrown is told.
+template <class F> int32_t guarded(F&& f) noexcept {
+  const FpControlScope flush(kFlushDenormals);
+  try {
+    return f();
+  } catch (const Failure& failure) {
+    return tell(failure.code, failure.what());
+  } catch (const std::bad_alloc&) {
+    return tell(FBP_OUT_OF_MEMORY, "the host has no memory for the network's plan");
+  } catch (const std::exception& error) { return tell(FBP_DEVICE_ERROR, error.what()); }
+}
+
+int32_t ended(bool finished) { return finished ? FBP_OK : FBP_INTERRUPTED; }
+
+LayerSpec layer_of(const fbp_layer& from) {
+  LayerSpec layer;
+  switch (from.kind) {
+  case FBP_LAYER_DENSE:
+    if (from.units < 1) throw invalid("units: expected at least 1");
+    layer.units = from.units;
+    layer.use_bias = from.use_bias != 0;
+    return layer;
+  case FBP_LAYER_ACTIVATION:
+    layer.kind = LayerSpec::Kind::activation;
+    layer.activation = find(kActivationNames, from.activation);
+    layer.param = from.param;
+    return layer;
+  case FBP_LAYER_DROPOUT:
+    if (!(from.param >= 0 && from.param < 1)) throw invalid("rate: expected 0 <= rate < 1");
+    layer.kind = LayerSpec::Kind::dropout;
+    layer.param = from.param;
+    return layer;
+  default:
+    throw invalid("this CUDA library has no layer of kind " + std::to_string(from.kind));
+  }
+}
+
+int32_t create(const fbp_network_spec* from, fbp_network** network) {
+  return guarded([&] {
+    if (!from || !network || from->inputs < 1 || from->layer_count < 1 || !from->layers)
+      throw invalid("create: expected a spec with inputs and layers");
+    if (from->dtype != FBP_FLOAT32 && from->dtype != FBP_FLOAT64)
+      throw invalid("create: the dtype is neither float32 nor float64");
+    NetworkSpec spec;
+    spec.inputs = from->inputs;
+    spec.seed = from->seed;
+    for (int64_t i = 0; i < from->layer_count; ++i)
+      spec.layers.push_back(layer_of(from->layers[i]));
+    auto made = std::make_unique<fbp_network>();
+    made->network = make_network(spec, from->dtype, from->device);
+    *network = made.release();
+    return FBP_OK;
+  });
+}
+
+int32_t destroy(fbp_network* network) {
+  return guarded([&] {
+    delete network;
+    return FBP_OK;
+  });
+}
+
+int64_t parameter_count(const fbp_network* network) {
+  return network->network->layout().parameter_count;
+}
+
+int64_t parameter_shapes(const fbp_network* network, int64_t (*shapes)[4], int64_t capacity) {
+  int64_t count = 0;
+  for (const Stage& s : network->network->layout().stages) {
+    if (s.parameter_count() == 0) continue;
+    if (count < capacity) {
+      const int64_t shape[4] = {s.parameter_offset, s.parameter_rows, s.outputs, s.bias};
+      std::memcpy(shapes[count], shape, sizeof shape);
+    }
+    ++count;
+  }
+  return count;
+}
+
+Hyper hyper_of(const fbp_hyper& from) {
+  return {from.learning_rate, from.momentum, from.rho,         from.beta_1,
+          from.beta_2,        from.epsilon,  from.weight_decay};
+}
+
+int32_t compile(fbp_network* network, const char* loss, double loss_param, const char* optimizer,
+                const fbp_hyper* hyper) {
+  return guarded([&] {
+    const LossSpec l{find(kLossNames, loss), loss_param};
+    const OptimizerSpec o{find(kOptimizerNames, optimizer), hyper_of(*hyper)};
+    network->network->compile(l, o);
+    network->compiled = true;
+    return FBP_OK;
+  });
+}
+
+int32_t set_hyper(fbp_network* network, const fbp_hyper* hyper) {
+  return guarded([&] {
+    network->network->set_hyper(hyper_of(*hyper));
+    return FBP_OK;
+  });
+}
+
+int64_t steps(const fbp_network* network) { return network->network->steps; }
+
+int32_t set_steps(fbp_network* network, int64_t count) {
+  return guarded([&] {
+    if (count < 0) throw invalid("steps: expected at least 0");
+    network->network->steps = count;
+    return FBP_OK;
+  });
+}
+
+int32_t set_stream(fbp_network* network, void* stream) {
+  return guarded([&] {
+    network->network->set_stream(stream);
+    return FBP_OK;
+  });
+}
+
+void require_array(int32_t array) {
+  if (array < FBP_PARAMETERS || array > FBP_SLOT_1) throw invalid("there is no such array");
+}
+
+int32_t read(fbp_network* network, int32_t array, void* host) {
+  return guarded([&] {
+    require_array(array);
+    network->network->read(array, host);
+    return FBP_OK;
+  });
+}
+
+int32_t write(fbp_network* network, int32_t array, const void* host) {
+  return guarded([&] {
+    require_array(array);
+    network->network->write(array, host);
+    return FBP_OK;
+  });
+}
+
+std::vector<MetricSpec> metrics_of(const fbp_metric* from, int32_t count) {
+  std::vector<MetricSpec> metrics;
+  for (int32_t i = 0; i < count; ++i) {
+    MetricSpec metric;
+    metric.kind = from[i].kind == FBP_ACCURACY_ARGMAX      ? MetricKind::accuracy_argmax
+                  : from[i].kind == FBP_ACCURACY_THRESHOLD ? MetricKind::accuracy_threshold
+                  : from[i].kind == FBP_MSE                ? MetricKind::mse
+                                                           : MetricKind::mae;
+    metric.threshold = from[i].threshold;
+    metric.of_softmax = from[i].of_softmax != 0;
+    metrics.push_back(metric);
+  }
+  return metrics;
+}
+
+void require_ready(const fbp_network* network, const fbp_samples& samples, int64_t batch_size) {
+  if (!network->compiled) throw invalid("the network has no loss and optimizer yet");
+  if (samples.n < 1 || batch_size < 1) throw invalid("expected at least one row");
+  if (!samples.x || (!samples.target && !samples.labels))
+    throw invalid("x, or both target and labels, are missing");
+}
+
+int32_t train(fbp_network* network, fbp_train_args* args) {
+  return guarded([&] {
+    require_ready(network, args->samples, args->batch_size);
+    RunArgs run;
+    run.samples = args->samples;
+    run.batch_size = args->batch_size;
+    run.epochs = args->epochs;
+    run.first_epoch = args->first_epoch;
+    run.shuffle = args->shuffle != 0;
+    run.seed = args->seed;
+    run.metrics = metrics_of(args->metrics, args->metric_count);
+    run.means = args->means != 0;
+    run.record = args->record;
+    run.epoch = args->epoch;
+    run.at = args->at;
+    run.steps = args->steps;
+    run.outputs = args->outputs;
+    run.interrupt = args->interrupt;
+    const bool finished = network->network->train(run);
+    args->epoch = run.epoch;
+    args->at = run.at;
+    return ended(finished);
+  });
+}
+
+// One batch of all rows; the gradient is stored, not used, where `update` is false.
+int32_t one_batch(fbp_network* network, const fbp_samples& batch, double* loss, bool update,
+                  void* dx) {
+  return guarded([&] {
+    require_ready(network, batch, batch.n);
+    RunArgs run;
+    run.samples = batch;
+    run.batch_size = batch.n;
+    run.update = update;
+    run.dx = dx;
+    *loss = 0;
+    run.record = loss;
+    return ended(network->network->train(run));
+  });
+}
+
+int32_t step(fbp_network* network, const fbp_samples* batch, double* loss) {
+  return one_batch(network, *batch, loss, true, nullptr);
+}
+
+int32_t gradients(fbp_network* network, const fbp_samples* batch, double* loss, void* dx) {
+  return one_batch(network, *batch, loss, false, dx);
+}
+
+int32_t evaluate(fbp_network* network, const fbp_evaluate_args* args) {
+  return guarded([&] {
+    require_ready(network, args->samples, args->batch_size);
+    RunArgs run;
+    run.samples = args->samples;
+    run.batch_size = args->batch_size;
+    run.update = false;
+    run.metrics = metrics_of(args->metrics, args->metric_count);
+    std::fill_n(args->values, 1 + run.metrics.size(), 0.0);
+    run.record = args->values;
+    run.outputs = args->outputs;
+    run.interrupt = args->interrupt;
+    return ended(network->network->evaluate(run));
+  });
+}
+
+int32_t predict(fbp_network* network, const fbp_samples* samples, void* out, int32_t training,
+                const fbp_interrupt* interrupt) {
+  return guarded([&] {
+    if (samples->n > 0 && (!samples->x || !out)) throw invalid("x or out is missing");
+    return ended(network->network->predict(*samples, out, training != 0,
+                                           interrupt ? *interrupt : fbp_interrupt{}));
+  });
+}
+
+}  // namespace
+
+const fbp_network_api kNetworkApi = {sizeof(fbp_network_api),
+                                     create,
+                                     destroy,
+                                     parameter_count,
+                                     parameter_shapes,
+                                     compile,
+                                     set_hyper,
+                                     steps,
+                                     set_steps,
+                                     set_stream,
+                                     read,
+                                     write,
+                                     train,
+                                     step,
+                                     gradients,
+                                     evaluate,
+                                     predict};
+
+}  // namespace cuda
+}  // namespace fastbp

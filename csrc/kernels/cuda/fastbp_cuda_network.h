@@ -1,0 +1,139 @@
+/* The part of the C interface that trains and predicts whole networks; fastbp_cuda.h has the rest.
+ *
+ * A network belongs to one device. Calls for one network must not overlap; its functions select its
+ * device for the calling thread. Every function returns one of fastbp_cuda.h's codes. */
+#ifndef FASTBP_CUDA_NETWORK_H
+#define FASTBP_CUDA_NETWORK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct fbp_network fbp_network;
+
+enum { FBP_LAYER_DENSE = 0, FBP_LAYER_ACTIVATION = 1, FBP_LAYER_DROPOUT = 2 };
+
+typedef struct fbp_layer {
+  int32_t kind;
+  int32_t use_bias;       /* dense */
+  int64_t units;          /* dense */
+  const char* activation; /* activation: its name */
+  double param;           /* the activation's, or dropout's rate */
+} fbp_layer;
+
+typedef struct fbp_network_spec {
+  int32_t dtype;  /* FBP_FLOAT32, FBP_FLOAT64 */
+  int32_t device; /* number */
+  int64_t inputs;
+  int64_t layer_count;
+  const fbp_layer* layers;
+  uint64_t seed; /* of what a step draws */
+} fbp_network_spec;
+
+/* Hyper-parameters; each optimizer reads those it has. */
+typedef struct fbp_hyper {
+  double learning_rate, momentum, rho, beta_1, beta_2, epsilon, weight_decay;
+} fbp_hyper;
+
+/* n rows, contiguous: x (n, inputs) of the network's dtype; one of target (n, outputs) and labels (n),
+ * or neither for a prediction. */
+typedef struct fbp_samples {
+  int64_t n;
+  int32_t on_device; /* pointers are memory of the network's device */
+  const void* x;
+  const void* target;
+  const int64_t* labels;
+} fbp_samples;
+
+enum { FBP_ACCURACY_ARGMAX = 0, FBP_ACCURACY_THRESHOLD = 1, FBP_MSE = 2, FBP_MAE = 3 };
+
+typedef struct fbp_metric {
+  int32_t kind;
+  int32_t of_softmax; /* mse, mae: of softmax(output) */
+  double threshold;
+} fbp_metric;
+
+/* Asked now and then by the calling thread; where it returns other than 0 the call ends with
+ * FBP_INTERRUPTED. May be null. */
+typedef struct fbp_interrupt {
+  int32_t (*pending)(void* context);
+  void* context;
+} fbp_interrupt;
+
+typedef struct fbp_train_args {
+  fbp_samples samples;
+  int64_t batch_size, epochs;
+  int64_t first_epoch; /* in the shuffle's random stream */
+  int32_t shuffle;
+  uint64_t seed;
+  int32_t metric_count;
+  const fbp_metric* metrics;
+  int32_t means; /* the sums of a completed epoch become means */
+  /* Where the run stands, also when it is interrupted: completed epochs, rows done of the next one,
+   * and a row for each epoch of 1 + metric_count values, losses first (host); of the next one, the
+   * sums over its rows done. */
+  int64_t epoch, at;
+  double* record;
+  int64_t steps; /* that may be taken; negative: all */
+  void* outputs; /* (n, outputs) of the epoch in its order, where the samples are; or null */
+  fbp_interrupt interrupt;
+} fbp_train_args;
+
+typedef struct fbp_evaluate_args {
+  fbp_samples samples;
+  int64_t batch_size;
+  int32_t metric_count;
+  const fbp_metric* metrics;
+  double* values; /* (1 + metric_count): the loss and the metrics (host) */
+  void* outputs;  /* as of fbp_train_args */
+  fbp_interrupt interrupt;
+} fbp_evaluate_args;
+
+/* Flat arrays of one layout. */
+enum { FBP_PARAMETERS = 0, FBP_GRADIENTS = 1, FBP_SLOT_0 = 2, FBP_SLOT_1 = 3 };
+
+typedef struct fbp_network_api {
+  size_t size; /* of this struct */
+
+  int32_t (*create)(const fbp_network_spec* spec, fbp_network** network);
+  int32_t (*destroy)(fbp_network* network);
+  int64_t (*parameter_count)(const fbp_network* network);
+  /* Places of the dense layers' parameters: up to `capacity` of {offset, inputs, outputs, bias};
+   * returns their number. */
+  int64_t (*parameter_shapes)(const fbp_network* network, int64_t (*shapes)[4], int64_t capacity);
+
+  /* Loss and optimizer by name; slots and step count start anew. */
+  int32_t (*compile)(fbp_network* network, const char* loss, double loss_param,
+                     const char* optimizer, const fbp_hyper* hyper);
+  int32_t (*set_hyper)(fbp_network* network, const fbp_hyper* hyper);
+  int64_t (*steps)(const fbp_network* network);
+  int32_t (*set_steps)(fbp_network* network, int64_t steps);
+  /* What is done from now on comes behind what the caller has enqueued on this cudaStream_t, and is
+   * complete when a call returns; null: a stream of the network's own. */
+  int32_t (*set_stream)(fbp_network* network, void* stream);
+
+  /* Whole flat arrays, between the device and the host. */
+  int32_t (*read)(fbp_network* network, int32_t array, void* host);
+  int32_t (*write)(fbp_network* network, int32_t array, const void* host);
+
+  /* As methods of csrc/engine/network.h; all have ended when they return. Where a call fails or is
+   * interrupted, parameters, slots and steps are those after some complete step. */
+  int32_t (*train)(fbp_network* network, fbp_train_args* args);
+  int32_t (*step)(fbp_network* network, const fbp_samples* batch, double* loss);
+  /* dx (n, inputs), where batch is, or null. */
+  int32_t (*gradients)(fbp_network* network, const fbp_samples* batch, double* loss, void* dx);
+  int32_t (*evaluate)(fbp_network* network, const fbp_evaluate_args* args);
+  /* out (n, outputs), where the samples are; with `training`, as the next step would see the rows as
+   * one batch. */
+  int32_t (*predict)(fbp_network* network, const fbp_samples* samples, void* out, int32_t training,
+                     const fbp_interrupt* interrupt);
+} fbp_network_api;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

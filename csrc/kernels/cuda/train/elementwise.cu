@@ -1,0 +1,134 @@
+// What a training step does element by element: the batch's rows, activations on their own, sums of
+// gradients and the update.
+#include "kernels/cuda/activations.cuh"
+#include "kernels/cuda/elements.cuh"
+#include "kernels/cuda/epilogues.cuh"
+#include "kernels/cuda/train/kernels.h"
+#include "ops/philox.h"
+
+namespace fastbp {
+namespace cuda {
+namespace {
+
+// A row's inputs, targets and label stand side by side.
+template <class T>
+__global__ void __launch_bounds__(kElementThreads) gather_kernel(GatherArgs<T> g) {
+  const index_t first = g.counter->first_row + g.counter->batch * g.rows_per_batch;
+  const index_t labels_at = g.inputs + (g.target ? g.outputs : 0);
+  for_each_element(g.rows, labels_at + (g.labels ? 1 : 0), [&](index_t i, index_t j) {
+    const index_t row = g.order ? index_t(g.order[first + i]) : first + i;
+    if (j < g.inputs)
+      g.x_out[i * g.x_row + j] = g.x[row * g.inputs + j];
+    else if (j < labels_at)
+      g.target_out[i * g.outputs + j - g.inputs] = g.target[row * g.outputs + j - g.inputs];
+    else
+      g.labels_out[i] = g.labels[row];
+  });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kElementThreads) ones_kernel(T* x, index_t row, index_t rows) {
+  for_each_element(rows, 1, [&](index_t i, index_t) { x[i * row] = T(1); });
+}
+
+__global__ void advance_kernel(RunCounter* counter) { ++counter->batch; }
+
+// A thread draws one block of random words, which are those of four columns (ops/philox.h).
+template <class T>
+__global__ void __launch_bounds__(kElementThreads)
+    dropout_kernel(DropoutArgs<T> args, const RunCounter* counter) {
+  constexpr int side = kDropoutGroup / 4;  // from one of the four columns to the next
+  const DropoutStream stream =
+      dropout_stream(std::uint64_t(counter->steps_done + counter->batch + 1), args.stream);
+  const Lf threshold(dropout_threshold(args.rate));
+  const Lane<T> kept(T(1 / (1 - args.rate))), zero(T(0));
+  const index_t groups = parts_of(args.cols, kDropoutGroup);
+  for_each_element(args.rows, groups * side, [&](index_t i, index_t b) {
+    using Word = LaneBits<float>;
+    const std::uint32_t block = std::uint32_t((args.first_row + i) * groups * side + b);
+    Word words[4] = {Word(std::int64_t{block}), Word(std::int64_t{stream.step}),
+                     Word(std::int64_t{stream.layer}), Word(std::int64_t{stream.purpose})};
+    philox_rounds(words, args.seed);
+    const index_t column = b / side * kDropoutGroup + b % side;
+    FBP_UNROLL(4)
+    for (int w = 0; w < 4; ++w) {
+      const index_t j = column + w * side;
+      if (j >= args.cols) continue;
+      const Lane<T> factor = (dropout_fraction(words[w]) >= threshold).m ? kept : zero;
+      (Lane<T>(args.x[i * args.x_row + j]) * factor).store(args.y + i * args.y_row + j);
+    }
+  });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kElementThreads)
+    add_parts_kernel(const T* part, index_t parts, index_t n, T* gradient, Update<T> update) {
+  for_each_element(1, n, [&](index_t, index_t e) {
+    Lane<T> sum(part[e]);
+    for (index_t p = 1; p < parts; ++p) sum = sum + Lane<T>(part[p * n + e]);
+    if (gradient) sum.store(gradient + e);
+    if (update.optimizer != kNoOptimizer) update.at(e, sum);
+  });
+}
+
+}  // namespace
+
+template <class T>
+cudaError_t map_forward(int activation, const ElementwiseArgs<T>& args, cudaStream_t stream) {
+  return launch_forward(activation, args, stream);
+}
+
+template <class T>
+cudaError_t map_backward(int activation, const ElementwiseArgs<T>& args, cudaStream_t stream) {
+  return launch_backward(activation, args, stream);
+}
+
+template <class T> cudaError_t gather(const GatherArgs<T>& args, cudaStream_t stream) {
+  const index_t cols = args.inputs + (args.target ? args.outputs : 0) + (args.labels ? 1 : 0);
+  const ElementGrid shape(args.rows, cols);
+  FBP_LAUNCH(gather_kernel<T>, shape.grid, shape.block, 0, stream)(args);
+  return cudaGetLastError();
+}
+
+template <class T> cudaError_t write_ones(T* x, index_t row, index_t rows, cudaStream_t stream) {
+  const ElementGrid shape(rows, 1);
+  FBP_LAUNCH(ones_kernel<T>, shape.grid, shape.block, 0, stream)(x, row, rows);
+  return cudaGetLastError();
+}
+
+cudaError_t advance(RunCounter* counter, cudaStream_t stream) {
+  FBP_LAUNCH(advance_kernel, dim3(1), dim3(1), 0, stream)(counter);
+  return cudaGetLastError();
+}
+
+template <class T>
+cudaError_t dropout(const DropoutArgs<T>& args, const RunCounter* counter, cudaStream_t stream) {
+  const ElementGrid shape(args.rows, parts_of(args.cols, kDropoutGroup) * (kDropoutGroup / 4));
+  FBP_LAUNCH(dropout_kernel<T>, shape.grid, shape.block, 0, stream)(args, counter);
+  return cudaGetLastError();
+}
+
+template <class T>
+cudaError_t add_parts(const T* part, index_t parts, index_t n, T* gradient, int optimizer,
+                      const Parameters<T>& to, const StepTable<T>& steps, cudaStream_t stream) {
+  if (n <= 0) return cudaSuccess;
+  const ElementGrid shape(1, n);
+  FBP_LAUNCH(add_parts_kernel<T>, shape.grid, shape.block, 0, stream)
+  (part, parts, n, gradient, Update<T>{to, 0, optimizer, steps});
+  return cudaGetLastError();
+}
+
+#define FBP_INSTANTIATE(T)                                                                         \
+  template cudaError_t map_forward(int, const ElementwiseArgs<T>&, cudaStream_t);                  \
+  template cudaError_t map_backward(int, const ElementwiseArgs<T>&, cudaStream_t);                 \
+  template cudaError_t gather(const GatherArgs<T>&, cudaStream_t);                                 \
+  template cudaError_t write_ones(T*, index_t, index_t, cudaStream_t);                             \
+  template cudaError_t dropout(const DropoutArgs<T>&, const RunCounter*, cudaStream_t);            \
+  template cudaError_t add_parts(const T*, index_t, index_t, T*, int, const Parameters<T>&,        \
+                                 const StepTable<T>&, cudaStream_t);
+FBP_INSTANTIATE(float)
+FBP_INSTANTIATE(double)
+#undef FBP_INSTANTIATE
+
+}  // namespace cuda
+}  // namespace fastbp

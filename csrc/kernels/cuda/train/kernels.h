@@ -1,0 +1,88 @@
+// The kernels of a training step as host functions, for float and double. They flush denormals as
+// the CPU's engine does (but in double, which GPUs cannot), and have its bits.
+//
+// All pointers but the structs themselves are device memory. Work is enqueued on `stream`; the
+// result says whether it could be.
+#pragma once
+
+#include "kernels/args.h"
+#include "kernels/cuda/kernels.h"
+
+namespace fastbp {
+namespace cuda {
+
+// C = A B + bias and then y = f(C); C is stored where args.c is not null.
+template <class T>
+cudaError_t forward_product(const GemmArgs<T>& args, int activation, const ActivationTile<T>& tile,
+                            cudaStream_t stream);
+// tile.out = (A B) f'(tile.saved)
+template <class T>
+cudaError_t delta_product(const GemmArgs<T>& args, int activation, const ActivationTile<T>& tile,
+                          cudaStream_t stream);
+// Parameters updated by the gradient A B. They begin at `to`, rows are args.c_row apart.
+template <class T>
+cudaError_t update_product(const GemmArgs<T>& args, int optimizer, const Parameters<T>& to,
+                           const StepTable<T>& steps, cudaStream_t stream);
+// c = A B; with `parts` > 1, which then is the number of chunks, each chunk's sum apart, `part`
+// elements behind the one before.
+template <class T>
+cudaError_t store_product(const GemmArgs<T>& args, index_t parts, index_t part,
+                          cudaStream_t stream);
+// Blocks that a product of this size keeps busy; a sum over k in parts, so many times as many.
+index_t product_blocks(index_t m, index_t n);
+
+// Activations on their own: x (rows, cols).
+template <class T>
+cudaError_t map_forward(int activation, const ElementwiseArgs<T>& args, cudaStream_t stream);
+template <class T>
+cudaError_t map_backward(int activation, const ElementwiseArgs<T>& args, cudaStream_t stream);
+
+// A batch: rows order[first + i] of the samples, first = counter->first_row + counter->batch *
+// rows_per_batch; or rows first + i where order is null.
+template <class T> struct GatherArgs {
+  const std::int64_t* order = nullptr;
+  const RunCounter* counter = nullptr;
+  index_t rows_per_batch = 0, rows = 0;
+  const T* x = nullptr;  // (n, inputs), contiguous
+  index_t inputs = 0;
+  T* x_out = nullptr;
+  index_t x_row = 0;
+  const T* target = nullptr;  // (n, outputs), or null
+  index_t outputs = 0;
+  T* target_out = nullptr;
+  const std::int64_t* labels = nullptr;  // (n,), or null
+  std::int64_t* labels_out = nullptr;
+};
+template <class T> cudaError_t gather(const GatherArgs<T>& args, cudaStream_t stream);
+
+// x[i * row] = 1 for i < rows.
+template <class T> cudaError_t write_ones(T* x, index_t row, index_t rows, cudaStream_t stream);
+// Goes on to the next batch.
+cudaError_t advance(RunCounter* counter, cudaStream_t stream);
+
+// y = x m as DropoutArgs, whose `step` is counter->steps_done + counter->batch + 1.
+template <class T>
+cudaError_t dropout(const DropoutArgs<T>& args, const RunCounter* counter, cudaStream_t stream);
+
+// total[i] = part[0][i] + part[1][i] + ..., in order, i < n; parts are n apart. Stored in `gradient`
+// where that is not null, and given to the optimizer where that is not kNoOptimizer.
+inline constexpr int kNoOptimizer = -1;
+template <class T>
+cudaError_t add_parts(const T* part, index_t parts, index_t n, T* gradient, int optimizer,
+                      const Parameters<T>& to, const StepTable<T>& steps, cudaStream_t stream);
+
+// Where the sums of a run go: block b of the running batch to sums[counter->batch * blocks + b].
+struct BlockSums {
+  double* sums = nullptr;
+  const RunCounter* counter = nullptr;
+  index_t blocks = 0;  // of a whole batch
+};
+// The loss of entry `loss` of FBP_LOSSES and its gradient, as LossArgs; block_loss is not read.
+template <class T>
+cudaError_t loss(int loss, const LossArgs<T>& args, const BlockSums& to, cudaStream_t stream);
+// As MetricArgs; block_sum is not read.
+template <class T>
+cudaError_t metric(const MetricArgs<T>& args, const BlockSums& to, cudaStream_t stream);
+
+}  // namespace cuda
+}  // namespace fastbp

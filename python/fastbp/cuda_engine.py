@@ -1,0 +1,171 @@
+"""The engine of device="cuda": a network of the CUDA library with the methods of _core.Engine.
+
+Parameters, gradients and optimizer state live on the device. `parameters` and its like give a copy
+on the host that behaves as if it were theirs: while anybody holds it, or a view of it, it is
+written to the device before each call and read back after it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from . import _core
+from .arrays import Array
+from .registry import OPTIMIZERS
+
+Result = TypeVar("Result")
+
+# Numbers of the flat arrays (csrc/kernels/cuda/fastbp_cuda_network.h).
+PARAMETERS, GRADIENTS, FIRST_SLOT = 0, 1, 2
+
+
+class CudaEngine:
+    """A chain of layers on a CUDA device; arguments as fastbp._core.Engine's.
+
+    device: the device's number. Raises MemoryError where the device's memory is too small, with
+    what it was needed for; RuntimeError where the device fails.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        layers: Sequence[tuple[Any, ...]],
+        dtype: str,
+        seed: int = 0,
+        *,
+        device: int = 0,
+    ) -> None:
+        self._network = _core.CudaNetwork(inputs, list(layers), dtype, seed, device)
+        self._dtype = np.dtype(dtype)
+        self._slots = 0
+        self._copies: dict[int, Array] = {}  # on the host, by number
+
+    @property
+    def parameter_shapes(self) -> list[tuple[int, int, int, bool]]:
+        """(offset, rows, cols, has_bias) of each block of parameters."""
+        return self._network.parameter_shapes
+
+    @property
+    def parameters(self) -> Array:
+        """All parameters, flat, live and writable."""
+        return self._copy(PARAMETERS)
+
+    @property
+    def gradients_(self) -> Array:
+        """What gradients() filled, laid out as parameters."""
+        return self._copy(GRADIENTS)
+
+    @property
+    def optimizer_state(self) -> list[Array]:
+        """The optimizer's slots, laid out as parameters, live and writable."""
+        return [self._copy(FIRST_SLOT + slot) for slot in range(self._slots)]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps taken."""
+        return self._network.steps
+
+    @steps.setter
+    def steps(self, count: int) -> None:
+        self._network.steps = count
+
+    def set_stream(self, stream: int) -> None:
+        """Works behind what is enqueued on this cudaStream_t; 0: on the engine's own stream."""
+        self._network.set_stream(stream)
+
+    def compile(
+        self, loss: str, loss_param: float, optimizer: str, hyper: dict[str, float]
+    ) -> None:
+        """Chooses loss and optimizer; the optimizer's state and the step count start anew."""
+        network = self._network
+        self._call(lambda: network.compile(loss, loss_param, optimizer, hyper))
+        self._slots = OPTIMIZERS[optimizer]["slots"]
+
+    def set_hyper(self, hyper: dict[str, float]) -> None:
+        """Changes the hyper-parameters; state and step count stay."""
+        self._network.set_hyper(hyper)
+
+    def train(
+        self,
+        x: Array,
+        y: Array,
+        batch_size: int,
+        epochs: int,
+        first_epoch: int,
+        shuffle: bool,
+        seed: int,
+        metrics: list[str],
+        position: Array | None = None,
+        record: Array | None = None,
+        steps: int = -1,
+        outputs: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """Losses (epochs,) and metrics (epochs, M); arguments as fastbp.reference.Engine.train."""
+        schedule = (batch_size, epochs, first_epoch, shuffle, seed, metrics)
+        where = (position, record, steps, outputs)
+        return self._call(lambda: self._network.train(x, y, *schedule, *where))
+
+    def train_batch(
+        self,
+        x: Array,
+        y: Array,
+        metrics: list[str],
+        sums: Array,
+        outputs: Array | None = None,
+    ) -> None:
+        """One step as part of an epoch: adds to sums (1 + M,) what train() keeps of a batch."""
+        self._call(lambda: self._network.train_batch(x, y, metrics, sums, outputs))
+
+    def step(self, x: Array, y: Array) -> float:
+        """One step on one batch; its loss before the update."""
+        return self._call(lambda: self._network.step(x, y))
+
+    def gradients(self, x: Array, y: Array) -> float:
+        """Fills gradients_ for one batch; its loss."""
+        return self._call(lambda: self._network.gradients(x, y))
+
+    def input_gradient(self, x: Array, y: Array) -> tuple[float, Array]:
+        """The loss of one batch and its gradient with respect to x."""
+        return self._call(lambda: self._network.input_gradient(x, y))
+
+    def evaluate(
+        self,
+        x: Array,
+        y: Array,
+        batch_size: int,
+        metrics: list[str],
+        outputs: Array | None = None,
+    ) -> tuple[float, list[float]]:
+        """Loss and metrics over all rows, by batches; fills outputs (n, O) too if it is given."""
+        return self._call(lambda: self._network.evaluate(x, y, batch_size, metrics, outputs))
+
+    def predict(self, x: Array, out: Array, training: bool = False) -> None:
+        """Writes the output for the rows of x to out; `training`: as the next step sees them."""
+        self._call(lambda: self._network.predict(x, out, training))
+
+    def _copy(self, number: int) -> Array:
+        copy = self._copies.get(number)
+        if copy is None:
+            copy = np.empty(self._network.parameter_count, self._dtype)
+            self._network.read(number, copy)
+            self._copies[number] = copy
+        return copy
+
+    def _call(self, work: Callable[[], Result]) -> Result:
+        """The result of work, between writing the copies and reading back those that are held."""
+        for number, copy in self._copies.items():
+            self._network.write(number, copy)
+        # What nobody else holds has now been written for the last time: 2 references are the
+        # dictionary's and getrefcount's own.
+        for number in list(self._copies):
+            if sys.getrefcount(self._copies[number]) == 2:
+                del self._copies[number]
+        try:
+            return work()
+        finally:
+            for number, copy in self._copies.items():
+                self._network.read(number, copy)

@@ -1,0 +1,312 @@
+"""device="cuda" gives the bits of device="cpu": whole networks on the emulated device.
+
+The library of csrc/kernels/cuda and csrc/engine/cuda is built for the emulated device and loaded as
+a real one would be, through FASTBP_CUDA_LIBRARY. Compared bit for bit with the CPU, in float32 and
+float64: parameters and optimizer state after training, losses, metrics, predictions and gradients.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import fastbp as bp
+from fastbp import _core
+from sweeps import DTYPES, Array
+
+SCHEDULES = ("reverse", "random:1", "random:2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def library(emulated_library: Path) -> Iterator[Path]:
+    """The emulated device is the process's CUDA device."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTBP_CUDA_LIBRARY", str(emulated_library))
+        yield emulated_library
+
+
+class Case(NamedTuple):
+    """A network and how it is trained."""
+
+    layers: Callable[[], Sequence[bp.layers.Layer]]
+    inputs: int
+    rows: int
+    batch: int
+    loss: str | bp.Loss
+    optimizer: bp.optimizers.Optimizer
+    metrics: tuple[str, ...] = ()
+    labels: bool = False  # class numbers instead of rows
+
+    def data(self, dtype: str) -> tuple[Array, Array]:
+        rng = np.random.default_rng(7)
+        x = rng.normal(size=(self.rows, self.inputs)).astype(dtype)
+        outputs = bp.Sequential(self.layers()).outputs
+        if self.labels:
+            return x, rng.integers(0, outputs, self.rows)
+        return x, rng.random((self.rows, outputs)).astype(dtype)
+
+    def model(self, device: str, dtype: str) -> bp.Sequential:
+        model = bp.Sequential(self.layers(), seed=3)
+        model.compile(self.optimizer, self.loss, list(self.metrics), device=device, dtype=dtype)
+        return model
+
+
+def mlp(*layers: tuple[int, str | None], bias: bool = True) -> Callable[[], list[bp.layers.Layer]]:
+    return lambda: [bp.Dense(units, activation=name, use_bias=bias) for units, name in layers]
+
+
+def loose_activations() -> list[bp.layers.Layer]:
+    """Activations on their own: in front, twice in a row, at the end; one that saves its input."""
+    return [bp.Activation("gelu"), bp.Dense(9), bp.Activation("softplus"), bp.ReLU(),
+            bp.Dense(4), bp.Activation("leaky_relu"), bp.Activation("silu")]  # fmt: skip
+
+
+def dropouts() -> list[bp.layers.Layer]:
+    """In front, behind an activation, twice in a row, and last."""
+    return [bp.Dropout(0.2), bp.Dense(70, activation="gelu"), bp.Dropout(0.5), bp.Dropout(0.3),
+            bp.Dense(3), bp.Dropout(0.1)]  # fmt: skip
+
+
+CASES = {
+    "sgd, batches with a rest": Case(
+        mlp((20, "tanh"), (3, None)), 7, 130, 32, "mse", bp.SGD(0.1), ("mse", "mae")),
+    "momentum, one batch of chunks": Case(
+        mlp((70, "relu"), (66, "gelu"), (2, None)), 5, 290, 290, "half_sse",
+        bp.SGD(1e-4, momentum=0.9, weight_decay=0.01)),
+    "nesterov, single rows": Case(
+        mlp((6, "sigmoid"), (1, None)), 3, 9, 1, "mae", bp.SGD(0.01, momentum=0.5, nesterov=True)),
+    "rmsprop, no bias": Case(
+        mlp((17, "elu"), (2, None), bias=False), 4, 50, 20, "huber", bp.RMSprop(1e-2)),
+    "adagrad, classes": Case(
+        mlp((12, "gelu_tanh"), (10, None)), 8, 100, 33, "softmax_cross_entropy", bp.Adagrad(0.05),
+        ("accuracy", "mse", "mae"), labels=True),
+    "adam, many classes": Case(
+        mlp((12, "mish"), (37, None)), 8, 60, 25, "softmax_cross_entropy", bp.Adam(0.01),
+        ("accuracy",)),
+    "adamw, classes as rows": Case(
+        mlp((9, "relu"), (5, None)), 6, 40, 17, "softmax_cross_entropy", bp.AdamW(0.01),
+        ("accuracy",)),
+    "loose activations": Case(
+        loose_activations, 6, 48, 16, "binary_cross_entropy_with_logits", bp.Adam(0.01),
+        ("accuracy",)),
+    "label smoothing, few classes": Case(
+        mlp((9, "relu"), (5, None)), 6, 40, 17,
+        bp.Loss("softmax_cross_entropy", label_smoothing=0.1), bp.SGD(0.1), ("accuracy", "mse"),
+        labels=True),
+    "label smoothing, many classes as rows": Case(
+        mlp((9, "relu"), (21, None)), 6, 40, 17,
+        bp.Loss("softmax_cross_entropy", label_smoothing=0.1), bp.SGD(0.1), ("mae",)),
+    "dropout": Case(dropouts, 6, 50, 20, "mse", bp.Adam(0.01), ("mse",)),
+    "heavy, sums over many inputs": Case(
+        mlp((260, "relu"), (20, None)), 600, 20, 20, "mse", bp.Adam(1e-3)),
+}  # fmt: skip
+
+
+def digest(*values: Any) -> str:
+    """SHA-256 of arrays and numbers, nested anyhow."""
+    sha = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, np.ndarray):
+            sha.update(value.tobytes())
+        elif isinstance(value, dict):
+            add(list(value.items()))
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                add(item)
+        else:
+            sha.update(repr(value).encode())
+
+    add(values)
+    return sha.hexdigest()
+
+
+def state(model: bp.Sequential) -> list[Array]:
+    """Copies of all parameters and of the optimizer's state."""
+    engine = model._require_built()
+    return [array.copy() for array in (engine.parameters, *engine.optimizer_state)]
+
+
+def trained(case: Case, device: str, dtype: str, epochs: int = 2) -> tuple[bp.Sequential, Any]:
+    x, y = case.data(dtype)
+    model = case.model(device, dtype)
+    history = model.fit(x, y, epochs=epochs, batch_size=case.batch, verbose=0)
+    assert model.device == device
+    return model, history.history
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bits_are_the_cpus(name: str, dtype: str) -> None:
+    case = CASES[name]
+    x, y = case.data(dtype)
+    (cpu, cpu_history), (cuda, cuda_history) = (trained(case, d, dtype) for d in ("cpu", "cuda"))
+    assert cuda_history == cpu_history
+    assert digest(state(cuda)) == digest(state(cpu))
+    assert digest(cuda.predict(x)) == digest(cpu.predict(x))
+    assert cuda.evaluate(x, y, batch_size=24) == cpu.evaluate(x, y, batch_size=24)
+    assert digest(cuda.forward(x, training=True)) == digest(cpu.forward(x, training=True))
+    assert digest(cuda.gradients(x, y)) == digest(cpu.gradients(x, y))
+    assert digest(cuda.input_gradient(x, y)) == digest(cpu.input_gradient(x, y))
+    assert cuda.step(x, y) == cpu.step(x, y)
+    assert digest(state(cuda)) == digest(state(cpu))
+
+
+@pytest.mark.parametrize("name", ["adagrad, classes", "momentum, one batch of chunks"])
+def test_order_of_threads_does_not_matter(library: Path, name: str) -> None:
+    set_schedule = ctypes.CDLL(str(library)).fbp_emulation_set_schedule
+    expected = digest(state(trained(CASES[name], "cuda", "float32", epochs=1)[0]))
+    try:
+        for schedule in SCHEDULES:
+            assert set_schedule(schedule.encode()) == 0
+            found = digest(state(trained(CASES[name], "cuda", "float32", epochs=1)[0]))
+            assert found == expected, schedule
+    finally:
+        assert set_schedule(b"forward") == 0
+
+
+def test_denormals_are_flushed_as_on_the_cpu() -> None:
+    """Gradients of about 1e-41 are 0 in float32: the momentum stays 0, and never a denormal."""
+    case = Case(mlp((2, None), bias=False), 3, 8, 8, "half_sse", bp.SGD(1.0, momentum=0.9))
+    slots = []
+    for device in ("cpu", "cuda"):
+        model = case.model(device, "float32")
+        x, y = np.full((8, 3), 1e-21, np.float32), np.full((8, 2), 1e-21, np.float32)
+        model.fit(x, y, epochs=2, batch_size=8, verbose=0)
+        slots.append(state(model)[1])
+        wide = case.model(device, "float64")
+        wide.fit(x.astype("float64"), y.astype("float64"), epochs=2, batch_size=8, verbose=0)
+        assert np.all(state(wide)[1][:6] != 0)  # there would be something to see
+    assert digest(slots[0]) == digest(slots[1])
+    assert not np.any((slots[1] != 0) & (np.abs(slots[1]) < np.finfo(np.float32).tiny))
+
+
+def test_parameters_are_live_and_writable() -> None:
+    case = CASES["sgd, batches with a rest"]
+    x, y = case.data("float32")
+    cuda, cpu = (trained(case, device, "float32")[0] for device in ("cuda", "cpu"))
+    held = cuda.parameters()["0.kernel"]
+    before = held.copy()
+    cuda.step(x, y)
+    assert not np.array_equal(held, before)  # a held view follows the device
+    held[2, 3] = 0.5
+    cpu.step(x, y)
+    cpu.parameters()["0.kernel"][2, 3] = 0.5
+    assert digest(cuda.predict(x)) == digest(cpu.predict(x))
+    new = np.full_like(before, 0.25)
+    for model in (cuda, cpu):
+        model.set_parameters({"0.kernel": new})  # nobody holds a view of these
+    del held
+    assert digest(cuda.predict(x)) == digest(cpu.predict(x))
+    assert digest(cuda.step(x, y), state(cuda)) == digest(cpu.step(x, y), state(cpu))
+
+
+def test_training_goes_on_from_a_file_on_another_device(tmp_path: Path) -> None:
+    case = CASES["adam, many classes"]
+    x, y = case.data("float32")
+    whole, _ = trained(case, "cpu", "float32", epochs=3)
+    for first, second in (("cuda", "cpu"), ("cpu", "cuda")):
+        model, _ = trained(case, first, "float32", epochs=1)
+        model.save(tmp_path / "net.safetensors")
+        again = bp.load(tmp_path / "net.safetensors", device=second)
+        again.fit(x, y, epochs=2, batch_size=case.batch, verbose=0)
+        assert digest(state(again)) == digest(state(whole))
+
+
+def test_too_little_memory_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES["sgd, batches with a rest"]
+    x, y = np.zeros((60_000, 7), np.float32), np.zeros((60_000, 3), np.float32)
+    model, _ = trained(case, "cuda", "float32")
+    before = digest(state(model))
+    monkeypatch.setenv("FASTBP_EMULATION_MEMORY", str(5 * 2**19))
+    with pytest.raises(MemoryError, match=r"MiB for activations.*parameters.*smaller batch_size"):
+        model.fit(x, y, batch_size=60_000, verbose=0)
+    with pytest.raises(MemoryError, match="MiB for the data"):
+        model.fit(x, y, batch_size=100, verbose=0)
+    assert digest(state(model)) == before
+    monkeypatch.delenv("FASTBP_EMULATION_MEMORY")
+    model.step(x[:100], y[:100])
+
+
+def test_interrupt_leaves_the_model_between_two_steps() -> None:
+    case = CASES["sgd, batches with a rest"]
+    x, y = case.data("float32")
+    model = case.model("cuda", "float32")
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, epochs=100_000, batch_size=32, shuffle=False, verbose=0)
+    assert time.monotonic() - start < 10
+    steps = model._require_built().steps
+    assert steps > 0 and model.epochs_trained == steps // 5
+    twin = case.model("cpu", "float32")
+    for step in range(steps):
+        rows = slice(step % 5 * 32, step % 5 * 32 + 32)
+        twin.step(x[rows], y[rows])
+    assert digest(state(model)) == digest(state(twin))
+
+
+@pytest.mark.parametrize("name", ["sgd, batches with a rest", "adagrad, classes"])
+def test_a_run_stops_and_goes_on_anywhere(name: str) -> None:
+    """Stopped after 1, 3, 4, ... steps, across epochs, it is the run in one piece; outputs too."""
+    case = CASES[name]
+    x, y = case.data("float32")
+    metrics = list(case.metrics)
+    schedule = (case.batch, 3, 2, True, 11, metrics)
+    whole, parts = (case.model(device, "float32") for device in ("cpu", "cuda"))
+    for model in (whole, parts):
+        model.build(case.inputs)
+    outputs = np.zeros((2, case.rows, whole.outputs), np.float32)
+    expected = whole._require_built().train(x, y, *schedule, outputs=outputs[0])
+    position, record = np.zeros(2, np.int64), np.zeros((3, 1 + len(metrics)))
+    engine = parts._require_built()
+    for steps in (1, 3, 4, 2, -1):
+        found = engine.train(x, y, *schedule, position, record, steps, outputs[1])
+    assert position.tolist() == [3, 0]
+    assert digest(*found) == digest(*expected)
+    assert digest(state(parts), outputs[1]) == digest(state(whole), outputs[0])
+    sums = np.zeros((2, 1 + len(metrics)))
+    for model, total, kept in zip((whole, parts), sums, outputs, strict=True):
+        for _ in range(2):
+            model._require_built().train_batch(x, y, metrics, total, kept)
+    assert digest(sums[0], outputs[0]) == digest(sums[1], outputs[1])
+    evaluated = [model._require_built().evaluate(x, y, 7, metrics, kept)
+                 for model, kept in zip((whole, parts), outputs, strict=True)]  # fmt: skip
+    assert evaluated[0] == evaluated[1] and digest(outputs[0]) == digest(outputs[1])
+
+
+def test_what_cuda_does_not_have_is_said() -> None:
+    with pytest.raises(ValueError, match=r"device 'cuda' has no 'mystery' yet.* use device='cpu'"):
+        _core.CudaNetwork(2, [("dense", 3, True), ("mystery", 1)], "float32", 0, 0)
+    model = bp.Sequential([bp.Dense(3)])
+    with pytest.raises(bp.DeviceNotAvailableError, match="bfloat16") as caught:
+        model.compile("sgd", "mse", device="cuda", dtype="bfloat16")
+    assert caught.value.reason == "no_bfloat16"
+
+
+def test_engine_checks_what_it_is_given() -> None:
+    network = _core.CudaNetwork(2, [("dense", 3, True)], "float32", 0, 0)
+    x, y = np.ones((4, 2), np.float32), np.ones((4, 3), np.float32)
+    with pytest.raises(ValueError, match="compile"):
+        network.step(x, y)
+    network.compile("mse", 0.0, "sgd", {"learning_rate": 0.1})
+    with pytest.raises(TypeError, match=r"x: .*float32.*float64"):
+        network.step(x.astype(np.float64), y)
+    with pytest.raises(ValueError, match="y: "):
+        network.step(x, y[:3])
+    with pytest.raises(ValueError, match="unknown loss"):
+        network.compile("nothing", 0.0, "sgd", {})
+    with pytest.raises(ValueError, match="units"):
+        _core.CudaNetwork(2, [("dense", 0, True)], "float32", 0, 0)
+    assert network.step(x, y) > 0
