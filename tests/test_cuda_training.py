@@ -175,6 +175,32 @@ def test_order_of_threads_does_not_matter(library: Path, name: str) -> None:
         assert set_schedule(b"forward") == 0
 
 
+def test_steps_are_recorded_and_replayed() -> None:
+    """A kind of step is enqueued at first, recorded when it comes again, and then replayed."""
+    case = CASES["sgd, batches with a rest"]  # 4 batches of 32 rows and one of 2
+    x, y = case.data("float32")
+    model = case.model("cuda", "float32")
+    model.build(case.inputs)
+    engine: Any = model._require_built()
+    schedule = (32, 3, 0, True, 5, [])
+    engine.train(x, y, *schedule)
+    assert engine.replays == (3 * 4 - 1) + (3 - 1)
+    model.optimizer.learning_rate = 0.01  # is in a table, not in the recording
+    twin = case.model("cpu", "float32")
+    twin.build(case.inputs)
+    twin._require_built().train(x, y, *schedule)
+    twin.optimizer.learning_rate = 0.01
+    for _ in range(4):
+        assert model.step(x[:50], y[:50]) == twin.step(x[:50], y[:50])
+    assert engine.replays == 13 + 3
+    assert digest(state(model)) == digest(state(twin))
+    model.compile("adam", "mae", device="cuda")  # another step under the same addresses
+    twin.compile("adam", "mae", device="cpu")
+    for _ in range(3):
+        assert model.step(x[:50], y[:50]) == twin.step(x[:50], y[:50])
+    assert digest(state(model)) == digest(state(twin))
+
+
 def test_denormals_are_flushed_as_on_the_cpu() -> None:
     """Gradients of about 1e-41 are 0 in float32: the momentum stays 0, and never a denormal."""
     case = Case(mlp((2, None), bias=False), 3, 8, 8, "half_sse", bp.SGD(1.0, momentum=0.9))

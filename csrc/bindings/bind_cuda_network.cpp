@@ -80,6 +80,7 @@ class CudaNetwork {
     run([&](const fbp_network_api& f) { return f.set_hyper(network_, &values); });
   }
   std::int64_t steps() const { return api().steps(network_); }
+  std::int64_t replays() const { return api().replays(network_); }
   void set_steps(std::int64_t count) {
     if (count < 0)
       throw py::value_error("steps: expected at least 0, got " + std::to_string(count));
@@ -367,6 +368,7 @@ void bind_cuda_network(py::module_& m) {
       .def("read", &CudaNetwork::read, "array"_a, "out"_a)
       .def("write", &CudaNetwork::write, "array"_a, "from_"_a)
       .def_property("steps", &CudaNetwork::steps, &CudaNetwork::set_steps)
+      .def_property_readonly("replays", &CudaNetwork::replays)
       .def("set_stream", &CudaNetwork::set_stream, "stream"_a)
       .def("compile", &CudaNetwork::compile, "loss"_a, "loss_param"_a, "optimizer"_a, "hyper"_a)
       .def("set_hyper", &CudaNetwork::set_hyper, "hyper"_a)

@@ -73,6 +73,11 @@ class CudaEngine:
     def steps(self, count: int) -> None:
         self._network.steps = count
 
+    @property
+    def replays(self) -> int:
+        """How many of the steps so far were replayed from a CUDA graph."""
+        return self._network.replays
+
     def set_stream(self, stream: int) -> None:
         """Works behind what is enqueued on this cudaStream_t; 0: on the engine's own stream."""
         self._network.set_stream(stream)

@@ -1,11 +1,13 @@
 #include "engine/cuda/network.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "core/random.h"
 #include "engine/cuda/chain.h"
 #include "engine/cuda/memory.h"
 #include "engine/cuda/pace.h"
+#include "engine/cuda/step_graph.h"
 
 namespace fastbp {
 namespace cuda {
@@ -40,6 +42,7 @@ template <class T> class DeviceNetwork final : public Network {
   }
 
   const NetworkLayout& layout() const override { return layout_; }
+  std::int64_t replays() const override { return graphs_.replays(); }
 
   void compile(const LossSpec& loss, const OptimizerSpec& optimizer) override {
     select();
@@ -90,7 +93,7 @@ template <class T> class DeviceNetwork final : public Network {
       begin_epoch(slot, run, measures, epoch, at);
       do {
         batch.rows = std::min(rows, n - at);
-        chain_.train(training_, batch);
+        graphs_.run(key_of(batch), stream(), [&] { chain_.train(training_, batch); });
         if (outputs) keep_outputs(training_, outputs, at, batch.rows);
         at += batch.rows;
         ++slot.batches;
@@ -290,6 +293,40 @@ template <class T> class DeviceNetwork final : public Network {
     return here;
   }
 
+  // All that the launches of a training step depend on.
+  StepGraphs::Key key_of(const DeviceBatch<T>& batch) const {
+    const RunTables<T>& tables = chain_.tables;
+    StepGraphs::Key key{word(stream()),
+                        word(training_.memory),
+                        word(training_.plan.capacity),
+                        word(chain_.partials),
+                        word(chain_.loss.loss),
+                        word(chain_.loss.param),
+                        word(chain_.optimizer),
+                        word(tables.order),
+                        word(tables.counter),
+                        word(hyper_),
+                        word(tables.sums),
+                        word(tables.blocks),
+                        word(tables.batches),
+                        word(batch.samples.x),
+                        word(batch.samples.target),
+                        word(batch.samples.labels),
+                        word(batch.rows_per_batch),
+                        word(batch.rows),
+                        word(batch.update),
+                        word(batch.dx)};
+    for (const MetricSpec& metric : *batch.metrics)
+      key.insert(key.end(), {word(metric.kind), word(metric.threshold), word(metric.of_softmax)});
+    return key;
+  }
+  template <class V> static std::uint64_t word(V value) {
+    static_assert(sizeof(V) <= sizeof(std::uint64_t), "a word of the key");
+    std::uint64_t bits = 0;
+    std::memcpy(&bits, &value, sizeof value);
+    return bits;
+  }
+
   T* input_gradient(const RunArgs& run) {
     if (!run.dx || run.samples.on_device) return static_cast<T*>(run.dx);
     return static_cast<T*>(
@@ -393,6 +430,7 @@ template <class T> class DeviceNetwork final : public Network {
   std::int64_t* order_ = nullptr;
   StepHyper<T>* hyper_ = nullptr;
   Slot slots_[2];
+  StepGraphs graphs_;
   int turn_ = 0;
 };
 

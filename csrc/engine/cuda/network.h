@@ -43,6 +43,8 @@ class Network {
   virtual ~Network() = default;
 
   virtual const NetworkLayout& layout() const = 0;
+  // Steps that were replayed from a recording.
+  virtual std::int64_t replays() const = 0;
   virtual void compile(const LossSpec& loss, const OptimizerSpec& optimizer) = 0;
   virtual void set_hyper(const Hyper& hyper) = 0;
   virtual void set_stream(void* stream) = 0;

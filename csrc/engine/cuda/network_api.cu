@@ -145,6 +145,8 @@ int32_t set_hyper(fbp_network* network, const fbp_hyper* hyper) {
 
 int64_t steps(const fbp_network* network) { return network->network->steps; }
 
+int64_t replays(const fbp_network* network) { return network->network->replays(); }
+
 int32_t set_steps(fbp_network* network, int64_t count) {
   return guarded([&] {
     if (count < 0) throw invalid("steps: expected at least 0");
@@ -286,6 +288,7 @@ const fbp_network_api kNetworkApi = {sizeof(fbp_network_api),
                                      compile,
                                      set_hyper,
                                      steps,
+                                     replays,
                                      set_steps,
                                      set_stream,
                                      read,

@@ -110,6 +110,8 @@ typedef struct fbp_network_api {
                      const char* optimizer, const fbp_hyper* hyper);
   int32_t (*set_hyper)(fbp_network* network, const fbp_hyper* hyper);
   int64_t (*steps)(const fbp_network* network);
+  /* Of these, those that were replayed from a recording (a CUDA graph), since the network was made. */
+  int64_t (*replays)(const fbp_network* network);
   int32_t (*set_steps)(fbp_network* network, int64_t steps);
   /* What is done from now on comes behind what the caller has enqueued on this cudaStream_t, and is
    * complete when a call returns; null: a stream of the network's own. */
