@@ -94,6 +94,14 @@ class CudaEngine:
         """Changes the hyper-parameters; state and step count stay."""
         self._network.set_hyper(hyper)
 
+    def set_rules(self, rules: dict[str, Any]) -> None:
+        """What else happens to gradients; raises ValueError for all but nothing."""
+        if rules:
+            raise ValueError(
+                "device 'cuda' has no schedules, clipping, accumulation, penalties, averages and "
+                f"rates of layers yet; got {', '.join(rules)}: use device='cpu'"
+            )
+
     def train(
         self,
         x: Array,
@@ -108,8 +116,10 @@ class CudaEngine:
         record: Array | None = None,
         steps: int = -1,
         outputs: Array | None = None,
+        weights: Array | None = None,
     ) -> tuple[Array, Array]:
         """Losses (epochs,) and metrics (epochs, M); arguments as fastbp.reference.Engine.train."""
+        _refuse(weights)
         schedule = (batch_size, epochs, first_epoch, shuffle, seed, metrics)
         where = (position, record, steps, outputs)
         return self._call(lambda: self._network.train(x, y, *schedule, *where))
@@ -121,20 +131,27 @@ class CudaEngine:
         metrics: list[str],
         sums: Array,
         outputs: Array | None = None,
+        weights: Array | None = None,
     ) -> None:
         """One step as part of an epoch: adds to sums (1 + M,) what train() keeps of a batch."""
+        _refuse(weights)
         self._call(lambda: self._network.train_batch(x, y, metrics, sums, outputs))
 
-    def step(self, x: Array, y: Array) -> float:
+    def step(self, x: Array, y: Array, weights: Array | None = None) -> float:
         """One step on one batch; its loss before the update."""
+        _refuse(weights)
         return self._call(lambda: self._network.step(x, y))
 
-    def gradients(self, x: Array, y: Array) -> float:
+    def gradients(self, x: Array, y: Array, weights: Array | None = None) -> float:
         """Fills gradients_ for one batch; its loss."""
+        _refuse(weights)
         return self._call(lambda: self._network.gradients(x, y))
 
-    def input_gradient(self, x: Array, y: Array) -> tuple[float, Array]:
+    def input_gradient(
+        self, x: Array, y: Array, weights: Array | None = None
+    ) -> tuple[float, Array]:
         """The loss of one batch and its gradient with respect to x."""
+        _refuse(weights)
         return self._call(lambda: self._network.input_gradient(x, y))
 
     def evaluate(
@@ -144,8 +161,10 @@ class CudaEngine:
         batch_size: int,
         metrics: list[str],
         outputs: Array | None = None,
+        weights: Array | None = None,
     ) -> tuple[float, list[float]]:
         """Loss and metrics over all rows, by batches; fills outputs (n, O) too if it is given."""
+        _refuse(weights)
         return self._call(lambda: self._network.evaluate(x, y, batch_size, metrics, outputs))
 
     def predict(self, x: Array, out: Array, training: bool = False) -> None:
@@ -174,3 +193,9 @@ class CudaEngine:
         finally:
             for number, copy in self._copies.items():
                 self._network.read(number, copy)
+
+
+def _refuse(weights: Array | None) -> None:
+    """Raises ValueError for weights of rows."""
+    if weights is not None:
+        raise ValueError("device 'cuda' has no weights of rows yet: use device='cpu'")
