@@ -382,3 +382,21 @@ def test_damaged_states_are_refused(tmp_path: Path) -> None:
         at = At("on_train_batch_end", 2, nothing)
         with pytest.raises((ModelFileError, ValueError)):
             make().fit(*data(), epochs=3, callbacks=at, resume=path)
+
+
+def test_a_callback_that_hangs_is_left_at_the_second_ctrl_c() -> None:
+    def hang(epoch: int, logs: Logs) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        reached.append(epoch)  # the first waits for the callback to return
+        os.kill(os.getpid(), signal.SIGINT)
+        reached.append(-1)
+
+    reached: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    model = make()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*data(), epochs=3, callbacks=bp.LambdaCallback(on_epoch_end=hang))
+    assert reached == [0]
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert model.history is not None
+    assert model.history.stop_reason == "interrupted"

@@ -52,6 +52,7 @@ def as_numbers(name: str, value: Any) -> Array:
     """`value` as an array of bools, integers or floats. Raises TypeError, ValueError if ragged."""
     if type(value) is not np.ndarray:
         _refuse_containers(name, value)
+        value = _frame_values(name, value)
         try:
             value = np.asarray(value)
         except ValueError as error:
@@ -72,6 +73,45 @@ def is_on_device(value: Any) -> bool:
         return hasattr(value, "__cuda_array_interface__")  # PyTorch has it for tensors on a GPU
     except RuntimeError:  # for tensors that require gradients it raises
         return True
+
+
+def _frame_values(name: str, value: Any) -> Any:
+    """The values of a pandas or polars frame; anything else as it is.
+
+    Raises TypeError that names the first column without numbers. A missing value becomes NaN.
+    """
+    columns = getattr(value, "columns", None)
+    if columns is None or not hasattr(value, "to_numpy"):
+        return value
+    series = [value[column].to_numpy() for column in columns]
+    for column, values in zip(columns, series, strict=True):
+        if values.dtype.kind not in "biuf" and not _gaps_only(values):
+            raise TypeError(
+                f"{name} has no numbers in column {column!r}; got dtype {values.dtype}"
+                f"{_kind_hint(values)}"
+            )
+    if not series:
+        return np.empty((len(value), 0))
+    if any(values.dtype.kind == "O" for values in series):
+        series = [_with_nan(values) for values in series]
+    return np.column_stack(series)
+
+
+def _gaps_only(values: Array) -> bool:
+    """Whether an array of objects holds numbers and missing values alone."""
+    return values.dtype.kind == "O" and all(
+        isinstance(item, (bool, int, float, np.number)) or _is_missing(item) for item in values
+    )
+
+
+def _is_missing(item: object) -> bool:
+    return item is None or type(item).__name__ == "NAType"
+
+
+def _with_nan(values: Array) -> Array:
+    if values.dtype.kind != "O":
+        return values
+    return np.array([np.nan if _is_missing(item) else item for item in values], np.float64)
 
 
 def _refuse_containers(name: str, value: Any) -> None:
@@ -151,6 +191,11 @@ def _converted(name: str, value: Any, array: Array, dtype: np.dtype[Any], finite
         if position >= 0:
             raise ValueError(_not_finite(name, value, array, ready, position))
     return ready
+
+
+def first_non_finite(array: Array) -> int:
+    """The place of the first NaN or infinity in flat order, -1 if there is none."""
+    return int(_core.all_finite(array))
 
 
 def _not_finite(name: str, value: Any, array: Array, ready: Array, position: int) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from . import _core, metrics
 from .arrays import Array
 from .callbacks.hooks import Hooks
+from .lazy import LazyRows
 from .runs import Place
 
 if TYPE_CHECKING:
@@ -64,25 +65,28 @@ def _whole(
     summed = metrics.summed(compiled.metrics)
     outputs = outputs_of_all(model, len(x))
     by_batches = hooks.has("on_test_batch_begin") or hooks.has("on_test_batch_end")
-    chunk = batch_size if by_batches else len(x)
+    in_parts = by_batches or isinstance(x, LazyRows)
+    chunk = batch_size if in_parts else len(x)
     sums, logs = np.zeros(1 + len(summed)), dict.fromkeys(("loss", *summed), 0.0)
     for batch, first in enumerate(range(0, len(x), chunk)):
         if by_batches:
             hooks.call("on_test_batch_begin", place, batch, dict(logs) if batch else {})
         rows = slice(first, first + chunk)
         kept = None if outputs is None else outputs[rows]
-        loss, values = _measure(model, engine, (x[rows], y[rows]), batch_size, place, kept)
-        if not by_batches:
+        some = (x[rows], y[rows])
+        loss, values = _measure(model, engine, some, batch_size, place, kept)
+        if not in_parts:
             logs = dict(zip(logs, (loss, *values), strict=True))
             break
-        count = len(x[rows])
+        count = len(some[1])
         weights = np.full(len(sums), count)
         weights[0] = 1 if compiled.loss.traits.sums else count
         sums += weights * np.array([loss, *values])
         means = sums / (first + count)
         means[0] = sums[0] if compiled.loss.traits.sums else means[0]
         logs = dict(zip(logs, means.tolist(), strict=True))
-        hooks.call("on_test_batch_end", place, batch, dict(logs))
+        if by_batches:
+            hooks.call("on_test_batch_end", place, batch, dict(logs))
     return all_metrics(model, logs, y, outputs)
 
 

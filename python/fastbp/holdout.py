@@ -7,34 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import checks
+from . import arrays, checks
 from .arrays import Array
+from .lazy import LazyRows, is_lazy, part
 
 if TYPE_CHECKING:
     from .model import Sequential
 
-Pair = tuple[Array, Array]
+Pair = tuple[Any, Array]  # X may be LazyRows
 
 
 def split(
     model: Sequential, x: Any, y: Any, share: float, validation_data: Any, stratify: bool
-) -> tuple[Array, Array, Pair | None]:
+) -> tuple[Any, Array, Pair | None]:
     """Training rows and validation rows, checked; see Sequential.fit."""
-    compiled = model._require_compiled()
     share = checks.real("validation_split", share, 0, 1, open_high=True)
     stratify = checks.boolean("stratify", stratify)
-    if validation_data is not None:
-        if share:
-            raise ValueError("give validation_split or validation_data, not both")
-        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-            raise TypeError("validation_data must be a pair (X, y)")
+    if validation_data is not None and share:
+        raise ValueError("give validation_split or validation_data, not both")
     if stratify and not share:
         raise ValueError("stratify=True is about validation_split, which is 0")
-    x, y = model._check_rows(x, y, compiled)
+    _require_pair(validation_data)
+    x, y = rows(model, x, y)
     if validation_data is not None:
-        names = ("validation_data[0]", "validation_data[1]")
-        xv, yv = validation_data
-        return x, y, model._check_rows(xv, yv, compiled, names, width=x.shape[1])
+        return x, y, validation(model, validation_data, x.shape[1])
     if not share:
         return x, y, None
     kept = math.floor(len(x) * (1 - share) + 1e-9)  # 10 * (1 - 0.9) is a little below 1
@@ -44,9 +40,39 @@ def split(
             f"{len(x) - kept} to validate; both need at least one"
         )
     if not stratify:
-        return x[:kept], y[:kept], (x[kept:], y[kept:])
+        return part(x, slice(kept)), y[:kept], (part(x, slice(kept, None)), y[kept:])
     held = stratified(classes_of(model, y), len(x) - kept)
-    return x[~held], y[~held], (x[held], y[held])
+    return part(x, ~held), y[~held], (part(x, held), y[held])
+
+
+def validation(model: Sequential, data: Any, inputs: int) -> Pair | None:
+    """The checked pair (X, y) of validation_data, None for None."""
+    _require_pair(data)
+    if data is None:
+        return None
+    xv, yv = data
+    return rows(model, xv, yv, ("validation_data[0]", "validation_data[1]"), inputs)
+
+
+def _require_pair(data: Any) -> None:
+    if data is not None and (not isinstance(data, (tuple, list)) or len(data) != 2):
+        raise TypeError("validation_data must be a pair (X, y)")
+
+
+def rows(
+    model: Sequential,
+    x: Any,
+    y: Any,
+    names: tuple[str, str] = ("X", "y"),
+    width: int | None = None,
+) -> tuple[Any, Array]:
+    """Checked rows: arrays, or X as LazyRows where it is better not converted as a whole."""
+    compiled = model._require_compiled()
+    if not is_lazy(x, model._dtype):
+        return model._check_rows(x, y, compiled, names, width)
+    lazy = LazyRows(x, model._inputs or width, model._dtype, names[0])
+    dtype, loss = model._dtype, compiled.loss
+    return lazy, arrays.targets(y, len(lazy), model.outputs, loss, dtype, names)
 
 
 def classes_of(model: Sequential, y: Array) -> Array:

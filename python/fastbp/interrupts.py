@@ -10,6 +10,9 @@ from typing import Any
 class Interrupts:
     """Holds SIGINT back until `deliver`, but where `open` is True: there it goes through at once.
 
+    So does a second one while the first is held: a callback that hangs can be left, at the price
+    that it may have half done what it does at a step.
+
     `open` is set by plain assignment, in front of a try and as the first statement of its finally:
     Python looks for signals at calls and jumps, so that none slips in between.
 
@@ -30,8 +33,9 @@ class Interrupts:
             signal.signal(signal.SIGINT, self._receive)
 
     def _receive(self, number: int, frame: Any) -> None:
-        if self.open:
+        if self.open or self._held:
             self.open = False  # what cleans up is not interrupted
+            self._held.clear()
             self._original(number, frame)
         else:
             self._held.append((number, frame))

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import arrays, checks, evaluation, losses, network
+from . import arrays, checks, evaluation, holdout, losses, network
 from . import callbacks as hook_objects
 from .arrays import Array
 from .callbacks.hooks import Hooks
 from .chain import Chain
 from .errors import describe, unknown_name
 from .evaluation import EVALUATION_BATCH
+from .lazy import LazyRows, is_lazy
 from .runs import Place
 
 if TYPE_CHECKING:
+    from .batches import Augment
     from .callbacks import Callback
     from .explain import Explanation
     from .history import History
@@ -49,7 +51,7 @@ class Sequential(Chain):
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         *,
         epochs: int = 1,
         batch_size: int = 32,
@@ -61,11 +63,16 @@ class Sequential(Chain):
         callbacks: Iterable[Callback] | Callback | None = None,
         gradient_norms: bool = False,
         resume: str | os.PathLike[str] | bool | None = None,
+        augment: Augment | None = None,
+        steps_per_epoch: int | None = None,
     ) -> History:
         """Trains for some epochs and returns the History of this call.
 
         Args:
-            X: (n, inputs) numbers, finite.
+            X: (n, inputs) numbers, finite: arrays, pandas or polars frames; SciPy's sparse
+                matrices, and np.memmap of another dtype, whose rows are converted batch by batch.
+                Or, without y, batches (x, y): a list or another iterable with a length, once an
+                epoch; or any iterator, with steps_per_epoch.
             y: (n, outputs), or (n,) for one output; for softmax_cross_entropy class numbers (n,) or
                 rows (n, classes).
             epochs: how often to go through the rows.
@@ -88,9 +95,15 @@ class Sequential(Chain):
                 with the bits that the run would have had. Everything else must be as in the call
                 that was stopped, but for more or fewer epochs (counted from its start).
 
-        Raises TypeError and ValueError for wrong arguments, before anything changes; RuntimeError
-        if the model is not compiled. Ctrl-C raises KeyboardInterrupt with the model at the end of a
-        step and `history` up to date.
+            augment: a function (x, rng) -> x that changes the inputs of each batch of training: x
+                (rows, inputs) is a copy, rng a numpy Generator that follows from seed, epoch and
+                batch, so that a resumed run draws the same.
+            steps_per_epoch: how many batches of an iterator make an epoch.
+
+        Raises TypeError and ValueError for wrong arguments, before anything changes (of batches and
+        memmaps the values are checked as they come, between two steps); RuntimeError if the model
+        is not compiled. Ctrl-C raises KeyboardInterrupt with the model at the end of a
+        step and `history` up to date; within a callback when it returns, or at the second Ctrl-C.
         """
         from . import training
 
@@ -108,6 +121,8 @@ class Sequential(Chain):
             callbacks=callbacks,
             gradient_norms=gradient_norms,
             resume=resume,
+            augment=augment,
+            steps_per_epoch=steps_per_epoch,
         )
 
     def step(self, x: Any, y: Any) -> float:
@@ -152,7 +167,11 @@ class Sequential(Chain):
         """
         size = checks.integer("batch_size", batch_size)
         watchers = hook_objects.get(callbacks)
-        engine, x, y = self._batch(X, y)
+        if is_lazy(X, self._dtype):
+            x, y = holdout.rows(self, X, y)
+            engine = self._engine or self._build(x.shape[1])
+        else:
+            engine, x, y = self._batch(X, y)
         for watcher in watchers:
             watcher.set_model(self)
         return evaluation.evaluate(self, engine, (x, y), size, Hooks(watchers), Place())
@@ -168,11 +187,18 @@ class Sequential(Chain):
             quick = self._quick.quick_predict(X)
             if quick is not None:
                 return quick
-        x = arrays.features(X, self._inputs, self._dtype, finite=False)
+        lazy = is_lazy(X, self._dtype)
+        x: Any = (
+            LazyRows(X, self._inputs, self._dtype)
+            if lazy
+            else arrays.features(X, self._inputs, self._dtype, finite=False)
+        )
         engine = self._engine or self._build(x.shape[1])
         out = np.empty((x.shape[0], self.outputs), self._dtype)
-        if len(out):
-            engine.predict(x, out)
+        size = EVALUATION_BATCH if lazy else max(len(out), 1)
+        for first in range(0, len(out), size):
+            rows = slice(first, first + size)
+            engine.predict(x[rows] if lazy else x, out[rows])
         return out
 
     def forward(self, X: Any, training: bool = False) -> Array:

@@ -33,8 +33,8 @@ class Progress:
     def update(self, done: int, logs: Logs) -> None:
         """Called once per epoch: `done` are complete, `logs` has the values of the last one."""
 
-    def advance(self, done: int, batch: int, logs: Logs) -> None:
-        """`batch` steps of the epoch behind the `done` complete ones have been taken."""
+    def advance(self, done: int, share: float, logs: Logs) -> None:
+        """Of the epoch behind the `done` complete ones this share of the steps has been taken."""
 
     def close(self) -> None:
         """Leaves the terminal in order; called also when fit is interrupted."""
@@ -67,16 +67,27 @@ class PlainBar(Progress):
         self._start = self._drawn = time.perf_counter()
         self._length = 0
 
+    live = True
+
     def update(self, done: int, logs: Logs) -> None:
+        self._draw(done, float(done), logs)
+
+    def advance(self, done: int, share: float, logs: Logs) -> None:
+        self._draw(done, done + share, logs)
+
+    def _draw(self, done: int, complete: float, logs: Logs) -> None:
         now = time.perf_counter()
         if done < self._epochs and now - self._drawn < self.INTERVAL:
             return
         self._drawn = now
-        filled = self.WIDTH * done // self._epochs
+        filled = int(self.WIDTH * complete / self._epochs)
         line = (
             f"epoch {done}/{self._epochs} [{'=' * filled}{' ' * (self.WIDTH - filled)}] "
             f"{now - self._start:.1f} s {_values(logs)}"
         )
+        self._write(line)
+
+    def _write(self, line: str) -> None:
         self._stream.write("\r" + line.ljust(self._length))
         self._stream.flush()
         self._length = len(line)
@@ -87,27 +98,48 @@ class PlainBar(Progress):
             self._stream.flush()
 
 
+class NotebookBar(PlainBar):
+    """The same in a notebook's cell, as one output that is replaced."""
+
+    INTERVAL = 0.25
+
+    def __init__(self, epochs: int) -> None:
+        from IPython.display import display
+
+        super().__init__(epochs)
+        self._handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def _write(self, line: str) -> None:
+        self._handle.update({"text/plain": line}, raw=True)
+
+
 class RichBar(Progress):
     """The bar of the `rich` package."""
 
+    live = True
+
     def __init__(self, epochs: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Display
 
         self._display = Display(
             TextColumn("epoch"),
-            MofNCompleteColumn(),
+            TaskProgressColumn("{task.completed:.0f}/{task.total}"),
             BarColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[values]}"),
             console=Console(stderr=True),
+            refresh_per_second=4,
         )
         self._task = self._display.add_task("fit", total=epochs, values="")
         self._display.start()
 
     def update(self, done: int, logs: Logs) -> None:
         self._display.update(self._task, completed=done, values=_values(logs))
+
+    def advance(self, done: int, share: float, logs: Logs) -> None:
+        self._display.update(self._task, completed=done + share, values=_values(logs))
 
     def close(self) -> None:
         self._display.stop()
@@ -144,11 +176,20 @@ def check_verbose(verbose: str | int) -> str | int:
 def make(verbose: str | int, epochs: int) -> Progress:
     """The display for one call of fit; `verbose` has passed `check_verbose`."""
     terminal = sys.stderr is not None and sys.stderr.isatty()
+    if verbose in ("auto", 1) and epochs > 0 and in_notebook():
+        return NotebookBar(epochs)
     if verbose == 0 or epochs == 0 or (verbose == "auto" and not terminal):
         return Progress()
     if verbose in ("auto", 1):
         return bar(epochs) if terminal else Lines(epochs, -(-epochs // 10))
     return Lines(epochs, 1 if verbose == 2 else int(verbose))
+
+
+def in_notebook() -> bool:
+    """Whether this is a cell of a Jupyter notebook, by what its kernel has imported."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 def bar(epochs: int) -> Progress:

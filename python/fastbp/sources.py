@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 
 
 class ArraySource:
-    """Rows in memory, in the engine's dtype: the engine gathers the batches itself."""
+    """Rows in memory, in the engine's dtype: the engine gathers the batches itself.
 
-    def __init__(self, x: Array, y: Array, batch_size: int, shuffle: bool, seed: int) -> None:
+    native: whether it does, so that whole epochs go by in one call.
+    """
+
+    native = True
+
+    def __init__(self, x: Any, y: Array, batch_size: int, shuffle: bool, seed: int) -> None:
         self.x, self.y = x, y
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.rows = len(x)

@@ -7,11 +7,13 @@ import os
 import time
 import warnings
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _core, checks, holdout, metrics, progress
 from . import callbacks as hook_objects
 from .arrays import Array
+from .batches import Augment, Augmenter, IteratorSource, is_batches, rows_source
 from .callbacks.base import Callback
 from .callbacks.hooks import Hooks
 from .evaluation import (
@@ -38,7 +40,7 @@ MAX_EPOCHS = 2**32  # the epoch is a 32-bit word of the generator's counter
 class Job(NamedTuple):
     """What one call of fit trains on, checked."""
 
-    source: ArraySource
+    source: ArraySource | IteratorSource
     validation: tuple[Array, Array] | None
     epochs: int
     gradient_norms: bool
@@ -59,6 +61,8 @@ def fit(
     callbacks: Iterable[Callback] | Callback | None,
     gradient_norms: bool,
     resume: str | os.PathLike[str] | bool | None,
+    augment: Augment | None,
+    steps_per_epoch: int | None,
 ) -> History:
     """Sequential.fit; see there."""
     compiled = model._require_compiled()
@@ -69,23 +73,35 @@ def fit(
     shuffle = checks.boolean("shuffle", shuffle)
     wants_norms = checks.boolean("gradient_norms", gradient_norms)
     begun, state = prepare(model, resume) if resume not in (None, False) else (model, None)
-    x, y, validation = holdout.split(begun, x, y, validation_split, validation_data, stratify)
-    source = ArraySource(x, y, batch_size, shuffle, begun.seed)
+    changes = None if augment is None else Augmenter(augment, begun.seed)
+    source: ArraySource | IteratorSource
+    if is_batches(x, y):
+        if validation_split or stratify:
+            raise ValueError("validation_split needs rows; with batches give validation_data")
+        source = IteratorSource(x, steps_per_epoch, partial(_check_batch, begun), changes)
+        inputs, rows, size = source.first[0].shape[1], None, None
+        validation = holdout.validation(begun, validation_data, inputs)
+    else:
+        if steps_per_epoch is not None:
+            raise ValueError("steps_per_epoch is about batches of an iterator; X has rows")
+        x, y, validation = holdout.split(begun, x, y, validation_split, validation_data, stratify)
+        source = rows_source(x, y, batch_size, shuffle, begun.seed, changes)
+        inputs, rows, size = x.shape[1], len(x), batch_size
     hooks.check(log_names(compiled.metrics, validation is not None, ["learning_rate"]))
 
     mean = not compiled.loss.traits.sums
     summed = metrics.summed(compiled.metrics)
-    settings = Settings(len(x), batch_size, source.steps, shuffle, summed, mean)
+    settings = Settings(rows, size, source.steps, shuffle, summed, mean)
     history = History(
-        {"epochs": epochs, "batch_size": batch_size, "steps": source.steps, "samples": len(x)}
+        {"epochs": epochs, "batch_size": size, "steps": source.steps, "samples": rows}
     )
     run = Run(settings, history, list(hooks.callbacks), source.fingerprint)
-    run.outputs = outputs_of_all(model, len(x))
+    run.outputs = None if rows is None else outputs_of_all(model, rows)
     if state is not None:
         require_same_run(run, state)
         restore(run, state)
         model._take_over(begun)
-    engine = model._engine or model._build(x.shape[1])
+    engine = model._engine or model._build(inputs)
     if state is None:
         run.first_epoch, run.first_step = model.epochs_trained, engine.steps
     model.history, model._run = history, run
@@ -98,6 +114,11 @@ def fit(
         display.close()
         run.interrupts.remove()
     return history
+
+
+def _check_batch(model: Sequential, x: Any, y: Any) -> tuple[Array, Array]:
+    compiled = model._require_compiled()
+    return model._check_rows(x, y, compiled, ("a batch's x", "its y"))
 
 
 class _Pace:
@@ -136,7 +157,7 @@ class _Fit:
         }
         # Whether nobody wants anything between two epochs.
         watched = hooks.callbacks or job.validation or job.gradient_norms
-        self._plain = not watched and run.outputs is None
+        self._plain = not watched and run.outputs is None and job.source.native
 
     def run_to_end(self, state: dict[str, Any] | None) -> None:
         """All epochs, unless a callback stops before; History.stop_reason says why it ended.
@@ -150,7 +171,7 @@ class _Fit:
             self._train_begin(state)
             while not self._ended():
                 self.run.interrupts.deliver()
-                if self._plain and self.run.stage == "epoch_begin" and not self.display.live:
+                if self._whole_epochs():
                     self._epochs()
                 else:
                     self._stages[self.run.stage]()
@@ -173,7 +194,9 @@ class _Fit:
             callback.set_params(self.run.history.params)
         optimizer = self.model.optimizer
         hyper = optimizer.config()
-        self.hooks.call("on_train_begin", self._place(), {})
+        begin = Place()  # not to be interrupted before the callbacks have their state
+        begin.failed = self.run.failed  # type: ignore[method-assign]
+        self.hooks.call("on_train_begin", begin, {})
         if state is not None:
             for name, value in hyper.items():  # on_train_begin has had its effect in the first run
                 if getattr(optimizer, name) != value:
@@ -193,6 +216,12 @@ class _Fit:
             return False
         return self.run.epoch >= self.job.epochs or self.model.stop_training
 
+    def _whole_epochs(self) -> bool:
+        """Whether nobody wants to see anything within the next epoch, nor between it and others."""
+        if not self._plain or self.run.stage != "epoch_begin":
+            return False
+        return not self.display.live or self._step_pace.size >= self.run.settings.steps
+
     def _epochs(self) -> None:
         """Whole epochs in one call, where nobody watches single ones."""
         run = self.run
@@ -201,6 +230,7 @@ class _Fit:
         completed: list[list[float]] = []
         start = time.perf_counter()
         try:
+            assert isinstance(self.job.source, ArraySource)
             self.job.source.train_epochs(self.engine, run, epochs, completed)
         finally:
             for values in completed:
@@ -243,14 +273,15 @@ class _Fit:
         if self.hooks.has("on_train_batch_end"):
             self.hooks.call("on_train_batch_end", run, run.batch - 1, run.means())
         if self.display.live and not complete:
-            self.display.advance(run.epoch, run.batch, run.means())
+            share = run.batch / run.settings.steps
+            self.display.advance(run.epoch, share, progress.shown(run.means()))
         run.stage = "validate" if complete else "batch_begin"
 
     def _validate(self) -> None:
         """What is measured when the steps of an epoch are done; then the epoch is recorded."""
         run, job = self.run, self.job
         logs = run.means()
-        if run.outputs is not None:
+        if run.outputs is not None and isinstance(job.source, ArraySource):
             logs = all_metrics(self.model, logs, job.source.targets(run), run.outputs)
         if job.validation is not None:
             data, size = job.validation, EVALUATION_BATCH

@@ -56,15 +56,11 @@ class Hooks:
                 continue
             run.interrupts.deliver()
             run.next_callback = index + 1
-            run.interrupts.open = not _is_stock(self.callbacks[index])
             try:
                 method(*arguments)
             except Exception as error:
-                run.interrupts.open = False
                 run.failed(f"{type(self.callbacks[index]).__name__}.{hook}", error)
                 raise
-            finally:
-                run.interrupts.open = False
         run.next_callback = 0
 
     def _due(self, hook: str, index: int, run: Place) -> bool:
@@ -72,7 +68,7 @@ class Hooks:
 
 
 def _is_stock(callback: Callback) -> bool:
-    """Whether it is one of fastbp's own: quick, and to be left with its state whole."""
+    """Whether it is one of fastbp's own."""
     return type(callback).__module__.startswith("fastbp.")
 
 

@@ -1,0 +1,104 @@
+"""LazyRows: data whose rows are made into the engine's arrays batch by batch, never as a whole.
+
+SciPy's sparse matrices, and np.memmap of another dtype than the model's. (A memmap of the model's
+dtype the engine reads as it is.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import arrays
+from .arrays import Array
+
+
+def is_lazy(value: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether `value` is better not converted as a whole."""
+    if isinstance(value, LazyRows) or hasattr(value, "tocsr"):
+        return True
+    return isinstance(value, np.memmap) and not (
+        value.dtype == dtype and value.flags.c_contiguous and value.flags.aligned
+    )
+
+
+class LazyRows:
+    """Rows (n, columns) of a sparse matrix or a memmap; `self[rows]` makes arrays of some.
+
+    Raises TypeError and ValueError for wrong kinds and shapes at once, for NaN and infinity of a
+    memmap when their rows are made, naming row and column.
+    """
+
+    def __init__(
+        self, value: Any, inputs: int | None, dtype: np.dtype[Any], name: str = "X"
+    ) -> None:
+        self._source = value.tocsr() if hasattr(value, "tocsr") else value
+        self._sparse = hasattr(value, "tocsr")
+        self._dtype, self._name = dtype, name
+        self._rows: Array | None = None  # which of the source, None: all
+        kind = np.dtype(self._source.dtype).kind
+        if kind not in "biuf":
+            raise TypeError(f"{name} must hold real numbers; got dtype {self._source.dtype}")
+        if len(self._source.shape) != 2 or self._source.shape[1] == 0:
+            raise ValueError(f"{name} must have shape (rows, columns); got {self._source.shape}")
+        if inputs is not None and self._source.shape[1] != inputs:
+            raise ValueError(
+                f"{name} has {self._source.shape[1]} columns, but the network takes {inputs}; got "
+                f"shape {self._source.shape}"
+            )
+        if len(self) == 0:
+            raise ValueError(f"{name} has no rows; got shape {self._source.shape}")
+        if self._sparse and not np.isfinite(self._source.data).all():
+            self._refuse_sparse()
+
+    def _refuse_sparse(self) -> None:
+        entries = self._source.tocoo()
+        first = int(np.argmin(np.isfinite(entries.data)))
+        kind = "NaN" if np.isnan(entries.data[first]) else "infinity"
+        raise ValueError(
+            f"{self._name} has {kind} at row {entries.row[first]}, column {entries.col[first]}"
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        count = self._source.shape[0] if self._rows is None else len(self._rows)
+        return int(count), int(self._source.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def part(self, rows: Any) -> LazyRows:
+        """Some of the rows, by slice or mask, as lazily."""
+        part = object.__new__(LazyRows)
+        part.__dict__.update(self.__dict__)
+        part._rows = self._numbers()[rows]
+        return part
+
+    def _numbers(self) -> Array:
+        return np.arange(self._source.shape[0]) if self._rows is None else self._rows
+
+    def __getitem__(self, rows: Any) -> Array:
+        """The rows of a slice or an array of numbers: (count, columns), of the model's dtype."""
+        if self._rows is None and isinstance(rows, slice):
+            numbers: Any = np.arange(*rows.indices(len(self)))
+        else:
+            numbers = np.asarray(rows) if self._rows is None else self._rows[rows]
+        taken = self._source[numbers]
+        dense = taken.toarray() if self._sparse else np.asarray(taken)
+        with np.errstate(over="ignore"):
+            ready = np.require(dense, self._dtype, ["C", "A"])
+        wrong = arrays.first_non_finite(ready)
+        if wrong >= 0:
+            row, column = divmod(wrong, ready.shape[1])
+            raise ValueError(
+                f"{self._name} has {dense[row, column]!r} at row {numbers[row]}, column {column}: "
+                f"fill or drop such rows first, or scale what {self._dtype} cannot hold"
+            )
+        return ready
+
+
+def part(x: Any, rows: Any) -> Any:
+    """x[rows], of LazyRows as lazily."""
+    return x.part(rows) if isinstance(x, LazyRows) else x[rows]
