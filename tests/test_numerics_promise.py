@@ -64,7 +64,8 @@ class Training:
         engine = _core.Engine(self.inputs, list(self.layers), dtype)
         for k, (offset, rows, cols, bias) in enumerate(engine.parameter_shapes):
             block = engine.parameters[offset : offset + (rows + bias) * cols]
-            block[...] = sweeps.normal(k, dtype, block.size) / np.sqrt(rows)
+            block[...] = sweeps.normal(k, dtype, block.size) / np.sqrt(max(rows, 1))
+        engine.state[...] = 1
         hyper = {key: HYPER[key] for key in OPTIMIZERS[self.optimizer]}
         engine.compile(self.loss, LOSSES[self.loss], self.optimizer, hyper)
         return engine
@@ -144,6 +145,51 @@ TRAININGS = {
     "log rate": Training(6, (dense(17), act("tanh"), dense(5)), 60, 20, "poisson_with_log_rate"),
     "hinge": Training(12, (dense(30), act("relu"), dense(4)), 90, 32, "hinge"),
     "squared hinge": Training(33, (dense(9), act("tanh"), dense(1)), 64, 16, "squared_hinge"),
+    "layer norm": Training(
+        9,
+        (dense(40), ("layer_norm", 1e-5, True, True), act("relu"), dense(33), dense(7)),
+        700,
+        600,
+    ),
+    "wide layer norm": Training(
+        40, (dense(300), ("layer_norm", 1e-5, True, True), act("gelu"), dense(10)), 150, 64
+    ),
+    "batch norm": Training(
+        30,
+        (
+            ("batch_norm", 1e-5, True, True, 0.1),
+            dense(300, False),
+            ("batch_norm", 1e-5, True, True, 0.1),
+            act("relu"),
+            ("dropout", 0.1),
+            dense(20),
+            ("batch_norm", 1e-5, False, True, 0.1),
+            dense(7),
+        ),
+        150,
+        64,
+    ),
+    "residual": Training(
+        20,
+        (
+            dense(300),
+            act("relu"),
+            dense(40),
+            act("tanh"),
+            dense(300),
+            ("add", 3),
+            act("relu"),
+            dense(7),
+        ),
+        150,
+        64,
+    ),
+    "light residual": Training(
+        9, (dense(9), act("tanh"), dense(9), ("add", 3), act("relu"), dense(3)), 700, 600
+    ),
+    "long batch norm": Training(
+        6, (dense(33), ("batch_norm", 1e-3, True, True, 0.1), act("tanh"), dense(3)), 2600, 2400
+    ),
     "half_sse": Training(8, (dense(63), act("sigmoid"), dense(16)), 40, 16, "half_sse", "sgd"),
 }
 
@@ -156,7 +202,7 @@ def digest(*arrays: Array) -> str:
 
 
 def state(engine: Any) -> str:
-    return digest(engine.parameters, *engine.optimizer_state)
+    return digest(engine.parameters, engine.state, *engine.optimizer_state)
 
 
 def trained(training: Training, dtype: str, epochs: int = 3) -> tuple[str, str]:

@@ -19,6 +19,21 @@
 namespace fastbp {
 namespace {
 
+// What is added must be as wide as what it is added to.
+void require_equal_widths(const NetworkSpec& spec) {
+  std::vector<index_t> width{spec.inputs};  // of each layer's input
+  for (const LayerSpec& layer : spec.layers) {
+    const index_t here = width.back();
+    const index_t other = layer.kind == LayerSpec::Kind::add
+                              ? width[width.size() - 1 - std::size_t(layer.span)]
+                              : here;
+    if (other != here)
+      throw py::value_error("add: expected as many outputs as inputs, got " + std::to_string(here) +
+                            " and " + std::to_string(other));
+    width.push_back(layer.kind == LayerSpec::Kind::dense ? layer.units : here);
+  }
+}
+
 NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t seed) {
   if (inputs < 1)
     throw py::value_error("inputs: expected at least 1, got " + std::to_string(inputs));
@@ -43,12 +58,31 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t s
       layer.param = py::cast<double>(t[1]);
       if (!(layer.param >= 0 && layer.param < 1))
         throw py::value_error("rate: expected 0 <= rate < 1, got " + std::to_string(layer.param));
+    } else if (kind == "add") {
+      layer.kind = LayerSpec::Kind::add;
+      layer.span = py::cast<index_t>(t[1]);
+      if (layer.span < 1 || layer.span > index_t(spec.layers.size()))
+        throw py::value_error("span: expected 1 to the number of layers before, got " +
+                              std::to_string(layer.span));
+    } else if (kind == "layer_norm" || kind == "batch_norm") {
+      layer.kind = kind == "layer_norm" ? LayerSpec::Kind::layer_norm : LayerSpec::Kind::batch_norm;
+      layer.param = py::cast<double>(t[1]);
+      layer.use_bias = py::cast<bool>(t[2]);
+      layer.use_scale = py::cast<bool>(t[3]);
+      if (layer.kind == LayerSpec::Kind::batch_norm) layer.momentum = py::cast<double>(t[4]);
+      if (!(layer.param >= 0) || !(layer.momentum >= 0 && layer.momentum <= 1))
+        throw py::value_error(
+            "epsilon, momentum: expected epsilon >= 0 and 0 <= momentum <= 1, got " +
+            std::to_string(layer.param) + " and " + std::to_string(layer.momentum));
     } else {
-      throw py::value_error("layers: expected 'dense', 'activation' or 'dropout', got '" + kind +
-                            "'");
+      throw py::value_error(
+          "layers: expected 'dense', 'activation', 'dropout', 'layer_norm', 'batch_norm' or 'add', "
+          "got '" +
+          kind + "'");
     }
     spec.layers.push_back(layer);
   }
+  require_equal_widths(spec);
   if (spec.layers.empty()) throw py::value_error("layers: expected at least one layer, got none");
   return spec;
 }
@@ -199,6 +233,36 @@ class Engine {
           rows.append(py::make_tuple(s.parameter_offset, s.parameter_rows, s.outputs, s.bias));
       return rows;
     });
+  }
+
+  index_t inputs() {
+    return visit([](auto& net) { return net.layout().inputs; });
+  }
+
+  py::list state_shapes() {
+    return visit([](auto& net) {
+      py::list rows;
+      for (const Stage& s : net.layout().stages)
+        if (s.state_rows > 0) rows.append(py::make_tuple(s.state_offset, s.state_rows, s.outputs));
+      return rows;
+    });
+  }
+
+  // A live array; `owner`, this engine's Python object, lives as long as the array.
+  py::array state(const py::object& owner) {
+    return visit([&](auto& net) -> py::array {
+      using T = std::remove_pointer_t<decltype(net.state())>;
+      return py::array(py::dtype::of<T>(), {net.layout().state_count}, {}, net.state(), owner);
+    });
+  }
+
+  void set_trainable(const std::vector<bool>& layers) {
+    const std::size_t expected =
+        visit([](auto& net) { return net.layout().stage_of_layer.size(); });
+    if (layers.size() != expected)
+      throw py::value_error("layers: expected " + std::to_string(expected) + " values, got " +
+                            std::to_string(layers.size()));
+    run([&](auto& net) { net.set_trainable(layers); });
   }
 
   // A live array of the flat layout; `owner`, this engine's Python object, lives as long as the
@@ -422,6 +486,11 @@ void bind_engine(py::module_& m) {
       .def(py::init<index_t, const py::list&, const std::string&, std::uint64_t>(), "inputs"_a,
            "layers"_a, "dtype"_a, "seed"_a = 0)
       .def_property_readonly("parameter_shapes", &Engine::parameter_shapes)
+      .def_property_readonly("inputs", &Engine::inputs)
+      .def_property_readonly("state_shapes", &Engine::state_shapes)
+      .def_property_readonly("state",
+                             [](py::object self) { return self.cast<Engine&>().state(self); })
+      .def("set_trainable", &Engine::set_trainable, "layers"_a)
       .def_property_readonly("parameters",
                              [](py::object self) {
                                return self.cast<Engine&>().flat(self,

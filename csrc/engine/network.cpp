@@ -69,12 +69,14 @@ Network<T>::Network(const NetworkSpec& spec, const KernelTable<T>& kernels,
   ArenaLayout arena;
   const std::size_t bytes = array_bytes<T>(layout_.parameter_count);
   const std::size_t w = arena.add(bytes), gradient = arena.add(bytes), slot0 = arena.add(bytes),
-                    slot1 = arena.add(bytes);
+                    slot1 = arena.add(bytes),
+                    state = arena.add(array_bytes<T>(layout_.state_count));
   parameters_ = Arena(arena);
   block_ = {parameters_.at<T>(w),
             parameters_.at<T>(gradient),
             {parameters_.at<T>(slot0), parameters_.at<T>(slot1)}};
   context_.parameters = block_;
+  context_.state = parameters_.at<T>(state);
 }
 
 template <class T> int Network<T>::slots() const {
@@ -89,6 +91,12 @@ template <class T> void Network<T>::compile(const LossSpec& loss, const Optimize
     std::fill(block_.slot[k], block_.slot[k] + layout_.parameter_count, T(0));
 }
 
+template <class T> void Network<T>::set_trainable(const std::vector<bool>& layers) {
+  layout_.set_trainable(layers);
+  // What is frozen has no gradient from now on.
+  std::fill(block_.gradient, block_.gradient + layout_.parameter_count, T(0));
+}
+
 template <class T> int Network<T>::threads_for(index_t rows, bool training) const {
   return worthwhile_threads(training ? layout_.training_flop(rows) : layout_.inference_flop(rows));
 }
@@ -97,10 +105,12 @@ template <class T> void Network<T>::prepare_scratch(int threads) {
   if (threads > scratch_threads_) {
     scratch_ = Arena();
     scratch_threads_ = 0;
-    scratch_ = Arena(array_bytes<T>(context_.gemm.scratch, threads));
+    const index_t each = context_.gemm.scratch + layout_.worker_count;
+    scratch_ = Arena(array_bytes<T>(each, threads));
     scratch_threads_ = threads;
   }
   context_.gemm_scratch = scratch_.at<T>(0);
+  context_.worker_values = context_.gemm_scratch + context_.gemm.scratch * scratch_threads_;
 }
 
 template <class T> void Network<T>::use_training_plan(index_t rows, int threads) {

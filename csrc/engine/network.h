@@ -52,6 +52,9 @@ template <class T> class Network {
 
   const NetworkLayout& layout() const { return layout_; }
   ParameterBlock<T> block() const { return block_; }
+  T* state() const { return context_.state; }  // flat: what steps change besides parameters
+  // Whether the parameters and the state of each layer are trained.
+  void set_trainable(const std::vector<bool>& layers);
   int slots() const;
 
   // Chooses loss and optimizer; optimizer state and step count start anew.

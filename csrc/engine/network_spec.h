@@ -17,12 +17,18 @@ struct LayerSpec {
     dense,       // y = x kernel + bias with `units` outputs
     activation,  // y = f(x), elementwise
     dropout,     // in training y = x / (1 - rate), or 0 with probability rate; otherwise y = x
+    layer_norm,  // y = (x - mean) / sqrt(variance + epsilon) gamma + beta, of each row
+    batch_norm,  // the same of each column: of the batch in training, otherwise of moving means
+    add,         // y = x + what went into the `span` layers before this one
   };
   Kind kind = Kind::dense;
   index_t units = 0;
-  bool use_bias = true;
-  int activation = 0;  // index in FBP_ACTIVATIONS
-  double param = 0;    // the activation's number, or the rate of dropout
+  index_t span = 0;
+  bool use_bias = true;   // norms: whether there is a beta
+  bool use_scale = true;  // norms: whether there is a gamma
+  int activation = 0;     // index in FBP_ACTIVATIONS
+  double param = 0;       // the activation's number, the rate of dropout, the epsilon of norms
+  double momentum = 0;    // batch_norm: share of a new batch in the moving means
 };
 
 struct NetworkSpec {

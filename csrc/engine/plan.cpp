@@ -12,6 +12,9 @@ constexpr index_t kBlockAlignment = 16;  // elements; 64 or 128 bytes
 // Values that a light network and kMaxChunk rows of its batch may need: an L2 of 1 MiB, in float32.
 constexpr double kLightValues = 280e3;
 
+// A batch has at most so many blocks of statistics: each worker adds up all of them.
+constexpr index_t kMostRowBlocks = 64;
+
 // A batch of no more rows is not cut up.
 constexpr index_t kSmallestPart = 32;
 
@@ -47,6 +50,18 @@ struct Builder : Plan {
         checked_product(std::size_t(blocks), std::size_t(1 + kMaxMetrics)), sizeof(double)));
   }
 
+  // What the stages note of a batch of so many rows, of which `capacity` are in work at once.
+  void add_work(const NetworkLayout& layout, index_t rows) {
+    for (const Stage& stage : layout.stages) {
+      index_t values = 0;
+      if (stage.kind == StageKind::layer_norm) values = product(2, capacity);
+      // Each block's mean and sum of squares; then, backward, two sums.
+      if (stage.batch_coupled())
+        values = product(4, product(parts_of(rows, layout.row_block(rows)), stage.outputs));
+      work.push_back(arena.add(checked_product(std::size_t(values), element_size)));
+    }
+  }
+
   std::size_t element_size;
 };
 
@@ -60,12 +75,20 @@ void set_activation(Stage& stage, const LayerSpec& layer) {
   stage.saves = kSaves[layer.activation];
 }
 
-// Where the stage's parameters lie in the flat ones.
-void place_parameters(NetworkLayout& layout, Stage& stage) {
+// Takes rows x cols elements from the end of a flat array; where they begin.
+index_t take(index_t& end, index_t rows, index_t cols) {
+  const index_t begin = end;
+  end = round_up(sum(end, product(rows, cols)), kBlockAlignment);
+  return begin;
+}
+
+// Where the stage's parameters, state and workers' values lie.
+void place(NetworkLayout& layout, Stage& stage) {
   const index_t rows = sum(stage.parameter_rows, stage.bias ? 1 : 0);
-  stage.parameter_offset = layout.parameter_count;
-  layout.parameter_count =
-      round_up(sum(layout.parameter_count, product(rows, stage.outputs)), kBlockAlignment);
+  stage.parameter_offset = take(layout.parameter_count, rows, stage.outputs);
+  stage.state_offset = take(layout.state_count, stage.state_rows, stage.outputs);
+  // Mean, variance and two sums over the batch.
+  stage.worker_offset = take(layout.worker_count, stage.batch_coupled() ? 4 : 0, stage.outputs);
 }
 
 // The layer as a stage of its own.
@@ -82,6 +105,16 @@ Stage make_stage(const NetworkLayout& layout, const LayerSpec& layer) {
   case StageKind::activation:
     set_activation(stage, layer);
     break;
+  case StageKind::layer_norm:
+  case StageKind::batch_norm:
+    stage.param = layer.param;
+    stage.momentum = layer.momentum;
+    stage.parameter_rows = layer.use_scale ? 1 : 0;
+    stage.bias = layer.use_bias;
+    stage.state_rows = stage.batch_coupled() ? 2 : 0;
+    break;
+  case StageKind::add:
+    break;
   case StageKind::dropout:
     stage.param = layer.param;
     for (const Stage& other : layout.stages) stage.stream += other.kind == StageKind::dropout;
@@ -90,17 +123,26 @@ Stage make_stage(const NetworkLayout& layout, const LayerSpec& layer) {
   return stage;
 }
 
-void add_layer(NetworkLayout& layout, const LayerSpec& layer) {
+// Layer i of the network. `joined`: its input is added to another layer's, so that it must exist.
+void add_layer(NetworkLayout& layout, const LayerSpec& layer, bool joined) {
   auto& stages = layout.stages;
   const bool fuse = layer.kind == StageKind::activation && !stages.empty() &&
-                    stages.back().dense() && stages.back().activation == 0;
+                    stages.back().dense() && stages.back().activation == 0 && !joined;
+  layout.stage_of_layer.push_back(fuse ? kNoStage : stages.size());
   if (fuse) {
     set_activation(stages.back(), layer);
     return;
   }
   stages.push_back(make_stage(layout, layer));
   Stage& stage = stages.back();
-  place_parameters(layout, stage);
+  place(layout, stage);
+  if (layer.kind == StageKind::add) {
+    const std::size_t first =
+        layout.stage_of_layer[layout.stage_of_layer.size() - 1 - std::size_t(layer.span)];
+    stage.source = std::ptrdiff_t(first) - 1;
+    stages[first].joins.push_back(stages.size() - 1);
+  }
+  layout.batch_coupled = layout.batch_coupled || stage.batch_coupled();
   layout.outputs = stage.outputs;
   if (stage.dense()) layout.multiply_adds_per_row += double(stage.inputs) * double(stage.outputs);
 }
@@ -109,7 +151,7 @@ bool is_light(const NetworkLayout& layout) {
   double values = double(layout.parameter_count) + double(layout.inputs) * kMaxChunk;
   for (const Stage& stage : layout.stages)
     values += double(stage.outputs) * kMaxChunk * (stage.saves == Saves::Input ? 3 : 2);
-  return values <= kLightValues;
+  return values <= kLightValues && !layout.batch_coupled;
 }
 
 }  // namespace
@@ -117,8 +159,12 @@ bool is_light(const NetworkLayout& layout) {
 NetworkLayout make_layout(const NetworkSpec& spec) {
   NetworkLayout layout;
   layout.inputs = layout.outputs = spec.inputs;
-  for (const LayerSpec& layer : spec.layers) add_layer(layout, layer);
+  std::vector<bool> joined(spec.layers.size(), false);
+  for (std::size_t i = 0; i < spec.layers.size(); ++i)
+    if (spec.layers[i].kind == StageKind::add) joined[i - std::size_t(spec.layers[i].span)] = true;
+  for (std::size_t i = 0; i < spec.layers.size(); ++i) add_layer(layout, spec.layers[i], joined[i]);
   layout.light = is_light(layout);
+  layout.set_trainable(std::vector<bool>(spec.layers.size(), true));
   return layout;
 }
 
@@ -126,6 +172,26 @@ index_t NetworkLayout::row_chunk(index_t rows) const {
   if (!light) return k_chunk(rows);
   if (rows <= kSmallestPart) return rows > 0 ? rows : 1;
   return equal_chunk(rows, 2 * parts_of(rows, 2 * kMaxChunk));
+}
+
+index_t NetworkLayout::row_block(index_t rows) const {
+  if (!batch_coupled) return kLossBlockRows;
+  return parts_of(rows, kLossBlockRows * kMostRowBlocks) * kLossBlockRows;
+}
+
+std::ptrdiff_t NetworkLayout::inference_source(std::ptrdiff_t stage) const {
+  while (stage >= 0 && stages[std::size_t(stage)].idle_in_inference()) --stage;
+  return stage;
+}
+
+void NetworkLayout::set_trainable(const std::vector<bool>& layers) {
+  for (Stage& stage : stages) stage.trainable = true;
+  for (std::size_t i = 0; i < layers.size(); ++i)
+    if (!layers[i] && stage_of_layer[i] != kNoStage) stages[stage_of_layer[i]].trainable = false;
+  any_frozen = std::find(layers.begin(), layers.end(), false) != layers.end();
+  const auto trained = [](const Stage& s) { return s.trainable && s.parameter_count() > 0; };
+  lowest_trained =
+      std::size_t(std::find_if(stages.begin(), stages.end(), trained) - stages.begin());
 }
 
 BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads) {
@@ -162,6 +228,7 @@ Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
     plan.delta.push_back(plan.matrix(stage.outputs, false, s == last));
   }
   plan.add_block_sums(shape.rows);
+  plan.add_work(layout, shape.rows);
   plan.partials = shape.partials;
   std::size_t partials =
       checked_product(std::size_t(shape.partials), std::size_t(layout.parameter_count));
@@ -179,7 +246,7 @@ Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
   return plan;
 }
 
-// Two inner outputs are enough: the one read and the one written.
+// Two inner outputs are enough, the one read and the one written, beside those that are added later.
 Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t element_size) {
   Builder plan(rows, element_size);
   const std::size_t last = layout.stages.size() - 1;
@@ -187,10 +254,17 @@ Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t 
   for (std::size_t s = 0; s < last; ++s) widest = std::max(widest, layout.stages[s].outputs);
   BatchMatrix ring[2];
   for (BatchMatrix& buffer : ring) buffer = plan.matrix(widest, false, false);
+  std::vector<bool> kept(last + 1, false);
+  for (const Stage& stage : layout.stages) {
+    if (stage.kind != StageKind::add) continue;
+    for (const std::ptrdiff_t source : {stage.source, layout.inference_source(stage.source)})
+      if (source >= 0) kept[std::size_t(source)] = true;
+  }
   std::size_t place = 0;
   for (std::size_t s = 0; s < last; ++s) {
     if (!layout.stages[s].idle_in_inference()) ++place;
-    plan.y.push_back(ring[place % 2]);
+    plan.y.push_back(kept[s] ? plan.matrix(layout.stages[s].outputs, false, false)
+                             : ring[place % 2]);
   }
   plan.y.push_back(plan.matrix(layout.outputs, false, true));
   plan.z = plan.y;
@@ -198,6 +272,7 @@ Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t 
   plan.delta.resize(last + 1);
   plan.delta[last] = plan.matrix(layout.outputs, false, true);  // the loss's working memory
   plan.add_block_sums(rows);
+  plan.add_work(layout, rows);
   return plan;
 }
 

@@ -3,7 +3,8 @@
 //
 // A stage is a dense layer with the activation that follows it, or any other layer alone. Stage s
 // reads the output of stage s - 1 (stage 0 the batch's inputs) and keeps what its backward pass
-// reads.
+// reads. A stage that adds reads an earlier output too: on the way back the gradient of that output
+// is what comes through the stages between, and what the adding stage has.
 //
 // The parameters of a stage are one row-major matrix of `outputs` columns: parameter_rows of them,
 // and below those a row of biases. For a dense stage that is the kernel and the bias. Where such a
@@ -31,13 +32,24 @@ struct Stage {
   int activation = 0;            // identity where there is none
   double param = 0;
   Saves saves = Saves::None;
+  double momentum = 0;
   std::uint32_t stream = 0;  // dropout: which of the network's it is
+  // What a step changes besides parameters: state_rows rows of `outputs`, in the flat state.
+  index_t state_rows = 0, state_offset = 0;
+  index_t worker_offset = 0;       // where its values lie in each worker's own memory
+  bool trainable = true;           // false: its parameters and its state stay as they are
+  std::ptrdiff_t source = 0;       // add: the stage whose output is added; -1: the network's input
+  std::vector<std::size_t> joins;  // the stages that add what this one reads
 
   bool dense() const { return kind == StageKind::dense; }
+  // Whether a row's output in training depends on the other rows of the batch.
+  bool batch_coupled() const { return kind == StageKind::batch_norm; }
   index_t parameter_count() const { return (parameter_rows + (bias ? 1 : 0)) * outputs; }
   // Whether its output is its input where nothing is trained.
   bool idle_in_inference() const { return kind == StageKind::dropout; }
 };
+
+inline constexpr std::size_t kNoStage = std::size_t(-1);
 
 // The stages, and the length of the flat parameters: each stage's block begins at a multiple of 16
 // elements.
@@ -45,7 +57,13 @@ struct NetworkLayout {
   std::vector<Stage> stages;
   index_t inputs = 0;
   index_t outputs = 0;
-  index_t parameter_count = 0;       // with padding
+  index_t parameter_count = 0;              // with padding
+  index_t state_count = 0;                  // with padding
+  index_t worker_count = 0;                 // values that each worker keeps for itself
+  bool batch_coupled = false;               // any stage is
+  std::vector<std::size_t> stage_of_layer;  // kNoStage: it is fused into the one before
+  std::size_t lowest_trained = 0;  // the first stage with trained parameters, or behind the last
+  bool any_frozen = false;
   double multiply_adds_per_row = 0;  // of a forward pass
   bool light = false;  // parameters, and all that kMaxChunk rows need, fit an L2 together
 
@@ -58,6 +76,13 @@ struct NetworkLayout {
   // chunks in order. Part of the numerics promise: a function of the network and the batch size. Of
   // a light network it is an even number of equal chunks, which threads can share.
   index_t row_chunk(index_t rows) const;
+  // Statistics over a batch are summed over blocks of so many rows, then over the blocks in order.
+  // The threads' shares of the batch are whole blocks.
+  index_t row_block(index_t rows) const;
+  // The stage whose output stands for that of `stage` where nothing is trained; -1: the input.
+  std::ptrdiff_t inference_source(std::ptrdiff_t stage) const;
+  // Says of each layer whether it is trained.
+  void set_trainable(const std::vector<bool>& layers);
 };
 
 NetworkLayout make_layout(const NetworkSpec& spec);
@@ -84,6 +109,7 @@ struct Plan {
   std::size_t partials_offset = 0;    // `partials` gradients of parts of a batch; or sums over
                                       // parts of a layer's inputs
   index_t partials = 0;
+  std::vector<std::size_t> work;     // what a stage notes of the batch (work_values)
   std::vector<index_t> input_parts;  // of each stage; 1: its sums are not worth splitting
   ArenaLayout arena;
 

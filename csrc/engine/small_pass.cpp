@@ -9,7 +9,8 @@ namespace {
 constexpr index_t kSmallParameters = 4096;
 
 bool is_small(const NetworkLayout& layout, bool in_parts) {
-  if (layout.stages.size() > std::size_t(SmallNetwork<float>::capacity)) return false;
+  if (layout.any_frozen || layout.stages.size() > std::size_t(SmallNetwork<float>::capacity))
+    return false;
   if (!in_parts && layout.parameter_count > kSmallParameters) return false;
   for (const Stage& s : layout.stages)  // each sum is one chunk
     if (!s.dense() || s.inputs > kMaxChunk || s.outputs > kMaxChunk) return false;

@@ -1,4 +1,5 @@
 // What the stages that are not dense do, each worker with its own rows.
+#include "core/random.h"
 #include "engine/step.h"
 
 namespace fastbp {
@@ -8,15 +9,34 @@ template <class T> void Step<T>::forward_own(std::size_t s, Rows<const T> input,
   const Stage& stage = c_.layout->stages[s];
   const Rows<const T> x = input.from(own_.at);
   const Rows<T> out = y.from(own_.at);
+  ActivationTile<T> tile;
   need(false);
-  if (stage.kind == StageKind::dropout && training_) {
-    dropout(stage, x, out);
-  } else {
-    ActivationTile<T> tile;
+  switch (stage.kind) {
+  case StageKind::layer_norm:
+    layer_norm_forward(s, x, out);
+    break;
+  case StageKind::batch_norm:
+    batch_norm_forward(s, x, out);
+    break;
+  case StageKind::add:
+    tile.out = out.data;
+    tile.out_row = out.row;
+    tile.saved = added(stage).from(own_.at).data;
+    tile.saved_row = added(stage).row;
+    run_tile(c_.kernels->add_saved, tile, x.data, x.row, stage.outputs);
+    break;
+  case StageKind::dropout:
+    if (training_) {
+      dropout(stage, x, out);
+      break;
+    }
+    [[fallthrough]];  // a copy: its activation is the identity
+  default:
     tile.out = out.data;
     tile.out_row = out.row;
     tile.param = T(stage.param);
     run_tile(c_.kernels->activation_forward[stage.activation], tile, x.data, x.row, stage.outputs);
+    break;
   }
   done(false);
 }
@@ -27,13 +47,49 @@ template <class T>
 void Step<T>::input_delta_own(std::size_t s, Rows<const T> dz, TileOp<T> below,
                               const ActivationTile<T>& tile) {
   const Stage& stage = c_.layout->stages[s];
-  if (stage.kind == StageKind::activation) {
+  const Rows<T> dx{tile.out, tile.out_row};
+  switch (stage.kind) {
+  case StageKind::dropout:
+    dropout(stage, dz, dx);
+    break;
+  case StageKind::layer_norm:
+    layer_norm_delta(s, dz, dx);
+    break;
+  case StageKind::batch_norm:
+    batch_norm_delta(s, dz, dx);
+    break;
+  default:
     run_tile(below, tile, dz.data, dz.row, stage.inputs);
     return;
   }
-  dropout(stage, dz, {tile.out, tile.out_row});
   if (below != c_.kernels->activation_backward[0])
     run_tile(below, tile, tile.out, tile.out_row, stage.inputs);
+}
+
+// What an adding stage adds to its input.
+template <class T>
+typename Step<T>::template Rows<const T> Step<T>::added(const Stage& stage) const {
+  const std::ptrdiff_t source =
+      training_ ? stage.source : c_.layout->inference_source(stage.source);
+  if (source < 0) return x_;
+  const BatchMatrix& y = plan().y[std::size_t(source)];
+  return {at(y), y.row};
+}
+
+// Adds to the gradient of a stage's input that of the stages which add this input, then takes the
+// derivative of the activation below.
+template <class T>
+void Step<T>::join_deltas(const Stage& stage, TileOp<T> below, const ActivationTile<T>& tile) {
+  need(false);
+  for (std::size_t adding : stage.joins) {
+    ActivationTile<T> sum = tile;
+    sum.saved = at(plan().delta[adding], own_);
+    sum.saved_row = plan().delta[adding].row;
+    run_tile(c_.kernels->add_saved, sum, tile.out, tile.out_row, stage.inputs);
+  }
+  if (below != c_.kernels->activation_backward[0])
+    run_tile(below, tile, tile.out, tile.out_row, stage.inputs);
+  done(false);
 }
 
 // y = x m in this worker's rows: the outputs of its inputs, and the gradient of those of that of
@@ -45,8 +101,8 @@ template <class T> void Step<T>::dropout(const Stage& stage, Rows<const T> x, Ro
   args.y_row = y.row;
   args.rate = stage.param;
   args.seed = c_.seed;
-  args.stream = stage.stream;
-  args.step = std::uint64_t(number_);
+  args.stream = dropout_stream(std::uint64_t(number_), stage.stream,
+                               static_cast<std::uint32_t>(Purpose::dropout));
   for_row_chunks(own_.rows, stage.outputs, [&](index_t first, index_t count) {
     args.rows = count;
     args.first_row = own_.first + first;

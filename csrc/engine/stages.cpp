@@ -111,6 +111,7 @@ const T* Step<T>::sum_by_inputs(std::size_t s, const T* input, index_t input_row
 
 template <class T> void Step<T>::forward(const T* x, index_t x_row, T* out) {
   Rows<const T> input{x, x_row};
+  x_ = input;
   for (std::size_t s = 0; s <= last(); ++s) {
     const Stage& stage = c_.layout->stages[s];
     if (!training_ && stage.idle_in_inference() && s < last()) continue;
@@ -162,24 +163,33 @@ template <class T> void Step<T>::output_delta() {
   run_tile(c_.kernels->activation_backward[stage.activation], tile, dz, delta.row, delta.row);
 }
 
+// Where the gradient of the stage's input goes, in a window's rows: dz of the stage below, with what
+// the derivative of its activation reads, or dx of the network's input.
+template <class T>
+ActivationTile<T> Step<T>::delta_tile(std::size_t s, T* dx, const Window& w) const {
+  if (dx) {
+    const index_t inputs = c_.layout->stages[s].inputs;
+    ActivationTile<T> tile;
+    tile.out = dx + w.first * inputs;
+    tile.out_row = inputs;
+    return tile;
+  }
+  const BatchMatrix* kept = saved(s - 1);
+  const BatchMatrix& delta = plan().delta[s - 1];
+  return {kept ? at(*kept, w) : nullptr, kept ? kept->row : 0, at(delta, w), delta.row,
+          T(c_.layout->stages[s - 1].param)};
+}
+
 // dz of the stage below (its activation's derivative included), or dx of the network's input.
 template <class T> void Step<T>::input_delta(std::size_t s, T* dx) {
   const Stage& stage = c_.layout->stages[s];
   const Window w = stage.dense() ? choose(stage.inputs, stage.outputs, true) : own_;
   const bool together = w.share.count > 1;
-  ActivationTile<T> tile;
-  TileOp<T> op = c_.kernels->activation_backward[0];
-  if (dx) {
-    tile.out = dx + w.first * stage.inputs;
-    tile.out_row = stage.inputs;
-  } else {
-    const Stage& below = c_.layout->stages[s - 1];
-    const BatchMatrix* kept = saved(s - 1);
-    const BatchMatrix& delta = plan().delta[s - 1];
-    tile = {kept ? at(*kept, w) : nullptr, kept ? kept->row : 0, at(delta, w), delta.row,
-            T(below.param)};
-    op = c_.kernels->activation_backward[below.activation];
-  }
+  const ActivationTile<T> tile = delta_tile(s, dx, w);
+  const TileOp<T> identity = c_.kernels->activation_backward[0];
+  const TileOp<T> below =
+      dx ? identity : c_.kernels->activation_backward[c_.layout->stages[s - 1].activation];
+  const TileOp<T> op = stage.joins.empty() ? below : identity;
   need(together);
   const BatchMatrix& dz = plan().delta[s];
   if (stage.dense()) {
@@ -188,7 +198,7 @@ template <class T> void Step<T>::input_delta(std::size_t s, T* dx) {
     g.a = at(dz, w), g.a_row = dz.row, g.a_col = 1;
     g.b = c_.parameters.w + stage.parameter_offset, g.b_row = 1, g.b_col = stage.outputs;
     g.c = tile.out, g.c_row = tile.out_row;
-    g.op = op == c_.kernels->activation_backward[0] ? nullptr : op;
+    g.op = op == identity ? nullptr : op;
     g.context = &tile;
     g.ahead[0] = tile.saved, g.ahead_row = tile.saved_row;
     run_gemm(g, w.share);
@@ -196,12 +206,17 @@ template <class T> void Step<T>::input_delta(std::size_t s, T* dx) {
     input_delta_own(s, {at(dz, w), dz.row}, op, tile);
   }
   done(together);
+  if (!stage.joins.empty()) join_deltas(stage, below, delta_tile(s, dx, own_));
 }
 
 // Of all rows in work, into the flat `gradient`; or, with `update`, straight into the parameters.
 template <class T> void Step<T>::parameter_gradient(std::size_t s, T* gradient, bool update) {
   const Stage& stage = c_.layout->stages[s];
-  if (!stage.dense()) return;
+  if (!stage.trainable || stage.parameter_count() == 0) return;
+  if (!stage.dense()) {
+    norm_gradient(s, gradient, update);
+    return;
+  }
   const BatchMatrix& input = s == 0 ? plan().x : plan().y[s - 1];
   const BatchMatrix& dz = plan().delta[s];
   GemmArgs<T> g;
@@ -228,9 +243,12 @@ template <class T> void Step<T>::parameter_gradient(std::size_t s, T* gradient, 
 
 // From the flat gradient.
 template <class T> void Step<T>::update_parameters(Range part) {
-  if (part.begin < part.end)
-    c_.kernels->update[c_.optimizer.optimizer](&update_, c_.parameters.gradient + part.begin, 0, 0,
-                                               1, part.begin, part.end - part.begin);
+  for_trained(part, [&](Range range) { update_range(range); });
+}
+
+template <class T> void Step<T>::update_range(Range part) {
+  c_.kernels->update[c_.optimizer.optimizer](&update_, c_.parameters.gradient + part.begin, 0, 0, 1,
+                                             part.begin, part.end - part.begin);
 }
 
 template class Step<float>;

@@ -28,7 +28,7 @@ template <class T> bool Step<T>::stopping() {
 // The whole batch is in work; this worker's own rows are whole blocks of the loss.
 template <class T> void Step<T>::take_all(index_t rows) {
   all_ = {0, rows, 0, share_};
-  const Range part = split(rows, kLossBlockRows, share_);
+  const Range part = split(rows, c_.layout->row_block(rows), share_);
   own_ = {part.begin, part.end - part.begin, part.begin, Share{}};
 }
 
@@ -109,20 +109,27 @@ template <class T> void Step<T>::train_whole(const TrainBatch<T>& batch) {
     if (batch.use == GradientUse::update) update_parameters({0, c_.layout->parameter_count});
     return;
   }
-  for (std::size_t s = last(); s > 0; --s) input_delta(s, nullptr);
+  const std::size_t lowest = batch.dx ? 0 : c_.layout->lowest_trained;
+  for (std::size_t s = last(); s > lowest; --s) input_delta(s, nullptr);
   if (batch.dx) input_delta(0, batch.dx);
+  if (!batch.dx && lowest <= last() && c_.layout->stages[lowest].batch_coupled())
+    batch_norm_sums(lowest);
   // No parameter changes before all deltas are there.
   worker_.barrier();
   for (std::size_t s = 0; s <= last(); ++s)
     parameter_gradient(s, c_.parameters.gradient, batch.use == GradientUse::update);
+  if (batch.use == GradientUse::update) update_state();
   if (batch.use != GradientUse::store_then_update) return;
   worker_.barrier();
-  if (!aborted()) update_parameters(split(c_.layout->parameter_count, 1024, share_));
+  if (aborted()) return;
+  update_parameters(split(c_.layout->parameter_count, 1024, share_));
+  update_state();
 }
 
 template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
   const index_t parts = parts_of(batch.rows, chunk_);
   const Range mine = split(c_.layout->parameter_count, 64, share_);
+  const std::size_t lowest = batch.dx ? 0 : c_.layout->lowest_trained;
   for (index_t first = 0; first < parts; first += plan().partials) {
     if (first > 0) worker_.barrier();  // the partials of the round before have been read
     const index_t count = parts - first < plan().partials ? parts - first : plan().partials;
@@ -135,16 +142,18 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
         c_.kernels->small_backward(small_, all_.rows, chunk_, partial(i));
         continue;
       }
-      for (std::size_t s = last() + 1; s-- > 0;) {
+      for (std::size_t s = last() + 1; s-- > lowest;) {
         parameter_gradient(s, partial(i), false);
-        if (s > 0) input_delta(s, nullptr);
+        if (s > lowest) input_delta(s, nullptr);
       }
       if (batch.dx) input_delta(0, batch.dx);
     }
     worker_.barrier();
-    if (mine.begin < mine.end)
-      c_.kernels->add_rows(partial(0) + mine.begin, c_.layout->parameter_count, count,
-                           mine.end - mine.begin, c_.parameters.gradient + mine.begin, first > 0);
+    for_trained(mine, [&](Range range) {
+      c_.kernels->add_rows(partial(0) + range.begin, c_.layout->parameter_count, count,
+                           range.end - range.begin, c_.parameters.gradient + range.begin,
+                           first > 0);
+    });
   }
   if (batch.use != GradientUse::store && !aborted()) update_parameters(mine);
 }

@@ -54,9 +54,11 @@ template <class T> struct StepContext {
   const Plan* plan = nullptr;
   const Arena* arena = nullptr;  // the plan's memory
   ParameterBlock<T> parameters;
-  T* gemm_scratch = nullptr;  // gemm.scratch elements for each worker
-  bool in_parts = false;      // batches of several chunks are worked off in parts
-  std::uint64_t seed = 0;     // of what a step draws
+  T* state = nullptr;          // flat: what steps change besides parameters
+  T* gemm_scratch = nullptr;   // gemm.scratch elements for each worker
+  T* worker_values = nullptr;  // layout->worker_count elements for each worker
+  bool in_parts = false;       // batches of several chunks are worked off in parts
+  std::uint64_t seed = 0;      // of what a step draws
   LossSpec loss;
   OptimizerSpec optimizer;
   BetaPowers powers;  // of the last step taken
@@ -138,6 +140,7 @@ template <class T> class Step {
   bool stopping();
   void describe_small_network();
   bool small() const;
+  template <class Body> void for_trained(Range part, Body body);
   template <class Body> void for_row_chunks(index_t rows, index_t row_elements, Body body);
 
   void train_whole(const TrainBatch<T>& batch);
@@ -147,6 +150,9 @@ template <class T> class Step {
   void forward(const T* x, index_t x_row, T* out);
   void forward_dense(std::size_t stage, Rows<const T> input, Rows<T> y);
   void forward_own(std::size_t stage, Rows<const T> input, Rows<T> y);
+  Rows<const T> added(const Stage& stage) const;
+  void join_deltas(const Stage& stage, TileOp<T> below, const ActivationTile<T>& tile);
+  ActivationTile<T> delta_tile(std::size_t stage, T* dx, const Window& w) const;
   void measure(const T* y, const Samples<T>& targets, const std::vector<MetricSpec>* metrics,
                index_t batch_rows);
   void loss(const T* y, const Samples<T>& targets, index_t batch_rows, bool plain);
@@ -158,8 +164,25 @@ template <class T> class Step {
   void input_delta_own(std::size_t stage, Rows<const T> dz, TileOp<T> below,
                        const ActivationTile<T>& tile);
   void dropout(const Stage& stage, Rows<const T> x, Rows<T> y);
+  Rows<const T> input_of(std::size_t stage) const;
+  index_t row_blocks() const;
+  T* work(std::size_t stage) const;
+  T* backward_sums(std::size_t stage) const;
+  void add_backward_sums(std::size_t stage, Range columns);
+  T* worker_values(const Stage& stage) const;
+  bool uses_batch_statistics(const Stage& stage) const;
+  NormArgs<T> norm_args(const Stage& stage) const;
+  template <class Body> void for_own_blocks(Body body);
+  void layer_norm_forward(std::size_t stage, Rows<const T> x, Rows<T> y);
+  void layer_norm_delta(std::size_t stage, Rows<const T> dz, Rows<T> dx);
+  void batch_norm_forward(std::size_t stage, Rows<const T> x, Rows<T> y);
+  void batch_norm_sums(std::size_t stage);
+  void batch_norm_delta(std::size_t stage, Rows<const T> dz, Rows<T> dx);
+  void norm_gradient(std::size_t stage, T* gradient, bool update);
+  void update_state();
   void parameter_gradient(std::size_t stage, T* gradient, bool update);
   void update_parameters(Range part);
+  void update_range(Range part);
   void run_gemm(GemmArgs<T>& args, Share share);
   void run_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t c_row,
                 index_t cols);
@@ -170,6 +193,7 @@ template <class T> class Step {
   BetaPowers powers_;
   UpdateTile<T> update_;  // of the flat parameters, in this step
   bool training_ = false;
+  Rows<const T> x_;          // what forward() began with
   std::int64_t number_ = 0;  // of the step
   index_t chunk_ = 0;        // rows over which a parameter's gradient is summed at once
   Window all_;               // what the team works on
@@ -194,6 +218,17 @@ void Step<T>::for_row_chunks(index_t rows, index_t row_elements, Body body) {
   const index_t chunk = c_.abort ? blocks * kLossBlockRows : rows;
   for (index_t first = 0; first < rows && !stopping(); first += chunk)
     body(first, rows - first < chunk ? rows - first : chunk);
+}
+
+// body(range) for what is trained of a part of the flat parameters.
+template <class T> template <class Body> void Step<T>::for_trained(Range part, Body body) {
+  if (part.begin < part.end && !c_.layout->any_frozen) body(part);
+  if (!c_.layout->any_frozen) return;
+  for (const Stage& stage : c_.layout->stages) {
+    const index_t offset = stage.parameter_offset, end = offset + stage.parameter_count();
+    const Range range{part.begin > offset ? part.begin : offset, part.end < end ? part.end : end};
+    if (stage.trainable && range.begin < range.end) body(range);
+  }
 }
 
 extern template class Step<float>;

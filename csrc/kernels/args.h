@@ -6,6 +6,7 @@
 
 #include "core/types.h"
 #include "ops/fbp_fn.h"
+#include "ops/philox.h"
 
 namespace fastbp {
 
@@ -124,8 +125,26 @@ template <class T> struct DropoutArgs {
   index_t y_row = 0;
   double rate = 0;
   std::uint64_t seed = 0;
-  std::uint32_t stream = 0;  // which of the network's dropouts
-  std::uint64_t step = 0;
+  DropoutStream stream{};
+};
+
+// Normalisation of rows x cols values; each kernel of norm.inl says what it reads and writes.
+template <class T> struct NormArgs {
+  index_t rows = 0, cols = 0;
+  const T* x = nullptr;  // what the layer reads
+  index_t x_row = 0;
+  const T* d = nullptr;  // backward: the gradient of what it makes
+  index_t d_row = 0;
+  T* y = nullptr;  // what it makes; backward: the gradient of x. May be d's memory
+  index_t y_row = 0;
+  const T* gamma = nullptr;  // (cols), or null: 1
+  const T* beta = nullptr;   // (cols), or null: 0
+  T epsilon = 0;
+  T* row_stats = nullptr;       // layer: (rows, 2), mean and 1 / sqrt(variance + epsilon)
+  index_t batch_rows = 1;       // batch: rows over which the statistics go
+  const T* mean = nullptr;      // batch: (cols)
+  const T* variance = nullptr;  // batch: (cols), divided by batch_rows
+  const T* sums = nullptr;      // batch: (2, cols), of batch_norm_sums over the batch
 };
 
 // Sums of losses and metrics are made in blocks of this many rows, whatever the thread count; so are

@@ -33,6 +33,7 @@ template <class T> struct KernelTable {
   // Tile operations: usable as a GEMM's epilogue, or on a whole matrix as one tile.
   TileOp<T> activation_forward[kActivationCount];   // out = f(c)
   TileOp<T> activation_backward[kActivationCount];  // out = c * f'(saved)
+  TileOp<T> add_saved;                              // out = c + saved
   TileOp<T> update[kOptimizerCount];                // w, slots updated by the gradient c
   void (*loss[kLossCount])(const LossArgs<T>&, Share);
   void (*metric)(const MetricArgs<T>&, Share);
@@ -49,6 +50,19 @@ template <class T> struct KernelTable {
   void (*small_forward)(const SmallNetwork<T>&, index_t rows);
   void (*small_backward)(const SmallNetwork<T>&, index_t rows, index_t chunk, T* gradient);
   void (*dropout)(const DropoutArgs<T>&);
+  // Normalisation, see norm.inl. `block`, `blocks`: of each block of rows two rows of cols values.
+  void (*layer_norm_forward)(const NormArgs<T>&);
+  void (*layer_norm_backward)(const NormArgs<T>&);
+  void (*layer_norm_gradient)(const NormArgs<T>&, Range columns, index_t chunk, T* dgamma,
+                              T* dbeta);
+  void (*batch_norm_block)(const NormArgs<T>&, T* block);
+  void (*batch_norm_combine)(const T* blocks, index_t cols, index_t rows, index_t block_rows,
+                             T* mean, T* variance);
+  void (*batch_norm_forward)(const NormArgs<T>&);
+  void (*batch_norm_sums)(const NormArgs<T>&, T* block);
+  void (*batch_norm_backward)(const NormArgs<T>&);
+  void (*batch_norm_gradient)(const NormArgs<T>&, Range columns, T* dgamma, T* dbeta);
+  void (*batch_norm_moving)(const NormArgs<T>&, T momentum, T* mean, T* variance);
   void (*vector_function[kVectorFunctionCount])(const T* x, T* y, index_t n, Share);
   // Index of the first NaN or infinity, -1 if there is none.
   index_t (*first_non_finite)(const T* x, index_t n);

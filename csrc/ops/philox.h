@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "ops/fbp_fn.h"
+#include "ops/lane.h"
 
 namespace fastbp {
 
@@ -32,11 +33,11 @@ template <class B> FBP_FN void philox_rounds(B (&c)[4], std::uint64_t key) {
 // the batch's rows, is column 16 w + l of group g. So 16 blocks lie side by side in a vector.
 inline constexpr int kDropoutGroup = 64;
 
-// The counter's last two words: the layer, and the purpose with the upper half of the step. Its
-// first two are the block and the lower half of the step.
+// The counter's words behind the block: the lower half of the step; the layer, counted among the
+// network's dropouts; the purpose, with the upper half of the step above it.
 struct DropoutStream { std::uint32_t step, layer, purpose; };
-FBP_FN DropoutStream dropout_stream(std::uint64_t step, std::uint32_t layer) {
-  constexpr std::uint32_t purpose = 3;  // Purpose::dropout
+FBP_FN DropoutStream dropout_stream(std::uint64_t step, std::uint32_t layer,
+                                    std::uint32_t purpose) {
   return {static_cast<std::uint32_t>(step), layer,
           purpose + (static_cast<std::uint32_t>(step >> 32) << 8)};
 }

@@ -59,7 +59,9 @@ from .layers import (
 )
 from .losses import Loss
 from .model import Sequential, load
+from .normalization import BatchNorm, LayerNorm
 from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from .structure import Flatten, Residual
 
 __version__: str = _core.build_info()["version"]
 
@@ -104,6 +106,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "BatchNorm",
     "CSVLogger",
     "Callback",
     "Constant",
@@ -111,6 +114,7 @@ __all__ = [
     "DeviceNotAvailableError",
     "Dropout",
     "EarlyStopping",
+    "Flatten",
     "GlorotNormal",
     "GlorotUniform",
     "HeNormal",
@@ -118,6 +122,7 @@ __all__ = [
     "History",
     "Identity",
     "LambdaCallback",
+    "LayerNorm",
     "LeakyReLU",
     "LearningRateScheduler",
     "LecunNormal",
@@ -132,6 +137,7 @@ __all__ = [
     "RandomUniform",
     "ReLU",
     "ReduceLROnPlateau",
+    "Residual",
     "Sequential",
     "SiLU",
     "Sigmoid",

@@ -7,6 +7,7 @@ without a copy.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,11 +144,20 @@ def _kind_hint(value: Array) -> str:
 
 
 def features(
-    value: Any, inputs: int | None, dtype: np.dtype[Any], name: str = "X", *, finite: bool = True
+    value: Any,
+    inputs: int | None,
+    dtype: np.dtype[Any],
+    name: str = "X",
+    *,
+    finite: bool = True,
+    flatten: bool = False,
 ) -> Array:
     """Rows for a network: (n, inputs), C-contiguous, of `dtype`.
 
-    Any width from 1 passes where `inputs` is None. Raises TypeError for wrong kinds; ValueError for
+    Any width from 1 passes where `inputs` is None. With `flatten` the
+    rows may have any shape.
+
+    Raises TypeError for wrong kinds; ValueError for
     another shape and, if `finite`, for NaN and infinity, naming the row and the column.
     """
     array: Array = value
@@ -156,6 +166,8 @@ def features(
             return array  # on the way of every step: no more than this
     else:
         array = as_numbers(name, value)
+    if flatten and array.ndim > 2:
+        array = value = array.reshape(len(array), math.prod(array.shape[1:]))
     if array.ndim != 2:
         raise ValueError(_rows_message(name, array, inputs))
     if inputs is None and array.shape[1] == 0:
@@ -176,7 +188,10 @@ def _rows_message(name: str, array: Array, inputs: int | None) -> str:
     if array.ndim == 1 and inputs in (None, len(array)):
         return f"{message}. For one row use {name}[None, :]"
     if array.ndim > 2:
-        return f"{message}. Flatten each row with {name}.reshape(len({name}), -1)"
+        return (
+            f"{message}. Flatten each row with {name}.reshape(len({name}), -1), or begin the "
+            "network with Flatten()"
+        )
     return message
 
 

@@ -15,6 +15,7 @@ from .errors import describe
 from .layers import Layer
 from .metrics import get as get_metrics
 from .network import Compiled
+from .structure import Flatten, owning
 
 if TYPE_CHECKING:
     from .history import History
@@ -39,6 +40,8 @@ class Chain:
         self._layers: list[Layer] = []
         self._inputs: int | None = None
         self._outputs: int | None = None
+        self._frozen: network.Frozen = frozenset()
+        self._flattens = False  # rows may have any shape
         self._engine: _core.Engine | None = None
         self._quick: _core.Engine | None = None  # the engine, if it is the compiled one
         self._backend: devices.Backend | None = None
@@ -108,13 +111,17 @@ class Chain:
             )
         if self._engine is not None or self._compiled is not None:
             raise RuntimeError("layers cannot be added once the model is compiled or built")
-        if layer.owns_parameters and any(layer is other for other in self._layers):
+        if isinstance(layer, Flatten) and self._layers:
+            raise ValueError("Flatten stands first in a network: rows are flat behind it")
+        taken = set(map(id, owning(self._layers)))
+        if any(id(owner) in taken for owner in owning([layer])):
             raise ValueError(
                 f"the same object {layer!r} appears twice; layers share no weights here: "
                 "make one object for each"
             )
-        self._layers.append(layer)
         self._outputs = layer.outputs(self._outputs)
+        self._layers.append(layer)
+        self._flattens = isinstance(self._layers[0], Flatten)
 
     def compile(
         self,
@@ -164,8 +171,11 @@ class Chain:
         if engine is not None and (name, kind) != (self._device, self._dtype_name):
             assert self._inputs is not None
             backend = devices.backend(name)
-            moved = network.make_engine(self._layers, self._inputs, backend, kind, self.seed)
+            moved = network.make_engine(
+                self._layers, self._inputs, backend, kind, self.seed, self._frozen
+            )
             moved.parameters[...] = engine.parameters
+            moved.state[...] = engine.state
             engine = moved
         if engine is not None and chosen is not None:
             network.compile_engine(engine, chosen)
@@ -195,11 +205,11 @@ class Chain:
     def _build(self, inputs: int, *, draw: bool = True) -> _core.Engine:
         """Makes the engine if there is none; `draw=False` leaves its parameters 0."""
         if self._engine is None:
-            network.outputs(self._layers)  # raises without a Dense
+            network.outputs(self._layers, inputs)  # raises unless the layers fit
             name = devices.resolve(self._device)
             backend = devices.backend(name)
             kind, seed = self._dtype_name, self.seed
-            engine = network.make_engine(self._layers, inputs, backend, kind, seed)
+            engine = network.make_engine(self._layers, inputs, backend, kind, seed, self._frozen)
             if draw:
                 network.initialize(self._layers, engine, backend, self.seed)
             if self._compiled is not None:
@@ -230,7 +240,7 @@ class Chain:
         names: tuple[str, str] = ("X", "y"),
         width: int | None = None,
     ) -> tuple[Array, Array]:
-        x = arrays.features(x, self._inputs or width, self._dtype, names[0])
+        x = arrays.features(x, self._inputs or width, self._dtype, names[0], flatten=self._flattens)
         rows = x.shape[0]
         if rows == 0:
             raise ValueError(f"{names[0]} has no rows; got shape {x.shape}")
@@ -262,17 +272,21 @@ class Chain:
         if other is self:
             return
         self._use(other._engine)
+        self._frozen = other._frozen
         self._backend, self._inputs, self._device = other._backend, other._inputs, other._device
         self._compiled = other._require_compiled()
         self.seed, self._epochs = other.seed, other._epochs
 
     def _snapshot(self) -> dict[str, Array]:
         """Copies of all that training changes and prediction depends on, by name."""
-        return {"parameters": self._require_built().parameters.copy()}
+        engine = self._require_built()
+        return {"parameters": engine.parameters.copy(), "state": engine.state.copy()}
 
     def _restore(self, snapshot: Mapping[str, Array]) -> None:
         """Takes back what `_snapshot` gave; the optimizer's state stays."""
-        self._require_built().parameters[...] = snapshot["parameters"]
+        engine = self._require_built()
+        engine.parameters[...] = snapshot["parameters"]
+        engine.state[...] = snapshot["state"]
 
     def __repr__(self) -> str:
         return f"Sequential([{', '.join(map(repr, self._layers))}], seed={self.seed})"

@@ -167,7 +167,7 @@ def _update(model: Sequential, x: Array, y: Array) -> dict[str, Array]:
     # In its place, so that the places of the others stay: a Dropout that leaves nothing out.
     layers = [Dropout(0.0) if isinstance(layer, Dropout) else layer for layer in model.layers]
     backend = devices.backend("reference")
-    twin = network.make_engine(layers, x.shape[1], backend, "float64", model.seed)
+    twin = network.make_engine(layers, x.shape[1], backend, "float64", model.seed, model._frozen)
     changed = compiled.optimizer.changed
     network.compile_engine(twin, compiled)
     compiled.optimizer.changed = changed  # what the twin was told, the engine may not know yet

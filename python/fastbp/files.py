@@ -7,10 +7,11 @@
 
 "sha256" comes first, so that its digits stand at a fixed place; it is the digest of the whole file
 with zeros in their stead, and is checked before anything is parsed. "fastbp" is JSON: format,
-dtype, inputs, layers, seed, epochs, and under "training" loss, optimizer, metrics and steps.
-Tensors are the parameters ("0.kernel") and the optimizer's slots ("optimizer.0.0.kernel"). Where a
-fit has not come to its end, "run" is its state (packing.py), with the arrays "run.0" and so on.
-Classes are looked up by name in fixed tables. Other metadata is the user's text.
+dtype, inputs, layers, seed, epochs, frozen, and under "training" loss, optimizer, metrics and
+steps. Tensors are the parameters ("0.kernel"), the state ("1.moving_mean") and the optimizer's
+slots ("optimizer.0.0.kernel"). Where a fit has not come to its end, "run" is its state
+(packing.py), with the arrays "run.0" and so on. Classes are looked up by name in fixed tables.
+Other metadata is the user's text.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Description(NamedTuple):
     epochs: int
     compiled: Compiled | None
     steps: int
+    frozen: network.Frozen
     metadata: dict[str, str]
     run: Any = None  # the packed state of an unfinished run
     run_tensors: Sequence[tuple[str, tuple[int, ...]]] = ()  # dtype and shape of its arrays
@@ -63,7 +65,7 @@ class Description(NamedTuple):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor by name, in the order of the file."""
         parameters = network.parameter_shapes(self.layers, self.inputs)
-        shapes = dict(parameters)
+        shapes = {**parameters, **network.state_shapes(self.layers, self.inputs)}
         if self.compiled is not None:
             for slot in range(optimizers.slots(self.compiled.optimizer)):
                 shapes.update({f"optimizer.{slot}.{name}": parameters[name] for name in parameters})
@@ -92,6 +94,7 @@ def _chunks(model: Sequential, metadata: Mapping[str, str]) -> list[Any]:
         "seed": model.seed,
         "epochs": model.epochs_trained,
         "layers": [spec.pack(layer) for layer in model.layers],
+        "frozen": sorted(model.frozen),
         "training": None,
     }
     if model._compiled is not None:
@@ -131,6 +134,7 @@ def _tensors(model: Sequential) -> dict[str, Array]:
     """Views of everything that is saved, by name."""
     engine = model._require_built()
     tensors = network.views(model.layers, engine, engine.parameters)
+    tensors.update(network.state(model.layers, engine))
     if model._compiled is not None:
         for slot, flat in enumerate(engine.optimizer_state):
             named = network.views(model.layers, engine, flat)
@@ -256,6 +260,7 @@ def _model(data: bytes, source: str, name: str) -> Sequential:
     devices.require_dtype(name, described.dtype)
     model = Sequential(described.layers, described.seed)
     model.metadata = described.metadata
+    model._frozen = described.frozen
     model._adopt(described.compiled, name, described.dtype)
     engine = model._build(described.inputs, draw=False)
     kind = stored(described.dtype).newbyteorder("<")
@@ -364,6 +369,7 @@ def _describe(metadata: Any) -> Description:
         epochs=checks.integer("epochs", described["epochs"], 0, 2**32),
         compiled=compiled,
         steps=0 if training is None else checks.integer("steps", training["steps"], 0, 2**63 - 1),
+        frozen=_frozen(described),
         metadata=metadata,
         run=described.get("run") if training is not None else None,
         run_tensors=_run_tensors(described.get("run_tensors", [])),
@@ -380,6 +386,14 @@ def _run_tensors(listed: Any) -> list[tuple[str, tuple[int, ...]]]:
             raise ValueError(f"run_tensors lists {describe([kind, shape])}")
         found.append((kind, tuple(checks.integer("shape", size, 0, 2**48) for size in shape)))
     return found
+
+
+def _frozen(described: dict[str, Any]) -> network.Frozen:
+    """Places of the layers that are not trained; older files do not name any."""
+    places, count = described.get("frozen", []), len(described["layers"])
+    if not isinstance(places, list):
+        raise TypeError("frozen is not a list")
+    return frozenset(checks.integer("frozen", place, 0, count - 1) for place in places)
 
 
 def _text(name: str, value: Any) -> str:

@@ -37,10 +37,17 @@ _HINTS = {
 class Layer(Spec):
     """One step of a chain of layers; rows go in, rows come out.
 
-    owns_parameters: whether the layer has parameters; an object that does stands in one place only.
+    draws: whether parameters start at random.
+    owns_state: whether steps change more of it than its parameters.
     """
 
-    owns_parameters: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+    owns_state: ClassVar[bool] = False
+
+    @property
+    def owns_parameters(self) -> bool:
+        """Whether the layer has parameters. An object that does stands in one place only."""
+        return False
 
     def specs(self) -> list[tuple[Any, ...]]:
         """The entries that the engine's constructor takes, each a kind and its arguments."""
@@ -62,6 +69,13 @@ class Layer(Spec):
         self, parameters: Mapping[str, Array], sources: tuple[initializers.Source, ...]
     ) -> None:
         """Writes the start of each parameter; one source is for the first, one for the second."""
+
+    def state_shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
+        """Shape of each array by name that steps change besides parameters, in order."""
+        return {}
+
+    def initialize_state(self, state: Mapping[str, Array]) -> None:
+        """Writes the start of each."""
 
 
 class Activation(Layer):
@@ -202,7 +216,7 @@ class Dense(Layer):
     Raises ValueError for unknown names and units < 1, TypeError for wrong kinds.
     """
 
-    owns_parameters = True
+    draws = True
     units: int
     activation: Activation | None
     use_bias: bool
@@ -230,6 +244,10 @@ class Dense(Layer):
     def specs(self) -> list[tuple[Any, ...]]:
         dense = ("dense", self.units, self.use_bias)
         return [dense] if self.activation is None else [dense, *self.activation.specs()]
+
+    @property
+    def owns_parameters(self) -> bool:
+        return True
 
     def title(self) -> str:
         return "Dense" + (f" {self.activation.name}" if self.activation else "")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import arrays, checks, evaluation, holdout, losses, network
+from . import arrays, checks, evaluation, freezing, holdout, losses, network
 from . import callbacks as hook_objects
 from .arrays import Array
 from .callbacks.hooks import Hooks
@@ -142,11 +142,14 @@ class Sequential(Chain):
         return engine.step(x, y)
 
     def gradients(self, x: Any, y: Any) -> tuple[float, dict[str, Array]]:
-        """The loss of one batch and its gradient: (loss, {name: new array}). Updates nothing."""
+        """The loss of one batch and its gradient: (loss, {name: new array}). Updates nothing.
+
+        As the next step would compute them. Parameters of frozen layers have no gradient.
+        """
         engine, x, y = self._batch(x, y)
         loss = engine.gradients(x, y)
         views = network.views(self._layers, engine, engine.gradients_)
-        return loss, {name: view.copy() for name, view in views.items()}
+        return loss, {name: views[name].copy() for name in freezing.trained(self, views)}
 
     def input_gradient(self, x: Any, y: Any) -> tuple[float, Array]:
         """The loss of one batch and its gradient by x: (loss, array of the shape of x)."""
@@ -191,7 +194,7 @@ class Sequential(Chain):
         x: Any = (
             LazyRows(X, self._inputs, self._dtype)
             if lazy
-            else arrays.features(X, self._inputs, self._dtype, finite=False)
+            else arrays.features(X, self._inputs, self._dtype, finite=False, flatten=self._flattens)
         )
         engine = self._engine or self._build(x.shape[1])
         out = np.empty((x.shape[0], self.outputs), self._dtype)
@@ -209,7 +212,7 @@ class Sequential(Chain):
         """
         if not checks.boolean("training", training):
             return self.predict(X)
-        x = arrays.features(X, self._inputs, self._dtype)
+        x = arrays.features(X, self._inputs, self._dtype, flatten=self._flattens)
         engine = self._engine or self._build(x.shape[1])
         out = np.empty((x.shape[0], self.outputs), self._dtype)
         if len(out):
@@ -288,6 +291,30 @@ class Sequential(Chain):
             ready[name] = arrays.parameter(name, value, views[name].shape, self._dtype)
         for name, array in ready.items():
             views[name][...] = array
+
+    def state(self) -> dict[str, Array]:
+        """Live views of what training changes besides parameters: "1.moving_mean" of a BatchNorm.
+
+        Saved with the model. Raises RuntimeError before the model is built.
+        """
+        return network.state(self._layers, self._require_built())
+
+    @property
+    def frozen(self) -> tuple[int, ...]:
+        """Places of the layers that are not trained."""
+        return tuple(sorted(self._frozen))
+
+    def freeze(self, upto: int | None = None, *, layers: Iterable[int] | None = None) -> None:
+        """From now on trains all layers but the first `upto`, or but those at the places `layers`.
+
+        What is frozen keeps its parameters, running statistics and optimizer state bit for bit, and
+        costs no gradient; a frozen BatchNorm uses its moving statistics in training too.
+        freeze(0) trains everything again.
+
+        Raises ValueError for places that do not exist, TypeError unless exactly one of the two is
+        given.
+        """
+        freezing.freeze(self, upto, layers)
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
         """Writes the model to one file, from which `fastbp.load` makes it again, bit for bit.

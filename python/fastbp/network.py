@@ -10,11 +10,13 @@ from . import _core
 from .arrays import Array
 from .devices import Backend
 from .initializers import BIAS_STREAMS, Source
-from .layers import Layer
+from .layers import Dense, Layer
 from .losses import Loss
 from .optimizers import Optimizer
+from .structure import leaves
 
 Layers = Sequence[Layer]
+Frozen = frozenset[int]  # places of the layers that are not trained
 
 
 class Compiled(NamedTuple):
@@ -25,12 +27,15 @@ class Compiled(NamedTuple):
     metrics: list[str]
 
 
-def outputs(layers: Layers) -> int:
-    """Number of output columns, whatever goes in. Raises ValueError without a Dense."""
-    width = None
+def outputs(layers: Layers, inputs: int | None = None) -> int:
+    """Number of output columns, for that many inputs if they are known.
+
+    Raises ValueError without a Dense, and where widths do not fit.
+    """
+    width = inputs
     for layer in layers:
         width = layer.outputs(width)
-    if width is None:
+    if not any(isinstance(layer, Dense) for _, layer in leaves(layers)) or width is None:
         raise ValueError("a network needs at least one Dense layer; this one has none")
     return width
 
@@ -42,23 +47,38 @@ def last_activation(layers: Layers) -> str:
 
 
 def make_engine(
-    layers: Layers, inputs: int, backend: Backend, dtype: str, seed: int
+    layers: Layers,
+    inputs: int,
+    backend: Backend,
+    dtype: str,
+    seed: int,
+    frozen: Frozen,
 ) -> _core.Engine:
     """An engine whose parameters are still 0; what its steps draw follows from the seed."""
     specs = [spec for layer in layers for spec in layer.specs()]
     engine: _core.Engine = backend.engine(inputs, specs, dtype, seed)
+    freeze(layers, engine, frozen)
     return engine
 
 
-def initialize(layers: Layers, engine: _core.Engine, backend: Backend, seed: int) -> None:
-    """Draws the start of every parameter.
+def freeze(layers: Layers, engine: _core.Engine, frozen: Frozen) -> None:
+    """Tells the engine which layers are not trained, by their places."""
+    engine.set_trainable(
+        [index not in frozen for index, layer in enumerate(layers) for _ in layer.specs()]
+    )
 
-    The k-th layer with parameters has stream k, whatever stands between.
+
+def initialize(layers: Layers, engine: _core.Engine, backend: Backend, seed: int) -> None:
+    """Writes the start of all parameters and state.
+
+    The k-th layer that draws its parameters has stream k, whatever stands between.
     """
-    draw = (backend.random_uniform, backend.random_normal, seed)
-    for ordinal, (_, layer, named) in enumerate(_blocks(layers, engine, engine.parameters)):
-        sources = Source(*draw, ordinal), Source(*draw, BIAS_STREAMS + ordinal)
-        layer.initialize(named, sources)
+    draw, ordinal = (backend.random_uniform, backend.random_normal, seed), 0
+    for _, layer, named in _blocks(layers, engine, engine.parameters):
+        layer.initialize(named, (Source(*draw, ordinal), Source(*draw, BIAS_STREAMS + ordinal)))
+        ordinal += layer.draws
+    for _, layer, named in _state_blocks(layers, engine):
+        layer.initialize_state(named)
 
 
 def compile_engine(engine: _core.Engine, compiled: Compiled) -> None:
@@ -70,43 +90,78 @@ def compile_engine(engine: _core.Engine, compiled: Compiled) -> None:
 
 def _blocks(
     layers: Layers, engine: _core.Engine, flat: Array
-) -> Iterator[tuple[int, Layer, dict[str, Array]]]:
+) -> Iterator[tuple[str, Layer, dict[str, Array]]]:
     """Place and layer of each block of parameters, with its views of `flat` by name."""
-    owners = [(index, layer) for index, layer in enumerate(layers) if layer.owns_parameters]
-    for (index, layer), (offset, rows, cols, has_bias) in zip(
-        owners, engine.parameter_shapes, strict=True
-    ):
-        named, at = {}, offset
-        for name, shape in layer.parameter_shapes(rows).items():
-            end = at + math.prod(shape)
-            named[name] = flat[at:end].reshape(shape)
-            at = end
-        assert at == offset + (rows + has_bias) * cols
-        yield index, layer, named
+    offsets = iter(entry[0] for entry in engine.parameter_shapes)
+    for name, layer, width in _with_inputs(layers, engine.inputs):
+        if layer.owns_parameters:
+            yield name, layer, _views(flat, next(offsets), layer.parameter_shapes(width))
+
+
+def _state_blocks(
+    layers: Layers, engine: _core.Engine
+) -> Iterator[tuple[str, Layer, dict[str, Array]]]:
+    """The same of the state."""
+    offsets = iter(entry[0] for entry in engine.state_shapes)
+    for name, layer, width in _with_inputs(layers, engine.inputs):
+        if layer.owns_state:
+            yield name, layer, _views(engine.state, next(offsets), layer.state_shapes(width))
+
+
+def _views(flat: Array, at: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Arrays of those shapes, one after the other in `flat` from `at`."""
+    named = {}
+    for name, shape in shapes.items():
+        end = at + math.prod(shape)
+        named[name] = flat[at:end].reshape(shape)
+        at = end
+    return named
 
 
 def views(layers: Layers, engine: _core.Engine, flat: Array) -> dict[str, Array]:
     """Views by name ("0.kernel") of a flat array that is laid out as the engine's parameters."""
-    return {
-        f"{index}.{name}": view
-        for index, _, named in _blocks(layers, engine, flat)
-        for name, view in named.items()
-    }
+    return _named(_blocks(layers, engine, flat))
+
+
+def state(layers: Layers, engine: _core.Engine) -> dict[str, Array]:
+    """Live views by name ("1.moving_mean") of what steps change besides parameters."""
+    return _named(_state_blocks(layers, engine))
+
+
+def _named(blocks: Iterator[tuple[str, Layer, dict[str, Array]]]) -> dict[str, Array]:
+    return {f"{name}.{array}": view for name, _, named in blocks for array, view in named.items()}
 
 
 def parameter_shapes(layers: Layers, inputs: int) -> dict[str, tuple[int, ...]]:
     """The shape of every parameter by name, without making any."""
     return {
-        f"{index}.{name}": shape
-        for index, layer, width in _with_inputs(layers, inputs)
-        for name, shape in layer.parameter_shapes(width).items()
+        f"{name}.{array}": shape
+        for name, layer, width in _with_inputs(layers, inputs)
+        for array, shape in layer.parameter_shapes(width).items()
     }
 
 
-def _with_inputs(layers: Layers, inputs: int) -> Iterator[tuple[int, Layer, int]]:
-    """Place, layer and number of its inputs."""
-    width: int | None = inputs
-    for index, layer in enumerate(layers):
+def state_shapes(layers: Layers, inputs: int) -> dict[str, tuple[int, ...]]:
+    """The same of the state."""
+    return {
+        f"{name}.{array}": shape
+        for name, layer, width in _with_inputs(layers, inputs)
+        for array, shape in layer.state_shapes(width).items()
+    }
+
+
+def widths(layers: Layers, inputs: int | None) -> Iterator[tuple[str, Layer, int | None]]:
+    """Name ("0", inside of others "2.0"), layer and number of its inputs, None if not known."""
+    columns = {"": inputs}  # of each chain so far, by the name of the layer that holds it
+    for name, layer in leaves(layers):
+        chain = name.rpartition(".")[0]
+        yield name, layer, columns[chain]
+        columns[name] = columns[chain]
+        columns[chain] = layer.outputs(columns[chain])
+
+
+def _with_inputs(layers: Layers, inputs: int) -> Iterator[tuple[str, Layer, int]]:
+    """The same for a known number of inputs."""
+    for name, layer, width in widths(layers, inputs):
         assert width is not None
-        yield index, layer, width
-        width = layer.outputs(width)
+        yield name, layer, width

@@ -50,11 +50,14 @@ def pack(value: Spec) -> dict[str, Any]:
     """A description as JSON data: its class name and its arguments, packed in turn."""
     return {
         "class": value.packed_class(),
-        **{
-            name: pack(item) if isinstance(item, Spec) else item
-            for name, item in value.config().items()
-        },
+        **{name: _packed(item) for name, item in value.config().items()},
     }
+
+
+def _packed(item: Any) -> Any:
+    if isinstance(item, tuple):
+        return [_packed(part) for part in item]
+    return pack(item) if isinstance(item, Spec) else item
 
 
 def unpack(kind: str, data: Any, table: Mapping[str, type[S]]) -> S:

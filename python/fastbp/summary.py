@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from . import optimizers
+from . import network, optimizers
 from .layers import Dense, Layer
 from .network import Compiled
 
@@ -23,15 +23,13 @@ class Row(NamedTuple):
 def rows(layers: Sequence[Layer], inputs: int | None) -> list[Row]:
     """The layers from input to output."""
     found = []
-    width = inputs
-    for index, layer in enumerate(layers):
+    for name, layer, width in network.widths(layers, inputs):
         parameters = flop = None if layer.owns_parameters else 0
         if width is not None:
             shapes = layer.parameter_shapes(width)
             parameters = sum(map(math.prod, shapes.values()))
             flop = 2 * math.prod(shapes["kernel"]) if isinstance(layer, Dense) else 0
-        width = layer.outputs(width)
-        found.append(Row(f"{index} {layer.title()}", width, parameters, flop))
+        found.append(Row(f"{name} {layer.title()}", layer.outputs(width), parameters, flop))
     return found
 
 

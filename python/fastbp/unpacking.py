@@ -6,11 +6,12 @@ from typing import Any
 
 from . import initializers
 from .layers import Activation, Dense, Dropout, Layer
+from .normalization import BatchNorm, LayerNorm
 from .spec import unpack
+from .structure import Flatten, Residual
 
-CLASSES: dict[str, type[Layer]] = {
-    layer.packed_class(): layer for layer in (Dense, Activation, Dropout)
-}
+_LAYERS = (Dense, Activation, Dropout, LayerNorm, BatchNorm, Residual, Flatten)
+CLASSES: dict[str, type[Layer]] = {layer.packed_class(): layer for layer in _LAYERS}
 _INITIALIZERS = ("kernel_initializer", "bias_initializer")
 
 
@@ -20,6 +21,8 @@ def from_config(data: Any) -> Layer:
         data = dict(data)
         if data.get("activation") is not None:
             data["activation"] = unpack("activation", data["activation"], CLASSES)
+        if data.get("class") == "Residual" and isinstance(data.get("layers"), list):
+            data["layers"] = [from_config(layer) for layer in data["layers"]]
         for name in _INITIALIZERS:
             if name in data:
                 data[name] = unpack(name, data[name], initializers.CLASSES)

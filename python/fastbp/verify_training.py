@@ -84,6 +84,15 @@ def _updates(dtype: str, quick: bool, rng: np.random.Generator) -> Iterator[Case
         yield Case("update", name, dtype, detail, inputs, call, of_largest, ELEMENTWISE)
 
 
+# Other layers, 9 columns in and out, as an engine takes them.
+LAYERS: dict[str, list[tuple[Any, ...]]] = {
+    "dropout": [("dropout", 0.3)],
+    "layer_norm": [("layer_norm", 1e-3, True, True)],
+    "batch_norm": [("batch_norm", 1e-3, True, True, 0.1)],
+    "residual": [("dense", 9, True), ("add", 1)],
+}
+
+
 def _networks(dtype: str, rng: np.random.Generator) -> Iterator[Case]:
     """Gradients with every activation and every loss, training with every optimizer."""
     optimizers = [entry["name"] for entry in _core.optimizers()]
@@ -94,20 +103,31 @@ def _networks(dtype: str, rng: np.random.Generator) -> Iterator[Case]:
         yield _network("network gradient", "tanh", loss, "sgd", dtype, rng)
     for optimizer in optimizers:
         yield _network("network training", "tanh", "mse", optimizer, dtype, rng)
+    for layer in LAYERS:
+        for op in ("network gradient", "network training"):
+            yield _network(op, "tanh", "mse", "sgd", dtype, rng, layer)
 
 
 def _network(
-    op: str, activation: str, loss: str, optimizer: str, dtype: str, rng: np.random.Generator
+    op: str,
+    activation: str,
+    loss: str,
+    optimizer: str,
+    dtype: str,
+    rng: np.random.Generator,
+    layer: str = "",
 ) -> Case:
-    """5-9-3 with the activation between, and a sigmoid after, so that outputs suit every loss.
+    """5-9-3 with the activation between, perhaps another layer, and a sigmoid after.
 
-    Errors count in eps of the largest gradient or parameter. Each of a layer's three products adds
-    at most 37 terms; 8 steps that each move parameters by far less than their size add little.
+    So outputs suit every loss. Errors count in eps of the largest gradient or parameter. Each of a
+    layer's three products adds at most 37 terms; 8 steps that each move parameters by far less than
+    their size add little.
     """
     param = next(e["default_param"] for e in _core.activations() if e["name"] == activation)
     layers = [
         ("dense", 9, True),
         ("activation", activation, param),
+        *LAYERS.get(layer, []),
         ("dense", 3, True),
         ("activation", "sigmoid", 0.0),
     ]
@@ -115,14 +135,14 @@ def _network(
     loss_param = next(e["default_param"] for e in _core.losses() if e["name"] == loss)
     hyper = _hyper(entry["hyper"])
     x, y = normal(rng, dtype, 37, 5), rng.uniform(0, 1, (37, 3)).astype(dtype)
-    start = (0.5 * rng.standard_normal(5 * 9 + 9 + 9 * 3 + 3)).astype(dtype)
+    start = (0.5 * rng.standard_normal(5 * 9 + 9 + 9 * 9 + 9 + 9 * 3 + 3)).astype(dtype)
 
     def call(library: Library, x: Array, y: Array, start: Array) -> list[Any]:
         engine = library.engine(5, layers, library.dtype or dtype)
         engine.compile(loss, loss_param, optimizer, hyper)
         used = 0
-        for offset, rows, columns, _ in engine.parameter_shapes:
-            size = (rows + 1) * columns
+        for offset, rows, columns, bias in engine.parameter_shapes:
+            size = (rows + bias) * columns
             engine.parameters[offset : offset + size] = start[used : used + size]
             used += size
         if op == "network gradient":
@@ -131,5 +151,5 @@ def _network(
         values, _ = engine.train(x, y, 10, 2, 0, True, 7, [])
         return [*values, engine.parameters.copy()]
 
-    detail = f"{activation}, {loss}, {optimizer}"
+    detail = ", ".join(filter(None, (activation, layer, loss, optimizer)))
     return Case("network", op, dtype, detail, (x, y, start), call, of_largest, 64.0)

@@ -26,7 +26,6 @@ FBP_FN static void dropout_factors(std::uint32_t block, const DropoutStream& str
 
 template <class T> static void dropout(const DropoutArgs<T>& args) {
   using V = Vec<T>;
-  const DropoutStream stream = dropout_stream(args.step, args.stream);
   const float threshold = dropout_threshold(args.rate);
   const T kept = T(1 / (1 - args.rate));
   const index_t groups = parts_of(args.cols, kDropoutGroup);
@@ -36,8 +35,8 @@ template <class T> static void dropout(const DropoutArgs<T>& args) {
     for (index_t g = 0; g < groups; ++g) {
       alignas(64) T factor[kDropoutGroup];
       const index_t begin = g * kDropoutGroup, left = args.cols - begin;
-      dropout_factors(std::uint32_t(((args.first_row + i) * groups + g) * 16), stream, args.seed,
-                      threshold, kept, factor);
+      dropout_factors(std::uint32_t(((args.first_row + i) * groups + g) * 16), args.stream,
+                      args.seed, threshold, kept, factor);
       for_each_vector<V>(
           1, left < kDropoutGroup ? left : kDropoutGroup, [&](index_t, index_t j, int lanes) {
             store(load<V>(x + begin + j, lanes) * V::load(factor + j), y + begin + j, lanes);

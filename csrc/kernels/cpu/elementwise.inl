@@ -74,6 +74,21 @@ static void activation_backward(const void* context, const T* c, index_t c_row, 
   });
 }
 
+// out = c + saved
+template <class T>
+static void add_saved(const void* context, const T* c, index_t c_row, index_t i0, index_t rows,
+                      index_t j0, index_t cols) {
+  using V = Vec<T>;
+  const auto& tile = *static_cast<const ActivationTile<T>*>(context);
+  const T* saved = tile.saved + i0 * tile.saved_row + j0;
+  T* out = tile.out + i0 * tile.out_row + j0;
+  const index_t saved_row = tile.saved_row, out_row = tile.out_row;
+  for_each_vector<V>(rows, cols, [=](index_t i, index_t j, int lanes) {
+    store(load<V>(c + i * c_row + j, lanes) + load<V>(saved + i * saved_row + j, lanes),
+          out + i * out_row + j, lanes);
+  });
+}
+
 // w, slots updated by the gradient c
 template <class T, class Optimizer>
 static void update(const void* context, const T* c, index_t c_row, index_t i0, index_t rows,

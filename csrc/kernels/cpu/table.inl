@@ -4,7 +4,6 @@
 
 #include "kernels/cpu/blocking.h"
 #include "kernels/kernel_table.h"
-#include "ops/philox.h"
 
 namespace fastbp {
 namespace FBP_ISA {
@@ -15,6 +14,7 @@ namespace FBP_ISA {
 #include "kernels/cpu/reduce.inl"
 #include "kernels/cpu/dropout.inl"
 #include "kernels/cpu/small_network.inl"
+#include "kernels/cpu/norm.inl"
 
 template <class T, class Loss> static constexpr auto loss_kernel() {
   if constexpr (Loss::elementwise)
@@ -34,6 +34,7 @@ template <class T> static constexpr KernelTable<T> make_table() {
       {FBP_ACTIVATIONS(FBP_FORWARD)},
 #define FBP_BACKWARD(A) activation_backward<T, A>,
       {FBP_ACTIVATIONS(FBP_BACKWARD)},
+      add_saved<T>,
 #define FBP_UPDATE(O) update<T, O>,
       {FBP_OPTIMIZERS(FBP_UPDATE)},
 #define FBP_LOSS(L) loss_kernel<T, L>(),
@@ -46,6 +47,16 @@ template <class T> static constexpr KernelTable<T> make_table() {
       small_forward<T>,
       small_backward<T>,
       dropout<T>,
+      layer_norm_forward<T>,
+      layer_norm_backward<T>,
+      layer_norm_gradient<T>,
+      batch_norm_block<T>,
+      batch_norm_combine<T>,
+      batch_norm_forward<T>,
+      batch_norm_sums<T>,
+      batch_norm_backward<T>,
+      batch_norm_gradient<T>,
+      batch_norm_moving<T>,
 #define FBP_FUNCTION(name) vector_function<T, VectorFunctions<Vec<T>>::name>,
       {FBP_VECTOR_FUNCTIONS(FBP_FUNCTION)},
       first_non_finite<T>,

@@ -16,12 +16,14 @@ import numpy as np
 
 from .arrays import F64, Array, as_float64, describe, rounded
 from .bfloat16 import round_to_bfloat16
+from .builder import Builder
 from .losses import LOSSES, Loss, check_target
 from .metrics import METRICS
+from .norms import BatchNorm
 from .ops import quiet
 from .optimizers import OPTIMIZERS, Optimizer
 from .random import permutation
-from .stages import Builder, Pass
+from .stages import Pass
 
 Entry = TypeVar("Entry")
 
@@ -39,7 +41,9 @@ class Engine:
     """A chain of layers that learns; for its numerics see the module.
 
     layers: tuples of a kind and its arguments, inputs first: ("dense", units, use_bias),
-    ("activation", name, param), ("dropout", rate). `seed` decides what dropout leaves out.
+    ("activation", name, param), ("dropout", rate), ("layer_norm", epsilon, center, scale),
+    ("batch_norm", epsilon, center, scale, momentum), ("add", span): the layer's input and what went
+    into the layer `span` before it. `seed` decides what dropout leaves out.
     """
 
     def __init__(
@@ -64,11 +68,9 @@ class Engine:
             builder.add(entry)
         self._stages, self.outputs = builder.stages, builder.width
         self._blocks = [stage for stage in self._stages if stage.size]
-        # Indices of the elements that are parameters; the padding between blocks stays 0.
-        self._used = np.concatenate(
-            [np.arange(s.offset, s.offset + s.size) for s in self._blocks] or [np.arange(0)]
-        )
-        self._parameters = np.zeros(builder.padded(builder.end), self.dtype)
+        self.set_trainable([True] * len(self._stages))
+        self._parameters = np.zeros(builder.parameter_count, self.dtype)
+        self._state = np.zeros(builder.state_count, self.dtype)
         self._gradients = np.zeros_like(self._parameters)
         self._states: list[Array] = []
         self._loss: Loss | None = None
@@ -98,6 +100,32 @@ class Engine:
     def optimizer_state(self) -> list[Array]:
         """The optimizer's slots, laid out as parameters, live and writable."""
         return self._states
+
+    @property
+    def state(self) -> Array:
+        """What steps change besides parameters, flat, live and writable."""
+        return self._state
+
+    @property
+    def state_shapes(self) -> list[tuple[int, int, int]]:
+        """(offset, rows, cols) of each layer with state: where its (rows, cols) lie in `state`."""
+        return [
+            (s.state_offset, s.state_rows, s.outputs)
+            for s in self._stages
+            if isinstance(s, BatchNorm)
+        ]
+
+    def set_trainable(self, layers: Sequence[bool]) -> None:
+        """Says of each layer whether its parameters and its state are trained."""
+        if len(layers) != len(self._stages):
+            raise ValueError(f"layers: expected {len(self._stages)} values, got {len(layers)}")
+        given = zip(self._stages, layers, strict=True)
+        self._frozen = frozenset(stage for stage, trained in given if not trained)
+        # Indices of the elements that are trained; the padding between blocks stays 0.
+        trained = [s for s in self._blocks if s not in self._frozen]
+        self._used = np.concatenate(
+            [np.arange(s.offset, s.offset + s.size) for s in trained] or [np.arange(0)]
+        )
 
     def compile(
         self, loss: str, loss_param: float, optimizer: str, hyper: dict[str, float]
@@ -199,8 +227,9 @@ class Engine:
         """Fills gradients_ for one batch, updates nothing; returns the loss."""
         self._compiled()
         self._check_data(x, y)
-        loss, _, gradient, _ = self._backward(x, y)
-        rounded(gradient, self.dtype, self._gradients)
+        loss, _, gradient, _, _ = self._backward(x, y)
+        self._gradients[...] = 0
+        self._gradients[self._used] = rounded(gradient[self._used], self.dtype)
         return loss
 
     @quiet
@@ -208,7 +237,7 @@ class Engine:
         """The loss of one batch and its gradient with respect to x."""
         self._compiled()
         self._check_data(x, y)
-        loss, _, _, dx = self._backward(x, y)
+        loss, _, _, dx, _ = self._backward(x, y)
         return loss, rounded(dx, self.dtype)
 
     @quiet
@@ -252,14 +281,15 @@ class Engine:
 
     def _pass(self, training: bool) -> Pass:
         flat = as_float64(self._parameters)
-        return Pass(flat, self._operand, training, self._seed, self.steps + 1)
+        state = as_float64(self._state)
+        return Pass(flat, state, self._frozen, self._operand, training, self._seed, self.steps + 1)
 
     def _forward(self, x: F64, run: Pass) -> list[F64]:
         """x (n, inputs) and the output of every layer after it."""
-        values = [x]
+        run.values.append(x)
         for stage in self._stages:
-            values.append(stage.forward(values[-1], run))
-        return values
+            run.values.append(stage.forward(run.values[-1], run))
+        return run.values
 
     def _output(self, x: Array) -> F64:
         """The network's output where nothing is trained."""
@@ -271,8 +301,8 @@ class Engine:
         _, loss = self._compiled()
         return loss.value_and_gradient(output, target, self._loss_param, np.dtype(self.dtype))
 
-    def _backward(self, x: Array, y: Array) -> tuple[float, F64, F64, F64]:
-        """Loss, output, flat parameter gradient and input gradient of one batch.
+    def _backward(self, x: Array, y: Array) -> tuple[float, F64, F64, F64, F64]:
+        """Loss, output, flat gradient, input gradient and flat state after a step of one batch.
 
         Backwards through the layers, d is the gradient with respect to the layer's output, then to
         its input.
@@ -280,15 +310,17 @@ class Engine:
         run = self._pass(training=True)
         values = self._forward(as_float64(x), run)
         loss, d = self._loss_and_gradient(values[-1], y)
-        gradient = np.zeros_like(run.parameters)
-        for stage, v in zip(reversed(self._stages), reversed(values[:-1]), strict=True):
-            d = stage.backward(v, d, run, gradient)
-        return loss, values[-1], gradient, d
+        gradient, state = np.zeros_like(run.parameters), run.state.copy()
+        for place in reversed(range(len(self._stages))):
+            stage, v = self._stages[place], values[place]
+            d = stage.backward(v, d, run, gradient) + run.joined.get(place, 0.0)
+            stage.update_state(v, run, state)
+        return loss, values[-1], gradient, d, state
 
     def _step(self, x: Array, y: Array) -> tuple[float, F64]:
         """Forward, backward, update; everything is computed before anything is written."""
         optimizer, _ = self._compiled()
-        loss, output, gradient, _ = self._backward(x, y)
+        loss, output, gradient, _, state = self._backward(x, y)
         used = self._used
         w, states = optimizer.update(
             as_float64(self._parameters[used]),
@@ -299,6 +331,7 @@ class Engine:
         )
         for array, value in zip((self._parameters, *self._states), (w, *states), strict=True):
             array[used] = rounded(value, self.dtype)
+        rounded(state, self.dtype, self._state)
         self.steps += 1
         return loss, output
 

@@ -5,18 +5,14 @@ to y. Everything is float64; parameters and gradients are flat vectors, of which
 own block.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from .activations import Activation
 from .arrays import F64, Array
-from .ops import find_activation
 from .random import dropout_words
-
-_BLOCK = 16  # each layer's parameters start at a multiple of this: 64 bytes of float32
 
 
 @dataclass(frozen=True)
@@ -24,10 +20,14 @@ class Pass:
     """What the layers are told of the pass that they are part of."""
 
     parameters: F64  # flat
+    state: F64  # flat: what steps change besides parameters
+    frozen: "frozenset[Stage]"  # whose parameters and state stay as they are
     operand: Callable[[Array], F64]  # what a matrix product makes of its operands
     training: bool
     seed: int
     step: int  # number of the training step, from 1
+    values: list[F64] = field(default_factory=list)  # x, and the output of every layer so far
+    joined: dict[int, F64] = field(default_factory=dict)  # on the way back, more gradient of values
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Stage:
         main = flat[self.offset : main_end].reshape(self.rows, self.outputs)
         return main, flat[main_end : self.offset + self.size]
 
+    @property
+    def state_rows(self) -> int:
+        """Rows (outputs,) of the flat state that are the layer's, from its state_offset."""
+        return 0
+
     def forward(self, x: F64, run: Pass) -> F64:
         """y."""
         raise NotImplementedError
@@ -58,6 +63,9 @@ class Stage:
     def backward(self, x: F64, d: F64, run: Pass, gradient: F64) -> F64:
         """The gradient with respect to x; that of the parameters goes into the flat `gradient`."""
         raise NotImplementedError
+
+    def update_state(self, x: F64, run: Pass, state: F64) -> None:
+        """Puts into the flat `state` what it is after the step."""
 
 
 @dataclass(frozen=True)
@@ -121,43 +129,15 @@ class Dropout(Stage):
         return d * self.mask(len(x), run)
 
 
-class Builder:
-    """Makes the stages of a network one after the other, and lays out their parameters."""
+@dataclass(frozen=True)
+class Add(Stage):
+    """y = x + an earlier value of the pass."""
 
-    def __init__(self, inputs: int) -> None:
-        self.width, self.end = inputs, 0
-        self.stages: list[Stage] = []
-        self._makers: dict[str, Callable[..., Stage]] = {
-            "dense": self._dense,
-            "activation": self._activation,
-            "dropout": self._dropout,
-        }
+    place: int = 0  # of that value
 
-    def add(self, entry: Sequence[Any]) -> None:
-        """Appends the stage of one of the tuples that Engine takes."""
-        kind, *arguments = entry
-        if kind not in self._makers:
-            *names, last = map(repr, self._makers)
-            raise ValueError(f"layers: expected {', '.join(names)} or {last}, got {kind!r}")
-        stage = self._makers[kind](*arguments)
-        self.stages.append(stage)
-        self.width, self.end = stage.outputs, max(self.end, stage.offset + stage.size)
+    def forward(self, x: F64, run: Pass) -> F64:
+        return x + run.values[self.place]
 
-    def padded(self, elements: int) -> int:
-        """That many elements in whole blocks."""
-        return -(-elements // _BLOCK) * _BLOCK
-
-    def _dense(self, units: int, use_bias: bool) -> Stage:
-        if units < 1:
-            raise ValueError(f"units: expected at least 1, got {units}")
-        return Dense(self.width, int(units), self.padded(self.end), self.width, bool(use_bias))
-
-    def _activation(self, name: str, param: float) -> Stage:
-        entry = find_activation(name)
-        return Elementwise(self.width, self.width, entry=entry, param=float(param))
-
-    def _dropout(self, rate: float) -> Stage:
-        if not 0 <= rate < 1:
-            raise ValueError(f"rate: expected 0 <= rate < 1, got {rate}")
-        layer = sum(isinstance(stage, Dropout) for stage in self.stages)
-        return Dropout(self.width, self.width, rate=float(rate), layer=layer)
+    def backward(self, x: F64, d: F64, run: Pass, gradient: F64) -> F64:
+        run.joined[self.place] = run.joined.get(self.place, 0.0) + d
+        return d

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .. import checks, losses, network
 from ..errors import describe
 from ..layers import Dense, Layer
+from ..structure import owning
 
 if TYPE_CHECKING:
     from ..model import Sequential
@@ -28,7 +29,8 @@ def append(model: Sequential, layer: Layer) -> None:
     """Sequential.append; see there."""
     if not isinstance(layer, Layer):
         raise TypeError(f"append takes a layer object such as Dense(10); got {describe(layer)}")
-    if layer.owns_parameters and any(layer is other for other in model.layers):
+    taken = set(map(id, owning(model.layers)))
+    if any(id(owner) in taken for owner in owning([layer])):
         raise ValueError(f"{layer!r} is in the model already: make a new object")
     _continue_as(model, [*model.layers, layer], len(model.layers))
 
@@ -36,6 +38,7 @@ def append(model: Sequential, layer: Layer) -> None:
 def _continue_as(model: Sequential, layers: Sequence[Layer], fresh: int) -> None:
     """Gives the model these layers; all parameters stay but those of layer `fresh`."""
     compiled, outputs = model._compiled, network.outputs(layers)
+    frozen = model._frozen - {fresh}
     if compiled is not None:
         last = network.last_activation(layers)
         warning = losses.check_outputs(compiled.loss, outputs, last)
@@ -44,14 +47,16 @@ def _continue_as(model: Sequential, layers: Sequence[Layer], fresh: int) -> None
     if model._engine is not None:
         assert model._backend is not None and model.inputs is not None
         backend, seed = model._backend, model.seed
-        engine = network.make_engine(layers, model.inputs, backend, model.dtype, seed)
+        engine = network.make_engine(layers, model.inputs, backend, model.dtype, seed, frozen)
         network.initialize(layers, engine, backend, seed)
-        kept = model.parameters()
-        for name, view in network.views(layers, engine, engine.parameters).items():
+        kept = model.parameters() | model.state()
+        views = network.views(layers, engine, engine.parameters) | network.state(layers, engine)
+        for name, view in views.items():
             if not name.startswith(f"{fresh}."):
                 view[...] = kept[name]
         if compiled is not None:
             network.compile_engine(engine, compiled)
         model._use(engine)
     model._layers[:] = layers
+    model._frozen = frozen
     model._outputs = outputs

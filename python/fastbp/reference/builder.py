@@ -1,0 +1,97 @@
+"""From the tuples that Engine takes to the stages of a network."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .norms import BatchNorm, Norm
+from .ops import find_activation
+from .stages import Add, Dense, Dropout, Elementwise, Stage
+
+_BLOCK = 16  # each layer's parameters start at a multiple of this: 64 bytes of float32
+
+
+class Builder:
+    """Makes the stages one after the other, and lays out their parameters and their state."""
+
+    def __init__(self, inputs: int) -> None:
+        self.width = inputs
+        self.parameter_count = self.state_count = 0
+        self.stages: list[Stage] = []
+        self._makers: dict[str, Callable[..., Stage]] = {
+            "dense": self._dense,
+            "activation": self._activation,
+            "dropout": self._dropout,
+            "layer_norm": self._layer_norm,
+            "batch_norm": self._batch_norm,
+            "add": self._add,
+        }
+
+    def add(self, entry: Sequence[Any]) -> None:
+        """Appends the stage of one of the tuples that Engine takes."""
+        kind, *arguments = entry
+        if kind not in self._makers:
+            *names, last = map(repr, self._makers)
+            raise ValueError(f"layers: expected {', '.join(names)} or {last}, got {kind!r}")
+        stage = self._makers[kind](*arguments)
+        self.stages.append(stage)
+        self.width = stage.outputs
+        self.parameter_count += _padded(stage.size)
+        self.state_count += _padded(stage.state_rows * stage.outputs)
+
+    def _dense(self, units: int, use_bias: bool) -> Stage:
+        if units < 1:
+            raise ValueError(f"units: expected at least 1, got {units}")
+        return Dense(self.width, int(units), self.parameter_count, self.width, bool(use_bias))
+
+    def _activation(self, name: str, param: float) -> Stage:
+        entry = find_activation(name)
+        return Elementwise(self.width, self.width, entry=entry, param=float(param))
+
+    def _dropout(self, rate: float) -> Stage:
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate: expected 0 <= rate < 1, got {rate}")
+        layer = sum(isinstance(stage, Dropout) for stage in self.stages)
+        return Dropout(self.width, self.width, rate=float(rate), layer=layer)
+
+    def _layer_norm(self, epsilon: float, center: bool, scale: bool) -> Stage:
+        _check_norm(epsilon)
+        shape = (self.width, self.width, self.parameter_count, int(scale), bool(center))
+        return Norm(*shape, epsilon=float(epsilon))
+
+    def _batch_norm(self, epsilon: float, center: bool, scale: bool, momentum: float) -> Stage:
+        _check_norm(epsilon, momentum)
+        return BatchNorm(
+            self.width,
+            self.width,
+            self.parameter_count,
+            int(scale),
+            bool(center),
+            epsilon=float(epsilon),
+            axis=0,
+            momentum=float(momentum),
+            state_offset=self.state_count,
+        )
+
+    def _add(self, span: int) -> Stage:
+        place = len(self.stages) - span
+        if span < 1 or place < 0:
+            raise ValueError(f"span: expected 1 to the number of layers before, got {span}")
+        other = self.stages[place].inputs
+        if other != self.width:
+            raise ValueError(
+                f"add: expected as many outputs as inputs, got {self.width} and {other}"
+            )
+        return Add(self.width, self.width, place=place)
+
+
+def _padded(elements: int) -> int:
+    """That many elements in whole blocks."""
+    return -(-elements // _BLOCK) * _BLOCK
+
+
+def _check_norm(epsilon: float, momentum: float = 0.0) -> None:
+    if not epsilon >= 0 or not 0 <= momentum <= 1:
+        raise ValueError(
+            "epsilon, momentum: expected epsilon >= 0 and 0 <= momentum <= 1, got "
+            f"{epsilon} and {momentum}"
+        )

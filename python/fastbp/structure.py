@@ -1,0 +1,88 @@
+"""Layers that change how values flow rather than the values: Residual, Flatten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from .errors import describe
+from .layers import Layer
+
+
+class Residual(Layer):
+    """y = x + f(x), where f is a chain of layers with as many outputs as inputs (He et al. 2015).
+
+    Parameters are named by their place inside: "2.0.kernel" is the kernel of the first layer of a
+    Residual in place 2. What comes behind, such as an activation, is a layer of its own.
+
+    Args:
+        layers: the chain, at least one layer; Residual among them is allowed.
+
+    Raises TypeError if `layers` holds anything but layers, ValueError if there are none, or if one
+    with parameters stands there twice; ValueError when the widths are known and differ.
+    """
+
+    layers: tuple[Layer, ...]
+
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        if isinstance(layers, Layer) or not isinstance(layers, Iterable):
+            raise TypeError(f"layers must be a list: write Residual([...]); got {layers!r}")
+        chain = tuple(layers)
+        for layer in chain:
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layers must be layer objects; got {describe(layer)}")
+            if isinstance(layer, Flatten):
+                raise ValueError("Flatten stands first in a network, not inside a Residual")
+        if not chain:
+            raise ValueError("Residual needs at least one layer; got none")
+        self._set(layers=chain)
+        owners = list(owning(chain))
+        if len(owners) != len(set(map(id, owners))):
+            raise ValueError(
+                "the same object appears twice in a Residual; layers share no weights here: make "
+                "one object for each"
+            )
+
+    def specs(self) -> list[tuple[Any, ...]]:
+        inside = [spec for layer in self.layers for spec in layer.specs()]
+        return [*inside, ("add", len(inside))]
+
+    def outputs(self, inputs: int | None) -> int | None:
+        width = inputs
+        for layer in self.layers:
+            width = layer.outputs(width)
+        if inputs is not None and width != inputs:
+            raise ValueError(
+                f"Residual adds its {inputs} inputs to what its layers make of them, which has "
+                f"{width} columns: end it in Dense({inputs})"
+            )
+        return width
+
+    def title(self) -> str:
+        return "Residual"
+
+
+class Flatten(Layer):
+    """Takes rows of any shape as rows of numbers: X (n, 28, 28) as (n, 784), in C order.
+
+    First in a network. No parameters, no copy where X is C-contiguous.
+    """
+
+    def specs(self) -> list[tuple[Any, ...]]:
+        return []
+
+
+def leaves(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
+    """Every layer by its name, those inside of others ("2.0") after the layer that holds them."""
+    for place, layer in enumerate(layers):
+        name = f"{prefix}{place}"
+        yield name, layer
+        if isinstance(layer, Residual):
+            yield from leaves(layer.layers, f"{name}.")
+
+
+def owning(layers: Iterable[Layer]) -> Iterator[Layer]:
+    """Those with parameters or state, inside of others too."""
+    for _, layer in leaves(layers):
+        if layer.owns_parameters or layer.owns_state:
+            yield layer
