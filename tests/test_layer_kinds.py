@@ -99,6 +99,25 @@ NETWORKS: dict[str, tuple[int, list[tuple[Any, ...]]]] = {
             ("dense", 5, True),
         ],
     ),
+    "normalize": (
+        7,
+        [("normalize",), ("dense", 33, True), ("activation", "gelu", 0.0), ("dense", 5, True)],
+    ),
+    "normalize elsewhere": (
+        7,
+        [
+            ("activation", "tanh", 0.0),
+            ("normalize",),
+            ("normalize",),
+            ("dense", 7, True),
+            ("add", 2),
+            ("normalize",),
+        ],
+    ),
+    "normalize in residual": (
+        9,
+        [("normalize",), ("dense", 9, True), ("add", 2), ("dense", 3, False)],
+    ),
     "residual in residual": (
         12,
         [
@@ -610,3 +629,76 @@ def test_the_best_weights_come_back_with_their_statistics() -> None:
     )
     best = min(history.history["val_loss"])
     assert model.evaluate(x[:20], y[:20])["loss"] == pytest.approx(best, rel=1e-6)
+
+
+# Normalize
+
+
+@pytest.mark.parametrize("method", ["standard", "minmax"])
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+def test_a_model_that_normalizes_its_inputs(device: str, method: str, tmp_path: Path) -> None:
+    """As if X had been normalised before; saved with the model; the input gradient is of the raw X;
+    training changes nothing of it.
+    """
+    x = sweeps.normal(1, "float64", 90, 6) * [1, 10, 100, 0.1, 3, 0] + [5, -3, 0, 2, 100, 7]
+    y = sweeps.normal(2, "float64", 90, 2)
+    norm = bp.Normalize(method).adapt(x)
+    low, spread = x.min(0), np.ptp(x, 0)
+    center, scale = (x.mean(0), x.std(0)) if method == "standard" else (low, spread)
+    scale = np.where(scale < 1e-12, 1, scale)
+    assert np.allclose(norm.center, center) and np.allclose(norm.scale, scale)
+    assert np.allclose(norm.inverse((x - center) / scale), x)
+
+    def trained(layers: list[bp.layers.Layer], data: Array) -> bp.Sequential:
+        model = bp.Sequential([*layers, bp.Dense(16, "tanh"), bp.Dense(2)], seed=5)
+        model.compile(optimizer="sgd", loss="mse", device=device, dtype="float64")
+        model.fit(data, y, epochs=3, verbose=0)
+        return model
+
+    raw, prepared = trained([norm], x), trained([], (x - center) / scale)
+    assert np.abs(raw.predict(x) - prepared.predict((x - center) / scale)).max() < 1e-12
+    _, dx = raw.input_gradient(x, y)
+    _, dprepared = prepared.input_gradient((x - center) / scale, y)
+    assert np.abs(dx - dprepared / scale).max() < 1e-12
+    assert next(iter(raw.parameters())) == "1.kernel" and raw.state() == {}
+    raw.save(tmp_path / "norm.safetensors")
+    loaded = bp.load(tmp_path / "norm.safetensors", device=device)
+    assert loaded.layers[0] == norm
+    sweeps.assert_same_bits(loaded.predict(x), raw.predict(x))
+    loaded.compile(loss="mse", device=device, dtype="float32")
+    assert np.abs(loaded.predict(x) - raw.predict(x)).max() < 1e-4
+
+
+def test_normalize_learns_from_integers_without_overflow() -> None:
+    x = np.random.default_rng(0).integers(0, 256, (9000, 3)).astype(np.uint8)
+    wide = x.astype(np.float64)
+    standard, minmax = bp.Normalize().adapt(x), bp.Normalize("minmax").adapt(x)
+    assert np.allclose(standard.center, wide.mean(0)) and np.allclose(standard.scale, wide.std(0))
+    assert minmax.center == (0, 0, 0) and minmax.scale == (255, 255, 255)
+    signed = np.array([[-128], [127]], np.int8)
+    assert bp.Normalize("minmax").adapt(signed).scale == (255,)
+
+
+def test_wrong_uses_of_normalize() -> None:
+    with pytest.raises(ValueError, match="method"):
+        bp.Normalize("robust")
+    with pytest.raises(ValueError, match="both"):
+        bp.Normalize(center=[1.0])
+    for scale in ([0.0], [1.0, 2.0]):
+        with pytest.raises(ValueError, match="scale"):
+            bp.Normalize(center=[1.0], scale=scale)
+    with pytest.raises(TypeError, match="center"):
+        bp.Normalize(center=3, scale=[1.0])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="column 1"):
+        bp.Normalize().adapt([[1.0, np.nan], [2.0, 3.0]])
+    for shape in ((3,), (0, 2), (2, 2, 2)):
+        with pytest.raises(ValueError, match="shape"):
+            bp.Normalize().adapt(np.zeros(shape))
+    model = bp.Sequential([bp.Normalize(), bp.Dense(1)])
+    with pytest.raises(ValueError, match="adapt"):
+        model.build(2)
+    with pytest.raises(ValueError, match="adapt"):
+        bp.Normalize().inverse([1.0])
+    adapted = bp.Sequential([bp.Normalize().adapt(np.eye(3)), bp.Dense(1)])
+    with pytest.raises(ValueError, match="3 columns"):
+        adapted.build(2)

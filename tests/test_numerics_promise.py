@@ -169,6 +169,8 @@ TRAININGS = {
         150,
         64,
     ),
+    "normalize": Training(40, (("normalize",), dense(300), act("relu"), dense(9)), 150, 64),
+    "light normalize": Training(9, (("normalize",), dense(40), act("tanh"), dense(3)), 700, 600),
     "residual": Training(
         20,
         (

@@ -58,6 +58,8 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t s
       layer.param = py::cast<double>(t[1]);
       if (!(layer.param >= 0 && layer.param < 1))
         throw py::value_error("rate: expected 0 <= rate < 1, got " + std::to_string(layer.param));
+    } else if (kind == "normalize") {
+      layer.kind = LayerSpec::Kind::normalize;
     } else if (kind == "add") {
       layer.kind = LayerSpec::Kind::add;
       layer.span = py::cast<index_t>(t[1]);
@@ -75,10 +77,10 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t s
             "epsilon, momentum: expected epsilon >= 0 and 0 <= momentum <= 1, got " +
             std::to_string(layer.param) + " and " + std::to_string(layer.momentum));
     } else {
-      throw py::value_error(
-          "layers: expected 'dense', 'activation', 'dropout', 'layer_norm', 'batch_norm' or 'add', "
-          "got '" +
-          kind + "'");
+      throw py::value_error("layers: expected 'dense', 'activation', 'dropout', 'layer_norm', "
+                            "'batch_norm', 'normalize' or 'add', "
+                            "got '" +
+                            kind + "'");
     }
     spec.layers.push_back(layer);
   }

@@ -19,6 +19,7 @@ struct LayerSpec {
     dropout,     // in training y = x / (1 - rate), or 0 with probability rate; otherwise y = x
     layer_norm,  // y = (x - mean) / sqrt(variance + epsilon) gamma + beta, of each row
     batch_norm,  // the same of each column: of the batch in training, otherwise of moving means
+    normalize,   // y = (x - center) factor, by columns; both are state that no step changes
     add,         // y = x + what went into the `span` layers before this one
   };
   Kind kind = Kind::dense;

@@ -113,6 +113,9 @@ Stage make_stage(const NetworkLayout& layout, const LayerSpec& layer) {
     stage.bias = layer.use_bias;
     stage.state_rows = stage.batch_coupled() ? 2 : 0;
     break;
+  case StageKind::normalize:
+    stage.state_rows = 2;
+    break;
   case StageKind::add:
     break;
   case StageKind::dropout:
@@ -215,14 +218,18 @@ bool BatchShape::fits(const Plan& plan) const {
 Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
                         std::size_t element_size) {
   Builder plan(shape.window, element_size);
-  plan.x = plan.matrix(layout.inputs, reads_ones(layout, 0), false);
+  const std::size_t last = layout.stages.size() - 1;
+  const bool in_place = last > 0 && layout.stages[0].overwrites();
+  plan.x = plan.matrix(layout.inputs, reads_ones(layout, in_place ? 1 : 0), false);
   plan.target = plan.matrix(layout.outputs, false, true);
   plan.labels_offset =
       plan.arena.add(checked_product(std::size_t(shape.window), sizeof(std::int64_t)));
-  const std::size_t last = layout.stages.size() - 1;
   for (std::size_t s = 0; s <= last; ++s) {
     const Stage& stage = layout.stages[s];
-    plan.y.push_back(plan.matrix(stage.outputs, s < last && reads_ones(layout, s + 1), s == last));
+    plan.y.push_back(
+        s == 0 && in_place
+            ? plan.x
+            : plan.matrix(stage.outputs, s < last && reads_ones(layout, s + 1), s == last));
     const bool keeps_z = stage.dense() && stage.saves == Saves::Input;
     plan.z.push_back(keeps_z ? plan.matrix(stage.outputs, false, false) : plan.y.back());
     plan.delta.push_back(plan.matrix(stage.outputs, false, s == last));

@@ -45,6 +45,8 @@ struct Stage {
   // Whether a row's output in training depends on the other rows of the batch.
   bool batch_coupled() const { return kind == StageKind::batch_norm; }
   index_t parameter_count() const { return (parameter_rows + (bias ? 1 : 0)) * outputs; }
+  // Whether it may write its output over its input: nothing else needs that.
+  bool overwrites() const { return kind == StageKind::normalize && joins.empty(); }
   // Whether its output is its input where nothing is trained.
   bool idle_in_inference() const { return kind == StageKind::dropout; }
 };

@@ -18,6 +18,9 @@ template <class T> void Step<T>::forward_own(std::size_t s, Rows<const T> input,
   case StageKind::batch_norm:
     batch_norm_forward(s, x, out);
     break;
+  case StageKind::normalize:
+    normalize(stage, c_.state + stage.state_offset, x, out);
+    break;
   case StageKind::add:
     tile.out = out.data;
     tile.out_row = out.row;
@@ -52,6 +55,9 @@ void Step<T>::input_delta_own(std::size_t s, Rows<const T> dz, TileOp<T> below,
   case StageKind::dropout:
     dropout(stage, dz, dx);
     break;
+  case StageKind::normalize:
+    normalize(stage, nullptr, dz, dx);
+    break;
   case StageKind::layer_norm:
     layer_norm_delta(s, dz, dx);
     break;
@@ -64,6 +70,21 @@ void Step<T>::input_delta_own(std::size_t s, Rows<const T> dz, TileOp<T> below,
   }
   if (below != c_.kernels->activation_backward[0])
     run_tile(below, tile, tile.out, tile.out_row, stage.inputs);
+}
+
+// y = (x - center) factor in this worker's rows; center null: 0, which is the way back.
+template <class T>
+void Step<T>::normalize(const Stage& stage, const T* center, Rows<const T> x, Rows<T> y) {
+  NormArgs<T> args;
+  args.cols = stage.outputs;
+  args.x_row = x.row, args.y_row = y.row;
+  args.mean = center;
+  args.factor = c_.state + stage.state_offset + stage.outputs;
+  for_row_chunks(own_.rows, args.cols, [&](index_t first, index_t count) {
+    args.rows = count;
+    args.x = x.from(first).data, args.y = y.from(first).data;
+    c_.kernels->normalize(args);
+  });
 }
 
 // What an adding stage adds to its input.

@@ -150,6 +150,7 @@ template <class T> class Step {
   void forward(const T* x, index_t x_row, T* out);
   void forward_dense(std::size_t stage, Rows<const T> input, Rows<T> y);
   void forward_own(std::size_t stage, Rows<const T> input, Rows<T> y);
+  void normalize(const Stage& stage, const T* center, Rows<const T> x, Rows<T> y);
   Rows<const T> added(const Stage& stage) const;
   void join_deltas(const Stage& stage, TileOp<T> below, const ActivationTile<T>& tile);
   ActivationTile<T> delta_tile(std::size_t stage, T* dx, const Window& w) const;

@@ -145,6 +145,7 @@ template <class T> struct NormArgs {
   const T* mean = nullptr;      // batch: (cols)
   const T* variance = nullptr;  // batch: (cols), divided by batch_rows
   const T* sums = nullptr;      // batch: (2, cols), of batch_norm_sums over the batch
+  const T* factor = nullptr;    // by constants: (cols)
 };
 
 // Sums of losses and metrics are made in blocks of this many rows, whatever the thread count; so are

@@ -51,6 +51,7 @@ template <class T> struct KernelTable {
   void (*small_backward)(const SmallNetwork<T>&, index_t rows, index_t chunk, T* gradient);
   void (*dropout)(const DropoutArgs<T>&);
   // Normalisation, see norm.inl. `block`, `blocks`: of each block of rows two rows of cols values.
+  void (*normalize)(const NormArgs<T>&);
   void (*layer_norm_forward)(const NormArgs<T>&);
   void (*layer_norm_backward)(const NormArgs<T>&);
   void (*layer_norm_gradient)(const NormArgs<T>&, Range columns, index_t chunk, T* dgamma,

@@ -59,7 +59,7 @@ from .layers import (
 )
 from .losses import Loss
 from .model import Sequential, load
-from .normalization import BatchNorm, LayerNorm
+from .normalization import BatchNorm, LayerNorm, Normalize
 from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from .structure import Flatten, Residual
 
@@ -131,6 +131,7 @@ __all__ = [
     "Mish",
     "ModelCheckpoint",
     "ModelFileError",
+    "Normalize",
     "Ones",
     "RMSprop",
     "RandomNormal",

@@ -175,7 +175,9 @@ class Chain:
                 self._layers, self._inputs, backend, kind, self.seed, self._frozen
             )
             moved.parameters[...] = engine.parameters
-            moved.state[...] = engine.state
+            kept = network.state(self._layers, engine)
+            for name, view in network.state(self._layers, moved).items():
+                view[...] = kept[name]
             engine = moved
         if engine is not None and chosen is not None:
             network.compile_engine(engine, chosen)

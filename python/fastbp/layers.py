@@ -39,10 +39,12 @@ class Layer(Spec):
 
     draws: whether parameters start at random.
     owns_state: whether steps change more of it than its parameters.
+    owns_constants: whether it brings numbers of its own, which take the state's place.
     """
 
     draws: ClassVar[bool] = False
     owns_state: ClassVar[bool] = False
+    owns_constants: ClassVar[bool] = False
 
     @property
     def owns_parameters(self) -> bool:
@@ -72,6 +74,10 @@ class Layer(Spec):
 
     def state_shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
         """Shape of each array by name that steps change besides parameters, in order."""
+        return {}
+
+    def constants(self, inputs: int) -> dict[str, Array]:
+        """The layer's own numbers by name, (inputs,) each, in the engine's order."""
         return {}
 
     def initialize_state(self, state: Mapping[str, Array]) -> None:

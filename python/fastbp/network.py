@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from . import _core
 from .arrays import Array
 from .devices import Backend
@@ -58,6 +60,10 @@ def make_engine(
     specs = [spec for layer in layers for spec in layer.specs()]
     engine: _core.Engine = backend.engine(inputs, specs, dtype, seed)
     freeze(layers, engine, frozen)
+    for _, layer, width, offset in _state_owners(layers, engine):
+        if layer.owns_constants:
+            numbers = np.concatenate([*layer.constants(width).values()])
+            engine.state[offset : offset + numbers.size] = numbers
     return engine
 
 
@@ -101,11 +107,18 @@ def _blocks(
 def _state_blocks(
     layers: Layers, engine: _core.Engine
 ) -> Iterator[tuple[str, Layer, dict[str, Array]]]:
-    """The same of the state."""
+    """The same of the state, but for what are constants."""
+    for name, layer, width, offset in _state_owners(layers, engine):
+        if not layer.owns_constants:
+            yield name, layer, _views(engine.state, offset, layer.state_shapes(width))
+
+
+def _state_owners(layers: Layers, engine: _core.Engine) -> Iterator[tuple[str, Layer, int, int]]:
+    """Name, layer, number of inputs, and where the layer's part of the flat state begins."""
     offsets = iter(entry[0] for entry in engine.state_shapes)
     for name, layer, width in _with_inputs(layers, engine.inputs):
         if layer.owns_state:
-            yield name, layer, _views(engine.state, next(offsets), layer.state_shapes(width))
+            yield name, layer, width, next(offsets)
 
 
 def _views(flat: Array, at: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:

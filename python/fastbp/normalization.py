@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import checks, initializers
+import numpy as np
+
+from . import arrays, checks, initializers
+from .errors import describe, lookup
 from .layers import Layer
 
 if TYPE_CHECKING:
@@ -105,3 +108,112 @@ class BatchNorm(_Norm):
     def initialize_state(self, state: Mapping[str, Array]) -> None:
         state["moving_mean"][...] = 0
         state["moving_variance"][...] = 1
+
+
+class Normalize(Layer):
+    """y = (x - center) / scale, by columns, with numbers learned from data by `adapt` or given.
+
+    The first layer of a network, as a rule: data goes in as it is, and the model file holds all
+    that is needed. A column that is constant has scale 1.
+
+        norm = bp.Normalize().adapt(X)
+        model = bp.Sequential([norm, bp.Dense(10)])
+
+    Args:
+        method: what `adapt` learns: "standard" the column's mean and standard deviation (divided by
+            n, as scikit-learn's StandardScaler), "minmax" its smallest value and its range, so that
+            the data lies in [0, 1].
+        center, scale: the numbers, one for each column, where they are known already.
+
+    Raises ValueError for an unknown method, numbers that are not finite, a scale of 0, and center
+    without scale; TypeError for other kinds.
+    """
+
+    method: str
+    center: tuple[float, ...] | None
+    scale: tuple[float, ...] | None
+    owns_state = True
+    owns_constants = True
+
+    def __init__(
+        self,
+        method: str = "standard",
+        center: Sequence[float] | None = None,
+        scale: Sequence[float] | None = None,
+    ) -> None:
+        lookup("method", method, _METHODS)
+        if (center is None) != (scale is None):
+            raise ValueError("give both center and scale, or neither")
+        if center is not None and scale is not None:
+            center, scale = _numbers("center", center), _numbers("scale", scale)
+            if len(center) != len(scale) or 0.0 in scale:
+                raise ValueError(
+                    f"scale must hold {len(center)} numbers other than 0, one for each of center; "
+                    f"got {describe(list(scale))}"
+                )
+        self._set(method=method, center=center, scale=scale)
+
+    def adapt(self, X: Any) -> Normalize:
+        """Learns center and scale from the rows of X (n, columns), and returns the layer itself.
+
+        Numbers of any kind, without a copy of X as floats. A model built before keeps what it has.
+        Raises ValueError for NaN, infinity and no rows, TypeError for other kinds.
+        """
+        array = arrays.as_numbers("X", X)
+        if array.ndim != 2 or 0 in array.shape:
+            raise ValueError(f"X must have shape (rows, columns); got shape {array.shape}")
+        center, scale = _METHODS[self.method](array)
+        if not np.isfinite(center + scale).all():
+            column = int(np.argmin(np.isfinite(center + scale)))
+            raise ValueError(f"X has NaN or infinity in column {column}: fill or drop such rows")
+        scale[scale == 0] = 1
+        self._set(center=tuple(center.tolist()), scale=tuple(scale.tolist()))
+        return self
+
+    def inverse(self, Y: Any) -> Array:
+        """x for given y = (x - center) / scale, as float64. Raises ValueError before adapt."""
+        center, scale = self._adapted()
+        result: Array = np.asarray(Y, np.float64) * scale + center
+        return result
+
+    def _adapted(self) -> tuple[Array, Array]:
+        if self.center is None or self.scale is None:
+            raise ValueError("Normalize knows no data yet: call its adapt(X) with training rows")
+        return np.array(self.center), np.array(self.scale)
+
+    def title(self) -> str:
+        return f"Normalize {self.method}"
+
+    def specs(self) -> list[tuple[Any, ...]]:
+        return [("normalize",)]
+
+    def constants(self, inputs: int) -> dict[str, Array]:
+        center, scale = self._adapted()
+        if len(center) != inputs:
+            raise ValueError(f"Normalize was adapted to {len(center)} columns; got {inputs}")
+        return {"center": center, "factor": 1 / scale}
+
+
+_CHUNK = 4096  # rows whose float64 deviations are held at a time
+
+
+def _standard(x: Array) -> tuple[Array, Array]:
+    mean = x.mean(axis=0, dtype=np.float64)
+    squares = np.zeros_like(mean)
+    for start in range(0, len(x), _CHUNK):
+        squares += np.square(x[start : start + _CHUNK] - mean).sum(axis=0)
+    return mean, np.sqrt(squares / len(x))
+
+
+def _minmax(x: Array) -> tuple[Array, Array]:
+    low, high = x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
+    return low, high - low
+
+
+_METHODS = {"standard": _standard, "minmax": _minmax}
+
+
+def _numbers(name: str, values: Any) -> tuple[float, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be numbers, one for each column; got {describe(values)}")
+    return tuple(checks.real(name, value) for value in values)

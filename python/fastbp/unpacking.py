@@ -6,11 +6,11 @@ from typing import Any
 
 from . import initializers
 from .layers import Activation, Dense, Dropout, Layer
-from .normalization import BatchNorm, LayerNorm
+from .normalization import BatchNorm, LayerNorm, Normalize
 from .spec import unpack
 from .structure import Flatten, Residual
 
-_LAYERS = (Dense, Activation, Dropout, LayerNorm, BatchNorm, Residual, Flatten)
+_LAYERS = (Dense, Activation, Dropout, LayerNorm, BatchNorm, Normalize, Residual, Flatten)
 CLASSES: dict[str, type[Layer]] = {layer.packed_class(): layer for layer in _LAYERS}
 _INITIALIZERS = ("kernel_initializer", "bias_initializer")
 

@@ -12,6 +12,16 @@ template <class V> FBP_FN static V inverse_deviation(V variance, typename V::sca
   return V(1) / sqrt(variance + V(epsilon));
 }
 
+// y = (x - mean) factor by columns, where the mean may be null: 0. In place allowed.
+template <class T> static void normalize(const NormArgs<T>& args) {
+  using V = Vec<T>;
+  for_each_vector<V>(args.rows, args.cols, [&](index_t i, index_t j, int lanes) {
+    const V x = load<V>(args.x + i * args.x_row + j, lanes);
+    store((x - load_or(args.mean, j, lanes, T(0))) * load<V>(args.factor + j, lanes),
+          args.y + i * args.y_row + j, lanes);
+  });
+}
+
 // y = (x - mean) / sqrt(variance + epsilon) gamma + beta by rows; mean and 1 / sqrt go to row_stats.
 template <class T> static void layer_norm_forward(const NormArgs<T>& args) {
   using V = Vec<T>;

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .norms import BatchNorm, Norm
+from .norms import BatchNorm, Norm, Normalize
 from .ops import find_activation
 from .stages import Add, Dense, Dropout, Elementwise, Stage
 
@@ -23,6 +23,7 @@ class Builder:
             "dropout": self._dropout,
             "layer_norm": self._layer_norm,
             "batch_norm": self._batch_norm,
+            "normalize": self._normalize,
             "add": self._add,
         }
 
@@ -70,7 +71,11 @@ class Builder:
             axis=0,
             momentum=float(momentum),
             state_offset=self.state_count,
+            state_rows=2,
         )
+
+    def _normalize(self) -> Stage:
+        return Normalize(self.width, self.width, state_offset=self.state_count, state_rows=2)
 
     def _add(self, span: int) -> Stage:
         place = len(self.stages) - span

@@ -19,7 +19,6 @@ from .bfloat16 import round_to_bfloat16
 from .builder import Builder
 from .losses import LOSSES, Loss, check_target
 from .metrics import METRICS
-from .norms import BatchNorm
 from .ops import quiet
 from .optimizers import OPTIMIZERS, Optimizer
 from .random import permutation
@@ -42,8 +41,8 @@ class Engine:
 
     layers: tuples of a kind and its arguments, inputs first: ("dense", units, use_bias),
     ("activation", name, param), ("dropout", rate), ("layer_norm", epsilon, center, scale),
-    ("batch_norm", epsilon, center, scale, momentum), ("add", span): the layer's input and what went
-    into the layer `span` before it. `seed` decides what dropout leaves out.
+    ("batch_norm", epsilon, center, scale, momentum), ("normalize",), ("add", span): the layer's
+    input and what went into the layer `span` before it. `seed` decides what dropout leaves out.
     """
 
     def __init__(
@@ -109,11 +108,7 @@ class Engine:
     @property
     def state_shapes(self) -> list[tuple[int, int, int]]:
         """(offset, rows, cols) of each layer with state: where its (rows, cols) lie in `state`."""
-        return [
-            (s.state_offset, s.state_rows, s.outputs)
-            for s in self._stages
-            if isinstance(s, BatchNorm)
-        ]
+        return [(s.state_offset, s.state_rows, s.outputs) for s in self._stages if s.state_rows]
 
     def set_trainable(self, layers: Sequence[bool]) -> None:
         """Says of each layer whether its parameters and its state are trained."""

@@ -59,24 +59,15 @@ class BatchNorm(Norm):
     """The statistics are the batch's in training, and else the moving ones of the flat state."""
 
     momentum: float = 0.0
-    state_offset: int = 0
-
-    @property
-    def state_rows(self) -> int:
-        return 2
 
     def learns(self, run: Pass) -> bool:
         """Whether the statistics are the batch's."""
         return run.training and self not in run.frozen
 
-    def moving(self, state: F64) -> F64:
-        """Mean and variance (2, outputs) in the flat state."""
-        return state[self.state_offset :][: 2 * self.outputs].reshape(2, self.outputs)
-
     def statistics(self, x: F64, run: Pass) -> tuple[F64, F64]:
         if self.learns(run):
             return super().statistics(x, run)
-        mean, variance = self.moving(run.state)
+        mean, variance = self.state(run.state)
         return mean, variance
 
     def through_statistics(self, g: F64, n: F64, scale: F64, run: Pass) -> F64:
@@ -88,5 +79,19 @@ class BatchNorm(Norm):
         mean, variance = (part[0] for part in self.statistics(x, run))
         unbiased = len(x) / max(len(x) - 1, 1)
         seen = np.stack([mean, variance * unbiased])
-        moving = self.moving(state)
+        moving = self.state(state)
         moving += self.momentum * (seen - moving)
+
+
+@dataclass(frozen=True)
+class Normalize(Stage):
+    """y = (x - center) factor, both in the flat state, which no step changes."""
+
+    def forward(self, x: F64, run: Pass) -> F64:
+        center, factor = self.state(run.state)
+        y: F64 = (x - center) * factor
+        return y
+
+    def backward(self, x: F64, d: F64, run: Pass, gradient: F64) -> F64:
+        dx: F64 = d * self.state(run.state)[1]
+        return dx

@@ -32,13 +32,18 @@ class Pass:
 
 @dataclass(frozen=True)
 class Stage:
-    """A layer. Its block of parameters is (rows, outputs), then (outputs,) where it has a bias."""
+    """A layer. Its block of parameters is (rows, outputs), then (outputs,) where it has a bias.
+
+    Its part of the flat state is (state_rows, outputs).
+    """
 
     inputs: int
     outputs: int
     offset: int = 0
     rows: int = 0
     has_bias: bool = False
+    state_offset: int = 0
+    state_rows: int = 0
 
     @property
     def size(self) -> int:
@@ -51,10 +56,10 @@ class Stage:
         main = flat[self.offset : main_end].reshape(self.rows, self.outputs)
         return main, flat[main_end : self.offset + self.size]
 
-    @property
-    def state_rows(self) -> int:
-        """Rows (outputs,) of the flat state that are the layer's, from its state_offset."""
-        return 0
+    def state(self, flat: F64) -> F64:
+        """The layer's part (state_rows, outputs) of the flat state."""
+        size = self.state_rows * self.outputs
+        return flat[self.state_offset :][:size].reshape(self.state_rows, self.outputs)
 
     def forward(self, x: F64, run: Pass) -> F64:
         """y."""
