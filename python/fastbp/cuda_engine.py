@@ -40,6 +40,7 @@ class CudaEngine:
         device: int = 0,
     ) -> None:
         self._network = _core.CudaNetwork(inputs, list(layers), dtype, seed, device)
+        self.inputs = inputs
         self._dtype = np.dtype(dtype)
         self._slots = 0
         self._copies: dict[int, Array] = {}  # on the host, by number
@@ -63,6 +64,21 @@ class CudaEngine:
     def optimizer_state(self) -> list[Array]:
         """The optimizer's slots, laid out as parameters, live and writable."""
         return [self._copy(FIRST_SLOT + slot) for slot in range(self._slots)]
+
+    @property
+    def state(self) -> Array:
+        """What training changes and no optimizer does: nothing, for the layers that run here."""
+        return np.empty(0, self._dtype)
+
+    @property
+    def state_shapes(self) -> list[tuple[int, int, int]]:
+        """Of no layer."""
+        return []
+
+    def set_trainable(self, layers: Sequence[bool]) -> None:
+        """Which layers are trained; raises ValueError unless all are."""
+        if not all(layers):
+            raise ValueError("device 'cuda' has no frozen layers yet: use device='cpu'")
 
     @property
     def steps(self) -> int:

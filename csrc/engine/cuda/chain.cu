@@ -1,5 +1,7 @@
 #include "engine/cuda/chain.h"
 
+#include "core/random.h"
+
 namespace fastbp {
 namespace cuda {
 namespace {
@@ -139,7 +141,8 @@ void Chain<T>::dropout(const Stage& stage, index_t rows, const T* x, index_t x_r
   args.y_row = y_row;
   args.rate = stage.param;
   args.seed = seed;
-  args.stream = stage.stream;
+  // The kernel knows the step.
+  args.stream = dropout_stream(0, stage.stream, static_cast<std::uint32_t>(Purpose::dropout));
   check(cuda::dropout(args, tables.counter, stream), kForward);
 }
 

@@ -39,7 +39,8 @@ __global__ void __launch_bounds__(kElementThreads)
     dropout_kernel(DropoutArgs<T> args, const RunCounter* counter) {
   constexpr int side = kDropoutGroup / 4;  // from one of the four columns to the next
   const DropoutStream stream =
-      dropout_stream(std::uint64_t(counter->steps_done + counter->batch + 1), args.stream);
+      dropout_stream(std::uint64_t(counter->steps_done + counter->batch + 1), args.stream.layer,
+                     args.stream.purpose);
   const Lf threshold(dropout_threshold(args.rate));
   const Lane<T> kept(T(1 / (1 - args.rate))), zero(T(0));
   const index_t groups = parts_of(args.cols, kDropoutGroup);

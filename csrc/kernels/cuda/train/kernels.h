@@ -60,7 +60,7 @@ template <class T> cudaError_t write_ones(T* x, index_t row, index_t rows, cudaS
 // Goes on to the next batch.
 cudaError_t advance(RunCounter* counter, cudaStream_t stream);
 
-// y = x m as DropoutArgs, whose `step` is counter->steps_done + counter->batch + 1.
+// y = x m as DropoutArgs, whose stream is that of step counter->steps_done + counter->batch + 1.
 template <class T>
 cudaError_t dropout(const DropoutArgs<T>& args, const RunCounter* counter, cudaStream_t stream);
 
