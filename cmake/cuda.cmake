@@ -66,7 +66,8 @@ set_target_properties(fastbp_cuda PROPERTIES
   CUDA_VISIBILITY_PRESET hidden
   POSITION_INDEPENDENT_CODE ON)
 # It needs nothing but the C library and a driver, and exports nothing but its interface.
-target_link_options(fastbp_cuda PRIVATE -static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL)
+target_link_options(fastbp_cuda PRIVATE -static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL
+  "LINKER:--version-script=${PROJECT_SOURCE_DIR}/csrc/kernels/cuda/exports.map")
 if(FASTBP_CUDA_ONLY)
   install(TARGETS fastbp_cuda LIBRARY DESTINATION fastbp_cuda13)
 else()

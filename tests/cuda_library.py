@@ -83,7 +83,8 @@ def build_release(folder: Path, architectures: Sequence[str]) -> Path:
     objects = _compile_with_nvcc(flags, folder)
     library = folder / "libfastbp_cuda.so"
     host = "-static-libstdc++,-static-libgcc"
-    exclude = ["-Xlinker=--exclude-libs,ALL", "-Xlinker=-s"]
+    exports = f"-Xlinker=--version-script={CSRC / 'kernels' / 'cuda' / 'exports.map'}"
+    exclude = ["-Xlinker=--exclude-libs,ALL", "-Xlinker=-s", exports]
     link = ["nvcc", "-shared", "--cudart=static", f"-Xcompiler={host}", *exclude, *code]
     _run([*link, *objects, "-o", str(library)])
     return library

@@ -12,23 +12,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _core, metrics
-from .callbacks import (
-    Callback,
-    CSVLogger,
-    EarlyStopping,
-    LambdaCallback,
-    LearningRateScheduler,
-    ModelCheckpoint,
-    ReduceLROnPlateau,
-    TensorBoard,
-    TerminateOnNaN,
-)
 from .devices import get_num_threads, set_num_threads
 from .errors import DeviceNotAvailableError, ModelFileError
-from .history import History
 from .initializers import (
     Constant,
     GlorotNormal,
@@ -63,10 +51,37 @@ from .normalization import BatchNorm, LayerNorm, Normalize
 from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from .structure import Flatten, Residual
 
+if TYPE_CHECKING:
+    from .callbacks import (
+        Callback,
+        CSVLogger,
+        EarlyStopping,
+        LambdaCallback,
+        LearningRateScheduler,
+        ModelCheckpoint,
+        ReduceLROnPlateau,
+        TensorBoard,
+        TerminateOnNaN,
+    )
+    from .history import History
+
 __version__: str = _core.build_info()["version"]
 
-_LAZY_MODULES = ("ops", "reference")
-_ESTIMATORS = ("MLPClassifier", "MLPRegressor")  # of fastbp.sklearn, which needs scikit-learn
+_LAZY_MODULES = ("callbacks", "ops", "reference")
+_LAZY_NAMES = {
+    "Callback": "callbacks",
+    "CSVLogger": "callbacks",
+    "EarlyStopping": "callbacks",
+    "LambdaCallback": "callbacks",
+    "LearningRateScheduler": "callbacks",
+    "ModelCheckpoint": "callbacks",
+    "ReduceLROnPlateau": "callbacks",
+    "TensorBoard": "callbacks",
+    "TerminateOnNaN": "callbacks",
+    "History": "history",
+    "MLPClassifier": "sklearn",  # which needs scikit-learn
+    "MLPRegressor": "sklearn",
+}
 
 
 def info(*, probe_devices: bool = False) -> dict[str, Any]:
@@ -82,20 +97,18 @@ def info(*, probe_devices: bool = False) -> dict[str, Any]:
 
 
 def __getattr__(name: str) -> Any:
-    """Modules that not every program needs are imported when they are first named."""
+    """What not every program needs is imported when it is first named."""
+    from importlib import import_module
+
     if name in _LAZY_MODULES:
-        from importlib import import_module
-
         return import_module(f".{name}", __name__)
-    if name in _ESTIMATORS:
-        from . import sklearn
-
-        return getattr(sklearn, name)
+    if name in _LAZY_NAMES:
+        return getattr(import_module(f".{_LAZY_NAMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY_MODULES})
+    return sorted({*globals(), *_LAZY_MODULES, *_LAZY_NAMES})
 
 
 __all__ = [

@@ -15,9 +15,6 @@ from .runs import Place
 if TYPE_CHECKING:
     from .model import Sequential
 
-# Rows at a time where nothing is trained: bounds the memory for activations.
-EVALUATION_BATCH = 1024
-
 
 def evaluate(
     model: Sequential,

@@ -13,6 +13,9 @@ import numpy as np
 from . import arrays
 from .arrays import Array
 
+# Rows at a time where nothing is trained: bounds the memory for activations.
+EVALUATION_BATCH = 1024
+
 
 def is_lazy(value: Any, dtype: np.dtype[Any]) -> bool:
     """Whether `value` is better not converted as a whole."""

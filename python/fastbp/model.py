@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import arrays, checks, evaluation, freezing, holdout, losses, network
-from . import callbacks as hook_objects
+from . import arrays, checks, freezing, losses, network
 from .arrays import Array
-from .callbacks.hooks import Hooks
 from .chain import Chain
 from .errors import describe, unknown_name
-from .evaluation import EVALUATION_BATCH
-from .lazy import LazyRows, is_lazy
-from .runs import Place
+from .lazy import EVALUATION_BATCH, LazyRows, is_lazy
 
 if TYPE_CHECKING:
     from .batches import Augment
@@ -168,6 +164,11 @@ class Sequential(Chain):
         batch_size rows are computed at a time. Of callbacks the on_test hooks are called. Data and
         errors as for fit.
         """
+        from . import callbacks as hook_objects
+        from . import evaluation, holdout
+        from .callbacks.hooks import Hooks
+        from .runs import Place
+
         size = checks.integer("batch_size", batch_size)
         watchers = hook_objects.get(callbacks)
         if is_lazy(X, self._dtype):

@@ -16,14 +16,9 @@ from .arrays import Array
 from .batches import Augment, Augmenter, IteratorSource, is_batches, rows_source
 from .callbacks.base import Callback
 from .callbacks.hooks import Hooks
-from .evaluation import (
-    EVALUATION_BATCH,
-    all_metrics,
-    evaluate,
-    gradient_norms,
-    outputs_of_all,
-)
+from .evaluation import all_metrics, evaluate, gradient_norms, outputs_of_all
 from .history import History
+from .lazy import EVALUATION_BATCH
 from .resume import prepare, require_same_run, restore
 from .runs import Place, Run, Settings, log_names
 from .sources import ArraySource
