@@ -50,6 +50,7 @@ class Chain:
         self._dtype = np.dtype(np.float32)  # of parameters and data
         self._compiled: Compiled | None = None
         self._epochs = 0
+        self._seconds_per_row: float | None = None  # of training, as the last fit took them
         self._run: Run | Saved | None = None  # of the last fit, or as the model's file had it
         if isinstance(layers, Layer) or not isinstance(layers, Iterable):
             raise TypeError(f"layers must be a list: write Sequential([...]); got {layers!r}")

@@ -119,8 +119,9 @@ def _check_batch(model: Sequential, x: Any, y: Any) -> tuple[Array, Array]:
 class _Pace:
     """How many steps, or epochs, a call of the engine should take: SLICE seconds' worth."""
 
-    def __init__(self) -> None:
-        self.size = 1
+    def __init__(self, seconds: float | None = None) -> None:
+        """With what one is likely to take, where that is known."""
+        self.size = max(1, int(SLICE / max(seconds, 1e-9))) if seconds is not None else 1
 
     def observe(self, done: int, seconds: float) -> None:
         """So many took so long."""
@@ -141,7 +142,9 @@ class _Fit:
     ) -> None:
         self.model, self.engine, self.job = model, engine, job
         self.run, self.hooks, self.display = run, hooks, display
-        self._epoch_pace, self._step_pace = _Pace(), _Pace()
+        known, rows = model._seconds_per_row, run.settings.samples
+        self._epoch_pace = _Pace(None if known is None or rows is None else known * rows)
+        self._step_pace = _Pace()
         self._stages = {
             "epoch_begin": self._epoch_begin,
             "batch_begin": self._batch_begin,
@@ -233,7 +236,9 @@ class _Fit:
                 self.display.update(run.epoch + 1, progress.shown(run.logs))
                 run.epoch += 1
             self.model._epochs = run.first_epoch + run.epochs_trained
-        self._epoch_pace.observe(epochs, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        self._epoch_pace.observe(epochs, seconds)
+        self.model._seconds_per_row = seconds / (epochs * self.job.source.rows)
 
     def _epoch_begin(self) -> None:
         self.hooks.call("on_epoch_begin", self.run, self.run.epoch, {})
