@@ -27,10 +27,13 @@ def run(program: str, **environment: str) -> str:
 
 @pytest.mark.timing
 def test_import_is_quick() -> None:
-    """The best of several processes: the first ones may have to write bytecode."""
+    """The best of several processes: the first ones may have to write bytecode.
+
+    Of the importing thread: those of NumPy's BLAS go on spinning for a while.
+    """
     program = (
-        "import numpy, time; start = time.process_time(); import fastbp;"
-        "print((time.process_time() - start) * 1e3)"
+        "import numpy, time; start = time.thread_time(); import fastbp;"
+        "print((time.thread_time() - start) * 1e3)"
     )
     environment = {"PYTHONDONTWRITEBYTECODE": ""}
     assert min(float(run(program, **environment)) for _ in range(6)) <= MILLISECONDS
