@@ -166,6 +166,15 @@ template <class T> struct Network<T>::TrainJob {
   // between two steps, and may have reached the next one when the others read it.
   bool go_on[2] = {true, true};
 
+  // One batch, its rows in their order, as a run of its own.
+  void take_batch(Network& owner, const Samples<T>& given, index_t rows, RunRecord& kept) {
+    network = &owner;
+    samples = given;
+    n = schedule.batch_size = rows;
+    schedule.shuffle = false;
+    record = &kept;
+  }
+
   bool finished() const { return stop || record->epoch >= schedule.epochs || record->steps == 0; }
 
   // The rows of the batch that begins at `first`, where they are not gathered by an order.
@@ -349,11 +358,7 @@ template <class T> double Network<T>::step(const Samples<T>& batch, index_t rows
   double loss = 0;
   RunRecord record{0, 0, &loss};
   TrainJob job;
-  job.network = this;
-  job.samples = batch;
-  job.n = job.schedule.batch_size = rows;
-  job.schedule.shuffle = false;
-  job.record = &record;
+  job.take_batch(*this, batch, rows, record);
   run(job, rows);
   return loss;
 }
@@ -363,12 +368,8 @@ void Network<T>::step(const Samples<T>& batch, index_t rows, const std::vector<M
                       double* sums, T* outputs) {
   RunRecord record{0, 0, sums};
   TrainJob job;
-  job.network = this;
-  job.samples = batch;
-  job.n = job.schedule.batch_size = rows;
-  job.schedule.shuffle = false;
+  job.take_batch(*this, batch, rows, record);
   job.what = &what;
-  job.record = &record;
   job.means = false;
   job.outputs = outputs;
   run(job, rows);
@@ -378,14 +379,10 @@ template <class T> double Network<T>::gradients(const Samples<T>& batch, index_t
   double loss = 0;
   RunRecord record{0, 0, &loss};
   TrainJob job;
-  job.network = this;
-  job.samples = batch;
-  job.n = job.schedule.batch_size = rows;
-  job.schedule.shuffle = false;
+  job.take_batch(*this, batch, rows, record);
   job.use = GradientUse::store;
   job.take_step = false;
   job.dx = dx;
-  job.record = &record;
   run(job, rows);
   return loss;
 }
