@@ -25,9 +25,20 @@ void require_array(const py::array& a, const char* name, const py::dtype& dtype,
 
 void require_shape(const py::array& a, const char* name, index_t rows, index_t cols) {
   if (a.ndim() == 2 && (rows < 0 || a.shape(0) == rows) && (cols < 0 || a.shape(1) == cols)) return;
-  const auto show = [](index_t n) { return n < 0 ? std::string("n") : std::to_string(n); };
-  throw py::value_error(std::string(name) + ": expected shape (" + show(rows) + ", " + show(cols) +
-                        "), got a " + describe(a));
+  require_rows(a, name, rows, {cols});
+}
+
+void require_rows(const py::array& a, const char* name, index_t rows, std::vector<index_t> row) {
+  row.insert(row.begin(), rows);
+  bool right = a.ndim() == index_t(row.size());
+  std::string shape;
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    right = right && (row[i] < 0 || a.shape(index_t(i)) == row[i]);
+    shape += (i ? ", " : "") + (row[i] < 0 ? std::string("n") : std::to_string(row[i]));
+  }
+  if (!right)
+    throw py::value_error(std::string(name) + ": expected shape (" + shape + "), got a " +
+                          describe(a));
 }
 
 void require_length(const py::array& a, const char* name, index_t n) {

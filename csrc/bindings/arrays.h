@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
+#include <vector>
 
 #include "core/types.h"
 
@@ -21,6 +22,9 @@ void require_array(const py::array& a, const char* name, const py::dtype& dtype,
 
 // Raises ValueError unless the shape is (rows, cols); -1 admits any number.
 void require_shape(const py::array& a, const char* name, index_t rows, index_t cols);
+
+// Raises ValueError unless the shape is (rows, ...row); -1 admits any number.
+void require_rows(const py::array& a, const char* name, index_t rows, std::vector<index_t> row);
 
 // Raises ValueError unless the shape is (n,).
 void require_length(const py::array& a, const char* name, index_t n);

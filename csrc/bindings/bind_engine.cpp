@@ -19,27 +19,64 @@
 namespace fastbp {
 namespace {
 
-// What is added must be as wide as what it is added to.
+LayerSpec scan_spec(const py::tuple& t) {
+  LayerSpec layer;
+  layer.kind = LayerSpec::Kind::scan;
+  layer.cell = cell_index(py::cast<std::string>(t[1]));
+  layer.units = py::cast<index_t>(t[2]);
+  layer.use_bias = py::cast<bool>(t[3]);
+  layer.sequence = py::cast<bool>(t[4]);
+  layer.reverse = py::cast<bool>(t[5]);
+  if (layer.units < 1)
+    throw py::value_error("units: expected at least 1, got " + std::to_string(layer.units));
+  return layer;
+}
+
+// What is added must be as wide as what it is added to, and have as many rows.
 void require_equal_widths(const NetworkSpec& spec) {
   std::vector<index_t> width{spec.inputs};  // of each layer's input
+  std::vector<bool> sequence{spec.sequences};
   for (const LayerSpec& layer : spec.layers) {
-    const index_t here = width.back();
-    const index_t other = layer.kind == LayerSpec::Kind::add
-                              ? width[width.size() - 1 - std::size_t(layer.span)]
-                              : here;
-    if (other != here)
-      throw py::value_error("add: expected as many outputs as inputs, got " + std::to_string(here) +
-                            " and " + std::to_string(other));
-    width.push_back(layer.kind == LayerSpec::Kind::dense ? layer.units : here);
+    const bool adds = layer.kind == LayerSpec::Kind::add;
+    const std::size_t other = width.size() - 1 - std::size_t(adds ? layer.span : 0);
+    if (width[other] != width.back())
+      throw py::value_error("add: expected as many outputs as inputs, got " +
+                            std::to_string(width.back()) + " and " + std::to_string(width[other]));
+    if (sequence[other] != sequence.back())
+      throw py::value_error("add: expected an output for every step of its input");
+    const bool units = layer.kind == LayerSpec::Kind::dense || layer.kind == LayerSpec::Kind::scan;
+    width.push_back(units ? layer.units : width.back());
+    sequence.push_back(layer.kind == LayerSpec::Kind::scan ? layer.sequence : sequence.back());
   }
 }
 
-NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t seed) {
+// Raises ValueError unless what a scan reads are the values x W + b of its gates, step by step, and
+// unless no layer of a network of sequences needs the whole batch.
+void require_scannable(const NetworkSpec& spec) {
+  bool sequence = spec.sequences;
+  index_t width = 0;  // of a dense layer in front, 0 where there is none
+  for (const LayerSpec& layer : spec.layers) {
+    if (layer.kind == LayerSpec::Kind::scan) {
+      if (!sequence) throw py::value_error("layers: a 'scan' reads sequences");
+      if (width != cell_info(layer.cell).gates * layer.units)
+        throw py::value_error("layers: a 'scan' of " + std::to_string(layer.units) +
+                              " units stands behind a 'dense' layer of all its gates");
+      sequence = layer.sequence;
+    }
+    if (spec.sequences && layer.kind == LayerSpec::Kind::batch_norm)
+      throw py::value_error("layers: no 'batch_norm' in a network of sequences");
+    width = layer.kind == LayerSpec::Kind::dense ? layer.units : 0;
+  }
+}
+
+NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t seed,
+                         bool sequences) {
   if (inputs < 1)
     throw py::value_error("inputs: expected at least 1, got " + std::to_string(inputs));
   NetworkSpec spec;
   spec.inputs = inputs;
   spec.seed = seed;
+  spec.sequences = sequences;
   for (py::handle entry : layers) {
     const py::tuple t = py::cast<py::tuple>(entry);
     const std::string kind = py::cast<std::string>(t[0]);
@@ -58,6 +95,8 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t s
       layer.param = py::cast<double>(t[1]);
       if (!(layer.param >= 0 && layer.param < 1))
         throw py::value_error("rate: expected 0 <= rate < 1, got " + std::to_string(layer.param));
+    } else if (kind == "scan") {
+      layer = scan_spec(t);
     } else if (kind == "normalize") {
       layer.kind = LayerSpec::Kind::normalize;
     } else if (kind == "add") {
@@ -78,7 +117,7 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t s
             std::to_string(layer.param) + " and " + std::to_string(layer.momentum));
     } else {
       throw py::value_error("layers: expected 'dense', 'activation', 'dropout', 'layer_norm', "
-                            "'batch_norm', 'normalize' or 'add', "
+                            "'batch_norm', 'normalize', 'add' or 'scan', "
                             "got '" +
                             kind + "'");
     }
@@ -86,6 +125,7 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t s
   }
   require_equal_widths(spec);
   if (spec.layers.empty()) throw py::value_error("layers: expected at least one layer, got none");
+  require_scannable(spec);
   return spec;
 }
 
@@ -147,7 +187,7 @@ class Engine {
   bool plain_samples(Net& net, PyObject* x, PyObject* y, Samples<T>* samples, index_t* n) const {
     const PlainArray *rows = plain_array(x), *targets = plain_array(y);
     const index_t inputs = net.layout().inputs, outputs = net.layout().outputs;
-    if (!compiled_ || !is_packed<T>(rows) || !targets || rows->nd != 2 ||
+    if (!compiled_ || net.layout().sequences || !is_packed<T>(rows) || !targets || rows->nd != 2 ||
         rows->dimensions[0] == 0 || rows->dimensions[1] != inputs)
       return false;
     *n = rows->dimensions[0];
@@ -180,39 +220,42 @@ class Engine {
     });
   }
 
+  template <class Net>
+  static void require_loss_of_labels(const Net& net, index_t n, const py::array& y) {
+    if (!loss_takes_labels(net.loss().loss))
+      throw py::value_error("y: expected shape (" + std::to_string(n) + ", " +
+                            std::to_string(net.layout().outputs) + ") for loss '" +
+                            loss_name(net.loss().loss) + "', got a " + describe(y));
+  }
+
   // Checks x and y, then calls f(network, samples, n) without the Python lock.
-  template <class F> auto with_samples(const py::array& x, const py::array& y, F&& f) {
-    return visit([&](auto& net) { return with_samples_of(net, x, y, f); });
+  template <class F> auto with_samples(const RowsIn& rows, const py::array& y, F&& f) {
+    return visit([&](auto& net) { return with_samples_of(net, rows, y, f); });
   }
 
   template <class Net, class F>
-  auto with_samples_of(Net& net, const py::array& x, const py::array& y, F&& f) {
+  auto with_samples_of(Net& net, const RowsIn& rows, const py::array& y, F&& f) {
     using T = std::remove_pointer_t<decltype(net.block().w)>;
-    Samples<T> samples;
-    samples.x = input<T>(x, "x");
-    require_shape(x, "x", -1, net.layout().inputs);
-    const index_t n = x.shape(0);
-    if (n == 0) throw py::value_error("x: expected at least one sample, got a " + describe(x));
-    if (y.ndim() == 1) {
-      if (!loss_takes_labels(net.loss().loss))
-        throw py::value_error("y: expected shape (" + std::to_string(n) + ", " +
-                              std::to_string(net.layout().outputs) + ") for loss '" +
-                              loss_name(net.loss().loss) + "', got a " + describe(y));
+    const NetworkLayout& layout = net.layout();
+    Samples<T> samples = rows.samples<T>(layout);
+    const index_t n = rows.count();
+    if (n == 0) throw py::value_error("x: expected at least one sample, got a " + describe(rows.x));
+    if (y.ndim() == 1 + layout.stages.back().sequence) {
+      require_loss_of_labels(net, n, y);
       samples.labels = input<std::int64_t>(y, "y");
-      if (y.shape(0) != n)
-        throw py::value_error("y: expected " + std::to_string(n) +
-                              " labels, one for each row of x, got " + std::to_string(y.shape(0)));
-      require_labels(samples.labels, n, net.layout().outputs);
+      require_labels_shape(y, rows, layout);
+      require_labels(samples.labels, y.size(), layout.outputs);
     } else {
       samples.target = input<T>(y, "y");
-      require_shape(y, "y", n, net.layout().outputs);
+      require_outputs(y, "y", rows, layout);
     }
     return unlocked(net, [&](auto& same) { return f(same, samples, n); });
   }
 
  public:
-  Engine(index_t inputs, const py::list& layers, const std::string& dtype, std::uint64_t seed) {
-    const NetworkSpec spec = network_spec(inputs, layers, seed);
+  Engine(index_t inputs, const py::list& layers, const std::string& dtype, std::uint64_t seed,
+         bool sequences) {
+    const NetworkSpec spec = network_spec(inputs, layers, seed, sequences);
     const Isa& isa = active_isa();
     if (dtype == "float32")
       f32_ = std::make_unique<Network<float>>(spec, isa.table_f32());
@@ -232,7 +275,8 @@ class Engine {
       py::list rows;
       for (const Stage& s : net.layout().stages)
         if (s.parameter_count() > 0)
-          rows.append(py::make_tuple(s.parameter_offset, s.parameter_rows, s.outputs, s.bias));
+          rows.append(
+              py::make_tuple(s.parameter_offset, s.parameter_rows, s.parameter_cols, s.bias));
       return rows;
     });
   }
@@ -298,7 +342,7 @@ class Engine {
     run([&](auto& net) { net.set_hyper(hyper); });
   }
 
-  py::tuple train(const py::array& x, const py::array& y, index_t batch_size, index_t epochs,
+  py::tuple train(const py::object& x, const py::array& y, index_t batch_size, index_t epochs,
                   std::int64_t first_epoch, bool shuffle, std::uint64_t seed,
                   const std::vector<std::string>& metrics, const py::object& position,
                   const py::object& record, index_t steps, py::object outputs) {
@@ -317,13 +361,13 @@ class Engine {
     require_shape(values, "record", epochs, index_t(what.size() + 1));
     const Schedule schedule{batch_size, epochs, first_epoch, shuffle, seed};
     const Interrupt signals = python_signals();
-    const index_t rows = x.ndim() > 0 ? x.shape(0) : 0;
-    RunRecord run = run_record(values, position, epochs, rows);
+    const RowsIn rows(x);
+    RunRecord run = run_record(values, position, epochs, rows.count());
     run.steps = steps;
     const bool finished = visit([&](auto& net) {
       using T = std::remove_pointer_t<decltype(net.block().w)>;
-      T* kept = outputs_array<T>(outputs, x, net.layout().outputs);
-      return with_samples_of(net, x, y, [&](auto& same, const Samples<T>& samples, index_t n) {
+      T* kept = outputs_array<T>(outputs, rows, net.layout());
+      return with_samples_of(net, rows, y, [&](auto& same, const Samples<T>& samples, index_t n) {
         return same.train(samples, n, schedule, what, signals, run, kept);
       });
     });
@@ -333,46 +377,50 @@ class Engine {
     return py::make_tuple(values[py::make_tuple(all, 0)], values[py::make_tuple(all, rest)]);
   }
 
-  void train_batch(const py::array& x, const py::array& y, const std::vector<std::string>& metrics,
+  void train_batch(const py::object& x, const py::array& y, const std::vector<std::string>& metrics,
                    py::array sums, py::object outputs) {
     require_compiled();
     const std::vector<MetricSpec> what = metric_specs(metrics);
     double* totals = output<double>(sums, "sums");
     require_length(sums, "sums", index_t(what.size() + 1));
+    const RowsIn rows(x);
     visit([&](auto& net) {
       using T = std::remove_pointer_t<decltype(net.block().w)>;
-      T* kept = outputs_array<T>(outputs, x, net.layout().outputs);
-      with_samples_of(net, x, y, [&](auto& same, const Samples<T>& samples, index_t n) {
+      T* kept = outputs_array<T>(outputs, rows, net.layout());
+      with_samples_of(net, rows, y, [&](auto& same, const Samples<T>& samples, index_t n) {
         same.step(samples, n, what, totals, kept);
       });
     });
   }
 
-  double step(const py::array& x, const py::array& y) {
+  double step(const py::object& x, const py::array& y) {
     require_compiled();
-    return with_samples(
-        x, y, [](auto& net, const auto& samples, index_t n) { return net.step(samples, n); });
+    return with_samples(RowsIn(x), y, [](auto& net, const auto& samples, index_t n) {
+      return net.step(samples, n);
+    });
   }
 
-  double gradients(const py::array& x, const py::array& y) {
+  double gradients(const py::object& x, const py::array& y) {
     require_compiled();
-    return with_samples(x, y, [](auto& net, const auto& samples, index_t n) {
+    return with_samples(RowsIn(x), y, [](auto& net, const auto& samples, index_t n) {
       return net.gradients(samples, n, nullptr);
     });
   }
 
-  py::tuple input_gradient(const py::array& x, const py::array& y) {
+  py::tuple input_gradient(const py::object& x, const py::array& y) {
     require_compiled();
-    py::array dx(x.dtype(), std::vector<index_t>(x.shape(), x.shape() + x.ndim()));
+    const RowsIn rows(x);
+    py::array dx(rows.x.dtype(),
+                 std::vector<index_t>(rows.x.shape(), rows.x.shape() + rows.x.ndim()));
     void* data = dx.mutable_data();
-    const double loss = with_samples(x, y, [data](auto& net, const auto& samples, index_t n) {
+    const double loss = with_samples(rows, y, [data](auto& net, const auto& samples, index_t n) {
       using T = std::remove_cv_t<std::remove_pointer_t<decltype(samples.x)>>;
       return net.gradients(samples, n, static_cast<T*>(data));
     });
     return py::make_tuple(loss, dx);
   }
 
-  py::tuple evaluate(const py::array& x, const py::array& y, index_t batch_size,
+  py::tuple evaluate(const py::object& x, const py::array& y, index_t batch_size,
                      const std::vector<std::string>& metrics, py::object outputs) {
     require_compiled();
     if (batch_size < 1)
@@ -380,10 +428,11 @@ class Engine {
     const std::vector<MetricSpec> what = metric_specs(metrics);
     double loss = 0, values[kMaxMetrics] = {};
     const Interrupt signals = python_signals();
+    const RowsIn rows(x);
     const bool finished = visit([&](auto& net) {
       using T = std::remove_pointer_t<decltype(net.block().w)>;
-      T* kept = outputs_array<T>(outputs, x, net.layout().outputs);
-      return with_samples_of(net, x, y, [&](auto& same, const Samples<T>& samples, index_t n) {
+      T* kept = outputs_array<T>(outputs, rows, net.layout());
+      return with_samples_of(net, rows, y, [&](auto& same, const Samples<T>& samples, index_t n) {
         return same.evaluate(samples, n, batch_size, what, signals, &loss, values, kept);
       });
     });
@@ -393,17 +442,17 @@ class Engine {
     return py::make_tuple(loss, results);
   }
 
-  void predict(const py::array& x, py::array out, bool training) {
+  void predict(const py::object& x, py::array out, bool training) {
+    const RowsIn rows(x);
     const bool finished = visit([&](auto& net) {
       using T = std::remove_pointer_t<decltype(net.block().w)>;
-      const T* from = input<T>(x, "x");
+      const Samples<T> samples = rows.samples<T>(net.layout());
       T* to = output<T>(out, "out");
-      require_shape(x, "x", -1, net.layout().inputs);
-      require_shape(out, "out", x.shape(0), net.layout().outputs);
-      const index_t n = x.shape(0);
+      require_outputs(out, "out", rows, net.layout());
+      const index_t n = rows.count();
       const Interrupt signals = python_signals();
       return unlocked(net,
-                      [&](auto& same) { return same.predict(from, n, to, signals, training); });
+                      [&](auto& same) { return same.predict(samples, n, to, signals, training); });
     });
     if (!finished) throw py::error_already_set();
   }
@@ -429,7 +478,7 @@ class Engine {
     return visit([&](auto& net) -> PyObject* {
       using T = std::remove_pointer_t<decltype(net.block().w)>;
       const PlainArray* x = plain_array(call[0]);
-      if (!is_packed<T>(x) || x->nd != 2 || x->dimensions[0] == 0 ||
+      if (net.layout().sequences || !is_packed<T>(x) || x->nd != 2 || x->dimensions[0] == 0 ||
           x->dimensions[1] != net.layout().inputs)
         Py_RETURN_NONE;
       const index_t n = x->dimensions[0];
@@ -439,7 +488,9 @@ class Engine {
       const double flop = net.layout().inference_flop(n);
       const Interrupt signals = flop < kShortFlop ? Interrupt{} : python_signals();
       const bool finished = exclusively(net, flop, [&](auto& same) {
-        return same.predict(data_of<const T>(x), n, out.data, signals);
+        Samples<T> samples;
+        samples.x = data_of<const T>(x);
+        return same.predict(samples, n, out.data, signals);
       });
       return finished ? out.object.release().ptr() : nullptr;  // the handler's exception is set
     });
@@ -485,8 +536,8 @@ void bind_engine(py::module_& m) {
   watch_forks_for_signals();
   py::class_<Engine> engine(m, "Engine");
   engine
-      .def(py::init<index_t, const py::list&, const std::string&, std::uint64_t>(), "inputs"_a,
-           "layers"_a, "dtype"_a, "seed"_a = 0)
+      .def(py::init<index_t, const py::list&, const std::string&, std::uint64_t, bool>(),
+           "inputs"_a, "layers"_a, "dtype"_a, "seed"_a = 0, "sequences"_a = false)
       .def_property_readonly("parameter_shapes", &Engine::parameter_shapes)
       .def_property_readonly("inputs", &Engine::inputs)
       .def_property_readonly("state_shapes", &Engine::state_shapes)

@@ -47,6 +47,10 @@ struct FunctionRow { const char* name; };
 constexpr FunctionRow kFunctions[] = {FBP_VECTOR_FUNCTIONS(FBP_ROW)};
 #undef FBP_ROW
 
+#define FBP_ROW(C) {C::name},
+constexpr FunctionRow kCells[] = {FBP_CELLS(FBP_ROW)};
+#undef FBP_ROW
+
 template <class Row, std::size_t N> int find(const Row (&rows)[N], std::string_view name) {
   for (std::size_t i = 0; i < N; ++i)
     if (name == rows[i].name) return int(i);
@@ -75,6 +79,8 @@ int optimizer_index(const std::string& name) { return index_of(kOptimizers, name
 int vector_function_index(const std::string& name) {
   return index_of(kFunctions, name, "function");
 }
+
+int cell_index(const std::string& name) { return index_of(kCells, name, "cell"); }
 
 int find_activation(std::string_view name) { return find(kActivations, name); }
 int find_loss(std::string_view name) { return find(kLosses, name); }

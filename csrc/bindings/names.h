@@ -15,6 +15,7 @@ int activation_index(const std::string& name);
 int loss_index(const std::string& name);
 int optimizer_index(const std::string& name);
 int vector_function_index(const std::string& name);
+int cell_index(const std::string& name);
 
 // The same without a word: -1 for a wrong name.
 int find_activation(std::string_view name);

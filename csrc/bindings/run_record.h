@@ -1,7 +1,7 @@
 // The arrays in which Python keeps where a run of epochs stands, between calls and in files.
 #pragma once
 
-#include "bindings/arrays.h"
+#include "bindings/rows_in.h"
 #include "engine/network.h"
 
 namespace fastbp {
@@ -35,6 +35,16 @@ inline void keep_position(const RunRecord& record, const py::object& position) {
 }
 
 // The array (rows of x, width) that is to be filled with the network's outputs; null for None.
+template <class T>
+T* outputs_array(const py::object& outputs, const RowsIn& rows, const NetworkLayout& layout) {
+  if (outputs.is_none()) return nullptr;
+  py::array array = outputs;
+  T* data = output<T>(array, "outputs");
+  require_outputs(array, "outputs", rows, layout);
+  return data;
+}
+
+// The same of a network that takes rows (n, inputs).
 template <class T> T* outputs_array(const py::object& outputs, const py::array& x, index_t width) {
   if (outputs.is_none()) return nullptr;
   py::array array = outputs;

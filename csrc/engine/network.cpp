@@ -16,6 +16,13 @@ std::atomic<double> g_parallel_threshold{3e5};
 // floats are 2 MiB.
 constexpr index_t kInferenceRows = 512;
 
+// Of sequences, a batch of about so many steps in all, in whole blocks of the loss.
+constexpr index_t kInferenceSteps = 8192;
+index_t inference_rows(index_t steps) {
+  const index_t rows = kInferenceSteps / steps / kLossBlockRows * kLossBlockRows;
+  return steps == 1 ? kInferenceRows : std::max(kLossBlockRows, rows);
+}
+
 // A step that takes longer than this keeps its gradients and updates at its end, so that it can be
 // given up before anything has changed; a shorter one is finished. The update's own pass costs a long
 // step about one percent. Until a step has been measured it counts as long.
@@ -97,7 +104,9 @@ template <class T> void Network<T>::set_trainable(const std::vector<bool>& layer
   std::fill(block_.gradient, block_.gradient + layout_.parameter_count, T(0));
 }
 
-template <class T> int Network<T>::threads_for(index_t rows, bool training) const {
+template <class T>
+int Network<T>::threads_for(index_t rows, index_t sequence, bool training) const {
+  rows *= sequence;
   return worthwhile_threads(training ? layout_.training_flop(rows) : layout_.inference_flop(rows));
 }
 
@@ -113,8 +122,8 @@ template <class T> void Network<T>::prepare_scratch(int threads) {
   context_.worker_values = context_.gemm_scratch + context_.gemm.scratch * scratch_threads_;
 }
 
-template <class T> void Network<T>::use_training_plan(index_t rows, int threads) {
-  const BatchShape shape = batch_shape(layout_, rows, threads);
+template <class T> void Network<T>::use_training_plan(index_t rows, index_t sequence, int threads) {
+  const BatchShape shape = batch_shape(layout_, rows, threads, sequence);
   if (!shape.fits(training_.plan)) {
     training_ = {};
     Plan plan = make_training_plan(layout_, shape, sizeof(T));
@@ -126,15 +135,29 @@ template <class T> void Network<T>::use_training_plan(index_t rows, int threads)
   context_.arena = &training_.arena;
 }
 
-template <class T> void Network<T>::use_inference_plan(index_t rows) {
-  if (inference_.plan.capacity < rows) {
+template <class T> void Network<T>::use_inference_plan(index_t rows, index_t sequence) {
+  if (inference_.plan.capacity < rows || inference_.plan.steps != sequence) {
     inference_ = {};
-    Plan plan = make_inference_plan(layout_, rows, sizeof(T));
+    Plan plan = make_inference_plan(layout_, rows, sizeof(T), sequence);
     inference_.arena = Arena(plan.arena);
     inference_.plan = std::move(plan);
   }
   context_.plan = &inference_.plan;
   context_.arena = &inference_.arena;
+}
+
+// Of a batch: the mean loss (half_sse: the sum), and the sum over its rows of a metric, of sequences
+// each one's mean.
+template <class T>
+double Network<T>::batch_loss(const Step<T>& step, index_t rows, index_t sequence) const {
+  rows *= layout_.output_places(sequence);
+  return step.block_total(0, rows) / loss_divisor(context_.loss, rows, layout_.outputs);
+}
+template <class T>
+double Network<T>::batch_metric(const Step<T>& step, int place, index_t rows,
+                                index_t sequence) const {
+  const index_t places = layout_.output_places(sequence);
+  return step.block_total(place, rows * places) / double(places);
 }
 
 template <class T> struct Network<T>::TrainJob {
@@ -179,12 +202,7 @@ template <class T> struct Network<T>::TrainJob {
 
   // The rows of the batch that begins at `first`, where they are not gathered by an order.
   Samples<T> batch(index_t first) const {
-    Samples<T> rows = samples;
-    if (schedule.shuffle) return rows;
-    rows.x += first * network->layout_.inputs;
-    if (rows.target) rows.target += first * network->layout_.outputs;
-    if (rows.labels) rows.labels += first;
-    return rows;
+    return schedule.shuffle ? samples : samples.from(first, network->layout_);
   }
 
   // Between two steps, `done` in all: shall the run stop or pause here?
@@ -245,9 +263,10 @@ template <class T> struct Network<T>::TrainJob {
     const LossSpec& spec = network->context_.loss;
     const index_t count = what ? index_t(what->size()) : 0;
     double* sums = record->values + record->epoch * (1 + count);
-    sums[0] += step.block_total(0, rows) / loss_divisor(spec, rows, network->layout_.outputs) *
-               (loss_is_mean(spec) ? double(rows) : 1);
-    for (index_t m = 1; m <= count; ++m) sums[m] += step.block_total(int(m), rows);
+    sums[0] +=
+        network->batch_loss(step, rows, samples.steps) * (loss_is_mean(spec) ? double(rows) : 1);
+    for (index_t m = 1; m <= count; ++m)
+      sums[m] += network->batch_metric(step, int(m), rows, samples.steps);
     record->at += rows;
     if (record->at < n) return;
     if (means) {
@@ -287,7 +306,9 @@ template <class T> void Network<T>::run_train(void* context, Worker& worker) {
       batch.rows = std::min(job.schedule.batch_size, job.n - at);
       batch.samples = job.batch(at);
       if (order) batch.order = order + at;
-      if (job.outputs) batch.outputs = job.outputs + at * net.layout_.outputs;
+      if (job.outputs)
+        batch.outputs =
+            job.outputs + at * net.layout_.output_places(job.samples.steps) * net.layout_.outputs;
       ++batch.number;
       step.train(batch);
       if (lead) job.end_step(step, batch.rows, batch.number);
@@ -309,10 +330,11 @@ template <class T> void Network<T>::prepare_order(const TrainJob& job) {
 }
 
 template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
-  const int wanted = threads_for(batch_rows, true);
+  const index_t sequence = job.samples.steps;
+  const int wanted = threads_for(batch_rows, sequence, true);
   prepare_scratch(wanted);
-  use_training_plan(batch_rows, wanted);
-  job.poll_every = index_t(kPollFlop / (layout_.training_flop(batch_rows) + 1)) + 1;
+  use_training_plan(batch_rows, sequence, wanted);
+  job.poll_every = index_t(kPollFlop / (layout_.training_flop(batch_rows * sequence) + 1)) + 1;
   job.governed = wanted > 1 && parallel_threshold() > 0;
   if (job.governed) governor_.start(ThreadGovernor::Clock::now());
   job.steps_seen = steps;
@@ -405,27 +427,23 @@ template <class T> void Network<T>::run_inference(void* context, Worker& worker)
   InferenceJob& job = *static_cast<InferenceJob*>(context);
   Network& net = *job.network;
   Step<T> step(net.context_, worker);
-  const index_t inputs = net.layout_.inputs, outputs = net.layout_.outputs;
+  const index_t steps = job.samples.steps;
+  const index_t width = net.layout_.output_places(steps) * net.layout_.outputs;
   const bool weighted = loss_is_mean(net.context_.loss);
   const std::size_t metric_count = job.what ? job.what->size() : 0;
   for (index_t at = 0; at < job.n && !job.abort; at += job.batch_size) {
     const index_t rows = std::min(job.batch_size, job.n - at);
-    T* out = job.out ? job.out + at * outputs : nullptr;
-    Samples<T> targets;
-    if (job.samples.target) targets.target = job.samples.target + at * outputs;
-    if (job.samples.labels) targets.labels = job.samples.labels + at;
-    const T* x = job.samples.x + at * inputs;
+    T* out = job.out ? job.out + at * width : nullptr;
+    const Samples<T> samples = job.samples.from(at, net.layout_);
     if (job.training)
-      step.forward_training(rows, x, out, net.steps + 1);
+      step.forward_training(rows, samples, out, net.steps + 1);
     else
-      step.infer(rows, x, out, targets, job.what);
+      step.infer(rows, samples, out, job.what);
     worker.barrier();
     if (worker.id == 0) {
-      if (job.what)
-        job.loss += step.block_total(0, rows) / loss_divisor(net.context_.loss, rows, outputs) *
-                    (weighted ? double(rows) : 1);
+      if (job.what) job.loss += net.batch_loss(step, rows, steps) * (weighted ? double(rows) : 1);
       for (std::size_t m = 0; m < metric_count; ++m)
-        job.metrics[m] += step.block_total(int(m) + 1, rows);
+        job.metrics[m] += net.batch_metric(step, int(m) + 1, rows, steps);
       if ((*job.poll)()) job.abort = true;
     }
     worker.barrier();
@@ -434,10 +452,12 @@ template <class T> void Network<T>::run_inference(void* context, Worker& worker)
 
 // False if it was interrupted.
 template <class T> bool Network<T>::run(InferenceJob& job) {
-  const int threads = threads_for(std::min(job.batch_size, job.n), false);
+  const index_t sequence = job.samples.steps;
+  const int threads = threads_for(std::min(job.batch_size, job.n), sequence, false);
   prepare_scratch(threads);
-  use_inference_plan(std::min(job.batch_size, job.n));
-  context_.abort = layout_.inference_flop(job.n) > kShortInferenceFlop ? &job.abort : nullptr;
+  use_inference_plan(std::min(job.batch_size, job.n), sequence);
+  context_.abort =
+      layout_.inference_flop(job.n * sequence) > kShortInferenceFlop ? &job.abort : nullptr;
   context_.interrupt = {ask, job.poll};
   Team::instance().run(threads, run_inference, &job, true);
   context_.abort = nullptr;
@@ -464,13 +484,14 @@ bool Network<T>::evaluate(const Samples<T>& samples, index_t n, index_t batch_si
 }
 
 template <class T>
-bool Network<T>::predict(const T* x, index_t n, T* out, const Interrupt& interrupt, bool training) {
+bool Network<T>::predict(const Samples<T>& samples, index_t n, T* out, const Interrupt& interrupt,
+                         bool training) {
   Poll poll(interrupt);
   InferenceJob job;
   job.network = this;
-  job.samples.x = x;
+  job.samples = samples;
   job.n = n;
-  job.batch_size = training ? n : kInferenceRows;
+  job.batch_size = training ? n : inference_rows(samples.steps);
   job.out = out;
   job.training = training;
   job.poll = &poll;

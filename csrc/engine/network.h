@@ -87,7 +87,8 @@ template <class T> class Network {
                 const std::vector<MetricSpec>& what, const Interrupt& interrupt, double* loss,
                 double* metrics, T* outputs);
   // out (n, outputs) contiguous. With `training`, as the next step would see the rows as one batch.
-  bool predict(const T* x, index_t n, T* out, const Interrupt& interrupt, bool training = false);
+  bool predict(const Samples<T>& samples, index_t n, T* out, const Interrupt& interrupt,
+               bool training = false);
 
  private:
   struct TrainJob;
@@ -95,11 +96,13 @@ template <class T> class Network {
   static void run_train(void* context, Worker& worker);
   static void run_inference(void* context, Worker& worker);
 
-  int threads_for(index_t rows, bool training) const;
+  int threads_for(index_t rows, index_t sequence, bool training) const;
+  double batch_loss(const Step<T>& step, index_t rows, index_t sequence) const;
+  double batch_metric(const Step<T>& step, int place, index_t rows, index_t sequence) const;
   void prepare_scratch(int threads);
   void prepare_order(const TrainJob& job);
-  void use_training_plan(index_t rows, int threads);
-  void use_inference_plan(index_t rows);
+  void use_training_plan(index_t rows, index_t sequence, int threads);
+  void use_inference_plan(index_t rows, index_t sequence);
   void run(TrainJob& job, index_t batch_rows);
   bool run(InferenceJob& job);
 

@@ -21,6 +21,7 @@ struct LayerSpec {
     batch_norm,  // the same of each column: of the batch in training, otherwise of moving means
     normalize,   // y = (x - center) factor, by columns; both are state that no step changes
     add,         // y = x + what went into the `span` layers before this one
+    scan,        // a recurrent cell over the steps of sequences; reads x W + b of each step
   };
   Kind kind = Kind::dense;
   index_t units = 0;
@@ -30,10 +31,14 @@ struct LayerSpec {
   int activation = 0;     // index in FBP_ACTIVATIONS
   double param = 0;       // the activation's number, the rate of dropout, the epsilon of norms
   double momentum = 0;    // batch_norm: share of a new batch in the moving means
+  int cell = 0;           // scan: index in FBP_CELLS; units are its own
+  bool sequence = false;  // scan: gives its output at every step, not only the last
+  bool reverse = false;   // scan: takes the steps from the last to the first
 };
 
 struct NetworkSpec {
   index_t inputs = 0;
+  bool sequences = false;  // rows are sequences of steps, of `inputs` values each
   std::vector<LayerSpec> layers;
   std::uint64_t seed = 0;  // of what a step draws
 };

@@ -7,12 +7,6 @@
 
 namespace fastbp {
 
-// What the stage reads, in the rows in work, in training.
-template <class T> typename Step<T>::template Rows<const T> Step<T>::input_of(std::size_t s) const {
-  const BatchMatrix& m = s == 0 ? plan().x : plan().y[s - 1];
-  return {at(m), m.row};
-}
-
 template <class T> index_t Step<T>::row_blocks() const {
   return parts_of(all_.rows, c_.layout->row_block(all_.rows));
 }
@@ -49,10 +43,10 @@ template <class T> NormArgs<T> Step<T>::norm_args(const Stage& stage) const {
 template <class T> void Step<T>::layer_norm_forward(std::size_t s, Rows<const T> x, Rows<T> y) {
   NormArgs<T> args = norm_args(c_.layout->stages[s]);
   args.x_row = x.row, args.y_row = y.row;
-  for_row_chunks(own_.rows, args.cols, [&](index_t first, index_t count) {
+  for_row_chunks(own_.rows * x.places, args.cols, [&](index_t first, index_t count) {
     args.rows = count;
-    args.x = x.from(first).data, args.y = y.from(first).data;
-    args.row_stats = work(s) + 2 * (own_.at + first);
+    args.x = x.data + first * x.row, args.y = y.data + first * y.row;
+    args.row_stats = work(s) + 2 * (own_.at * x.places + first);
     c_.kernels->layer_norm_forward(args);
   });
 }
@@ -61,10 +55,11 @@ template <class T> void Step<T>::layer_norm_delta(std::size_t s, Rows<const T> d
   const Rows<const T> x = input_of(s).from(own_.at);
   NormArgs<T> args = norm_args(c_.layout->stages[s]);
   args.x_row = x.row, args.d_row = dz.row, args.y_row = dx.row;
-  for_row_chunks(own_.rows, args.cols, [&](index_t first, index_t count) {
+  for_row_chunks(own_.rows * x.places, args.cols, [&](index_t first, index_t count) {
     args.rows = count;
-    args.x = x.from(first).data, args.d = dz.from(first).data, args.y = dx.from(first).data;
-    args.row_stats = work(s) + 2 * (own_.at + first);
+    args.x = x.data + first * x.row, args.d = dz.data + first * dz.row;
+    args.y = dx.data + first * dx.row;
+    args.row_stats = work(s) + 2 * (own_.at * x.places + first);
     c_.kernels->layer_norm_backward(args);
   });
 }
@@ -108,8 +103,7 @@ template <class T> T* Step<T>::backward_sums(std::size_t s) const {
 // Of this worker's blocks, from dz of the stage.
 template <class T> void Step<T>::batch_norm_sums(std::size_t s) {
   const Stage& stage = c_.layout->stages[s];
-  const Rows<const T> x = input_of(s).from(own_.at),
-                      dz{at(plan().delta[s], own_), plan().delta[s].row};
+  const Rows<const T> x = input_of(s).from(own_.at), dz = rows_of(plan().delta[s]).from(own_.at);
   NormArgs<T> args = norm_args(stage);
   args.x_row = x.row, args.d_row = dz.row;
   need(false);
@@ -163,11 +157,12 @@ template <class T> void Step<T>::norm_gradient(std::size_t s, T* gradient, bool 
     c_.kernels->batch_norm_gradient(args, mine, dgamma, dbeta);
   } else {
     const Rows<const T> x = input_of(s).from(all_.at);
-    args.rows = all_.rows;
+    args.rows = all_.rows * x.places;
     args.x = x.data, args.x_row = x.row;
     args.d = at(plan().delta[s], all_), args.d_row = plan().delta[s].row;
-    args.row_stats = work(s) + 2 * all_.at;
-    c_.kernels->layer_norm_gradient(args, mine, chunk_, dgamma, dbeta);
+    args.row_stats = work(s) + 2 * all_.at * x.places;
+    const index_t chunk = c_.layout->sequences ? k_chunk(args.rows) : chunk_;
+    c_.kernels->layer_norm_gradient(args, mine, chunk, dgamma, dbeta);
   }
   if (!update) return;
   if (dgamma) update_range({gamma + mine.begin, gamma + mine.end});

@@ -18,6 +18,10 @@ constexpr index_t kMostRowBlocks = 64;
 // A batch of no more rows is not cut up.
 constexpr index_t kSmallestPart = 32;
 
+// Sequences are worked off in parts of so many: enough to use the recurrent weights a few times as
+// they come from L2, few enough to keep several workers busy.
+constexpr index_t kSequencePart = 32;
+
 // Sizes are sums and products of what a user asked for: std::bad_alloc where they overflow.
 index_t sum(index_t a, index_t b) { return index_t(checked_sum(std::size_t(a), std::size_t(b))); }
 index_t product(index_t a, index_t b) {
@@ -29,20 +33,62 @@ index_t round_up(index_t n, index_t multiple) { return sum(n, multiple - 1) / mu
 constexpr Saves kSaves[] = {FBP_ACTIVATIONS(FBP_SAVES)};
 #undef FBP_SAVES
 
+bool reads_ones(const NetworkLayout& layout, std::size_t stage) {
+  return stage < layout.stages.size() && layout.stages[stage].dense() && layout.stages[stage].bias;
+}
+
+// Whether the first stage writes its output over the gathered inputs.
+bool in_place(const NetworkLayout& layout) {
+  return layout.stages.size() > 1 && layout.stages[0].overwrites();
+}
+
 // A plan that grows.
 struct Builder : Plan {
-  Builder(index_t rows, std::size_t element_size_) : element_size(element_size_) {
+  Builder(index_t rows, std::size_t element_size_, index_t steps_) : element_size(element_size_) {
     capacity = rows;
+    steps = steps_;
   }
-  // A matrix of `capacity` rows: rows begin at cache lines, unless `contiguous`.
-  BatchMatrix matrix(index_t width, bool ones, bool contiguous) {
+  // A matrix of `capacity` times `places` rows: rows begin at cache lines, unless `contiguous`.
+  BatchMatrix matrix(index_t width, bool ones, bool contiguous, index_t places = 1) {
     const index_t line = index_t(kCacheLine / element_size);
     BatchMatrix m;
     m.width = width;
+    m.places = places;
     m.ones = ones;
     m.row = contiguous ? width : round_up(sum(width, ones ? 1 : 0), line);
-    m.offset = arena.add(checked_product(std::size_t(product(capacity, m.row)), element_size));
+    m.offset = arena.add(
+        checked_product(std::size_t(product(product(capacity, places), m.row)), element_size));
     return m;
+  }
+  // A stage's output, with a place for a last one that is contiguous.
+  BatchMatrix output(const NetworkLayout& layout, std::size_t s) {
+    const Stage& stage = layout.stages[s];
+    const bool last = s + 1 == layout.stages.size();
+    if (stage.scan())
+      return matrix(stage.outputs, stage.bias || reads_ones(layout, s + 1), false, sum(steps, 1));
+    return matrix(stage.outputs, !last && reads_ones(layout, s + 1), last, places(stage.sequence));
+  }
+  ScanMatrices scan_matrices(const Stage& stage) {
+    const CellInfo& cell = cell_info(stage.cell);
+    ScanMatrices m;
+    m.c = matrix(cell.states > 1 ? stage.outputs : 0, false, true, sum(steps, 1));
+    m.kept = matrix(cell.keeps * stage.outputs, false, true, steps);
+    m.product = matrix(stage.parameter_cols, false, true);
+    m.dh = matrix(stage.outputs, false, true);
+    m.dc = matrix(stage.outputs, false, true);
+    m.through = matrix(stage.outputs, false, true);
+    return m;
+  }
+  index_t places(bool sequence) const { return sequence ? steps : 1; }
+  // Where a batch is gathered.
+  void add_batch(const NetworkLayout& layout) {
+    const index_t out = places(layout.stages.back().sequence);
+    x = matrix(layout.inputs, reads_ones(layout, in_place(layout) ? 1 : 0), false, steps);
+    target = matrix(layout.outputs, false, true, out);
+    labels_offset =
+        arena.add(checked_product(std::size_t(product(capacity, out)), sizeof(std::int64_t)));
+    lengths_offset = arena.add(
+        checked_product(std::size_t(layout.sequences ? capacity : 0), sizeof(std::int64_t)));
   }
   void add_block_sums(index_t rows) {
     blocks = loss_blocks(rows);
@@ -54,7 +100,8 @@ struct Builder : Plan {
   void add_work(const NetworkLayout& layout, index_t rows) {
     for (const Stage& stage : layout.stages) {
       index_t values = 0;
-      if (stage.kind == StageKind::layer_norm) values = product(2, capacity);
+      if (stage.kind == StageKind::layer_norm)
+        values = product(2, product(capacity, places(stage.sequence)));
       // Each block's mean and sum of squares; then, backward, two sums.
       if (stage.batch_coupled())
         values = product(4, product(parts_of(rows, layout.row_block(rows)), stage.outputs));
@@ -64,10 +111,6 @@ struct Builder : Plan {
 
   std::size_t element_size;
 };
-
-bool reads_ones(const NetworkLayout& layout, std::size_t stage) {
-  return stage < layout.stages.size() && layout.stages[stage].dense() && layout.stages[stage].bias;
-}
 
 void set_activation(Stage& stage, const LayerSpec& layer) {
   stage.activation = layer.activation;
@@ -85,7 +128,7 @@ index_t take(index_t& end, index_t rows, index_t cols) {
 // Where the stage's parameters, state and workers' values lie.
 void place(NetworkLayout& layout, Stage& stage) {
   const index_t rows = sum(stage.parameter_rows, stage.bias ? 1 : 0);
-  stage.parameter_offset = take(layout.parameter_count, rows, stage.outputs);
+  stage.parameter_offset = take(layout.parameter_count, rows, stage.parameter_cols);
   stage.state_offset = take(layout.state_count, stage.state_rows, stage.outputs);
   // Mean, variance and two sums over the batch.
   stage.worker_offset = take(layout.worker_count, stage.batch_coupled() ? 4 : 0, stage.outputs);
@@ -96,6 +139,7 @@ Stage make_stage(const NetworkLayout& layout, const LayerSpec& layer) {
   Stage stage;
   stage.kind = layer.kind;
   stage.inputs = stage.outputs = layout.outputs;
+  stage.sequence = layout.stages.empty() ? layout.sequences : layout.stages.back().sequence;
   switch (layer.kind) {
   case StageKind::dense:
     stage.parameter_rows = stage.inputs;
@@ -122,7 +166,15 @@ Stage make_stage(const NetworkLayout& layout, const LayerSpec& layer) {
     stage.param = layer.param;
     for (const Stage& other : layout.stages) stage.stream += other.kind == StageKind::dropout;
     break;
+  case StageKind::scan:
+    stage.cell = layer.cell;
+    stage.outputs = stage.parameter_rows = layer.units;
+    stage.bias = layer.use_bias && cell_info(layer.cell).two_biases;
+    stage.sequence = layer.sequence;
+    stage.reverse = layer.reverse;
+    break;
   }
+  stage.parameter_cols = stage.outputs * (stage.scan() ? cell_info(stage.cell).gates : 1);
   return stage;
 }
 
@@ -147,14 +199,48 @@ void add_layer(NetworkLayout& layout, const LayerSpec& layer, bool joined) {
   }
   layout.batch_coupled = layout.batch_coupled || stage.batch_coupled();
   layout.outputs = stage.outputs;
-  if (stage.dense()) layout.multiply_adds_per_row += double(stage.inputs) * double(stage.outputs);
+  if (stage.dense() || stage.scan())
+    layout.multiply_adds_per_row += double(stage.parameter_rows) * double(stage.parameter_cols);
 }
 
 bool is_light(const NetworkLayout& layout) {
   double values = double(layout.parameter_count) + double(layout.inputs) * kMaxChunk;
   for (const Stage& stage : layout.stages)
     values += double(stage.outputs) * kMaxChunk * (stage.saves == Saves::Input ? 3 : 2);
-  return values <= kLightValues && !layout.batch_coupled;
+  return values <= kLightValues && !layout.batch_coupled && !layout.sequences;
+}
+
+// The outputs of the stages where nothing is trained. Two inner ones are enough, the one read and the
+// one written, beside those that are added later.
+void add_inference_outputs(Builder& plan, const NetworkLayout& layout) {
+  const std::size_t last = layout.stages.size() - 1;
+  index_t widest = 0;
+  for (std::size_t s = 0; s < last; ++s) widest = std::max(widest, layout.stages[s].outputs);
+  BatchMatrix ring[2];
+  for (BatchMatrix& buffer : ring) buffer = plan.matrix(widest, false, false);
+  std::vector<bool> kept(last + 1, false);
+  for (const Stage& stage : layout.stages) {
+    if (stage.kind != StageKind::add) continue;
+    for (const std::ptrdiff_t source : {stage.source, layout.inference_source(stage.source)})
+      if (source >= 0) kept[std::size_t(source)] = true;
+  }
+  std::size_t place = 0;
+  for (std::size_t s = 0; s < last; ++s) {
+    if (!layout.stages[s].idle_in_inference()) ++place;
+    plan.y.push_back(kept[s] ? plan.matrix(layout.stages[s].outputs, false, false)
+                             : ring[place % 2]);
+  }
+  plan.y.push_back(plan.matrix(layout.outputs, false, true));
+}
+
+// Of sequences each output has its own place, of its own number of rows.
+void add_sequence_outputs(Builder& plan, const NetworkLayout& layout) {
+  plan.add_batch(layout);
+  for (std::size_t s = 0; s < layout.stages.size(); ++s) {
+    plan.y.push_back(plan.output(layout, s));
+    const bool scan = layout.stages[s].scan();
+    plan.scan.push_back(scan ? plan.scan_matrices(layout.stages[s]) : ScanMatrices());
+  }
 }
 
 }  // namespace
@@ -162,16 +248,28 @@ bool is_light(const NetworkLayout& layout) {
 NetworkLayout make_layout(const NetworkSpec& spec) {
   NetworkLayout layout;
   layout.inputs = layout.outputs = spec.inputs;
+  layout.sequences = spec.sequences;
   std::vector<bool> joined(spec.layers.size(), false);
   for (std::size_t i = 0; i < spec.layers.size(); ++i)
     if (spec.layers[i].kind == StageKind::add) joined[i - std::size_t(spec.layers[i].span)] = true;
   for (std::size_t i = 0; i < spec.layers.size(); ++i) add_layer(layout, spec.layers[i], joined[i]);
+  // The last output stands alone, row by row.
+  if (layout.stages.back().scan()) {
+    LayerSpec copy;
+    copy.kind = StageKind::activation;
+    add_layer(layout, copy, false);
+    layout.stage_of_layer.pop_back();  // which no layer of the network is
+  }
   layout.light = is_light(layout);
   layout.set_trainable(std::vector<bool>(spec.layers.size(), true));
   return layout;
 }
 
 index_t NetworkLayout::row_chunk(index_t rows) const {
+  if (sequences) {
+    if (rows <= kSequencePart / 2) return rows > 0 ? rows : 1;
+    return equal_chunk(rows, 2 * parts_of(rows, 2 * kSequencePart));
+  }
   if (!light) return k_chunk(rows);
   if (rows <= kSmallestPart) return rows > 0 ? rows : 1;
   return equal_chunk(rows, 2 * parts_of(rows, 2 * kMaxChunk));
@@ -197,14 +295,22 @@ void NetworkLayout::set_trainable(const std::vector<bool>& layers) {
       std::size_t(std::find_if(stages.begin(), stages.end(), trained) - stages.begin());
 }
 
-BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads) {
+BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads, index_t steps) {
   BatchShape shape;
   shape.rows = shape.window = rows;
+  shape.steps = steps;
   const index_t chunk = layout.row_chunk(rows), parts = parts_of(rows, chunk);
+  if (layout.sequences) {
+    shape.part_rows = chunk;
+    shape.window = threads * chunk;
+    shape.partials = std::min(parts, index_t(2 * threads));
+    return shape;
+  }
   const bool even =
       busy_enough(double(rows), double(parts_of(parts, threads)) * double(chunk), threads);
   // One worker alone takes parts for the cache's sake, not for two of them.
   if (layout.light && even && parts > (threads > 1 ? 1 : 2)) {
+    shape.part_rows = kMaxChunk;
     shape.window = threads * kMaxChunk;
     shape.partials = std::min(parts, index_t(2 * threads));
   }
@@ -212,38 +318,38 @@ BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads) {
 }
 
 bool BatchShape::fits(const Plan& plan) const {
-  return window <= plan.capacity && partials <= plan.partials && loss_blocks(rows) <= plan.blocks;
+  return window <= plan.capacity && partials <= plan.partials && part_rows <= plan.part_rows &&
+         steps == plan.steps && loss_blocks(rows * steps) <= plan.blocks;
 }
 
 Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
                         std::size_t element_size) {
-  Builder plan(shape.window, element_size);
+  Builder plan(shape.window, element_size, shape.steps);
+  plan.add_batch(layout);
   const std::size_t last = layout.stages.size() - 1;
-  const bool in_place = last > 0 && layout.stages[0].overwrites();
-  plan.x = plan.matrix(layout.inputs, reads_ones(layout, in_place ? 1 : 0), false);
-  plan.target = plan.matrix(layout.outputs, false, true);
-  plan.labels_offset =
-      plan.arena.add(checked_product(std::size_t(shape.window), sizeof(std::int64_t)));
   for (std::size_t s = 0; s <= last; ++s) {
     const Stage& stage = layout.stages[s];
-    plan.y.push_back(
-        s == 0 && in_place
-            ? plan.x
-            : plan.matrix(stage.outputs, s < last && reads_ones(layout, s + 1), s == last));
+    const index_t places = plan.places(stage.sequence);
+    plan.y.push_back(s == 0 && in_place(layout) ? plan.x : plan.output(layout, s));
     const bool keeps_z = stage.dense() && stage.saves == Saves::Input;
-    plan.z.push_back(keeps_z ? plan.matrix(stage.outputs, false, false) : plan.y.back());
-    plan.delta.push_back(plan.matrix(stage.outputs, false, s == last));
+    plan.z.push_back(keeps_z ? plan.matrix(stage.outputs, false, false, places) : plan.y.back());
+    // A scan turns what it has kept in the output of the stage below into that stage's dz.
+    const bool scanned = s < last && layout.stages[s + 1].scan();
+    plan.delta.push_back(scanned ? plan.y[s]
+                                 : plan.matrix(stage.outputs, false, s == last, places));
+    plan.scan.push_back(stage.scan() ? plan.scan_matrices(stage) : ScanMatrices());
   }
-  plan.add_block_sums(shape.rows);
+  plan.add_block_sums(product(shape.rows, shape.steps));
   plan.add_work(layout, shape.rows);
   plan.partials = shape.partials;
+  plan.part_rows = shape.part_rows;
   std::size_t partials =
       checked_product(std::size_t(shape.partials), std::size_t(layout.parameter_count));
   for (std::size_t s = 0; s <= last; ++s) {
     const Stage& stage = layout.stages[s];
     const index_t parts = parts_of(stage.inputs, k_chunk(stage.inputs));
     // The sums are written and read once; they must be few beside the weights.
-    const bool few = stage.dense() && shape.rows <= stage.inputs / parts / 2;
+    const bool few = stage.dense() && !layout.sequences && shape.rows <= stage.inputs / parts / 2;
     plan.input_parts.push_back(few ? parts : 1);
     if (few && parts > 1)
       partials = std::max(partials, checked_product(std::size_t(product(parts, shape.rows)),
@@ -253,32 +359,20 @@ Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
   return plan;
 }
 
-// Two inner outputs are enough, the one read and the one written, beside those that are added later.
-Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t element_size) {
-  Builder plan(rows, element_size);
+Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t element_size,
+                         index_t steps) {
+  Builder plan(rows, element_size, steps);
   const std::size_t last = layout.stages.size() - 1;
-  index_t widest = 0;
-  for (std::size_t s = 0; s < last; ++s) widest = std::max(widest, layout.stages[s].outputs);
-  BatchMatrix ring[2];
-  for (BatchMatrix& buffer : ring) buffer = plan.matrix(widest, false, false);
-  std::vector<bool> kept(last + 1, false);
-  for (const Stage& stage : layout.stages) {
-    if (stage.kind != StageKind::add) continue;
-    for (const std::ptrdiff_t source : {stage.source, layout.inference_source(stage.source)})
-      if (source >= 0) kept[std::size_t(source)] = true;
-  }
-  std::size_t place = 0;
-  for (std::size_t s = 0; s < last; ++s) {
-    if (!layout.stages[s].idle_in_inference()) ++place;
-    plan.y.push_back(kept[s] ? plan.matrix(layout.stages[s].outputs, false, false)
-                             : ring[place % 2]);
-  }
-  plan.y.push_back(plan.matrix(layout.outputs, false, true));
+  if (layout.sequences)
+    add_sequence_outputs(plan, layout);
+  else
+    add_inference_outputs(plan, layout);
   plan.z = plan.y;
   plan.input_parts.assign(last + 1, 1);
   plan.delta.resize(last + 1);
-  plan.delta[last] = plan.matrix(layout.outputs, false, true);  // the loss's working memory
-  plan.add_block_sums(rows);
+  const index_t places = plan.places(layout.stages[last].sequence);
+  plan.delta[last] = plan.matrix(layout.outputs, false, true, places);  // the loss's working memory
+  plan.add_block_sums(product(rows, steps));
   plan.add_work(layout, rows);
   return plan;
 }

@@ -10,6 +10,11 @@
 // and below those a row of biases. For a dense stage that is the kernel and the bias. Where such a
 // stage reads a stored batch, the batch's rows have a 1 behind their last value; then the product
 // (x, 1)^T dz is the gradient of the kernel and, in its last row, that of the bias.
+//
+// A network of sequences works its batches off in parts. Of a part, a matrix that has values for
+// every step holds first the first step of all its sequences, then the second of all, ... (places).
+// A recurrent layer is a dense stage, of all steps at once, and the scan stage behind it
+// (engine/scan.cpp).
 #pragma once
 
 #include <vector>
@@ -18,6 +23,7 @@
 #include "core/types.h"
 #include "engine/network_spec.h"
 #include "ops/activations.h"
+#include "ops/recurrent.h"
 
 namespace fastbp {
 
@@ -26,7 +32,8 @@ using StageKind = LayerSpec::Kind;
 struct Stage {
   StageKind kind = StageKind::activation;
   index_t inputs = 0, outputs = 0;
-  index_t parameter_rows = 0;
+  bool sequence = false;  // its output has a row for every step
+  index_t parameter_rows = 0, parameter_cols = 0;
   bool bias = false;
   index_t parameter_offset = 0;  // first element of the block in the flat parameters
   int activation = 0;            // identity where there is none
@@ -40,11 +47,14 @@ struct Stage {
   bool trainable = true;           // false: its parameters and its state stay as they are
   std::ptrdiff_t source = 0;       // add: the stage whose output is added; -1: the network's input
   std::vector<std::size_t> joins;  // the stages that add what this one reads
+  int cell = 0;                    // scan
+  bool reverse = false;            // scan
 
   bool dense() const { return kind == StageKind::dense; }
+  bool scan() const { return kind == StageKind::scan; }
   // Whether a row's output in training depends on the other rows of the batch.
   bool batch_coupled() const { return kind == StageKind::batch_norm; }
-  index_t parameter_count() const { return (parameter_rows + (bias ? 1 : 0)) * outputs; }
+  index_t parameter_count() const { return (parameter_rows + (bias ? 1 : 0)) * parameter_cols; }
   // Whether it may write its output over its input: nothing else needs that.
   bool overwrites() const { return kind == StageKind::normalize && joins.empty(); }
   // Whether its output is its input where nothing is trained.
@@ -59,6 +69,7 @@ struct NetworkLayout {
   std::vector<Stage> stages;
   index_t inputs = 0;
   index_t outputs = 0;
+  bool sequences = false;                   // a row of the batch is a sequence
   index_t parameter_count = 0;              // with padding
   index_t state_count = 0;                  // with padding
   index_t worker_count = 0;                 // values that each worker keeps for itself
@@ -66,7 +77,7 @@ struct NetworkLayout {
   std::vector<std::size_t> stage_of_layer;  // kNoStage: it is fused into the one before
   std::size_t lowest_trained = 0;  // the first stage with trained parameters, or behind the last
   bool any_frozen = false;
-  double multiply_adds_per_row = 0;  // of a forward pass
+  double multiply_adds_per_row = 0;  // of a forward pass; of sequences, for each of their steps
   bool light = false;  // parameters, and all that kMaxChunk rows need, fit an L2 together
 
   // Floating-point operations of a pass over so many rows; the backward pass of a training step costs
@@ -76,7 +87,8 @@ struct NetworkLayout {
 
   // The gradient of the parameters is summed over chunks of so many rows of a batch, then over the
   // chunks in order. Part of the numerics promise: a function of the network and the batch size. Of
-  // a light network it is an even number of equal chunks, which threads can share.
+  // a light network it is an even number of equal chunks, which threads can share; and so it is of
+  // sequences.
   index_t row_chunk(index_t rows) const;
   // Statistics over a batch are summed over blocks of so many rows, then over the blocks in order.
   // The threads' shares of the batch are whole blocks.
@@ -85,24 +97,38 @@ struct NetworkLayout {
   std::ptrdiff_t inference_source(std::ptrdiff_t stage) const;
   // Says of each layer whether it is trained.
   void set_trainable(const std::vector<bool>& layers);
+  // Rows of output for each row of a batch of sequences of so many steps.
+  index_t output_places(index_t steps) const { return stages.back().sequence ? steps : 1; }
 };
 
 NetworkLayout make_layout(const NetworkSpec& spec);
 
-// A matrix of `capacity` rows in the plan's arena.
+// A matrix of `capacity` times `places` rows in the plan's arena.
 struct BatchMatrix {
   std::size_t offset = 0;  // bytes
   index_t width = 0;       // values of a row (of the widest that shares the memory)
   index_t row = 0;         // elements from one row to the next
+  index_t places = 1;      // rows for each row of the batch: steps
   bool ones = false;       // a 1 stands behind the last value of each row
+};
+
+// What a scan stage needs besides its output y, whose rows are those of h: before the first step, then
+// after each (of a reverse one, the other way round). All are contiguous.
+struct ScanMatrices {
+  BatchMatrix c;        // as h, of a cell that has it
+  BatchMatrix kept;     // of each step
+  BatchMatrix product;  // of one step: h U; backward: dr
+  BatchMatrix dh, dc, through;
 };
 
 // Where everything of `capacity` rows lies. An inference plan has no x, z, delta.
 struct Plan {
   index_t capacity = 0;
+  index_t steps = 1;                  // of each sequence; 1 where rows are no sequences
   BatchMatrix x;                      // the gathered inputs
   BatchMatrix target;                 // the gathered targets (training), contiguous
   std::size_t labels_offset = 0;      // the gathered class numbers
+  std::size_t lengths_offset = 0;     // the gathered lengths of sequences
   std::vector<BatchMatrix> y;         // outputs of the stages
   std::vector<BatchMatrix> z;         // pre-activations; of a stage that does not save its input, y
   std::vector<BatchMatrix> delta;     // dz of the stages; of the last, dy and then dz, contiguous
@@ -111,8 +137,10 @@ struct Plan {
   std::size_t partials_offset = 0;    // `partials` gradients of parts of a batch; or sums over
                                       // parts of a layer's inputs
   index_t partials = 0;
+  index_t part_rows = 0;             // of the largest part
   std::vector<std::size_t> work;     // what a stage notes of the batch (work_values)
   std::vector<index_t> input_parts;  // of each stage; 1: its sums are not worth splitting
+  std::vector<ScanMatrices> scan;    // of each stage that is one
   ArenaLayout arena;
 
   // Whether the stage's pre-activation is kept beside its output.
@@ -130,18 +158,21 @@ inline bool busy_enough(double work, double most, index_t team) {
 // How a batch of training is worked off (Step).
 struct BatchShape {
   index_t rows = 0;
-  index_t window = 0;    // rows that are in work at once: all of them, or one part for each worker
-  index_t partials = 0;  // gradients of parts that are kept until they are added up
+  index_t steps = 1;      // of each sequence
+  index_t window = 0;     // rows that are in work at once: all of them, or one part for each worker
+  index_t partials = 0;   // gradients of parts that are kept until they are added up
+  index_t part_rows = 0;  // of the largest part
 
   bool in_parts() const { return partials > 0; }
   bool fits(const Plan& plan) const;
 };
 
-// In parts where the network is light and the parts divide evenly among `threads`.
-BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads);
+// In parts where the network is light and the parts divide evenly among `threads`, or of sequences.
+BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads, index_t steps = 1);
 
 Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
                         std::size_t element_size);
-Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t element_size);
+Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t element_size,
+                         index_t steps = 1);
 
 }  // namespace fastbp

@@ -9,7 +9,8 @@ namespace {
 constexpr index_t kSmallParameters = 4096;
 
 bool is_small(const NetworkLayout& layout, bool in_parts) {
-  if (layout.any_frozen || layout.stages.size() > std::size_t(SmallNetwork<float>::capacity))
+  if (layout.any_frozen || layout.sequences ||
+      layout.stages.size() > std::size_t(SmallNetwork<float>::capacity))
     return false;
   if (!in_parts && layout.parameter_count > kSmallParameters) return false;
   for (const Stage& s : layout.stages)  // each sum is one chunk
@@ -27,7 +28,7 @@ template <class T> TileOp<T> unless_identity(const TileOp<T>* of_activations, in
 template <class T> void Step<T>::describe_small_network() {
   const NetworkLayout& layout = *c_.layout;
   if (c_.gemm.run != c_.kernels->gemm || !is_small(layout, c_.in_parts)) return;
-  const Window from{c_.in_parts ? share_.id * kMaxChunk : 0, 0, 0, {}};
+  const Window from{c_.in_parts ? share_.id * plan().part_rows : 0, 0, 0, {}};
   small_.w = c_.parameters.w;
   small_.scratch = c_.gemm_scratch + share_.id * c_.gemm.scratch;
   for (std::size_t i = 0; i < layout.stages.size(); ++i) {
@@ -43,7 +44,8 @@ template <class T> void Step<T>::describe_small_network() {
     s.dz = at(plan().delta[i], from), s.dz_row = plan().delta[i].row;
     s.forward = unless_identity(c_.kernels->activation_forward, stage.activation);
     s.backward = unless_identity(c_.kernels->activation_backward, stage.activation);
-    if (const BatchMatrix* kept = saved(i)) s.saved = at(*kept, from), s.saved_row = kept->row;
+    const Rows<const T> kept = saved(i).from(from.at);
+    s.saved = kept.data, s.saved_row = kept.row;
   }
   small_.count = int(layout.stages.size());
 }

@@ -26,7 +26,7 @@ template <class T> void Step<T>::forward_own(std::size_t s, Rows<const T> input,
     tile.out_row = out.row;
     tile.saved = added(stage).from(own_.at).data;
     tile.saved_row = added(stage).row;
-    run_tile(c_.kernels->add_saved, tile, x.data, x.row, stage.outputs);
+    run_tile(c_.kernels->add_saved, tile, own_rows(stage.sequence), x.data, x.row, stage.outputs);
     break;
   case StageKind::dropout:
     if (training_) {
@@ -38,7 +38,8 @@ template <class T> void Step<T>::forward_own(std::size_t s, Rows<const T> input,
     tile.out = out.data;
     tile.out_row = out.row;
     tile.param = T(stage.param);
-    run_tile(c_.kernels->activation_forward[stage.activation], tile, x.data, x.row, stage.outputs);
+    run_tile(c_.kernels->activation_forward[stage.activation], tile, own_rows(stage.sequence),
+             x.data, x.row, stage.outputs);
     break;
   }
   done(false);
@@ -50,7 +51,7 @@ template <class T>
 void Step<T>::input_delta_own(std::size_t s, Rows<const T> dz, TileOp<T> below,
                               const ActivationTile<T>& tile) {
   const Stage& stage = c_.layout->stages[s];
-  const Rows<T> dx{tile.out, tile.out_row};
+  const Rows<T> dx{tile.out, tile.out_row, dz.places};
   switch (stage.kind) {
   case StageKind::dropout:
     dropout(stage, dz, dx);
@@ -65,11 +66,11 @@ void Step<T>::input_delta_own(std::size_t s, Rows<const T> dz, TileOp<T> below,
     batch_norm_delta(s, dz, dx);
     break;
   default:
-    run_tile(below, tile, dz.data, dz.row, stage.inputs);
+    run_tile(below, tile, own_rows(stage.sequence), dz.data, dz.row, stage.inputs);
     return;
   }
   if (below != c_.kernels->activation_backward[0])
-    run_tile(below, tile, tile.out, tile.out_row, stage.inputs);
+    run_tile(below, tile, own_rows(stage.sequence), tile.out, tile.out_row, stage.inputs);
 }
 
 // y = (x - center) factor in this worker's rows; center null: 0, which is the way back.
@@ -80,9 +81,9 @@ void Step<T>::normalize(const Stage& stage, const T* center, Rows<const T> x, Ro
   args.x_row = x.row, args.y_row = y.row;
   args.mean = center;
   args.factor = c_.state + stage.state_offset + stage.outputs;
-  for_row_chunks(own_.rows, args.cols, [&](index_t first, index_t count) {
+  for_row_chunks(own_rows(stage.sequence), args.cols, [&](index_t first, index_t count) {
     args.rows = count;
-    args.x = x.from(first).data, args.y = y.from(first).data;
+    args.x = x.data + first * x.row, args.y = y.data + first * y.row;
     c_.kernels->normalize(args);
   });
 }
@@ -92,9 +93,7 @@ template <class T>
 typename Step<T>::template Rows<const T> Step<T>::added(const Stage& stage) const {
   const std::ptrdiff_t source =
       training_ ? stage.source : c_.layout->inference_source(stage.source);
-  if (source < 0) return x_;
-  const BatchMatrix& y = plan().y[std::size_t(source)];
-  return {at(y), y.row};
+  return source < 0 ? x_ : output_of(std::size_t(source));
 }
 
 // Adds to the gradient of a stage's input that of the stages which add this input, then takes the
@@ -102,14 +101,15 @@ typename Step<T>::template Rows<const T> Step<T>::added(const Stage& stage) cons
 template <class T>
 void Step<T>::join_deltas(const Stage& stage, TileOp<T> below, const ActivationTile<T>& tile) {
   need(false);
+  const index_t rows = own_rows(c_.layout->stages[stage.joins.front()].sequence);
   for (std::size_t adding : stage.joins) {
     ActivationTile<T> sum = tile;
     sum.saved = at(plan().delta[adding], own_);
     sum.saved_row = plan().delta[adding].row;
-    run_tile(c_.kernels->add_saved, sum, tile.out, tile.out_row, stage.inputs);
+    run_tile(c_.kernels->add_saved, sum, rows, tile.out, tile.out_row, stage.inputs);
   }
   if (below != c_.kernels->activation_backward[0])
-    run_tile(below, tile, tile.out, tile.out_row, stage.inputs);
+    run_tile(below, tile, rows, tile.out, tile.out_row, stage.inputs);
   done(false);
 }
 
@@ -124,13 +124,19 @@ template <class T> void Step<T>::dropout(const Stage& stage, Rows<const T> x, Ro
   args.seed = c_.seed;
   args.stream = dropout_stream(std::uint64_t(number_), stage.stream,
                                static_cast<std::uint32_t>(Purpose::dropout));
-  for_row_chunks(own_.rows, stage.outputs, [&](index_t first, index_t count) {
-    args.rows = count;
-    args.first_row = own_.first + first;
-    args.x = x.data + first * x.row;
-    args.y = y.data + first * y.row;
-    c_.kernels->dropout(args);
-  });
+  // The rows of a step belong to sequences, whose rows are numbered by steps.
+  const index_t steps = stage.sequence ? plan().steps : 1;
+  args.row_step = steps;
+  for (index_t t = 0; t < steps; ++t) {
+    for_row_chunks(own_.rows, stage.outputs, [&](index_t first, index_t count) {
+      const index_t row = t * own_.rows + first;
+      args.rows = count;
+      args.first_row = (own_.first + first) * steps + t;
+      args.x = x.data + row * x.row;
+      args.y = y.data + row * y.row;
+      c_.kernels->dropout(args);
+    });
+  }
 }
 
 template class Step<float>;

@@ -12,13 +12,23 @@ constexpr index_t kBarrierWorth = 16384;
 
 }  // namespace
 
-template <class T> const BatchMatrix* Step<T>::saved(std::size_t stage) const {
+template <class T>
+typename Step<T>::template Rows<const T> Step<T>::input_of(std::size_t stage) const {
+  return stage == 0 ? rows_of(plan().x) : output_of(stage - 1);
+}
+
+template <class T> typename Step<T>::template Rows<T> Step<T>::output_of(std::size_t stage) const {
+  return c_.layout->stages[stage].scan() ? scan_output(stage) : rows_of(plan().y[stage]);
+}
+
+template <class T>
+typename Step<T>::template Rows<const T> Step<T>::saved(std::size_t stage) const {
   const Stage& s = c_.layout->stages[stage];
-  if (s.saves == Saves::None) return nullptr;
-  if (s.saves == Saves::Output) return &plan().y[stage];
-  if (s.dense()) return &plan().z[stage];
-  // The pre-activation of an activation on its own is its input: the stage before it.
-  return stage == 0 ? &plan().x : &plan().y[stage - 1];
+  if (s.saves == Saves::None) return {};
+  if (s.saves == Saves::Output) return rows_of(plan().y[stage]);
+  if (s.dense()) return rows_of(plan().z[stage]);
+  // The pre-activation of an activation on its own is its input.
+  return input_of(stage);
 }
 
 // Whether a product of the batch with weights (k, n) is made by each worker for its own rows, which
@@ -26,7 +36,7 @@ template <class T> const BatchMatrix* Step<T>::saved(std::size_t stage) const {
 // each worker's columns of the weights in its cache.
 template <class T>
 typename Step<T>::Window Step<T>::choose(index_t n, index_t k, bool transposed) const {
-  if (all_.share.count == 1) return own_;
+  if (all_.share.count == 1 || c_.layout->sequences) return own_;
   const index_t rows = all_.rows, count = share_.count;
   const index_t largest = parts_of(loss_blocks(rows), count) * kLossBlockRows;
   const bool even = largest * count <= rows + rows / 8;
@@ -45,11 +55,11 @@ template <class T> void Step<T>::run_gemm(GemmArgs<T>& args, Share share) {
   c_.gemm.run(args, share);
 }
 
-// `op` on this worker's rows of the matrix whose first such row is at c.
+// `op` on the rows of a matrix from c on, which are this worker's own.
 template <class T>
-void Step<T>::run_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t c_row,
-                       index_t cols) {
-  for_row_chunks(own_.rows, cols, [&](index_t first, index_t count) {
+void Step<T>::run_tile(TileOp<T> op, const ActivationTile<T>& tile, index_t rows, const T* c,
+                       index_t c_row, index_t cols) {
+  for_row_chunks(rows, cols, [&](index_t first, index_t count) {
     op(&tile, c + first * c_row, c_row, first, count, 0, cols);
   });
 }
@@ -110,17 +120,19 @@ const T* Step<T>::sum_by_inputs(std::size_t s, const T* input, index_t input_row
 }
 
 template <class T> void Step<T>::forward(const T* x, index_t x_row, T* out) {
-  Rows<const T> input{x, x_row};
+  Rows<const T> input{x, x_row, plan().x.places};
   x_ = input;
   for (std::size_t s = 0; s <= last(); ++s) {
     const Stage& stage = c_.layout->stages[s];
     if (!training_ && stage.idle_in_inference() && s < last()) continue;
-    const Rows<T> y{s == last() && out ? out : at(plan().y[s]), plan().y[s].row};
+    Rows<T> y{s == last() && out ? out : at(plan().y[s]), plan().y[s].row, plan().y[s].places};
     if (stage.dense())
       forward_dense(s, input, y);
+    else if (stage.scan())
+      forward_scan(s), y = scan_output(s);
     else
       forward_own(s, input, y);
-    input = {y.data, y.row};
+    input = y;
   }
 }
 
@@ -131,17 +143,17 @@ template <class T> void Step<T>::forward_dense(std::size_t s, Rows<const T> inpu
   if (inputs_split) w = own_;  // what sum_by_inputs() leaves to do
   const bool together = w.share.count > 1;
   ActivationTile<T> tile;
-  tile.out = y.data + w.at * y.row;
+  tile.out = y.from(w.at).data;
   tile.out_row = y.row;
   tile.param = T(stage.param);
   const TileOp<T> op = c_.kernels->activation_forward[stage.activation];
   need(together || (inputs_split && s > 0));
   if (inputs_split) {
     const index_t row = plan().z[s].row;
-    run_tile(op, tile, sum_by_inputs(s, input.data, input.row, row), row, stage.outputs);
+    run_tile(op, tile, own_.rows, sum_by_inputs(s, input.data, input.row, row), row, stage.outputs);
   } else {
-    GemmArgs<T> g = product(stage, input.data + w.at * input.row, input.row, {0, stage.inputs});
-    g.m = w.rows;
+    GemmArgs<T> g = product(stage, input.from(w.at).data, input.row, {0, stage.inputs});
+    g.m = w.rows * input.places;
     g.c = plan().keeps_z(s) ? at(plan().z[s], w) : tile.out;
     g.c_row = plan().z[s].row;
     g.op = stage.activation == 0 ? nullptr : op;
@@ -156,33 +168,37 @@ template <class T> void Step<T>::output_delta() {
   const Stage& stage = c_.layout->stages[last()];
   if (stage.activation == 0) return;
   const BatchMatrix& delta = plan().delta.back();
-  const BatchMatrix* kept = saved(last());
+  const Rows<const T> kept = saved(last()).from(own_.at);
   T* dz = at(delta, own_);
-  const ActivationTile<T> tile{kept ? at(*kept, own_) : nullptr, kept ? kept->row : 0, dz,
-                               delta.row, T(stage.param)};
-  run_tile(c_.kernels->activation_backward[stage.activation], tile, dz, delta.row, delta.row);
+  const ActivationTile<T> tile{kept.data, kept.row, dz, delta.row, T(stage.param)};
+  run_tile(c_.kernels->activation_backward[stage.activation], tile, own_rows(stage.sequence), dz,
+           delta.row, delta.row);
 }
 
 // Where the gradient of the stage's input goes, in a window's rows: dz of the stage below, with what
 // the derivative of its activation reads, or dx of the network's input.
 template <class T>
 ActivationTile<T> Step<T>::delta_tile(std::size_t s, T* dx, const Window& w) const {
-  if (dx) {
+  ActivationTile<T> tile;
+  if (dx && c_.layout->sequences) {
+    tile.out = at(plan().x, w);  // which nobody reads again
+    tile.out_row = plan().x.row;
+  } else if (dx) {
     const index_t inputs = c_.layout->stages[s].inputs;
-    ActivationTile<T> tile;
     tile.out = dx + w.first * inputs;
     tile.out_row = inputs;
-    return tile;
+  } else {
+    const Rows<const T> kept = saved(s - 1).from(w.at);
+    const BatchMatrix& delta = plan().delta[s - 1];
+    tile = {kept.data, kept.row, at(delta, w), delta.row, T(c_.layout->stages[s - 1].param)};
   }
-  const BatchMatrix* kept = saved(s - 1);
-  const BatchMatrix& delta = plan().delta[s - 1];
-  return {kept ? at(*kept, w) : nullptr, kept ? kept->row : 0, at(delta, w), delta.row,
-          T(c_.layout->stages[s - 1].param)};
+  return tile;
 }
 
 // dz of the stage below (its activation's derivative included), or dx of the network's input.
 template <class T> void Step<T>::input_delta(std::size_t s, T* dx) {
   const Stage& stage = c_.layout->stages[s];
+  if (stage.scan()) return input_delta_scan(s);
   const Window w = stage.dense() ? choose(stage.inputs, stage.outputs, true) : own_;
   const bool together = w.share.count > 1;
   const ActivationTile<T> tile = delta_tile(s, dx, w);
@@ -194,7 +210,7 @@ template <class T> void Step<T>::input_delta(std::size_t s, T* dx) {
   const BatchMatrix& dz = plan().delta[s];
   if (stage.dense()) {
     GemmArgs<T> g;
-    g.m = w.rows, g.n = stage.inputs, g.k = stage.outputs;
+    g.m = w.rows * dz.places, g.n = stage.inputs, g.k = stage.outputs;
     g.a = at(dz, w), g.a_row = dz.row, g.a_col = 1;
     g.b = c_.parameters.w + stage.parameter_offset, g.b_row = 1, g.b_col = stage.outputs;
     g.c = tile.out, g.c_row = tile.out_row;
@@ -203,26 +219,27 @@ template <class T> void Step<T>::input_delta(std::size_t s, T* dx) {
     g.ahead[0] = tile.saved, g.ahead_row = tile.saved_row;
     run_gemm(g, w.share);
   } else {
-    input_delta_own(s, {at(dz, w), dz.row}, op, tile);
+    input_delta_own(s, rows_of(dz).from(w.at), op, tile);
   }
   done(together);
   if (!stage.joins.empty()) join_deltas(stage, below, delta_tile(s, dx, own_));
+  if (dx && c_.layout->sequences)
+    by_steps(stage.inputs, rows_of(plan().x).from(w.at),
+             dx + w.first * plan().steps * stage.inputs);
 }
 
 // Of all rows in work, into the flat `gradient`; or, with `update`, straight into the parameters.
 template <class T> void Step<T>::parameter_gradient(std::size_t s, T* gradient, bool update) {
   const Stage& stage = c_.layout->stages[s];
   if (!stage.trainable || stage.parameter_count() == 0) return;
-  if (!stage.dense()) {
-    norm_gradient(s, gradient, update);
-    return;
-  }
-  const BatchMatrix& input = s == 0 ? plan().x : plan().y[s - 1];
+  if (stage.scan()) return scan_gradient(s, gradient);
+  if (!stage.dense()) return norm_gradient(s, gradient, update);
+  const Rows<const T> input = input_of(s).from(all_.at);
   const BatchMatrix& dz = plan().delta[s];
   GemmArgs<T> g;
-  g.m = stage.inputs + (stage.bias ? 1 : 0), g.n = stage.outputs, g.k = all_.rows;
-  g.chunk = chunk_;
-  g.a = at(input, all_), g.a_row = 1, g.a_col = input.row;
+  g.m = stage.inputs + (stage.bias ? 1 : 0), g.n = stage.outputs, g.k = all_.rows * dz.places;
+  g.chunk = c_.layout->sequences ? 0 : chunk_;
+  g.a = input.data, g.a_row = 1, g.a_col = input.row;
   g.b = at(dz, all_), g.b_row = dz.row, g.b_col = 1;
   g.c = gradient + stage.parameter_offset, g.c_row = stage.outputs;
   UpdateTile<T> tile = update_;

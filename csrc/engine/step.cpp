@@ -34,7 +34,7 @@ template <class T> void Step<T>::take_all(index_t rows) {
 
 // Only this worker is at work on these rows.
 template <class T> void Step<T>::take_part(index_t first, index_t rows) {
-  all_ = own_ = {share_.id * kMaxChunk, rows, first, Share{}};
+  all_ = own_ = {share_.id * plan().part_rows, rows, first, Share{}};
 }
 
 // In front of work that reads what this worker made of its own rows, and with `others` what the
@@ -50,9 +50,9 @@ template <class T> void Step<T>::done(bool together) {
 }
 
 template <class T> void Step<T>::write_ones() {
-  const Range part = split(plan().capacity, 1, share_);
   const auto write = [&](const BatchMatrix& m) {
     if (!m.ones) return;
+    const Range part = split(plan().capacity * m.places, 1, share_);
     for_row_chunks(part.end - part.begin, m.row, [&](index_t first, index_t count) {
       for (index_t i = part.begin + first; i < part.begin + first + count; ++i)
         at(m)[i * m.row + m.width] = T(1);
@@ -73,7 +73,7 @@ template <class T> void Step<T>::train(const TrainBatch<T>& batch) {
   number_ = batch.number;
   if (!described_) describe_small_network(), described_ = true;
   chunk_ = c_.layout->row_chunk(batch.rows);
-  if (c_.in_parts && chunk_ < batch.rows)
+  if (c_.in_parts && (c_.layout->sequences || chunk_ < batch.rows))
     train_in_parts(batch);
   else
     train_whole(batch);
@@ -81,7 +81,10 @@ template <class T> void Step<T>::train(const TrainBatch<T>& batch) {
 
 // The rows in work as far as dz of the last stage.
 template <class T> void Step<T>::go_up(const TrainBatch<T>& batch) {
-  gather(batch);
+  if (c_.layout->sequences)
+    gather_sequences(batch.samples, batch.order);
+  else
+    gather(batch);
   if (small())
     c_.kernels->small_forward(small_, all_.rows);
   else
@@ -94,6 +97,11 @@ template <class T> void Step<T>::go_up(const TrainBatch<T>& batch) {
 // Copies the outputs of this worker's rows to where the caller wants them.
 template <class T> void Step<T>::keep_outputs(const TrainBatch<T>& batch) {
   const index_t cols = c_.layout->outputs;
+  if (c_.layout->sequences) {
+    const Rows<T> y = rows_of(plan().y.back());
+    by_steps(cols, y.from(own_.at), batch.outputs + own_.first * y.places * cols);
+    return;
+  }
   const T* y = at(plan().y.back(), own_);
   for_row_chunks(own_.rows, cols, [&](index_t first, index_t count) {
     std::memcpy(batch.outputs + (own_.first + first) * cols, y + first * cols,
@@ -143,8 +151,11 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
         continue;
       }
       for (std::size_t s = last() + 1; s-- > lowest;) {
-        parameter_gradient(s, partial(i), false);
-        if (s > lowest) input_delta(s, nullptr);
+        // The gradient of a scan's parameters is made of what its input_delta leaves.
+        const bool scan = c_.layout->stages[s].scan();
+        if (!scan) parameter_gradient(s, partial(i), false);
+        if (s > lowest || scan) input_delta(s, nullptr);
+        if (scan) parameter_gradient(s, partial(i), false);
       }
       if (batch.dx) input_delta(0, batch.dx);
     }
@@ -159,21 +170,34 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
 }
 
 template <class T>
-void Step<T>::infer(index_t rows, const T* x, T* out, const Samples<T>& targets,
+void Step<T>::infer(index_t rows, const Samples<T>& samples, T* out,
                     const std::vector<MetricSpec>* metrics) {
-  wrote_own_ = wrote_together_ = training_ = false;
-  take_all(rows);
-  forward(x, c_.layout->inputs, out);
-  if (metrics) measure(out ? out : at(plan().y.back()), targets, metrics, rows);
+  training_ = false;
+  pass(rows, samples, out);
+  if (!metrics) return;
+  if (c_.layout->sequences)
+    measure(at(plan().y.back()), gathered(samples), metrics, rows);
+  else
+    measure(out ? out : at(plan().y.back()), samples, metrics, rows);
 }
 
 template <class T>
-void Step<T>::forward_training(index_t rows, const T* x, T* out, std::int64_t number) {
-  wrote_own_ = wrote_together_ = false;
+void Step<T>::forward_training(index_t rows, const Samples<T>& samples, T* out,
+                               std::int64_t number) {
   training_ = true;
   number_ = number;
+  pass(rows, samples, out);
+}
+
+// The outputs, in `out` or, where that is null or of sequences, in the plan.
+template <class T> void Step<T>::pass(index_t rows, const Samples<T>& samples, T* out) {
+  wrote_own_ = wrote_together_ = false;
   take_all(rows);
-  forward(x, c_.layout->inputs, out);
+  if (!c_.layout->sequences) return forward(samples.x, c_.layout->inputs, out);
+  gather_sequences(samples, nullptr);
+  forward(at(plan().x), plan().x.row, nullptr);
+  const Rows<T> y = rows_of(plan().y.back());
+  if (out) by_steps(y.row, y.from(own_.at), out + own_.first * y.places * y.row);
 }
 
 // Copies this worker's rows of the batch into the plan.
@@ -220,11 +244,18 @@ template <class T> Samples<T> Step<T>::gathered(const Samples<T>& samples) const
   return here;
 }
 
+// This worker's outputs, counted by rows of the network's output.
+template <class T> typename Step<T>::Window Step<T>::outputs_window() const {
+  const index_t places = output_places();
+  return {own_.at * places, own_.rows * places, own_.first * places, own_.share};
+}
+
 // Loss, then the metrics, of this worker's rows of the outputs y.
 template <class T>
 void Step<T>::measure(const T* y, const Samples<T>& targets, const std::vector<MetricSpec>* metrics,
                       index_t batch_rows) {
   need(false);
+  batch_rows *= output_places();
   bool plain_errors = false;
   for (std::size_t m = 0; metrics && m < metrics->size(); ++m)
     plain_errors |= (*metrics)[m].of_softmax;
@@ -253,14 +284,15 @@ void Step<T>::loss(const T* y, const Samples<T>& targets, index_t batch_rows, bo
   args.cols = cols;
   args.dy_scale = T(1 / loss_divisor(c_.loss, batch_rows, cols));
   args.param = plain ? T(0) : T(c_.loss.param);
-  for_row_chunks(own_.rows, cols, [&](index_t first, index_t count) {
-    const index_t row = own_.at + first;
+  const Window own = outputs_window();
+  for_row_chunks(own.rows, cols, [&](index_t first, index_t count) {
+    const index_t row = own.at + first;
     args.rows = count;
     args.y = y + row * cols;
     args.target = targets.target ? targets.target + row * cols : nullptr;
     args.labels = targets.labels ? targets.labels + row : nullptr;
     args.dy = at(plan().delta.back()) + row * cols;
-    args.block_loss = block_sums(0) + (own_.first + first) / kLossBlockRows;
+    args.block_loss = block_sums(0) + (own.first + first) / kLossBlockRows;
     c_.kernels->loss[c_.loss.loss](args, Share{});
   });
   done(false);
@@ -271,14 +303,15 @@ void Step<T>::metric(const MetricArgs<T>& what, const Samples<T>& targets, int p
   const index_t cols = c_.layout->outputs;
   MetricArgs<T> args = what;
   args.cols = cols;
-  for_row_chunks(own_.rows, cols, [&](index_t first, index_t count) {
-    const index_t row = own_.at + first;
+  const Window own = outputs_window();
+  for_row_chunks(own.rows, cols, [&](index_t first, index_t count) {
+    const index_t row = own.at + first;
     args.rows = count;
     args.y = what.y + row * cols;
     args.target = targets.target ? targets.target + row * cols : nullptr;
     args.labels = targets.labels ? targets.labels + row : nullptr;
     args.error = what.error ? what.error + row * cols : nullptr;
-    args.block_sum = block_sums(place) + (own_.first + first) / kLossBlockRows;
+    args.block_sum = block_sums(place) + (own.first + first) / kLossBlockRows;
     c_.kernels->metric(args, Share{});
   });
 }

@@ -33,9 +33,23 @@ template <class T> struct ParameterBlock {
 // Rows of inputs and targets in the caller's memory; target or labels, or neither where only a
 // prediction is wanted.
 template <class T> struct Samples {
-  const T* x = nullptr;  // (n, inputs), contiguous
+  const T* x = nullptr;  // (n, inputs), contiguous; of sequences (n, steps, inputs)
   const T* target = nullptr;
   const std::int64_t* labels = nullptr;
+  // Of sequences: the steps that count, 1 to `steps`, or null where all do.
+  const std::int64_t* lengths = nullptr;
+  index_t steps = 1;
+
+  // Those from row `first` on.
+  Samples from(index_t first, const NetworkLayout& layout) const {
+    Samples rows = *this;
+    rows.x += first * steps * layout.inputs;
+    const index_t places = layout.output_places(steps);
+    if (target) rows.target += first * places * layout.outputs;
+    if (labels) rows.labels += first * places;
+    if (lengths) rows.lengths += first;
+    return rows;
+  }
 };
 
 // What the backward pass does with a gradient of the parameters.
@@ -89,12 +103,12 @@ template <class T> class Step {
   // A training step. What it leaves is complete behind the caller's next barrier; the block sums
   // already when it returns.
   void train(const TrainBatch<T>& batch);
-  // From x (rows, inputs) to `out` (rows, outputs), both contiguous; the plan's own where null.
-  // Loss and metrics too, against contiguous targets, where metrics are given. No barrier behind it.
-  void infer(index_t rows, const T* x, T* out, const Samples<T>& targets,
+  // From the samples' x to `out` (rows, outputs), contiguous; the plan's own where null. Loss and
+  // metrics too, against contiguous targets, where metrics are given. No barrier behind it.
+  void infer(index_t rows, const Samples<T>& samples, T* out,
              const std::vector<MetricSpec>* metrics);
   // The outputs as a step of that number would see them in training; as infer() without measuring.
-  void forward_training(index_t rows, const T* x, T* out, std::int64_t number);
+  void forward_training(index_t rows, const Samples<T>& samples, T* out, std::int64_t number);
   // Sum over blocks of the loss (place 0) or metric (place 1, ...), in order; for one worker.
   double block_total(int place, index_t rows) const;
 
@@ -113,17 +127,28 @@ template <class T> class Step {
   // A matrix of the rows of all that are in work, or from a window's first row on.
   template <class U> struct Rows {
     U* data = nullptr;
-    index_t row = 0;  // elements from one row to the next
+    index_t row = 0;     // elements from one row to the next
+    index_t places = 1;  // rows for each row of the batch
 
-    Rows from(index_t first) const { return {data + first * row, row}; }
+    Rows from(index_t first) const {
+      return {data ? data + first * places * row : nullptr, row, places};
+    }
+    operator Rows<const U>() const { return {data, row, places}; }
   };
 
   const Plan& plan() const { return *c_.plan; }
   T* at(const BatchMatrix& m) const { return c_.arena->template at<T>(m.offset); }
-  T* at(const BatchMatrix& m, const Window& w) const { return at(m) + w.at * m.row; }
+  T* at(const BatchMatrix& m, const Window& w) const { return at(m) + w.at * m.places * m.row; }
   std::size_t last() const { return c_.layout->stages.size() - 1; }
-  // What backward reads of a stage.
-  const BatchMatrix* saved(std::size_t stage) const;
+  Rows<T> rows_of(const BatchMatrix& m) const { return {at(m), m.row, m.places}; }
+  // What backward reads of a stage; no data where it reads nothing.
+  Rows<const T> saved(std::size_t stage) const;
+  Rows<const T> input_of(std::size_t stage) const;
+  Rows<T> output_of(std::size_t stage) const;
+  // This worker's rows of a matrix that has one for each row of the batch, or for each step.
+  index_t own_rows(bool sequence) const { return own_.rows * (sequence ? plan().steps : 1); }
+  index_t output_places() const { return c_.layout->output_places(plan().steps); }
+  Window outputs_window() const;
   T* partial(index_t part) const;
   double* block_sums(int place) const;
 
@@ -146,6 +171,7 @@ template <class T> class Step {
   void train_whole(const TrainBatch<T>& batch);
   void train_in_parts(const TrainBatch<T>& batch);
   void go_up(const TrainBatch<T>& batch);
+  void pass(index_t rows, const Samples<T>& samples, T* out);
   void gather(const TrainBatch<T>& batch);
   void forward(const T* x, index_t x_row, T* out);
   void forward_dense(std::size_t stage, Rows<const T> input, Rows<T> y);
@@ -165,7 +191,6 @@ template <class T> class Step {
   void input_delta_own(std::size_t stage, Rows<const T> dz, TileOp<T> below,
                        const ActivationTile<T>& tile);
   void dropout(const Stage& stage, Rows<const T> x, Rows<T> y);
-  Rows<const T> input_of(std::size_t stage) const;
   index_t row_blocks() const;
   T* work(std::size_t stage) const;
   T* backward_sums(std::size_t stage) const;
@@ -185,8 +210,18 @@ template <class T> class Step {
   void update_parameters(Range part);
   void update_range(Range part);
   void run_gemm(GemmArgs<T>& args, Share share);
-  void run_tile(TileOp<T> op, const ActivationTile<T>& tile, const T* c, index_t c_row,
-                index_t cols);
+  void run_tile(TileOp<T> op, const ActivationTile<T>& tile, index_t rows, const T* c,
+                index_t c_row, index_t cols);
+
+  struct Scan;
+  Scan scan(std::size_t stage) const;
+  Rows<T> scan_output(std::size_t stage) const;
+  void forward_scan(std::size_t stage);
+  void input_delta_scan(std::size_t stage);
+  void scan_gradient(std::size_t stage, T* gradient);
+  void gather_sequences(const Samples<T>& samples, const std::int64_t* order);
+  void by_steps(index_t width, const Rows<T>& rows, T* sequences) const;
+  const std::int64_t* lengths() const;
 
   const StepContext<T>& c_;
   Worker& worker_;
@@ -194,11 +229,12 @@ template <class T> class Step {
   BetaPowers powers_;
   UpdateTile<T> update_;  // of the flat parameters, in this step
   bool training_ = false;
-  Rows<const T> x_;          // what forward() began with
-  std::int64_t number_ = 0;  // of the step
-  index_t chunk_ = 0;        // rows over which a parameter's gradient is summed at once
-  Window all_;               // what the team works on
-  Window own_;               // this worker's rows of it
+  Rows<const T> x_;           // what forward() began with
+  std::int64_t number_ = 0;   // of the step
+  bool has_lengths_ = false;  // the sequences in work end before the last step
+  index_t chunk_ = 0;         // rows over which a parameter's gradient is summed at once
+  Window all_;                // what the team works on
+  Window own_;                // this worker's rows of it
   // Since the last barrier: has this worker written what the others may read, and has anybody
   // written what this worker's own rows may need? Both are the same for all workers.
   bool wrote_own_ = false, wrote_together_ = false;

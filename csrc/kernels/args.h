@@ -115,10 +115,11 @@ template <class T> struct LossArgs {
 };
 
 // y = x m, where m is 0 with probability `rate` and else 1 / (1 - rate). Element (i, j) is
-// kept or not as ops/philox.h says of element (first_row + i, j) of the batch. In place allowed.
+// kept or not as ops/philox.h says of element (first_row + i row_step, j) of the batch. In place allowed.
 template <class T> struct DropoutArgs {
   index_t rows = 0, cols = 0;
   index_t first_row = 0;  // of x, in the batch
+  index_t row_step = 1;   // from one row's number in the batch to the next's
   const T* x = nullptr;
   index_t x_row = 0;
   T* y = nullptr;
@@ -146,6 +147,31 @@ template <class T> struct NormArgs {
   const T* variance = nullptr;  // batch: (cols), divided by batch_rows
   const T* sums = nullptr;      // batch: (2, cols), of batch_norm_sums over the batch
   const T* factor = nullptr;    // by constants: (cols)
+};
+
+// One step of a recurrent cell (ops/recurrent.h) for `rows` sequences; of `units` columns, but a, r
+// and dr of gates x units. Contiguous where no row stride is given.
+template <class T> struct CellArgs {
+  index_t rows = 0, units = 0;
+  T* a = nullptr;  // x W + b; then what backward reads; backward: da
+  index_t a_row = 0;
+  const T* r = nullptr;  // forward: h U
+  T* kept = nullptr;     // of cells that keep more; backward: the last block of dr
+  const T* h = nullptr;  // before the step
+  T* h_next = nullptr;   // after it; forward only
+  index_t h_row = 0;
+  const T* c = nullptr;
+  T* c_next = nullptr;
+  // Sequence i is behind its end where step >= lengths[i]: its states stay. Null: none is.
+  const std::int64_t* lengths = nullptr;
+  index_t step = 0;
+  // Backward. The gradient of h after the step is dh + through + dy; of the step before, dh is left.
+  T* dh = nullptr;
+  const T* through = nullptr;  // what came through the products of the step behind; may be null
+  const T* dy = nullptr;       // of the step's output; may be null
+  index_t dy_row = 0;
+  T* dc = nullptr;
+  T* dr = nullptr;  // of cells that keep more; of others it is da
 };
 
 // Sums of losses and metrics are made in blocks of this many rows, whatever the thread count; so are

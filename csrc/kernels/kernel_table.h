@@ -7,6 +7,7 @@
 #include "ops/activations.h"
 #include "ops/losses.h"
 #include "ops/optimizers.h"
+#include "ops/recurrent.h"
 #include "ops/vector_functions.h"
 
 namespace fastbp {
@@ -65,6 +66,9 @@ template <class T> struct KernelTable {
   void (*batch_norm_gradient)(const NormArgs<T>&, Range columns, T* dgamma, T* dbeta);
   void (*batch_norm_moving)(const NormArgs<T>&, T momentum, T* mean, T* variance);
   void (*vector_function[kVectorFunctionCount])(const T* x, T* y, index_t n, Share);
+  // One step of a recurrent cell, for the rows given.
+  void (*cell_forward[kCellCount])(const CellArgs<T>&);
+  void (*cell_backward[kCellCount])(const CellArgs<T>&);
   // Index of the first NaN or infinity, -1 if there is none.
   index_t (*first_non_finite)(const T* x, index_t n);
   // Runs about `flop` floating-point operations of independent FMAs in registers: the machine's

@@ -26,6 +26,7 @@ from .initializers import (
     LecunNormal,
     LecunUniform,
     Ones,
+    Orthogonal,
     RandomNormal,
     RandomUniform,
     Zeros,
@@ -49,6 +50,7 @@ from .losses import Loss
 from .model import Sequential, load
 from .normalization import BatchNorm, LayerNorm, Normalize
 from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from .recurrent import GRU, LSTM, SimpleRNN
 from .structure import Flatten, Residual
 
 if TYPE_CHECKING:
@@ -114,6 +116,8 @@ def __dir__() -> list[str]:
 __all__ = [
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
     "SGD",
     "Activation",
     "Adagrad",
@@ -146,6 +150,7 @@ __all__ = [
     "ModelFileError",
     "Normalize",
     "Ones",
+    "Orthogonal",
     "RMSprop",
     "RandomNormal",
     "RandomUniform",
@@ -155,6 +160,7 @@ __all__ = [
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SimpleRNN",
     "Softplus",
     "Tanh",
     "TensorBoard",

@@ -36,7 +36,12 @@ class Isas(TypedDict):
 
 class Engine:
     def __init__(
-        self, inputs: int, layers: Sequence[LayerSpec], dtype: str, seed: int = 0
+        self,
+        inputs: int,
+        layers: Sequence[LayerSpec],
+        dtype: str,
+        seed: int = 0,
+        sequences: bool = False,
     ) -> None: ...
     @property
     def inputs(self) -> int: ...

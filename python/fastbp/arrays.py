@@ -151,37 +151,45 @@ def features(
     *,
     finite: bool = True,
     flatten: bool = False,
+    sequences: bool = False,
 ) -> Array:
-    """Rows for a network: (n, inputs), C-contiguous, of `dtype`.
+    """Rows for a network: (n, inputs), or sequences (n, steps, inputs), C-contiguous, of `dtype`.
 
-    Any width from 1 passes where `inputs` is None. With `flatten` the
-    rows may have any shape.
+    Any width from 1 passes where `inputs` is None. With `flatten` the rows may have any shape.
 
-    Raises TypeError for wrong kinds; ValueError for
-    another shape and, if `finite`, for NaN and infinity, naming the row and the column.
+    Raises TypeError for wrong kinds; ValueError for another shape and, if `finite`, for NaN and
+    infinity, naming the row and the column.
     """
     array: Array = value
-    if is_ready(value, dtype) and array.ndim == 2 and array.shape[1] == inputs:
+    axes = 3 if sequences else 2
+    if is_ready(value, dtype) and array.ndim == axes and array.shape[-1] == inputs:
         if not (finite and _core.all_finite(array) >= 0):
             return array  # on the way of every step: no more than this
     else:
         array = as_numbers(name, value)
     if flatten and array.ndim > 2:
         array = value = array.reshape(len(array), math.prod(array.shape[1:]))
-    if array.ndim != 2:
-        raise ValueError(_rows_message(name, array, inputs))
-    if inputs is None and array.shape[1] == 0:
+    if array.ndim != axes:
+        raise ValueError(_rows_message(name, array, inputs, sequences))
+    if sequences and array.shape[1] == 0:
+        raise ValueError(f"{name} has sequences without a step; got shape {array.shape}")
+    if inputs is None and array.shape[-1] == 0:
         raise ValueError(f"{name} has no columns; got shape {array.shape}")
-    if inputs is not None and array.shape[1] != inputs:
+    if inputs is not None and array.shape[-1] != inputs:
         raise ValueError(
-            f"{name} has {array.shape[1]} columns, but the network takes {inputs}; got shape "
+            f"{name} has {array.shape[-1]} columns, but the network takes {inputs}; got shape "
             f"{array.shape}"
         )
     return _converted(name, value, array, dtype, finite)
 
 
-def _rows_message(name: str, array: Array, inputs: int | None) -> str:
+def _rows_message(name: str, array: Array, inputs: int | None, sequences: bool) -> str:
     width = "columns" if inputs is None else inputs
+    if sequences:
+        message = f"{name} must have shape (sequences, steps, {width}); got shape {array.shape}"
+        if array.ndim == 2:
+            message += f". For one value per step use {name}[:, :, None]; for one step, [:, None]"
+        return message
     message = f"{name} must have shape (rows, {width}); got shape {array.shape}"
     if array.ndim == 1 and inputs == 1:
         return f"{message}. For one number per row use {name}[:, None]"
@@ -216,7 +224,9 @@ def first_non_finite(array: Array) -> int:
 def _not_finite(name: str, value: Any, array: Array, ready: Array, position: int) -> str:
     index = np.unravel_index(position, ready.shape)
     place = f"row {index[0]}"
-    if len(index) > 1:
+    if len(index) > 2:
+        place += f", step {index[1]}, column {index[2]}"
+    elif len(index) > 1:
         place += f", column {index[1]}"
         labels = getattr(value, "columns", None)
         if labels is not None:
@@ -240,8 +250,12 @@ def targets(
     loss: Loss,
     dtype: np.dtype[Any],
     names: tuple[str, str] = ("X", "y"),
+    steps: int | None = None,
 ) -> Array:
     """What `rows` rows of a network with `outputs` outputs are trained towards.
+
+    With `steps`, of one that puts out so many steps of each row: (rows, steps, outputs), or class
+    numbers (rows, steps).
 
     Returns (rows, outputs) of `dtype`, or int64 (rows,) where the loss takes class numbers and got
     them. A column may come as (rows,), class numbers also as (rows, 1) or as floats without a
@@ -258,12 +272,13 @@ def targets(
             f"{names[0]} has {rows} rows, but {name} has {array.shape[0] if array.ndim else 'no'}; "
             f"got shape {array.shape}"
         )
-    if traits.class_numbers and array.size == rows and array.ndim < 3:
-        return class_numbers(array, outputs, name)
-    if array.ndim == 1 and outputs == 1:
-        array = array[:, None]
-    elif array.shape != (rows, outputs):
-        raise ValueError(_targets_message(name, array, rows, outputs, loss))
+    each = (rows,) if steps is None else (rows, steps)
+    if traits.class_numbers and array.size == math.prod(each) and array.ndim <= len(each) + 1:
+        return class_numbers(array, outputs, name).reshape(each)
+    if array.shape == each and outputs == 1:
+        array = array[..., None]
+    elif array.shape != (*each, outputs):
+        raise ValueError(_targets_message(name, array, each, outputs, loss))
     ready = _converted(name, value, array, dtype, finite=True)
     if traits.class_numbers and ready.min() < 0:
         raise ValueError(
@@ -274,10 +289,12 @@ def targets(
     return ready
 
 
-def _targets_message(name: str, array: Array, rows: int, outputs: int, loss: Loss) -> str:
-    message = f"{name} must have shape ({rows}, {outputs})"
+def _targets_message(
+    name: str, array: Array, each: tuple[int, ...], outputs: int, loss: Loss
+) -> str:
+    message = f"{name} must have shape {(*each, outputs)}"
     if loss.traits.class_numbers:
-        message += f" (one-hot or soft rows) or ({rows},) (class numbers)"
+        message += f" (one-hot or soft rows) or {each} (class numbers)"
     message += f" for a network with {outputs} output{'s' * (outputs > 1)}; got shape {array.shape}"
     if array.ndim == 1 and array.dtype.kind in "biu" and not loss.traits.class_numbers:
         message += ". For class numbers use loss='softmax_cross_entropy'"

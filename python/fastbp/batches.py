@@ -35,7 +35,8 @@ class Augmenter:
         epoch = run.first_epoch + run.epoch
         bits = np.random.Philox(key=self._seed, counter=[0, 0, run.batch, epoch])
         made = self._function(x.copy(), np.random.Generator(bits))
-        ready = arrays.features(made, x.shape[1], x.dtype, "what augment returned")
+        name, sequences = "what augment returned", x.ndim == 3
+        ready = arrays.features(made, x.shape[-1], x.dtype, name, sequences=sequences)
         if len(ready) != len(x):
             raise ValueError(f"augment returned {len(ready)} rows for {len(x)}")
         return ready

@@ -13,6 +13,7 @@ from . import _core, arrays, checks, devices, losses, network, optimizers
 from .arrays import Array
 from .errors import describe
 from .layers import Layer
+from .lazy import is_lazy
 from .metrics import get as get_metrics
 from .network import Compiled
 from .structure import Flatten, owning
@@ -42,6 +43,7 @@ class Chain:
         self._outputs: int | None = None
         self._frozen: network.Frozen = frozenset()
         self._flattens = False  # rows may have any shape
+        self._reads_sequences = False
         self._engine: _core.Engine | None = None
         self._quick: _core.Engine | None = None  # the engine, if it is the compiled one
         self._backend: devices.Backend | None = None
@@ -123,6 +125,7 @@ class Chain:
         self._outputs = layer.outputs(self._outputs)
         self._layers.append(layer)
         self._flattens = isinstance(self._layers[0], Flatten)
+        self._reads_sequences = network.reads_sequences(self._layers)
 
     def compile(
         self,
@@ -233,7 +236,7 @@ class Chain:
             return quick, x, y
         compiled = self._compiled or self._require_compiled()
         x, y = self._check_rows(x, y, compiled)
-        return self._engine or self._build(x.shape[1]), x, y
+        return self._engine or self._build(x.shape[-1]), x, y
 
     def _check_rows(
         self,
@@ -243,11 +246,39 @@ class Chain:
         names: tuple[str, str] = ("X", "y"),
         width: int | None = None,
     ) -> tuple[Array, Array]:
-        x = arrays.features(x, self._inputs or width, self._dtype, names[0], flatten=self._flattens)
+        x = self._features(x, names[0], width=width)
         rows = x.shape[0]
         if rows == 0:
             raise ValueError(f"{names[0]} has no rows; got shape {x.shape}")
-        return x, arrays.targets(y, rows, self.outputs, compiled.loss, self._dtype, names)
+        steps = x.shape[1] if self._gives_sequences() else None
+        return x, arrays.targets(y, rows, self.outputs, compiled.loss, self._dtype, names, steps)
+
+    def _features(
+        self, x: Any, name: str = "X", *, finite: bool = True, width: int | None = None
+    ) -> Array:
+        """Rows, or sequences where the layers read them, in the engine's dtype."""
+        return arrays.features(
+            x,
+            self._inputs or width,
+            self._dtype,
+            name,
+            finite=finite,
+            flatten=self._flattens,
+            sequences=self._reads_sequences,
+        )
+
+    def _gives_sequences(self) -> bool:
+        """Whether outputs have an axis of steps."""
+        return self._reads_sequences and network.gives_sequences(self._layers)
+
+    def _is_lazy(self, x: Any) -> bool:
+        """Whether x is better not converted as a whole. Sequences always are."""
+        return not self._reads_sequences and is_lazy(x, self._dtype)
+
+    def _new_outputs(self, x: Array) -> Array:
+        """An array for the network's outputs for x."""
+        steps = x.shape[1:2] if self._gives_sequences() else ()
+        return np.empty((x.shape[0], *steps, self.outputs), self._dtype)
 
     def _sync_optimizer(self, engine: _core.Engine) -> None:
         """Hands changed hyper-parameters to the engine; keeps its state."""

@@ -36,9 +36,12 @@ class CudaEngine:
         layers: Sequence[tuple[Any, ...]],
         dtype: str,
         seed: int = 0,
+        sequences: bool = False,
         *,
         device: int = 0,
     ) -> None:
+        if sequences:
+            raise ValueError("recurrent layers do not run on device 'cuda' yet; use device='cpu'")
         self._network = _core.CudaNetwork(inputs, list(layers), dtype, seed, device)
         self.inputs = inputs
         self._dtype = np.dtype(dtype)

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import arrays, checks
 from .arrays import Array
-from .lazy import LazyRows, is_lazy, part
+from .lazy import LazyRows, part
 
 if TYPE_CHECKING:
     from .model import Sequential
@@ -30,7 +30,7 @@ def split(
     _require_pair(validation_data)
     x, y = rows(model, x, y)
     if validation_data is not None:
-        return x, y, validation(model, validation_data, x.shape[1])
+        return x, y, validation(model, validation_data, x.shape[-1])
     if not share:
         return x, y, None
     kept = math.floor(len(x) * (1 - share) + 1e-9)  # 10 * (1 - 0.9) is a little below 1
@@ -68,7 +68,7 @@ def rows(
 ) -> tuple[Any, Array]:
     """Checked rows: arrays, or X as LazyRows where it is better not converted as a whole."""
     compiled = model._require_compiled()
-    if not is_lazy(x, model._dtype):
+    if not model._is_lazy(x):
         return model._check_rows(x, y, compiled, names, width)
     lazy = LazyRows(x, model._inputs or width, model._dtype, names[0])
     dtype, loss = model._dtype, compiled.loss

@@ -12,12 +12,15 @@ from __future__ import annotations
 import math
 from typing import Any, Protocol
 
+import numpy as np
+
 from . import checks
 from .errors import lookup
 from .spec import Spec
 
 PURPOSE = 1  # of random numbers: initialisation
 BIAS_STREAMS = 2**31
+SECOND_STREAMS = 2**30
 
 
 class Draw(Protocol):
@@ -34,6 +37,11 @@ class Source:
     def __init__(self, uniform: Draw, normal: Draw, seed: int, stream: int) -> None:
         self._uniform, self._normal = uniform, normal
         self._key = (seed, stream, PURPOSE)
+
+    def another(self) -> Source:
+        """The source of a second array that belongs to the first one's layer."""
+        seed, stream, _ = self._key
+        return Source(self._uniform, self._normal, seed, stream + SECOND_STREAMS)
 
     def uniform(self, out: Any, low: float, high: float) -> None:
         self._uniform(out, low, high, *self._key)
@@ -162,6 +170,35 @@ class LecunNormal(_Lecun, _ScaledNormal):
     """Normal of variance 1 / fan_in (LeCun et al. 1998)."""
 
 
+class Orthogonal(Initializer):
+    """Rows of length `gain`, at right angles to each other; columns, where there are more rows.
+
+    Normal random numbers, orthonormalized by Gram and Schmidt's method, twice. Saxe, McClelland and
+    Ganguli 2013.
+    """
+
+    def __init__(self, gain: float = 1.0) -> None:
+        self._set(gain=checks.real("gain", gain))
+
+    gain: float
+
+    def fill(self, out: Any, fan_in: int, fan_out: int, source: Source) -> None:
+        from . import ops  # as few programs as need it pay for its import
+
+        if out.ndim != 2:
+            raise ValueError(f"Orthogonal fills matrices; got one of shape {out.shape}")
+        wide = out if out.shape[0] <= out.shape[1] else out.T
+        rows = np.empty(wide.shape)
+        source.normal(rows, 0.0, 1.0)
+        for i, row in enumerate(rows):
+            # By the package's own product, whose bits do not depend on the machine.
+            for _ in range(2 if i else 0):
+                along = ops.matmul(rows[:i], row[:, None])
+                row -= ops.matmul(rows[:i], along, transpose_a=True)[:, 0]
+            row /= math.sqrt(ops.matmul(row[None], row[:, None]).item())
+        wide[...] = self.gain * rows
+
+
 _NAMED: dict[str, type[Initializer]] = {
     "zeros": Zeros,
     "ones": Ones,
@@ -174,6 +211,7 @@ _NAMED: dict[str, type[Initializer]] = {
     "he_normal": HeNormal,
     "lecun_uniform": LecunUniform,
     "lecun_normal": LecunNormal,
+    "orthogonal": Orthogonal,
 }
 CLASSES = {cls.__name__: cls for cls in _NAMED.values()}
 

@@ -40,15 +40,22 @@ class Layer(Spec):
     draws: whether parameters start at random.
     owns_state: whether steps change more of it than its parameters.
     owns_constants: whether it brings numbers of its own, which take the state's place.
+    couples_rows: whether what it makes of a row in training depends on the batch's others.
     """
 
     draws: ClassVar[bool] = False
     owns_state: ClassVar[bool] = False
     owns_constants: ClassVar[bool] = False
+    couples_rows: ClassVar[bool] = False
 
     @property
     def owns_parameters(self) -> bool:
         """Whether the layer has parameters. An object that does stands in one place only."""
+        return False
+
+    @property
+    def reads_sequences(self) -> bool:
+        """Whether it needs all steps of a sequence; others take a step for a row."""
         return False
 
     def specs(self) -> list[tuple[Any, ...]]:
@@ -62,6 +69,10 @@ class Layer(Spec):
     def outputs(self, inputs: int | None) -> int | None:
         """Number of output columns for that many inputs; None where it cannot be told yet."""
         return inputs
+
+    def gives_sequences(self, reads: bool) -> bool:
+        """Whether it puts out all steps, given whether it reads sequences."""
+        return reads
 
     def parameter_shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
         """Shape of each parameter by name, in the order in which the engine's block holds them."""

@@ -12,7 +12,7 @@ from . import arrays, checks, freezing, losses, network
 from .arrays import Array
 from .chain import Chain
 from .errors import describe, unknown_name
-from .lazy import EVALUATION_BATCH, LazyRows, is_lazy
+from .lazy import EVALUATION_BATCH, LazyRows
 
 if TYPE_CHECKING:
     from .batches import Augment
@@ -171,7 +171,7 @@ class Sequential(Chain):
 
         size = checks.integer("batch_size", batch_size)
         watchers = hook_objects.get(callbacks)
-        if is_lazy(X, self._dtype):
+        if self._is_lazy(X):
             x, y = holdout.rows(self, X, y)
             engine = self._engine or self._build(x.shape[1])
         else:
@@ -191,14 +191,10 @@ class Sequential(Chain):
             quick = self._quick.quick_predict(X)
             if quick is not None:
                 return quick
-        lazy = is_lazy(X, self._dtype)
-        x: Any = (
-            LazyRows(X, self._inputs, self._dtype)
-            if lazy
-            else arrays.features(X, self._inputs, self._dtype, finite=False, flatten=self._flattens)
-        )
-        engine = self._engine or self._build(x.shape[1])
-        out = np.empty((x.shape[0], self.outputs), self._dtype)
+        lazy = self._is_lazy(X)
+        x: Any = LazyRows(X, self._inputs, self._dtype) if lazy else self._features(X, finite=False)
+        engine = self._engine or self._build(x.shape[-1])
+        out = self._new_outputs(x)
         size = EVALUATION_BATCH if lazy else max(len(out), 1)
         for first in range(0, len(out), size):
             rows = slice(first, first + size)
@@ -213,9 +209,9 @@ class Sequential(Chain):
         """
         if not checks.boolean("training", training):
             return self.predict(X)
-        x = arrays.features(X, self._inputs, self._dtype, flatten=self._flattens)
-        engine = self._engine or self._build(x.shape[1])
-        out = np.empty((x.shape[0], self.outputs), self._dtype)
+        x = self._features(X)
+        engine = self._engine or self._build(x.shape[-1])
+        out = self._new_outputs(x)
         if len(out):
             engine.predict(x, out, training=True)
         return out
@@ -234,7 +230,8 @@ class Sequential(Chain):
         output = self.predict(X)
         assert self._backend is not None
         if link == "softmax":
-            self._backend.ops.softmax(output, out=output)
+            rows = output.reshape(-1, output.shape[-1])
+            self._backend.ops.softmax(rows, out=rows)
         elif link == "sigmoid":
             self._backend.ops.sigmoid(output, out=output)
         return output
@@ -249,10 +246,10 @@ class Sequential(Chain):
         link = self._link("predict_class")
         output = self.predict(X)
         if link == "softmax":
-            classes: Array = output.argmax(axis=1)
+            classes: Array = output.argmax(axis=-1)
             return classes
         chosen = (output > (0.5 if link == "identity" else 0)).astype(np.int64)
-        return chosen[:, 0] if chosen.shape[1] == 1 else chosen
+        return chosen[..., 0] if chosen.shape[-1] == 1 else chosen
 
     def _link(self, method: str) -> losses.Link:
         loss = self._require_compiled().loss

@@ -12,10 +12,10 @@ from . import _core
 from .arrays import Array
 from .devices import Backend
 from .initializers import BIAS_STREAMS, Source
-from .layers import Dense, Layer
+from .layers import Layer
 from .losses import Loss
 from .optimizers import Optimizer
-from .structure import leaves
+from .structure import leaves, sequences_behind
 
 Layers = Sequence[Layer]
 Frozen = frozenset[int]  # places of the layers that are not trained
@@ -37,9 +37,31 @@ def outputs(layers: Layers, inputs: int | None = None) -> int:
     width = inputs
     for layer in layers:
         width = layer.outputs(width)
-    if not any(isinstance(layer, Dense) for _, layer in leaves(layers)) or width is None:
+    if not any(layer.draws for _, layer in leaves(layers)) or width is None:
         raise ValueError("a network needs at least one Dense layer; this one has none")
     return width
+
+
+def reads_sequences(layers: Layers) -> bool:
+    """Whether data are (rows, steps, columns)."""
+    return any(layer.reads_sequences for layer in layers)
+
+
+def gives_sequences(layers: Layers) -> bool:
+    """Whether outputs are (rows, steps, outputs).
+
+    Raises ValueError where a layer needs sequences and the one before puts out the last step only,
+    and for layers that do not work on sequences.
+    """
+    if not reads_sequences(layers):
+        return False
+    for name, layer in leaves(layers):
+        if layer.couples_rows:
+            raise ValueError(
+                f"layer {name}, {layer.title()}, takes its statistics from the whole batch, which "
+                "networks with recurrent layers work off in parts: use LayerNorm"
+            )
+    return sequences_behind(layers, True)
 
 
 def last_activation(layers: Layers) -> str:
@@ -58,7 +80,8 @@ def make_engine(
 ) -> _core.Engine:
     """An engine whose parameters are still 0; what its steps draw follows from the seed."""
     specs = [spec for layer in layers for spec in layer.specs()]
-    engine: _core.Engine = backend.engine(inputs, specs, dtype, seed)
+    gives_sequences(layers)  # raises where layers do not fit
+    engine: _core.Engine = backend.engine(inputs, specs, dtype, seed, reads_sequences(layers))
     freeze(layers, engine, frozen)
     for _, layer, width, offset in _state_owners(layers, engine):
         if layer.owns_constants:
@@ -97,11 +120,23 @@ def compile_engine(engine: _core.Engine, compiled: Compiled) -> None:
 def _blocks(
     layers: Layers, engine: _core.Engine, flat: Array
 ) -> Iterator[tuple[str, Layer, dict[str, Array]]]:
-    """Place and layer of each block of parameters, with its views of `flat` by name."""
-    offsets = iter(entry[0] for entry in engine.parameter_shapes)
+    """Name and layer of what has parameters, with its views of `flat` by name.
+
+    A layer's parameters fill one block of the engine after the other.
+    """
+    blocks = iter(engine.parameter_shapes)
     for name, layer, width in _with_inputs(layers, engine.inputs):
-        if layer.owns_parameters:
-            yield name, layer, _views(flat, next(offsets), layer.parameter_shapes(width))
+        named, at, last = {}, 0, 0
+        for array, shape in layer.parameter_shapes(width).items():
+            if at == last:
+                at, rows, cols, has_bias = next(blocks)
+                last = at + (rows + has_bias) * cols
+            named[array] = flat[at : at + math.prod(shape)].reshape(shape)
+            at += math.prod(shape)
+        assert at == last
+        if named:
+            yield name, layer, named
+    assert next(blocks, None) is None
 
 
 def _state_blocks(

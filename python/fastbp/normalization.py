@@ -84,6 +84,7 @@ class BatchNorm(_Norm):
 
     momentum: float
     owns_state = True
+    couples_rows = True
 
     def __init__(
         self,

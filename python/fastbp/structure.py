@@ -61,6 +61,18 @@ class Residual(Layer):
     def title(self) -> str:
         return "Residual"
 
+    @property
+    def reads_sequences(self) -> bool:
+        return any(layer.reads_sequences for layer in self.layers)
+
+    def gives_sequences(self, reads: bool) -> bool:
+        if sequences_behind(self.layers, reads) != reads:
+            raise ValueError(
+                "Residual adds its input, with all steps, to what its layers make of it, which is "
+                "the last step only: give the recurrent layer in it return_sequences=True"
+            )
+        return reads
+
 
 class Flatten(Layer):
     """Takes rows of any shape as rows of numbers: X (n, 28, 28) as (n, 784), in C order.
@@ -70,6 +82,13 @@ class Flatten(Layer):
 
     def specs(self) -> list[tuple[Any, ...]]:
         return []
+
+    def gives_sequences(self, reads: bool) -> bool:
+        if reads:
+            raise ValueError(
+                "Flatten makes one row of what recurrent layers read step by step: leave it out"
+            )
+        return reads
 
 
 def leaves(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
@@ -86,3 +105,18 @@ def owning(layers: Iterable[Layer]) -> Iterator[Layer]:
     for _, layer in leaves(layers):
         if layer.owns_parameters or layer.owns_state:
             yield layer
+
+
+def sequences_behind(layers: Iterable[Layer], sequences: bool) -> bool:
+    """Whether the last of the layers puts out all steps, given whether the first reads sequences.
+
+    Raises ValueError where a layer needs sequences and the one before puts out the last step only.
+    """
+    for index, layer in enumerate(layers):
+        if layer.reads_sequences and not sequences:
+            raise ValueError(
+                f"layer {index}, {layer.title()}, reads sequences, but what stands before it puts "
+                "out the last step only: give the recurrent layer before it return_sequences=True"
+            )
+        sequences = layer.gives_sequences(sequences)
+    return sequences

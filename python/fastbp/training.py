@@ -74,14 +74,14 @@ def fit(
         if validation_split or stratify:
             raise ValueError("validation_split needs rows; with batches give validation_data")
         source = IteratorSource(x, steps_per_epoch, partial(_check_batch, begun), changes)
-        inputs, rows, size = source.first[0].shape[1], None, None
+        inputs, rows, size = source.first[0].shape[-1], None, None
         validation = holdout.validation(begun, validation_data, inputs)
     else:
         if steps_per_epoch is not None:
             raise ValueError("steps_per_epoch is about batches of an iterator; X has rows")
         x, y, validation = holdout.split(begun, x, y, validation_split, validation_data, stratify)
         source = rows_source(x, y, batch_size, shuffle, begun.seed, changes)
-        inputs, rows, size = x.shape[1], len(x), batch_size
+        inputs, rows, size = x.shape[-1], len(x), batch_size
     hooks.check(log_names(compiled.metrics, validation is not None, ["learning_rate"]))
 
     mean = not compiled.loss.traits.sums

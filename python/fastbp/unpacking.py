@@ -7,19 +7,21 @@ from typing import Any
 from . import initializers
 from .layers import Activation, Dense, Dropout, Layer
 from .normalization import BatchNorm, LayerNorm, Normalize
+from .recurrent import GRU, LSTM, SimpleRNN
 from .spec import unpack
 from .structure import Flatten, Residual
 
-_LAYERS = (Dense, Activation, Dropout, LayerNorm, BatchNorm, Normalize, Residual, Flatten)
+_DENSE = (Dense, Activation, Dropout, LayerNorm, BatchNorm, Normalize, Residual, Flatten)
+_LAYERS = (*_DENSE, SimpleRNN, LSTM, GRU)
 CLASSES: dict[str, type[Layer]] = {layer.packed_class(): layer for layer in _LAYERS}
-_INITIALIZERS = ("kernel_initializer", "bias_initializer")
+_INITIALIZERS = ("kernel_initializer", "recurrent_initializer", "bias_initializer")
 
 
 def from_config(data: Any) -> Layer:
     """The layer that `spec.pack` wrote. Raises ValueError or TypeError for anything else."""
     if isinstance(data, dict):
         data = dict(data)
-        if data.get("activation") is not None:
+        if isinstance(data.get("activation"), dict):
             data["activation"] = unpack("activation", data["activation"], CLASSES)
         if data.get("class") == "Residual" and isinstance(data.get("layers"), list):
             data["layers"] = [from_config(layer) for layer in data["layers"]]

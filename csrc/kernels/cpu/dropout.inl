@@ -35,8 +35,8 @@ template <class T> static void dropout(const DropoutArgs<T>& args) {
     for (index_t g = 0; g < groups; ++g) {
       alignas(64) T factor[kDropoutGroup];
       const index_t begin = g * kDropoutGroup, left = args.cols - begin;
-      dropout_factors(std::uint32_t(((args.first_row + i) * groups + g) * 16), args.stream,
-                      args.seed, threshold, kept, factor);
+      dropout_factors(std::uint32_t(((args.first_row + i * args.row_step) * groups + g) * 16),
+                      args.stream, args.seed, threshold, kept, factor);
       for_each_vector<V>(
           1, left < kDropoutGroup ? left : kDropoutGroup, [&](index_t, index_t j, int lanes) {
             store(load<V>(x + begin + j, lanes) * V::load(factor + j), y + begin + j, lanes);

@@ -11,6 +11,7 @@ namespace FBP_ISA {
 #include "kernels/cpu/gemm.inl"
 #include "kernels/cpu/elementwise.inl"
 #include "kernels/cpu/loss.inl"
+#include "kernels/cpu/recurrent.inl"
 #include "kernels/cpu/reduce.inl"
 #include "kernels/cpu/dropout.inl"
 #include "kernels/cpu/small_network.inl"
@@ -60,6 +61,10 @@ template <class T> static constexpr KernelTable<T> make_table() {
       batch_norm_moving<T>,
 #define FBP_FUNCTION(name) vector_function<T, VectorFunctions<Vec<T>>::name>,
       {FBP_VECTOR_FUNCTIONS(FBP_FUNCTION)},
+#define FBP_CELL_FORWARD(C) cell_forward<T, C>,
+      {FBP_CELLS(FBP_CELL_FORWARD)},
+#define FBP_CELL_BACKWARD(C) cell_backward<T, C>,
+      {FBP_CELLS(FBP_CELL_BACKWARD)},
       first_non_finite<T>,
       fma_probe<T>,
   };

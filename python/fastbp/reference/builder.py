@@ -5,7 +5,8 @@ from typing import Any
 
 from .norms import BatchNorm, Norm, Normalize
 from .ops import find_activation
-from .stages import Add, Dense, Dropout, Elementwise, Stage
+from .recurrent import find_cell
+from .stages import Add, Dense, Dropout, Elementwise, Scan, Stage
 
 _BLOCK = 16  # each layer's parameters start at a multiple of this: 64 bytes of float32
 
@@ -13,8 +14,10 @@ _BLOCK = 16  # each layer's parameters start at a multiple of this: 64 bytes of 
 class Builder:
     """Makes the stages one after the other, and lays out their parameters and their state."""
 
-    def __init__(self, inputs: int) -> None:
+    def __init__(self, inputs: int, sequences: bool = False) -> None:
         self.width = inputs
+        self._reads_sequences = self.sequence = sequences  # whether the last output has steps
+        self._puts_out_steps = [sequences]  # the same of what each layer reads
         self.parameter_count = self.state_count = 0
         self.stages: list[Stage] = []
         self._makers: dict[str, Callable[..., Stage]] = {
@@ -25,6 +28,7 @@ class Builder:
             "batch_norm": self._batch_norm,
             "normalize": self._normalize,
             "add": self._add,
+            "scan": self._scan,
         }
 
     def add(self, entry: Sequence[Any]) -> None:
@@ -36,13 +40,15 @@ class Builder:
         stage = self._makers[kind](*arguments)
         self.stages.append(stage)
         self.width = stage.outputs
+        self._puts_out_steps.append(self.sequence)
         self.parameter_count += _padded(stage.size)
         self.state_count += _padded(stage.state_rows * stage.outputs)
 
     def _dense(self, units: int, use_bias: bool) -> Stage:
         if units < 1:
             raise ValueError(f"units: expected at least 1, got {units}")
-        return Dense(self.width, int(units), self.parameter_count, self.width, bool(use_bias))
+        block = (self.parameter_count, self.width, int(units), bool(use_bias))
+        return Dense(self.width, int(units), *block)
 
     def _activation(self, name: str, param: float) -> Stage:
         entry = find_activation(name)
@@ -56,16 +62,19 @@ class Builder:
 
     def _layer_norm(self, epsilon: float, center: bool, scale: bool) -> Stage:
         _check_norm(epsilon)
-        shape = (self.width, self.width, self.parameter_count, int(scale), bool(center))
-        return Norm(*shape, epsilon=float(epsilon))
+        block = (self.parameter_count, int(scale), self.width, bool(center))
+        return Norm(self.width, self.width, *block, epsilon=float(epsilon))
 
     def _batch_norm(self, epsilon: float, center: bool, scale: bool, momentum: float) -> Stage:
         _check_norm(epsilon, momentum)
+        if self._reads_sequences:
+            raise ValueError("layers: no 'batch_norm' in a network of sequences")
         return BatchNorm(
             self.width,
             self.width,
             self.parameter_count,
             int(scale),
+            self.width,
             bool(center),
             epsilon=float(epsilon),
             axis=0,
@@ -86,7 +95,27 @@ class Builder:
             raise ValueError(
                 f"add: expected as many outputs as inputs, got {self.width} and {other}"
             )
+        if self._puts_out_steps[place] != self.sequence:
+            raise ValueError("add: expected an output for every step of its input")
         return Add(self.width, self.width, place=place)
+
+    def _scan(self, name: str, units: int, use_bias: bool, sequence: bool, reverse: bool) -> Stage:
+        cell = find_cell(name)
+        if not self.sequence:
+            raise ValueError("layers: a 'scan' reads sequences")
+        wide = cell.gates * units
+        if units < 1 or not (self.stages and isinstance(self.stages[-1], Dense)):
+            raise ValueError("layers: a 'scan' stands behind a 'dense' layer of all its gates")
+        if self.width != wide:
+            raise ValueError(
+                f"layers: a 'scan' of {units} units stands behind a 'dense' layer of {wide}"
+            )
+        self.sequence = bool(sequence)
+        has_bias = cell.two_biases and bool(use_bias)
+        block = (self.parameter_count, int(units), wide, has_bias)
+        return Scan(
+            wide, int(units), *block, cell=cell, sequence=self.sequence, reverse=bool(reverse)
+        )
 
 
 def _padded(elements: int) -> int:

@@ -22,6 +22,7 @@ from .metrics import METRICS
 from .ops import quiet
 from .optimizers import OPTIMIZERS, Optimizer
 from .random import permutation
+from .sequences import Rows, Samples, by_rows
 from .stages import Pass
 
 Entry = TypeVar("Entry")
@@ -42,7 +43,11 @@ class Engine:
     layers: tuples of a kind and its arguments, inputs first: ("dense", units, use_bias),
     ("activation", name, param), ("dropout", rate), ("layer_norm", epsilon, center, scale),
     ("batch_norm", epsilon, center, scale, momentum), ("normalize",), ("add", span): the layer's
-    input and what went into the layer `span` before it. `seed` decides what dropout leaves out.
+    input and what went into the layer `span` before it, ("scan", cell, units, use_bias, sequence,
+    reverse) behind a dense layer of the cell's gates. `seed` decides what dropout leaves out.
+
+    With `sequences`, x is (n, steps, inputs), or a pair of that and int64 lengths (n,); where the
+    last layer puts out all steps, outputs and targets are (n, steps, O) and labels (n, steps).
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Engine:
         layers: Sequence[tuple[Any, ...]],
         dtype: str = "float32",
         seed: int = 0,
+        sequences: bool = False,
     ):
         if dtype not in ("float32", "float64", "bfloat16"):
             raise ValueError(f"dtype: expected 'float32', 'float64' or 'bfloat16', got {dtype!r}")
@@ -62,10 +68,11 @@ class Engine:
         # What a matrix product makes of its operands.
         self._operand = round_to_bfloat16 if dtype == "bfloat16" else as_float64
         self._seed = seed
-        builder = Builder(inputs)
+        builder = Builder(inputs, sequences)
         for entry in layers:
             builder.add(entry)
         self._stages, self.outputs = builder.stages, builder.width
+        self._takes_sequences, self._gives_sequences = sequences, builder.sequence
         self._blocks = [stage for stage in self._stages if stage.size]
         self.set_trainable([True] * len(self._stages))
         self._parameters = np.zeros(builder.parameter_count, self.dtype)
@@ -83,7 +90,7 @@ class Engine:
         Such a layer's block in the flat parameters is a matrix (rows, cols) and behind it, if
         has_bias, a row of cols: kernel and bias of a dense layer.
         """
-        return [(s.offset, s.rows, s.outputs, s.has_bias) for s in self._blocks]
+        return [(s.offset, s.rows, s.cols, s.has_bias) for s in self._blocks]
 
     @property
     def parameters(self) -> Array:
@@ -141,7 +148,7 @@ class Engine:
     @quiet
     def train(
         self,
-        x: Array,
+        x: Rows,
         y: Array,
         batch_size: int,
         epochs: int,
@@ -166,7 +173,7 @@ class Engine:
         Both are right after every step. outputs (n, O) gets the outputs of the epoch in its order.
         """
         self._compiled()
-        self._check_data(x, y, batch_size, metrics)
+        samples = self._check_data(x, y, batch_size, metrics)
         if epochs < 0:
             raise ValueError(f"epochs: expected at least 0, got {epochs}")
         record = np.zeros((epochs, 1 + len(metrics))) if record is None else record
@@ -175,26 +182,26 @@ class Engine:
         with _interrupts_between_steps() as deliver_interrupt:
             while where[0] < epochs and steps != 0:
                 epoch, at = int(where[0]), int(where[1])
-                order = np.arange(len(x))
+                order = np.arange(len(samples))
                 if shuffle:
-                    order = permutation(len(x), seed, first_epoch + epoch)
-                while at < len(x) and steps != 0:
+                    order = permutation(len(samples), seed, first_epoch + epoch)
+                while at < len(samples) and steps != 0:
                     rows = order[at : at + batch_size]
-                    loss, output = self._step(x[rows], y[rows])
+                    loss, output = self._step(samples[rows], y[rows])
                     total.add(loss, output, y[rows], record[epoch])
                     if outputs is not None:
                         rounded(output, self.dtype, outputs[at : at + len(rows)])
                     at, steps = at + len(rows), steps - 1
-                    if at == len(x):
+                    if at == len(samples):
                         record[epoch] = total.means(record[epoch], at)
-                    where[:] = (epoch + 1, 0) if at == len(x) else (epoch, at)
+                    where[:] = (epoch + 1, 0) if at == len(samples) else (epoch, at)
                     deliver_interrupt()
         return record[:, 0], record[:, 1:]
 
     @quiet
     def train_batch(
         self,
-        x: Array,
+        x: Rows,
         y: Array,
         metrics: Sequence[str],
         sums: F64,
@@ -202,43 +209,43 @@ class Engine:
     ) -> None:
         """One step as part of an epoch: adds to sums (1 + M,) what train() keeps of a batch."""
         self._compiled()
-        self._check_data(x, y, 1, metrics)
+        samples = self._check_data(x, y, 1, metrics)
         with _interrupts_between_steps():
-            loss, output = self._step(x, y)
+            loss, output = self._step(samples, y)
             _Total(self, metrics).add(loss, output, y, sums)
             if outputs is not None:
                 rounded(output, self.dtype, outputs)
 
     @quiet
-    def step(self, x: Array, y: Array) -> float:
+    def step(self, x: Rows, y: Array) -> float:
         """One step on one batch; returns the loss before the update."""
         self._compiled()
-        self._check_data(x, y)
+        samples = self._check_data(x, y)
         with _interrupts_between_steps():
-            return self._step(x, y)[0]
+            return self._step(samples, y)[0]
 
     @quiet
-    def gradients(self, x: Array, y: Array) -> float:
+    def gradients(self, x: Rows, y: Array) -> float:
         """Fills gradients_ for one batch, updates nothing; returns the loss."""
         self._compiled()
-        self._check_data(x, y)
-        loss, _, gradient, _, _ = self._backward(x, y)
+        samples = self._check_data(x, y)
+        loss, _, gradient, _, _ = self._backward(samples, y)
         self._gradients[...] = 0
         self._gradients[self._used] = rounded(gradient[self._used], self.dtype)
         return loss
 
     @quiet
-    def input_gradient(self, x: Array, y: Array) -> tuple[float, Array]:
+    def input_gradient(self, x: Rows, y: Array) -> tuple[float, Array]:
         """The loss of one batch and its gradient with respect to x."""
         self._compiled()
-        self._check_data(x, y)
-        loss, _, _, dx, _ = self._backward(x, y)
+        samples = self._check_data(x, y)
+        loss, _, _, dx, _ = self._backward(samples, y)
         return loss, rounded(dx, self.dtype)
 
     @quiet
     def evaluate(
         self,
-        x: Array,
+        x: Rows,
         y: Array,
         batch_size: int,
         metrics: Sequence[str],
@@ -246,64 +253,67 @@ class Engine:
     ) -> tuple[float, list[float]]:
         """Loss and metrics over all rows, by batches; fills outputs (n, O) too if it is given."""
         self._compiled()
-        self._check_data(x, y, batch_size, metrics)
+        samples = self._check_data(x, y, batch_size, metrics)
         total, sums = _Total(self, metrics), np.zeros(1 + len(metrics))
-        for start in range(0, len(x), batch_size):
+        for start in range(0, len(samples), batch_size):
             rows = slice(start, start + batch_size)
-            output = self._output(x[rows])
+            output = self._output(samples[rows])
             loss, _ = self._loss_and_gradient(output, y[rows])
             total.add(loss, output, y[rows], sums)
             if outputs is not None:
                 rounded(output, self.dtype, outputs[rows])
-        loss, *values = total.means(sums, len(x)).tolist()
+        loss, *values = total.means(sums, len(samples)).tolist()
         return loss, values
 
     @quiet
-    def predict(self, x: Array, out: Array, training: bool = False) -> None:
+    def predict(self, x: Rows, out: Array, training: bool = False) -> None:
         """Writes the network's output for the rows of x to out (n, outputs).
 
         With `training`, as the next step would see the rows as one batch.
         """
-        self._check_array("x", x, None, self.inputs)
-        self._check_array("out", out, len(x), self.outputs)
+        samples = self._check_rows(x)
+        self._check_array("out", out, len(samples), *self._output_shape(samples))
         if training:
-            run = self._pass(training=True)
-            rounded(self._forward(as_float64(x), run)[-1], self.dtype, out)
+            run = self._pass(samples, training=True)
+            rounded(self._forward(samples, run)[-1], self.dtype, out)
             return
-        for start in range(0, len(x), _PREDICT_ROWS):
+        for start in range(0, len(samples), _PREDICT_ROWS):
             rows = slice(start, start + _PREDICT_ROWS)
-            rounded(self._output(x[rows]), self.dtype, out[rows])
+            rounded(self._output(samples[rows]), self.dtype, out[rows])
 
-    def _pass(self, training: bool) -> Pass:
+    def _pass(self, x: Samples, training: bool) -> Pass:
         flat = as_float64(self._parameters)
         state = as_float64(self._state)
-        return Pass(flat, state, self._frozen, self._operand, training, self._seed, self.steps + 1)
+        settings = self._frozen, self._operand, training, self._seed, self.steps + 1
+        return Pass(flat, state, *settings, x.lengths)
 
-    def _forward(self, x: F64, run: Pass) -> list[F64]:
-        """x (n, inputs) and the output of every layer after it."""
-        run.values.append(x)
+    def _forward(self, x: Samples, run: Pass) -> list[F64]:
+        """The values of x and the output of every layer after it."""
+        run.values.append(x.values())
         for stage in self._stages:
             run.values.append(stage.forward(run.values[-1], run))
         return run.values
 
-    def _output(self, x: Array) -> F64:
+    def _output(self, x: Samples) -> F64:
         """The network's output where nothing is trained."""
-        return self._forward(as_float64(x), self._pass(training=False))[-1]
+        return self._forward(x, self._pass(x, training=False))[-1]
 
     def _loss_and_gradient(self, output: F64, y: Array) -> tuple[float, F64]:
         """The loss of one batch and its gradient with respect to the output."""
-        target = y if y.ndim == 1 else as_float64(y)
+        rows, target = by_rows(output, y)
         _, loss = self._compiled()
-        return loss.value_and_gradient(output, target, self._loss_param, np.dtype(self.dtype))
+        target = target if target.ndim == 1 else as_float64(target)
+        value, d = loss.value_and_gradient(rows, target, self._loss_param, np.dtype(self.dtype))
+        return value, d.reshape(output.shape)
 
-    def _backward(self, x: Array, y: Array) -> tuple[float, F64, F64, F64, F64]:
+    def _backward(self, x: Samples, y: Array) -> tuple[float, F64, F64, F64, F64]:
         """Loss, output, flat gradient, input gradient and flat state after a step of one batch.
 
         Backwards through the layers, d is the gradient with respect to the layer's output, then to
         its input.
         """
-        run = self._pass(training=True)
-        values = self._forward(as_float64(x), run)
+        run = self._pass(x, training=True)
+        values = self._forward(x, run)
         loss, d = self._loss_and_gradient(values[-1], y)
         gradient, state = np.zeros_like(run.parameters), run.state.copy()
         for place in reversed(range(len(self._stages))):
@@ -312,7 +322,7 @@ class Engine:
             stage.update_state(v, run, state)
         return loss, values[-1], gradient, d, state
 
-    def _step(self, x: Array, y: Array) -> tuple[float, F64]:
+    def _step(self, x: Samples, y: Array) -> tuple[float, F64]:
         """Forward, backward, update; everything is computed before anything is written."""
         optimizer, _ = self._compiled()
         loss, output, gradient, _, state = self._backward(x, y)
@@ -335,32 +345,50 @@ class Engine:
             raise ValueError("the engine has no loss and optimizer yet: call compile() first")
         return self._optimizer, self._loss
 
-    def _check_array(self, name: str, a: Array, rows: int | None, cols: int) -> None:
+    def _check_array(self, name: str, a: Array, rows: int | None, *row: int | None) -> None:
+        """Raises TypeError or ValueError unless a is (rows, *row); None admits any number."""
         if not isinstance(a, np.ndarray):
             raise TypeError(f"{name}: expected a NumPy array, got a {type(a).__name__}")
         if a.dtype != self.dtype:
             raise TypeError(f"{name}: expected dtype {self.dtype}, got a {describe(a)}")
-        if a.ndim != 2 or a.shape[1] != cols or (rows is not None and len(a) != rows):
-            expected = "n" if rows is None else rows
-            raise ValueError(f"{name}: expected shape ({expected}, {cols}), got a {describe(a)}")
+        shape = (rows, *row)
+        if a.ndim != len(shape) or any(
+            m not in (None, n) for m, n in zip(shape, a.shape, strict=True)
+        ):
+            expected = ", ".join("n" if m is None else str(m) for m in shape)
+            raise ValueError(f"{name}: expected shape ({expected}), got a {describe(a)}")
         if not a.flags.c_contiguous:
             raise ValueError(f"{name}: expected a C-contiguous array; its strides are {a.strides}")
 
+    def _check_rows(self, x: Rows) -> Samples:
+        array = x[0] if isinstance(x, tuple) else x
+        steps = (None,) if self._takes_sequences else ()
+        self._check_array("x", array, None, *steps, self.inputs)
+        samples = Samples(x)
+        samples.check_lengths(self._gives_sequences)
+        return samples
+
+    def _output_shape(self, x: Samples) -> tuple[int, ...]:
+        """Of the output of one row."""
+        return (x.x.shape[1], self.outputs) if self._gives_sequences else (self.outputs,)
+
     def _check_data(
-        self, x: Array, y: Array, batch_size: int = 1, metrics: Sequence[str] = ()
-    ) -> None:
-        self._check_array("x", x, None, self.inputs)
-        if len(x) == 0:
-            raise ValueError(f"x: expected at least one sample, got a {describe(x)}")
-        check_target(np.broadcast_to(0.0, (len(x), self.outputs)), y, self._loss_name, "y")
-        if y.ndim == 2:
-            self._check_array("y", y, len(x), self.outputs)
+        self, x: Rows, y: Array, batch_size: int = 1, metrics: Sequence[str] = ()
+    ) -> Samples:
+        samples = self._check_rows(x)
+        if len(samples) == 0:
+            raise ValueError(f"x: expected at least one sample, got a {describe(samples.x)}")
+        shape = (len(samples), *self._output_shape(samples))
+        check_target(*by_rows(np.broadcast_to(0.0, shape), y), self._loss_name, "y")
+        if y.ndim == len(shape):
+            self._check_array("y", y, *shape)
         elif y.dtype != np.int64:
             raise TypeError(f"y: expected dtype int64, got a {describe(y)}")
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         for name in metrics:
             _find(METRICS, name, "metric")
+        return samples
 
 
 class _Total:
@@ -373,9 +401,10 @@ class _Total:
     def add(self, loss: float, output: F64, y: Array, sums: F64) -> None:
         """One batch. Metrics see the output as predict gives it, rounded to the engine's dtype."""
         sums[0] += loss * len(output) if self._mean else loss
-        seen = as_float64(rounded(output, self._engine.dtype))
+        seen, target = by_rows(as_float64(rounded(output, self._engine.dtype)), y)
+        places = len(seen) // len(output)  # steps that are put out: a sequence counts with its mean
         for m, name in enumerate(self._names):
-            sums[1 + m] += METRICS[name](seen, y, self._engine._loss_name).sum()
+            sums[1 + m] += METRICS[name](seen, target, self._engine._loss_name).sum() / places
 
     def means(self, sums: F64, rows: int) -> F64:
         """What the sums over so many rows come to: means, but for a loss that is a sum."""

@@ -12,11 +12,11 @@ from .stages import Pass, Stage
 class Norm(Stage):
     """y = n gamma + beta with n = (x - mean) / sqrt(variance + epsilon).
 
-    The statistics go over `axis`: a row's features (1) or a column's rows (0).
+    The statistics go over `axis`: a row's features (-1) or a column's rows (0).
     """
 
     epsilon: float = 0.0
-    axis: int = 1
+    axis: int = -1
 
     def gamma_beta(self, flat: F64) -> tuple[F64 | float, F64 | float]:
         """gamma and beta, or 1 and 0 where the layer has none."""
@@ -40,9 +40,9 @@ class Norm(Stage):
     def backward(self, x: F64, d: F64, run: Pass, gradient: F64) -> F64:
         n, scale = self.normal(x, run)
         dgamma, dbeta = self.views(gradient)
-        dgamma[...] = (d * n).sum(axis=0)
+        dgamma[...] = (d * n).reshape(-1, self.outputs).sum(axis=0)
         if self.has_bias:
-            dbeta[...] = d.sum(axis=0)
+            dbeta[...] = d.reshape(-1, self.outputs).sum(axis=0)
         return self.through_statistics(d * self.gamma_beta(run.parameters)[0], n, scale, run)
 
     def through_statistics(self, g: F64, n: F64, scale: F64, run: Pass) -> F64:

@@ -1,8 +1,8 @@
 """The layers of the engine in NumPy: what each makes of its input, and of a gradient.
 
 x is a layer's input (n, inputs), y its output (n, outputs), d the gradient of the loss with respect
-to y. Everything is float64; parameters and gradients are flat vectors, of which a layer knows its
-own block.
+to y; of sequences all three have an axis of steps behind the first. Everything is float64;
+parameters and gradients are flat vectors, of which a layer knows its own block.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ import numpy as np
 from .activations import Activation
 from .arrays import F64, Array
 from .random import dropout_words
+from .recurrent import CELLS, Cell, Recurrence, Trace, scan, scan_backward
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,14 @@ class Pass:
     training: bool
     seed: int
     step: int  # number of the training step, from 1
+    lengths: Array  # (n,), of sequences
     values: list[F64] = field(default_factory=list)  # x, and the output of every layer so far
     joined: dict[int, F64] = field(default_factory=dict)  # on the way back, more gradient of values
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A layer. Its block of parameters is (rows, outputs), then (outputs,) where it has a bias.
+    """A layer. Its block of parameters is (rows, cols), then (cols,) where it has a bias.
 
     Its part of the flat state is (state_rows, outputs).
     """
@@ -41,6 +43,7 @@ class Stage:
     outputs: int
     offset: int = 0
     rows: int = 0
+    cols: int = 0
     has_bias: bool = False
     state_offset: int = 0
     state_rows: int = 0
@@ -48,12 +51,12 @@ class Stage:
     @property
     def size(self) -> int:
         """Number of parameters."""
-        return (self.rows + self.has_bias) * self.outputs
+        return (self.rows + self.has_bias) * self.cols
 
     def views(self, flat: F64) -> tuple[F64, F64]:
-        """The block in a flat vector: (rows, outputs) and (outputs,) or (0,)."""
-        main_end = self.offset + self.rows * self.outputs
-        main = flat[self.offset : main_end].reshape(self.rows, self.outputs)
+        """The block in a flat vector: (rows, cols) and (cols,) or (0,)."""
+        main_end = self.offset + self.rows * self.cols
+        main = flat[self.offset : main_end].reshape(self.rows, self.cols)
         return main, flat[main_end : self.offset + self.size]
 
     def state(self, flat: F64) -> F64:
@@ -86,9 +89,10 @@ class Dense(Stage):
         kernel, _ = self.views(run.parameters)
         dkernel, dbias = self.views(gradient)
         d = run.operand(d)
-        dkernel[...] = run.operand(x).T @ d
+        rows = d.reshape(-1, self.outputs)
+        dkernel[...] = run.operand(x).reshape(-1, self.inputs).T @ rows
         if self.has_bias:
-            dbias[...] = d.sum(axis=0)
+            dbias[...] = rows.sum(axis=0)
         return d @ run.operand(kernel).T
 
 
@@ -128,10 +132,42 @@ class Dropout(Stage):
         return np.where(keep, 1 / (1 - self.rate), 0.0)
 
     def forward(self, x: F64, run: Pass) -> F64:
-        return x * self.mask(len(x), run) if run.training else x
+        return x * self.mask(x.size // self.outputs, run).reshape(x.shape) if run.training else x
 
     def backward(self, x: F64, d: F64, run: Pass, gradient: F64) -> F64:
-        return d * self.mask(len(x), run)
+        return d * self.mask(d.size // self.outputs, run).reshape(d.shape)
+
+
+@dataclass(frozen=True)
+class Scan(Stage):
+    """A recurrent cell over the steps of a = x W + b, from states of 0; h of all steps or the last.
+
+    A layer in front has made `a`. Backward walks forward once more, for what the cell saves.
+    """
+
+    cell: Cell = CELLS["rnn_tanh"]
+    sequence: bool = False  # whether all steps are put out
+    reverse: bool = False
+
+    def _scan(self, a: F64, run: Pass) -> tuple[F64, Recurrence, Trace]:
+        weights = Recurrence(*self.views(run.parameters))
+        states = [np.zeros((len(a), self.outputs)) for _ in range(self.cell.states)]
+        y, last, trace = scan(self.cell, a, weights, states, run.lengths, self.reverse, run.operand)
+        return (y if self.sequence else last[0]), weights, trace
+
+    def forward(self, x: F64, run: Pass) -> F64:
+        return self._scan(x, run)[0]
+
+    def backward(self, x: F64, d: F64, run: Pass, gradient: F64) -> F64:
+        _, weights, trace = self._scan(x, run)
+        last = [np.zeros((len(x), self.outputs)) for _ in range(self.cell.states)]
+        dy = d
+        if not self.sequence:
+            dy, last[0] = np.zeros((len(x), x.shape[1], self.outputs)), d
+        da, dweights, _ = scan_backward(self.cell, trace, weights, dy, last, run.operand)
+        for part, dpart in zip(self.views(gradient), vars(dweights).values(), strict=True):
+            part[...] = dpart
+        return da
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,80 @@
+// What the engine's methods take as x: an array of rows, or of sequences; of these also a pair
+// (sequences, lengths).
+#pragma once
+
+#include <string>
+
+#include "bindings/arrays.h"
+#include "engine/step.h"
+
+namespace fastbp {
+
+struct RowsIn {
+  py::array x;
+  py::object lengths = py::none();
+
+  explicit RowsIn(const py::object& given) {
+    if (!py::isinstance<py::tuple>(given)) {
+      x = given;
+      return;
+    }
+    const py::tuple pair = given;
+    if (pair.size() != 2)
+      throw py::type_error("x: expected an array or a pair (sequences, lengths), got a tuple of " +
+                           std::to_string(pair.size()));
+    x = pair[0];
+    lengths = pair[1];
+  }
+
+  index_t count() const { return x.ndim() > 0 ? x.shape(0) : 0; }
+  index_t steps() const { return x.ndim() == 3 ? x.shape(1) : 1; }
+
+  // Raises ValueError unless x is (n, inputs), or of a network of sequences (n, steps, inputs) with
+  // lengths from 1 to steps.
+  template <class T> Samples<T> samples(const NetworkLayout& layout) const {
+    Samples<T> rows;
+    rows.x = input<T>(x, "x");
+    if (!layout.sequences) {
+      require_shape(x, "x", -1, layout.inputs);
+      if (!lengths.is_none()) throw py::value_error("lengths: the network takes no sequences");
+      return rows;
+    }
+    require_rows(x, "x", -1, {-1, layout.inputs});
+    rows.steps = x.shape(1);
+    if (rows.steps == 0)
+      throw py::value_error("x: expected at least one step, got a " + describe(x));
+    if (lengths.is_none()) return rows;
+    const py::array ends = lengths;
+    rows.lengths = input<std::int64_t>(ends, "lengths");
+    require_length(ends, "lengths", count());
+    for (index_t i = 0; i < count(); ++i)
+      if (rows.lengths[i] < 1 || rows.lengths[i] > rows.steps)
+        throw py::value_error("lengths[" + std::to_string(i) +
+                              "] = " + std::to_string(rows.lengths[i]) +
+                              " is not a length from 1 to " + std::to_string(rows.steps));
+    if (layout.stages.back().sequence)
+      throw py::value_error("lengths: not supported for a network with an output at every step");
+    return rows;
+  }
+};
+
+// Raises ValueError unless the shape is that of the network's outputs for those rows.
+inline void require_outputs(const py::array& a, const char* name, const RowsIn& rows,
+                            const NetworkLayout& layout) {
+  if (layout.stages.back().sequence)
+    require_rows(a, name, rows.count(), {rows.steps(), layout.outputs});
+  else
+    require_shape(a, name, rows.count(), layout.outputs);
+}
+
+// The same for class numbers.
+inline void require_labels_shape(const py::array& y, const RowsIn& rows,
+                                 const NetworkLayout& layout) {
+  if (layout.stages.back().sequence)
+    require_shape(y, "y", rows.count(), rows.steps());
+  else if (y.shape(0) != rows.count())
+    throw py::value_error("y: expected " + std::to_string(rows.count()) +
+                          " labels, one for each row of x, got " + std::to_string(y.shape(0)));
+}
+
+}  // namespace fastbp
