@@ -325,10 +325,6 @@ def test_what_cuda_does_not_have_is_said() -> None:
     with pytest.raises(ValueError, match=r"no schedules, clipping.*; got clip_norm: use device="):
         engine.set_rules({"clip_norm": 1.0})
     assert engine.steps == steps
-    model = bp.Sequential([bp.Dense(3)])
-    with pytest.raises(bp.DeviceNotAvailableError, match="bfloat16") as caught:
-        model.compile("sgd", "mse", device="cuda", dtype="bfloat16")
-    assert caught.value.reason == "no_bfloat16"
 
 
 def test_engine_checks_what_it_is_given() -> None:

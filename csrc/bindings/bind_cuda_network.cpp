@@ -30,7 +30,9 @@ class CudaNetwork {
       throw py::value_error("inputs: expected at least 1, got " + std::to_string(inputs));
     std::vector<std::string> names;
     const std::vector<fbp_layer> specs = read_layers(layers, names);
-    const fbp_network_spec spec{wide_ ? FBP_FLOAT64 : FBP_FLOAT32,
+    const fbp_network_spec spec{wide_                 ? FBP_FLOAT64
+                                : dtype == "bfloat16" ? FBP_BFLOAT16
+                                                      : FBP_FLOAT32,
                                 device,
                                 inputs,
                                 int64_t(specs.size()),

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import _core
-from .arrays import Array
+from .arrays import Array, stored
 from .registry import OPTIMIZERS
 
 Result = TypeVar("Result")
@@ -26,8 +26,9 @@ PARAMETERS, GRADIENTS, FIRST_SLOT = 0, 1, 2
 class CudaEngine:
     """A chain of layers on a CUDA device; arguments as fastbp._core.Engine's.
 
-    device: the device's number. Raises MemoryError where the device's memory is too small, with
-    what it was needed for; RuntimeError where the device fails.
+    dtype: "float32", "float64", or "bfloat16", which is float32 but for the products: their
+    operands are rounded, on tensor cores. device: the device's number. Raises MemoryError where the
+    device's memory is too small, with what it was needed for; RuntimeError where the device fails.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class CudaEngine:
             raise ValueError("recurrent layers do not run on device 'cuda' yet; use device='cpu'")
         self._network = _core.CudaNetwork(inputs, list(layers), dtype, seed, device)
         self.inputs = inputs
-        self._dtype = np.dtype(dtype)
+        self._dtype = stored(dtype)
         self._slots = 0
         self._copies: dict[int, Array] = {}  # on the host, by number
 

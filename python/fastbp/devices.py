@@ -47,17 +47,25 @@ def resolve(device: str) -> str:
 def require_dtype(device: str, dtype: str) -> None:
     """Raises DeviceNotAvailableError unless that device, as `resolve` gave it, has that dtype."""
     if is_cuda(device) and dtype == "bfloat16":
-        raise DeviceNotAvailableError(
-            "dtype 'bfloat16' is not available on device 'cuda' yet. Use dtype='float32', or "
-            "device='cpu'",
-            reason="no_bfloat16",
-        )
+        _require_tensor_cores(device)
     problem = _core.bfloat16_problem() if (device, dtype) == ("cpu", "bfloat16") else ""
     if problem:
         raise DeviceNotAvailableError(
             f"dtype 'bfloat16' is not available on this device: {problem}. It needs a processor "
             "that multiplies bfloat16 faster than float32 (AMD Zen 4 or later) and is never "
             "emulated. Use dtype='float32', or device='reference' to reproduce its results slowly",
+            reason="no_bfloat16",
+        )
+
+
+def _require_tensor_cores(device: str) -> None:
+    from . import cuda_library
+
+    capability = cuda_library.open_device(cuda_number(device)).capability
+    if 0 < capability < 80:  # the emulated device has 0
+        raise DeviceNotAvailableError(
+            f"dtype 'bfloat16' needs tensor cores of compute capability 8.0 or later, and device "
+            f"{device!r} has {capability / 10:.1f}. Use dtype='float32'",
             reason="no_bfloat16",
         )
 

@@ -32,7 +32,7 @@ template <class T> index_t Chain<T>::partials_of(index_t rows) const {
   const index_t parts = parts_of(rows, layout->row_chunk(rows));
   index_t blocks = 0;
   for (const Stage& stage : layout->stages)
-    if (stage.dense()) blocks += product_blocks(gradient_rows(stage), stage.outputs);
+    if (stage.dense()) blocks += Products<T>::blocks(shadows, gradient_rows(stage), stage.outputs);
   return blocks < kEnoughBlocks && parts <= kMaxGridY ? parts : 1;
 }
 
@@ -93,6 +93,7 @@ void Chain<T>::gather(const Workspace& space, const DeviceBatch<T>& batch) const
 template <class T>
 void Chain<T>::forward(const Workspace& space, index_t rows, const T* x, index_t x_row, T* out,
                        bool training) const {
+  Products<T> products(*layout, shadows, stream);
   for (std::size_t s = 0; s <= last(); ++s) {
     const Stage& stage = layout->stages[s];
     if (!training && stage.idle_in_inference() && s < last()) continue;
@@ -100,8 +101,9 @@ void Chain<T>::forward(const Workspace& space, index_t rows, const T* x, index_t
     tile.out = s == last() && out ? out : space.at<T>(space.plan.y[s]);
     tile.out_row = space.plan.y[s].row;
     tile.param = T(stage.param);
+    if (!stage.dense()) products.other_made();
     if (stage.dense())
-      forward_dense(space, s, rows, x, x_row, tile);
+      forward_dense(products, space, s, rows, x, x_row, tile, training);
     else if (stage.kind == StageKind::dropout && training)
       dropout(stage, rows, x, x_row, tile.out, tile.out_row);
     else
@@ -114,8 +116,9 @@ void Chain<T>::forward(const Workspace& space, index_t rows, const T* x, index_t
 }
 
 template <class T>
-void Chain<T>::forward_dense(const Workspace& space, std::size_t s, index_t rows, const T* x,
-                             index_t x_row, const ActivationTile<T>& tile) const {
+void Chain<T>::forward_dense(Products<T>& products, const Workspace& space, std::size_t s,
+                             index_t rows, const T* x, index_t x_row, const ActivationTile<T>& tile,
+                             bool training) const {
   const Stage& stage = layout->stages[s];
   const T* const weights = arrays.parameters.w + stage.parameter_offset;
   GemmArgs<T> g;
@@ -124,7 +127,9 @@ void Chain<T>::forward_dense(const Workspace& space, std::size_t s, index_t rows
   g.b = weights, g.b_row = stage.outputs, g.b_col = 1;
   if (stage.bias) g.bias = weights + stage.inputs * stage.outputs;
   if (space.plan.keeps_z(s)) g.c = space.at<T>(space.plan.z[s]), g.c_row = space.plan.z[s].row;
-  check(forward_product(g, stage.activation, tile, stream), kForward);
+  std::size_t next = s + 1;
+  while (!training && next <= last() && layout->stages[next].idle_in_inference()) ++next;
+  products.forward(s, g, tile, next);
 }
 
 // The outputs of its inputs, and the gradient of those of that of its outputs: the factors are drawn
@@ -192,17 +197,21 @@ void Chain<T>::take_loss(index_t rows, const T* y, const DeviceSamples<T>& targe
 template <class T>
 void Chain<T>::backward(const Workspace& space, const DeviceBatch<T>& batch) const {
   const index_t parts = partials_of(batch.rows);
+  Products<T> products(*layout, shadows, stream);
   output_delta(space, batch.rows);
   for (std::size_t s = last() + 1; s-- > 0;) {
+    const BatchMatrix& dz = space.plan.delta[s];
+    if (layout->stages[s].dense()) products.take_delta(s, space.at<T>(dz), dz.row, batch.rows);
     // The product for the stage below reads the weights: they change after it.
-    if (s > 0 || batch.dx) input_delta(space, batch.rows, s, s > 0 ? nullptr : batch.dx);
-    parameter_gradient(space, batch.rows, s, parts, batch.update);
+    if (s > 0 || batch.dx) input_delta(products, space, batch.rows, s, s > 0 ? nullptr : batch.dx);
+    parameter_gradient(products, space, batch.rows, s, parts, batch.update);
   }
   if (parts > 1)
     check(add_parts(
               partials, parts, layout->parameter_count, batch.update ? nullptr : arrays.gradient,
               batch.update ? optimizer : kNoOptimizer, arrays.parameters, tables.steps, stream),
           "update");
+  if (parts > 1 && batch.update) products.refresh(arrays.parameters.w);
 }
 
 // dz of the last stage from the dy that the loss left.
@@ -221,7 +230,8 @@ template <class T> void Chain<T>::output_delta(const Workspace& space, index_t r
 
 // dz of the stage below (its activation's derivative included), or dx of the network's input.
 template <class T>
-void Chain<T>::input_delta(const Workspace& space, index_t rows, std::size_t s, T* dx) const {
+void Chain<T>::input_delta(Products<T>& products, const Workspace& space, index_t rows,
+                           std::size_t s, T* dx) const {
   const Stage& stage = layout->stages[s];
   ActivationTile<T> tile;
   int activation = 0;
@@ -242,7 +252,7 @@ void Chain<T>::input_delta(const Workspace& space, index_t rows, std::size_t s, 
     g.m = rows, g.n = stage.inputs, g.k = stage.outputs;
     g.a = space.at<T>(dz), g.a_row = dz.row, g.a_col = 1;
     g.b = arrays.parameters.w + stage.parameter_offset, g.b_row = 1, g.b_col = stage.outputs;
-    check(delta_product(g, activation, tile, stream), kBackward);
+    products.delta(s, g, activation, tile, dx ? layout->stages.size() : s - 1);
     return;
   }
   ElementwiseArgs<T> args{rows, stage.inputs, space.at<T>(dz), dz.row, tile};
@@ -258,8 +268,8 @@ void Chain<T>::input_delta(const Workspace& space, index_t rows, std::size_t s, 
 // Into the flat gradient, or with `update` straight into the parameters; with several parts, into
 // the partials.
 template <class T>
-void Chain<T>::parameter_gradient(const Workspace& space, index_t rows, std::size_t s,
-                                  index_t parts, bool update) const {
+void Chain<T>::parameter_gradient(const Products<T>& products, const Workspace& space, index_t rows,
+                                  std::size_t s, index_t parts, bool update) const {
   const Stage& stage = layout->stages[s];
   if (!stage.dense()) return;
   const BatchMatrix& input = s == 0 ? space.plan.x : space.plan.y[s - 1];
@@ -275,11 +285,11 @@ void Chain<T>::parameter_gradient(const Workspace& space, index_t rows, std::siz
     to.w += stage.parameter_offset;
     for (T*& slot : to.slot)
       if (slot) slot += stage.parameter_offset;
-    check(update_product(g, optimizer, to, tables.steps, stream), kBackward);
+    products.update(s, g, optimizer, to, tables.steps);
     return;
   }
   g.c = (parts > 1 ? partials : arrays.gradient) + stage.parameter_offset;
-  check(store_product(g, parts, layout->parameter_count, stream), kBackward);
+  products.store(s, g, parts, layout->parameter_count);
 }
 
 template class Chain<float>;

@@ -7,6 +7,7 @@
 
 #include <vector>
 
+#include "engine/cuda/products.h"
 #include "engine/cuda/resources.h"
 #include "engine/plan.h"
 #include "engine/step_scales.h"
@@ -72,7 +73,8 @@ template <class T> class Chain {
   int optimizer = 0;
   std::uint64_t seed = 0;  // of what a step draws
   RunTables<T> tables;
-  T* partials = nullptr;  // partials_of(rows) gradients
+  T* partials = nullptr;             // partials_of(rows) gradients
+  const Shadows* shadows = nullptr;  // float alone: products are made of these, on tensor cores
   cudaStream_t stream = nullptr;
 
   // Once for a new training plan: the ones behind the rows that a layer with bias reads.
@@ -94,8 +96,8 @@ template <class T> class Chain {
   void gather(const Workspace& space, const DeviceBatch<T>& batch) const;
   void forward(const Workspace& space, index_t rows, const T* x, index_t x_row, T* out,
                bool training) const;
-  void forward_dense(const Workspace& space, std::size_t stage, index_t rows, const T* x,
-                     index_t x_row, const ActivationTile<T>& tile) const;
+  void forward_dense(Products<T>& products, const Workspace& space, std::size_t stage, index_t rows,
+                     const T* x, index_t x_row, const ActivationTile<T>& tile, bool training) const;
   void dropout(const Stage& stage, index_t rows, const T* x, index_t x_row, T* y,
                index_t y_row) const;
   void measure(const Workspace& space, index_t rows, const T* y, const DeviceSamples<T>& targets,
@@ -104,9 +106,10 @@ template <class T> class Chain {
                  bool plain) const;
   void backward(const Workspace& space, const DeviceBatch<T>& batch) const;
   void output_delta(const Workspace& space, index_t rows) const;
-  void input_delta(const Workspace& space, index_t rows, std::size_t stage, T* dx) const;
-  void parameter_gradient(const Workspace& space, index_t rows, std::size_t stage, index_t parts,
-                          bool update) const;
+  void input_delta(Products<T>& products, const Workspace& space, index_t rows, std::size_t stage,
+                   T* dx) const;
+  void parameter_gradient(const Products<T>& products, const Workspace& space, index_t rows,
+                          std::size_t stage, index_t parts, bool update) const;
   const BatchMatrix* saved(const Workspace& space, std::size_t stage) const;
   std::size_t last() const { return layout->stages.size() - 1; }
 };

@@ -12,7 +12,10 @@ constexpr const char* kNames[kPieces] = {"parameters, gradients and optimizer st
                                          "order of the rows, learning rates and losses of an epoch",
                                          "activations of a prediction",
                                          "the data",
-                                         "results on their way to the host"};
+                                         "results on their way to the host",
+                                         "bfloat16 copies of the parameters",
+                                         "bfloat16 copies of activations",
+                                         "bfloat16 copies of gradients"};
 
 std::string mebibytes(std::size_t bytes) {
   char text[32];

@@ -10,8 +10,19 @@
 namespace fastbp {
 namespace cuda {
 
-enum class Piece { parameters, training, partials, epoch, inference, data, result };
-inline constexpr std::size_t kPieces = 7;
+enum class Piece {
+  parameters,
+  training,
+  partials,
+  epoch,
+  inference,
+  data,
+  result,
+  shadow_weights,
+  shadow_input,
+  shadow_delta
+};
+inline constexpr std::size_t kPieces = 10;
 
 class DeviceMemory {
  public:

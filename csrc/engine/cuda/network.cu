@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "core/random.h"
 #include "engine/cuda/chain.h"
@@ -19,7 +20,9 @@ constexpr index_t kPredictionRows = 16384;
 
 template <class T> class DeviceNetwork final : public Network {
  public:
-  DeviceNetwork(const NetworkSpec& spec, int device) : device_(device), layout_(make_layout(spec)) {
+  // bfloat16: of T = float, the products are made on tensor cores.
+  DeviceNetwork(const NetworkSpec& spec, int device, bool bfloat16)
+      : device_(device), layout_(make_layout(spec)) {
     chain_.seed = spec.seed;
     select();
     own_stream_ = make_stream();
@@ -34,6 +37,11 @@ template <class T> class DeviceNetwork final : public Network {
                       &arrays.parameters.slot[1]}) {
       *array = flat;
       flat += layout_.parameter_count;
+    }
+    if (bfloat16) {
+      chain_.shadows = &shadows_;
+      shadows_.lay_out_weights(layout_);
+      place(shadows_.weights, Piece::shadow_weights);
     }
     finish();
   }
@@ -70,6 +78,7 @@ template <class T> class DeviceNetwork final : public Network {
   void write(int array, const void* host) override {
     select();
     copy(flat(array), host, layout_.parameter_count * sizeof(T), cudaMemcpyHostToDevice);
+    if (array == FBP_PARAMETERS) stale_ = true;
     finish();
   }
 
@@ -204,7 +213,36 @@ template <class T> class DeviceNetwork final : public Network {
     return places[array];
   }
 
+  void place(ShadowSet& set, Piece piece) {
+    set.memory = static_cast<unsigned char*>(memory_.require(piece, set.bytes()));
+  }
+  // Room for the shadows of so many rows; those of the weights are up to date afterwards.
+  void use_shadows(index_t rows, bool backward) {
+    if constexpr (std::is_same_v<T, float>) {
+      if (!chain_.shadows) return;
+      if (rows > shadows_.input_rows) {
+        shadows_.input_rows = 0;
+        Shadows larger = shadows_;
+        larger.lay_out_input(layout_, rows);
+        place(larger.input, Piece::shadow_input);
+        check(larger.write_ones(layout_, stream()), "making shadows");
+        shadows_ = larger;
+      }
+      if (backward && rows > shadows_.delta_rows) {
+        shadows_.delta_rows = 0;
+        Shadows larger = shadows_;
+        larger.lay_out_delta(layout_, rows);
+        place(larger.delta, Piece::shadow_delta);
+        shadows_ = larger;
+      }
+      if (stale_)
+        check(shadows_.refresh(layout_, chain_.arrays.parameters.w, stream()), "making shadows");
+      stale_ = false;
+    }
+  }
+
   void use_training_plan(index_t rows) {
+    use_shadows(rows, true);
     BatchShape shape;
     shape.rows = shape.window = rows;
     if (!shape.fits(training_.plan)) {
@@ -225,6 +263,7 @@ template <class T> class DeviceNetwork final : public Network {
   }
 
   void use_inference_plan(index_t rows) {
+    use_shadows(rows, false);
     if (inference_.plan.capacity >= rows) return;
     inference_ = {};
     Plan plan = make_inference_plan(layout_, rows, sizeof(T));
@@ -300,6 +339,10 @@ template <class T> class DeviceNetwork final : public Network {
                         word(training_.memory),
                         word(training_.plan.capacity),
                         word(chain_.partials),
+                        word(shadows_.input.memory),
+                        word(shadows_.delta.memory),
+                        word(shadows_.input_rows),
+                        word(shadows_.delta_rows),
                         word(chain_.loss.loss),
                         word(chain_.loss.param),
                         word(chain_.optimizer),
@@ -427,6 +470,8 @@ template <class T> class DeviceNetwork final : public Network {
   OptimizerSpec optimizer_;
   BetaPowers powers_;
   Workspace training_, inference_;
+  Shadows shadows_;
+  bool stale_ = true;  // the weights' shadows
   std::int64_t* order_ = nullptr;
   StepHyper<T>* hyper_ = nullptr;
   Slot slots_[2];
@@ -437,8 +482,8 @@ template <class T> class DeviceNetwork final : public Network {
 }  // namespace
 
 std::unique_ptr<Network> make_network(const NetworkSpec& spec, int dtype, int device) {
-  if (dtype == FBP_FLOAT32) return std::make_unique<DeviceNetwork<float>>(spec, device);
-  return std::make_unique<DeviceNetwork<double>>(spec, device);
+  if (dtype == FBP_FLOAT64) return std::make_unique<DeviceNetwork<double>>(spec, device, false);
+  return std::make_unique<DeviceNetwork<float>>(spec, device, dtype == FBP_BFLOAT16);
 }
 
 }  // namespace cuda

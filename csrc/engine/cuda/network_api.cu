@@ -82,8 +82,8 @@ int32_t create(const fbp_network_spec* from, fbp_network** network) {
   return guarded([&] {
     if (!from || !network || from->inputs < 1 || from->layer_count < 1 || !from->layers)
       throw invalid("create: expected a spec with inputs and layers");
-    if (from->dtype != FBP_FLOAT32 && from->dtype != FBP_FLOAT64)
-      throw invalid("create: the dtype is neither float32 nor float64");
+    if (from->dtype != FBP_FLOAT32 && from->dtype != FBP_FLOAT64 && from->dtype != FBP_BFLOAT16)
+      throw invalid("create: the dtype is none of float32, float64 and bfloat16");
     NetworkSpec spec;
     spec.inputs = from->inputs;
     spec.seed = from->seed;

@@ -1,5 +1,6 @@
-// What happens to an element of a product as it leaves the kernel (gemm.cuh). The formula is found by
-// a chain of comparisons, the same way for all threads: one kernel for all of a list.
+// What happens to an element of a product as it leaves the kernel (gemm.cuh, tensor_gemm.cuh); each
+// returns what it has made of it. The formula is found by a chain of comparisons, the same way for all
+// threads: one kernel for all of a list.
 #pragma once
 
 #include "kernels/cuda/kernels.h"
@@ -19,9 +20,12 @@ template <class T> struct Forward {
   int activation;
   ActivationTile<T> tile;
 
-  FBP_FN void operator()(index_t i, index_t j, Lane<T> z) const {
+  FBP_FN Lane<T> operator()(index_t i, index_t j, Lane<T> z) const {
     if (c) z.store(c + i * c_row + j);
-    if (activation != kNoActivation) apply(z).store(tile.out + i * tile.out_row + j);
+    if (activation == kNoActivation) return z;
+    const Lane<T> y = apply(z);
+    y.store(tile.out + i * tile.out_row + j);
+    return y;
   }
   FBP_FN Lane<T> apply(Lane<T> z) const {
     const Lane<T> param(tile.param);
@@ -39,8 +43,10 @@ template <class T> struct Backward {
   int activation;
   ActivationTile<T> tile;
 
-  FBP_FN void operator()(index_t i, index_t j, Lane<T> dy) const {
-    apply(i, j, dy).store(tile.out + i * tile.out_row + j);
+  FBP_FN Lane<T> operator()(index_t i, index_t j, Lane<T> dy) const {
+    const Lane<T> dz = apply(i, j, dy);
+    dz.store(tile.out + i * tile.out_row + j);
+    return dz;
   }
   FBP_FN Lane<T> apply(index_t i, index_t j, Lane<T> dy) const {
     const Lane<T> param(tile.param);
@@ -62,8 +68,8 @@ template <class T> struct Update {
   int optimizer;
   StepTable<T> steps;
 
-  FBP_FN void operator()(index_t i, index_t j, Lane<T> g) const { at(i * row + j, g); }
-  FBP_FN void at(index_t e, Lane<T> g) const {
+  FBP_FN Lane<T> operator()(index_t i, index_t j, Lane<T> g) const { return at(i * row + j, g); }
+  FBP_FN Lane<T> at(index_t e, Lane<T> g) const {
     const T* const hyper = steps.hyper[steps.counter->batch].value;
     const Lane<T> w(to.w[e]);
     int index = 0;
@@ -71,12 +77,14 @@ template <class T> struct Update {
   if (optimizer == index++) {                                                                      \
     Lane<T> s[2];                                                                                  \
     for (int k = 0; k < O::slots; ++k) s[k] = Lane<T>(to.slot[k][e]);                              \
-    O::update(w, g, s, hyper).store(to.w + e);                                                     \
+    const Lane<T> updated = O::update(w, g, s, hyper);                                             \
+    updated.store(to.w + e);                                                                       \
     for (int k = 0; k < O::slots; ++k) s[k].store(to.slot[k] + e);                                 \
-    return;                                                                                        \
+    return updated;                                                                                \
   }
     FBP_OPTIMIZERS(FBP_APPLY)
 #undef FBP_APPLY
+    return w;
   }
 };
 

@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 /* Changes with everything below. A caller built for another version must not call fbp_get_api. */
-#define FBP_ABI_VERSION 3
+#define FBP_ABI_VERSION 4
 
 /* What every function returns but the few that cannot fail. No function throws. */
 enum {
@@ -24,7 +24,7 @@ enum {
   FBP_INTERRUPTED = 4,  /* as fbp_interrupt asked */
 };
 
-enum { FBP_FLOAT32 = 0, FBP_FLOAT64 = 1 };
+enum { FBP_FLOAT32 = 0, FBP_FLOAT64 = 1, FBP_BFLOAT16 = 2 /* of networks */ };
 
 #define FBP_NO_ACTIVATION (-1)
 

@@ -25,7 +25,8 @@ typedef struct fbp_layer {
 } fbp_layer;
 
 typedef struct fbp_network_spec {
-  int32_t dtype;  /* FBP_FLOAT32, FBP_FLOAT64 */
+  int32_t dtype;  /* FBP_FLOAT32, FBP_FLOAT64, or FBP_BFLOAT16: float32 with products of rounded
+                   * operands, on tensor cores; compute capability 8.0 */
   int32_t device; /* number */
   int64_t inputs;
   int64_t layer_count;

@@ -1,0 +1,82 @@
+// The products of a training step on tensor cores, each with what follows it, and shadows of what
+// other kernels make.
+#include "kernels/cuda/train/tensor.h"
+
+#include "kernels/cuda/elements.cuh"
+#include "kernels/cuda/epilogues.cuh"
+#include "kernels/cuda/tensor_gemm.cuh"
+
+namespace fastbp {
+namespace cuda {
+namespace {
+
+__device__ inline void store_shadow(const Shadow& to, index_t i, index_t j, float x) {
+  to.at[i * to.row + j] = static_cast<std::uint16_t>(pack_bf16(x, 0));
+}
+
+// What `inner` makes of an element, and its shadow.
+template <class Inner> struct WithShadow {
+  Inner inner;
+  Shadow shadow;
+
+  FBP_DEVICE void operator()(index_t i, index_t j, Lf z) const {
+    const Lf made = inner(i, j, z);
+    if (shadow.at) store_shadow(shadow, i, j, made.v);
+  }
+};
+
+__global__ void __launch_bounds__(kElementThreads)
+    shadow_kernel(const float* x, index_t x_row, index_t rows, index_t cols, Shadow to) {
+  for_each_element(rows, cols,
+                   [&](index_t i, index_t j) { store_shadow(to, i, j, x[i * x_row + j]); });
+}
+
+__global__ void __launch_bounds__(kElementThreads)
+    shadow_ones_kernel(Shadow to, index_t col, index_t rows) {
+  for_each_element(rows, 1, [&](index_t i, index_t) { store_shadow(to, i, col, 1); });
+}
+
+}  // namespace
+
+index_t tensor_blocks(index_t m, index_t n) { return tensor_tiles(m, n); }
+
+cudaError_t tensor_forward(const TensorArgs& args, int activation,
+                           const ActivationTile<float>& tile, Shadow y, cudaStream_t stream) {
+  const Forward<float> inner{args.c, args.c_row, activation, tile};
+  return launch_tensor<true, false>(args, WithShadow<Forward<float>>{inner, y}, args.k, 1, stream);
+}
+
+cudaError_t tensor_delta(const TensorArgs& args, int activation, const ActivationTile<float>& tile,
+                         Shadow dz, cudaStream_t stream) {
+  const Backward<float> inner{activation, tile};
+  return launch_tensor<true, true>(args, WithShadow<Backward<float>>{inner, dz}, args.k, 1, stream);
+}
+
+cudaError_t tensor_update(const TensorArgs& args, int optimizer, const Parameters<float>& to,
+                          const StepTable<float>& steps, Shadow w, cudaStream_t stream) {
+  const Update<float> inner{to, args.c_row, optimizer, steps};
+  return launch_tensor<false, false>(args, WithShadow<Update<float>>{inner, w}, args.k, 1, stream);
+}
+
+cudaError_t tensor_store(const TensorArgs& args, index_t chunk, index_t parts, index_t part,
+                         cudaStream_t stream) {
+  return launch_tensor<false, false>(args, StorePart<float>{args.c, args.c_row, part},
+                                     parts > 1 ? chunk : args.k, parts, stream);
+}
+
+cudaError_t write_shadow(const float* x, index_t x_row, index_t rows, index_t cols, Shadow to,
+                         cudaStream_t stream) {
+  if (rows <= 0 || cols <= 0) return cudaSuccess;
+  const ElementGrid shape(rows, cols);
+  FBP_LAUNCH(shadow_kernel, shape.grid, shape.block, 0, stream)(x, x_row, rows, cols, to);
+  return cudaGetLastError();
+}
+
+cudaError_t write_shadow_ones(Shadow to, index_t col, index_t rows, cudaStream_t stream) {
+  const ElementGrid shape(rows, 1);
+  FBP_LAUNCH(shadow_ones_kernel, shape.grid, shape.block, 0, stream)(to, col, rows);
+  return cudaGetLastError();
+}
+
+}  // namespace cuda
+}  // namespace fastbp

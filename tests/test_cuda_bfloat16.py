@@ -1,0 +1,151 @@
+"""dtype="bfloat16" on device="cuda": tensor cores, on the emulated device, against the NumPy twin.
+
+Both round the same operands to bfloat16 and sum in float32; the order of the sums differs. A
+gradient is held to the bound of one rounded product for each layer (tolerances.py), training to a
+loss that follows the twin's. The same run gives the same bits, in any order of the threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastbp as bp
+from fastbp import cuda_library, devices
+from sweeps import Array
+from test_cuda_training import digest, state
+
+# Around the tile of 128, the warp's 64, fragments of 16 and 8, slabs of 32; odd rows and columns.
+SIZES = {
+    "one of each": (1, (1,), 1),
+    "below a fragment": (7, (5, 3), 6),
+    "fragments with a rest": (17, (33, 9), 18),
+    "slabs along k": (70, (65, 40), 12),
+    "more than a tile": (131, (130,), 9),
+    "more rows than a tile": (3, (17, 2), 150),
+    "parts of a batch": (9, (12, 4), 600),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def library(emulated_library: Path) -> Iterator[Path]:
+    """The emulated device is the process's CUDA device."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTBP_CUDA_LIBRARY", str(emulated_library))
+        yield emulated_library
+
+
+def model(device: str, units: tuple[int, ...], **options: Any) -> bp.Sequential:
+    layers: list[bp.layers.Layer] = [bp.Dense(n, activation="gelu") for n in units[:-1]]
+    made = bp.Sequential([*layers, bp.Dense(units[-1])], seed=1)
+    settings = {"optimizer": bp.SGD(0.1), "loss": "mse", **options}
+    made.compile(**settings, device=device, dtype="bfloat16")
+    return made
+
+
+def data(inputs: int, outputs: int, rows: int) -> tuple[Array, Array]:
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(rows, inputs)), rng.normal(size=(rows, outputs))
+    return x.astype(np.float32), y.astype(np.float32)
+
+
+def assert_close(found: Array, wanted: Array) -> None:
+    """As sums of the same terms in another order, through a few layers: a rounding of an operand to
+    bfloat16 may fall to the other side, which is 2^-8 of it."""
+    scale = np.abs(wanted).max()
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2**-8 * scale + 1e-30)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_products_are_the_twins(name: str) -> None:
+    inputs, units, rows = SIZES[name]
+    x, y = data(inputs, units[-1], rows)
+    cuda, twin = (model(device, units) for device in ("cuda", "reference"))
+    for made in (cuda, twin):
+        made.build(inputs)
+    assert_close(cuda.predict(x), twin.predict(x))
+    (loss, found), (expected, wanted) = cuda.gradients(x, y), twin.gradients(x, y)
+    assert loss == pytest.approx(expected, rel=1e-3)
+    for key in wanted:
+        assert_close(found[key], wanted[key])
+    found_dx, wanted_dx = cuda.input_gradient(x, y)[1], twin.input_gradient(x, y)[1]
+    assert_close(found_dx, wanted_dx)
+
+
+def test_products_of_small_integers_are_exact() -> None:
+    """Sums of integers below 2^24 have no rounding: every term must be there, once."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-4, 5, (140, 75)).astype(np.float32)
+    kernel = rng.integers(-4, 5, (75, 133)).astype(np.float32)
+    made = bp.Sequential([bp.Dense(133)])
+    made.compile("sgd", "half_sse", device="cuda", dtype="bfloat16")
+    made.build(75)
+    bias = np.arange(133, dtype=np.float32)
+    made.set_parameters({"0.kernel": kernel, "0.bias": bias})
+    z = x @ kernel + bias
+    assert np.array_equal(made.predict(x), z)
+    y = z - rng.integers(-4, 5, z.shape).astype(np.float32)  # dz = z - y
+    _, gradients = made.gradients(x, y)
+    assert np.array_equal(gradients["0.kernel"], x.T @ (z - y))
+    assert np.array_equal(gradients["0.bias"], (z - y).sum(axis=0))
+    assert np.array_equal(made.input_gradient(x, y)[1], (z - y) @ kernel.T)
+
+
+@pytest.mark.parametrize("optimizer", [bp.SGD(0.05, momentum=0.9), bp.AdamW(0.01)])
+@pytest.mark.parametrize("batch", [16, 300])
+def test_training_follows_the_twin(optimizer: bp.optimizers.Optimizer, batch: int) -> None:
+    """The updates' shadows are what the next step reads: from the epilogue, and from the parts."""
+    x, _ = data(6, 1, 300)
+    y = np.tanh(x @ np.arange(-3.0, 3.0, dtype=np.float32)[:, None])
+    losses = []
+    for device in ("cuda", "reference"):
+        made = model(device, (20, 20, 1), optimizer=optimizer)
+        history = made.fit(x, y, epochs=4, batch_size=batch, verbose=0).history["loss"]
+        losses.append(history)
+        assert made.evaluate(x, y)["loss"] < history[0]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0.01)
+
+
+def test_layers_without_products_in_between(library: Path) -> None:
+    """Dropout and activations on their own: what they make is rounded when it is read. The bits do
+    not depend on the order of the threads."""
+    layers = [bp.ReLU(), bp.Dense(9), bp.Dropout(0.3), bp.Activation("tanh"), bp.Dropout(0.2),
+              bp.Dense(5, use_bias=False), bp.Dense(3)]  # fmt: skip
+    x, _ = data(8, 1, 40)
+    y = np.random.default_rng(1).integers(0, 3, 40)
+    found: dict[str, list[Any]] = {"cuda": [], "reference": []}
+    set_schedule = ctypes.CDLL(str(library)).fbp_emulation_set_schedule
+    for device, schedule in (
+        ("reference", ""), ("cuda", "forward"), ("cuda", "reverse"), ("cuda", "random:1")
+    ):  # fmt: skip
+        assert device == "reference" or set_schedule(schedule.encode()) == 0
+        made = bp.Sequential(layers, seed=2)
+        made.compile(bp.Adam(0.01), "softmax_cross_entropy", ["accuracy"], device, "bfloat16")
+        made.fit(x, y, epochs=2, batch_size=16, verbose=0)
+        found[device].append((made.predict(x), digest(state(made))))
+    assert set_schedule(b"forward") == 0
+    assert len({bits for _, bits in found["cuda"]}) == 1
+    assert_close(found["cuda"][0][0], found["reference"][0][0])
+
+
+def test_parameters_written_by_the_caller_are_used() -> None:
+    made = model("cuda", (4, 2))
+    x, y = data(3, 2, 5)
+    made.fit(x, y, verbose=0)
+    made.parameters()["1.kernel"][:] = 0
+    made.parameters()["1.bias"][:] = 7
+    assert np.all(made.predict(x) == 7)
+
+
+def test_old_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = cuda_library.Device("Turing", 75, 2**33)
+    monkeypatch.setattr(cuda_library, "open_device", lambda number: old)
+    with pytest.raises(bp.DeviceNotAvailableError, match=r"8\.0 or later.* has 7\.5") as caught:
+        devices.require_dtype("cuda", "bfloat16")
+    assert caught.value.reason == "no_bfloat16"
+    devices.require_dtype("cuda", "float32")
