@@ -143,8 +143,8 @@ def test_validation_data_is_named(device: str) -> None:
         ((bad, Y), ValueError, ("validation_data[0] has NaN at row 1, column 1",)),
         ((X, Y[:5]), ValueError, ("validation_data[0] has 20 rows", "validation_data[1] has 5")),
         ((X[:, :2], Y), ValueError, ("validation_data[0]", "takes 4")),
-        ((X,), TypeError, ("a pair (X, y)",)),
-        (X, TypeError, ("a pair (X, y)",)),
+        ((X,), TypeError, ("(X, y) or (X, y, sample_weight)",)),
+        (X, TypeError, ("(X, y) or (X, y, sample_weight)",)),
     ):
         refused(model, lambda data=data: model.fit(X, Y, validation_data=data), kind, *fragments)  # type: ignore[misc]
     new = make(device, built=False)

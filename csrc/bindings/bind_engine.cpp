@@ -228,13 +228,16 @@ class Engine {
                             loss_name(net.loss().loss) + "', got a " + describe(y));
   }
 
-  // Checks x and y, then calls f(network, samples, n) without the Python lock.
-  template <class F> auto with_samples(const RowsIn& rows, const py::array& y, F&& f) {
-    return visit([&](auto& net) { return with_samples_of(net, rows, y, f); });
+  // Checks x, y and the weights of the rows (or None), then calls f(network, samples, n) without the
+  // Python lock.
+  template <class F>
+  auto with_samples(const RowsIn& rows, const py::array& y, const py::object& weights, F&& f) {
+    return visit([&](auto& net) { return with_samples_of(net, rows, y, weights, f); });
   }
 
   template <class Net, class F>
-  auto with_samples_of(Net& net, const RowsIn& rows, const py::array& y, F&& f) {
+  auto with_samples_of(Net& net, const RowsIn& rows, const py::array& y, const py::object& weights,
+                       F&& f) {
     using T = std::remove_pointer_t<decltype(net.block().w)>;
     const NetworkLayout& layout = net.layout();
     Samples<T> samples = rows.samples<T>(layout);
@@ -248,6 +251,13 @@ class Engine {
     } else {
       samples.target = input<T>(y, "y");
       require_outputs(y, "y", rows, layout);
+    }
+    if (!weights.is_none()) {
+      const py::array given = py::cast<py::array>(weights);
+      samples.weight = input<T>(given, "weights");
+      if (given.ndim() != 1 || given.shape(0) != n)
+        throw py::value_error("weights: expected shape (" + std::to_string(n) + ",), got a " +
+                              describe(given));
     }
     return unlocked(net, [&](auto& same) { return f(same, samples, n); });
   }
@@ -326,6 +336,10 @@ class Engine {
     const int slots = compiled_ ? visit([](auto& net) { return net.slots(); }) : 0;
     for (int k = 0; k < slots; ++k)
       arrays.append(flat(owner, [k](auto block) { return block.slot[k]; }));
+    const bool sum = visit([](auto& net) { return net.rules().accumulation > 1; });
+    const bool average = visit([](auto& net) { return net.rules().average; });
+    if (sum) arrays.append(flat(owner, [](auto block) { return block.accumulated; }));
+    if (average) arrays.append(flat(owner, [](auto block) { return block.average; }));
     return arrays;
   }
 
@@ -342,10 +356,18 @@ class Engine {
     run([&](auto& net) { net.set_hyper(hyper); });
   }
 
+  void set_rules(const py::dict& values) {
+    require_compiled();
+    const index_t count = visit([](auto& net) { return net.layout().parameter_count; });
+    const UpdateRules rules = rules_from(values, count);
+    run([&](auto& net) { net.set_rules(rules); });
+  }
+
   py::tuple train(const py::object& x, const py::array& y, index_t batch_size, index_t epochs,
                   std::int64_t first_epoch, bool shuffle, std::uint64_t seed,
                   const std::vector<std::string>& metrics, const py::object& position,
-                  const py::object& record, index_t steps, py::object outputs) {
+                  const py::object& record, index_t steps, py::object outputs,
+                  const py::object& weights) {
     require_compiled();
     if (batch_size < 1)
       throw py::value_error("batch_size: expected at least 1, got " + std::to_string(batch_size));
@@ -367,9 +389,10 @@ class Engine {
     const bool finished = visit([&](auto& net) {
       using T = std::remove_pointer_t<decltype(net.block().w)>;
       T* kept = outputs_array<T>(outputs, rows, net.layout());
-      return with_samples_of(net, rows, y, [&](auto& same, const Samples<T>& samples, index_t n) {
-        return same.train(samples, n, schedule, what, signals, run, kept);
-      });
+      return with_samples_of(net, rows, y, weights,
+                             [&](auto& same, const Samples<T>& samples, index_t n) {
+                               return same.train(samples, n, schedule, what, signals, run, kept);
+                             });
     });
     keep_position(run, position);
     if (!finished) throw py::error_already_set();
@@ -378,7 +401,7 @@ class Engine {
   }
 
   void train_batch(const py::object& x, const py::array& y, const std::vector<std::string>& metrics,
-                   py::array sums, py::object outputs) {
+                   py::array sums, py::object outputs, const py::object& weights) {
     require_compiled();
     const std::vector<MetricSpec> what = metric_specs(metrics);
     double* totals = output<double>(sums, "sums");
@@ -387,41 +410,43 @@ class Engine {
     visit([&](auto& net) {
       using T = std::remove_pointer_t<decltype(net.block().w)>;
       T* kept = outputs_array<T>(outputs, rows, net.layout());
-      with_samples_of(net, rows, y, [&](auto& same, const Samples<T>& samples, index_t n) {
+      with_samples_of(net, rows, y, weights, [&](auto& same, const Samples<T>& samples, index_t n) {
         same.step(samples, n, what, totals, kept);
       });
     });
   }
 
-  double step(const py::object& x, const py::array& y) {
+  double step(const py::object& x, const py::array& y, const py::object& weights) {
     require_compiled();
-    return with_samples(RowsIn(x), y, [](auto& net, const auto& samples, index_t n) {
+    return with_samples(RowsIn(x), y, weights, [](auto& net, const auto& samples, index_t n) {
       return net.step(samples, n);
     });
   }
 
-  double gradients(const py::object& x, const py::array& y) {
+  double gradients(const py::object& x, const py::array& y, const py::object& weights) {
     require_compiled();
-    return with_samples(RowsIn(x), y, [](auto& net, const auto& samples, index_t n) {
+    return with_samples(RowsIn(x), y, weights, [](auto& net, const auto& samples, index_t n) {
       return net.gradients(samples, n, nullptr);
     });
   }
 
-  py::tuple input_gradient(const py::object& x, const py::array& y) {
+  py::tuple input_gradient(const py::object& x, const py::array& y, const py::object& weights) {
     require_compiled();
     const RowsIn rows(x);
     py::array dx(rows.x.dtype(),
                  std::vector<index_t>(rows.x.shape(), rows.x.shape() + rows.x.ndim()));
     void* data = dx.mutable_data();
-    const double loss = with_samples(rows, y, [data](auto& net, const auto& samples, index_t n) {
-      using T = std::remove_cv_t<std::remove_pointer_t<decltype(samples.x)>>;
-      return net.gradients(samples, n, static_cast<T*>(data));
-    });
+    const double loss =
+        with_samples(rows, y, weights, [data](auto& net, const auto& samples, index_t n) {
+          using T = std::remove_cv_t<std::remove_pointer_t<decltype(samples.x)>>;
+          return net.gradients(samples, n, static_cast<T*>(data));
+        });
     return py::make_tuple(loss, dx);
   }
 
   py::tuple evaluate(const py::object& x, const py::array& y, index_t batch_size,
-                     const std::vector<std::string>& metrics, py::object outputs) {
+                     const std::vector<std::string>& metrics, py::object outputs,
+                     const py::object& weights) {
     require_compiled();
     if (batch_size < 1)
       throw py::value_error("batch_size: expected at least 1, got " + std::to_string(batch_size));
@@ -432,9 +457,10 @@ class Engine {
     const bool finished = visit([&](auto& net) {
       using T = std::remove_pointer_t<decltype(net.block().w)>;
       T* kept = outputs_array<T>(outputs, rows, net.layout());
-      return with_samples_of(net, rows, y, [&](auto& same, const Samples<T>& samples, index_t n) {
-        return same.evaluate(samples, n, batch_size, what, signals, &loss, values, kept);
-      });
+      return with_samples_of(
+          net, rows, y, weights, [&](auto& same, const Samples<T>& samples, index_t n) {
+            return same.evaluate(samples, n, batch_size, what, signals, &loss, values, kept);
+          });
     });
     if (!finished) throw py::error_already_set();
     py::list results;
@@ -560,16 +586,17 @@ void bind_engine(py::module_& m) {
       .def_property("steps", &Engine::steps, &Engine::set_steps)
       .def("compile", &Engine::compile, "loss"_a, "loss_param"_a, "optimizer"_a, "hyper"_a)
       .def("set_hyper", &Engine::set_hyper, "hyper"_a)
+      .def("set_rules", &Engine::set_rules, "rules"_a)
       .def("train", &Engine::train, "x"_a, "y"_a, "batch_size"_a, "epochs"_a, "first_epoch"_a,
            "shuffle"_a, "seed"_a, "metrics"_a, "position"_a = py::none(), "record"_a = py::none(),
-           "steps"_a = -1, "outputs"_a = py::none())
+           "steps"_a = -1, "outputs"_a = py::none(), "weights"_a = py::none())
       .def("train_batch", &Engine::train_batch, "x"_a, "y"_a, "metrics"_a, "sums"_a,
-           "outputs"_a = py::none())
-      .def("step", &Engine::step, "x"_a, "y"_a)
-      .def("gradients", &Engine::gradients, "x"_a, "y"_a)
-      .def("input_gradient", &Engine::input_gradient, "x"_a, "y"_a)
+           "outputs"_a = py::none(), "weights"_a = py::none())
+      .def("step", &Engine::step, "x"_a, "y"_a, "weights"_a = py::none())
+      .def("gradients", &Engine::gradients, "x"_a, "y"_a, "weights"_a = py::none())
+      .def("input_gradient", &Engine::input_gradient, "x"_a, "y"_a, "weights"_a = py::none())
       .def("evaluate", &Engine::evaluate, "x"_a, "y"_a, "batch_size"_a, "metrics"_a,
-           "outputs"_a = py::none())
+           "outputs"_a = py::none(), "weights"_a = py::none())
       .def("predict", &Engine::predict, "x"_a, "out"_a, "training"_a = false);
   for (PyMethodDef& method : quick_methods) {
     PyObject* made = PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(engine.ptr()), &method);

@@ -1,5 +1,7 @@
 #include "bindings/names.h"
 
+#include <pybind11/stl.h>
+
 #include "bindings/bind.h"
 
 #include <cmath>
@@ -119,6 +121,50 @@ Hyper hyper_from(const py::dict& values) {
     *value = py::cast<double>(item.second);
   }
   return h;
+}
+
+namespace {
+
+template <class T> void take(const py::dict& values, const char* key, T* value) {
+  if (values.contains(key)) *value = py::cast<T>(values[key]);
+}
+
+void require_rule(bool right, const char* what) {
+  if (!right) throw py::value_error(std::string("rules: ") + what);
+}
+
+}  // namespace
+
+UpdateRules rules_from(const py::dict& values, index_t parameters) {
+  UpdateRules rules;
+  take(values, "clip_norm", &rules.clip_norm);
+  take(values, "clip_value", &rules.clip_value);
+  take(values, "accumulation", &rules.accumulation);
+  rules.average = values.contains("average_momentum");
+  take(values, "average_momentum", &rules.average_momentum);
+  take(values, "rate_values", &rules.rate_values);
+  std::vector<std::tuple<index_t, index_t, double, double, double>> ranges;
+  take(values, "ranges", &ranges);
+  for (const auto& [begin, end, rate, l1, l2] : ranges) {
+    const index_t after = rules.ranges.empty() ? 0 : rules.ranges.back().end;
+    require_rule(after <= begin && begin <= end && end <= parameters,
+                 "ranges must follow each other within the parameters");
+    rules.ranges.push_back({begin, end, rate, l1, l2});
+  }
+  std::vector<std::tuple<std::int64_t, int, double, double, double, double>> rates;
+  take(values, "rates", &rates);
+  for (const auto& [start, form, first, last, length, ratio] : rates) {
+    const bool follows = rules.rates.empty() ? start == 0 : start > rules.rates.back().start;
+    require_rule(follows, "rates must begin at 0 and follow each other");
+    require_rule(form >= 0 && form <= int(RateForm::table), "unknown form of a rate");
+    require_rule(length > 0 && ratio > 0, "length and ratio of a rate must be above 0");
+    require_rule(RateForm(form) != RateForm::table || !rules.rate_values.empty(),
+                 "a table needs rate_values");
+    rules.rates.push_back({start, RateForm(form), first, last, length, ratio});
+  }
+  require_rule(rules.clip_norm >= 0 && rules.clip_value >= 0 && rules.accumulation >= 1,
+               "clip_norm and clip_value must be at least 0, accumulation at least 1");
+  return rules;
 }
 
 MetricSpec metric_from(const std::string& name, int loss, index_t outputs) {

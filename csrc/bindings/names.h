@@ -37,6 +37,11 @@ TargetRange loss_target_range(int index);
 // {"learning_rate": 0.1, ...} -> Hyper; unknown keys raise ValueError.
 Hyper hyper_from(const pybind11::dict& values);
 
+// {"clip_norm": 1.0, ...} -> UpdateRules for so many parameters; ValueError for what they cannot be.
+// Keys: clip_norm, clip_value, accumulation, average_momentum; "ranges", tuples (begin, end, rate,
+// l1, l2); "rates", tuples (start, form, first, last, length, ratio); "rate_values".
+UpdateRules rules_from(const pybind11::dict& values, index_t parameters);
+
 // What "accuracy", "mse", "mae" mean for a network with this loss and number of outputs.
 MetricSpec metric_from(const std::string& name, int loss, index_t outputs);
 

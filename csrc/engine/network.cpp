@@ -93,6 +93,7 @@ template <class T> int Network<T>::slots() const {
 template <class T> void Network<T>::compile(const LossSpec& loss, const OptimizerSpec& optimizer) {
   context_.loss = loss;
   context_.optimizer = optimizer;
+  set_rules({});
   steps = 0;
   for (int k = 0; k < slots(); ++k)
     std::fill(block_.slot[k], block_.slot[k] + layout_.parameter_count, T(0));
@@ -100,8 +101,36 @@ template <class T> void Network<T>::compile(const LossSpec& loss, const Optimize
 
 template <class T> void Network<T>::set_trainable(const std::vector<bool>& layers) {
   layout_.set_trainable(layers);
-  // What is frozen has no gradient from now on.
+  // What is frozen has no gradient from now on, nor a part in an update that is being gathered.
   std::fill(block_.gradient, block_.gradient + layout_.parameter_count, T(0));
+  if (!block_.accumulated) return;
+  for (const Stage& stage : layout_.stages) {
+    T* sum = block_.accumulated + stage.parameter_offset;
+    if (!stage.trainable) std::fill(sum, sum + stage.parameter_count(), T(0));
+  }
+}
+
+template <class T> void Network<T>::set_rules(const UpdateRules& rules) {
+  const index_t count = layout_.parameter_count;
+  // Made once and kept: Python may hold views of it.
+  const auto provide = [&](bool wanted, bool had, Arena& arena) {
+    if (!wanted || had) return;
+    if (!arena.at<T>(0)) arena = Arena(array_bytes<T>(count));
+    std::fill(arena.at<T>(0), arena.at<T>(0) + count, T(0));
+  };
+  provide(rules.accumulation > 1, rules_.accumulation > 1, accumulated_);
+  provide(rules.average, rules_.average, average_);
+  const index_t blocks = gradient_blocks(count);
+  if (rules.need_whole_gradient() && !block_totals_.at<double>(0))
+    block_totals_ = Arena(array_bytes<double>(2 * blocks));
+  block_.accumulated = accumulated_.at<T>(0);
+  block_.average = average_.at<T>(0);
+  context_.parameters = block_;
+  context_.squares = block_totals_.at<double>(0);
+  context_.penalties = context_.squares ? context_.squares + blocks : nullptr;
+  rules_ = rules;
+  const bool any = rules_.need_whole_gradient() || !rules_.rates.empty();
+  context_.rules = any ? &rules_ : nullptr;
 }
 
 template <class T>
@@ -263,8 +292,8 @@ template <class T> struct Network<T>::TrainJob {
     const LossSpec& spec = network->context_.loss;
     const index_t count = what ? index_t(what->size()) : 0;
     double* sums = record->values + record->epoch * (1 + count);
-    sums[0] +=
-        network->batch_loss(step, rows, samples.steps) * (loss_is_mean(spec) ? double(rows) : 1);
+    const double loss = network->batch_loss(step, rows, samples.steps) + step.penalty();
+    sums[0] += loss * (loss_is_mean(spec) ? double(rows) : 1);
     for (index_t m = 1; m <= count; ++m)
       sums[m] += network->batch_metric(step, int(m), rows, samples.steps);
     record->at += rows;
@@ -344,7 +373,8 @@ template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
     const bool abortable = job.poll && job.take_step && (seconds < 0 || seconds > kLongStep);
     context_.abort = abortable ? &job.abort : nullptr;
     context_.interrupt = {ask, job.poll};
-    if (job.take_step) job.use = abortable ? GradientUse::store_then_update : GradientUse::update;
+    const bool whole = abortable || rules_.need_whole_gradient();
+    if (job.take_step) job.use = whole ? GradientUse::store_then_update : GradientUse::update;
     job.pause = false;
     job.paced_steps = steps;
     job.paced_at = ThreadGovernor::Clock::now();
@@ -417,7 +447,7 @@ template <class T> struct Network<T>::InferenceJob {
   T* out = nullptr;                               // null: the plan's own
   bool training = false;                          // the pass of a training step
   const std::vector<MetricSpec>* what = nullptr;  // null: nothing is measured
-  double loss = 0;
+  double loss = 0, penalty = 0;
   double metrics[kMaxMetrics] = {};
   Poll* poll = nullptr;
   std::atomic<bool> abort{false};
@@ -447,6 +477,10 @@ template <class T> void Network<T>::run_inference(void* context, Worker& worker)
       if ((*job.poll)()) job.abort = true;
     }
     worker.barrier();
+  }
+  if (job.what && worker.id == 0 && net.rules_.penalize()) {
+    penalize(net.context_, {0, net.layout_.parameter_count}, false);
+    job.penalty = penalty_total(net.context_);
   }
 }
 
@@ -478,7 +512,7 @@ bool Network<T>::evaluate(const Samples<T>& samples, index_t n, index_t batch_si
   job.out = outputs;
   job.poll = &poll;
   const bool finished = run(job);
-  *loss = loss_is_mean(context_.loss) ? job.loss / double(n) : job.loss;
+  *loss = (loss_is_mean(context_.loss) ? job.loss / double(n) : job.loss) + job.penalty;
   for (std::size_t m = 0; m < what.size(); ++m) metrics[m] = job.metrics[m] / double(n);
   return finished;
 }

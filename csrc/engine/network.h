@@ -60,6 +60,9 @@ template <class T> class Network {
   // Chooses loss and optimizer; optimizer state and step count start anew.
   void compile(const LossSpec& loss, const OptimizerSpec& optimizer);
   void set_hyper(const Hyper& hyper) { context_.optimizer.hyper = hyper; }
+  // What else happens to gradients; none after compile. State that they did not need before is 0.
+  void set_rules(const UpdateRules& rules);
+  const UpdateRules& rules() const { return rules_; }
   const LossSpec& loss() const { return context_.loss; }
   const OptimizerSpec& optimizer() const { return context_.optimizer; }
 
@@ -110,6 +113,8 @@ template <class T> class Network {
   StepContext<T> context_;
   ParameterBlock<T> block_;
   Arena parameters_, scratch_;
+  UpdateRules rules_;
+  Arena accumulated_, average_, block_totals_;
   index_t scratch_threads_ = 0;
   struct PlanMemory {
     Plan plan;

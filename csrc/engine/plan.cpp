@@ -85,6 +85,7 @@ struct Builder : Plan {
     const index_t out = places(layout.stages.back().sequence);
     x = matrix(layout.inputs, reads_ones(layout, in_place(layout) ? 1 : 0), false, steps);
     target = matrix(layout.outputs, false, true, out);
+    weight = matrix(layout.outputs, false, true, out);
     labels_offset =
         arena.add(checked_product(std::size_t(product(capacity, out)), sizeof(std::int64_t)));
     lengths_offset = arena.add(
@@ -372,6 +373,7 @@ Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t 
   plan.delta.resize(last + 1);
   const index_t places = plan.places(layout.stages[last].sequence);
   plan.delta[last] = plan.matrix(layout.outputs, false, true, places);  // the loss's working memory
+  if (!layout.sequences) plan.weight = plan.matrix(layout.outputs, false, true);
   plan.add_block_sums(product(rows, steps));
   plan.add_work(layout, rows);
   return plan;

@@ -7,6 +7,7 @@
 //
 // Of h and c the plan has one row block more than there are steps: the states before the first. A step's
 // output is the state behind it, so the block of step t is t + 1, or t where the steps run backwards.
+#include <algorithm>
 #include <cstring>
 
 #include "engine/step.h"
@@ -156,6 +157,8 @@ void Step<T>::gather_sequences(const Samples<T>& from, const std::int64_t* order
   T* target = at(plan().target, own_);
   std::int64_t* labels =
       c_.arena->template at<std::int64_t>(plan().labels_offset) + own_.at * places;
+  const index_t copies = weight_copies();
+  T* weight = at(plan().weight) + own_.at * places * copies;
   std::int64_t* lengths = c_.arena->template at<std::int64_t>(plan().lengths_offset) + own_.at;
   has_lengths_ = from.lengths != nullptr;
   for (index_t i = 0; i < own_.rows; ++i) {
@@ -175,6 +178,7 @@ void Step<T>::gather_sequences(const Samples<T>& from, const std::int64_t* order
         std::memcpy(target + to * outputs, from.target + source * outputs,
                     std::size_t(outputs) * sizeof(T));
       if (from.labels) labels[to] = from.labels[source];
+      if (from.weight) std::fill_n(weight + to * copies, copies, from.weight[row]);
     }
   }
   done(false);

@@ -260,7 +260,7 @@ template <class T> void Step<T>::parameter_gradient(std::size_t s, T* gradient, 
 
 // From the flat gradient.
 template <class T> void Step<T>::update_parameters(Range part) {
-  for_trained(part, [&](Range range) { update_range(range); });
+  for_trained(*c_.layout, part, [&](Range range) { update_range(range); });
 }
 
 template <class T> void Step<T>::update_range(Range part) {

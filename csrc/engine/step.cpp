@@ -3,6 +3,13 @@
 #include <cstring>
 
 namespace fastbp {
+namespace {
+
+#define FBP_ELEMENTWISE(L) L::elementwise,
+constexpr bool kElementwise[] = {FBP_LOSSES(FBP_ELEMENTWISE)};
+#undef FBP_ELEMENTWISE
+
+}  // namespace
 
 template <class T>
 Step<T>::Step(const StepContext<T>& context, Worker& worker)
@@ -65,8 +72,16 @@ template <class T> void Step<T>::write_ones() {
 
 template <class T> void Step<T>::train(const TrainBatch<T>& batch) {
   if (batch.use != GradientUse::store) {
-    powers_.advance(c_.optimizer.hyper, batch.number);
-    update_.hyper = step_hyper<T>(c_.optimizer, powers_);
+    if (c_.rules) {
+      const std::int64_t t = c_.rules->update_of(batch.number);
+      OptimizerSpec optimizer = c_.optimizer;
+      optimizer.hyper.learning_rate = c_.rules->rate(t, optimizer.hyper.learning_rate);
+      powers_.advance(optimizer.hyper, t);
+      update_.hyper = step_hyper<T>(optimizer, powers_);
+    } else {
+      powers_.advance(c_.optimizer.hyper, batch.number);
+      update_.hyper = step_hyper<T>(c_.optimizer, powers_);
+    }
   }
   wrote_own_ = wrote_together_ = false;
   training_ = true;
@@ -114,7 +129,10 @@ template <class T> void Step<T>::train_whole(const TrainBatch<T>& batch) {
   go_up(batch);
   if (small() && !batch.dx) {
     c_.kernels->small_backward(small_, all_.rows, chunk_, c_.parameters.gradient);
-    if (batch.use == GradientUse::update) update_parameters({0, c_.layout->parameter_count});
+    if (whole_gradient())
+      finish(batch);
+    else if (batch.use == GradientUse::update)
+      update_parameters({0, c_.layout->parameter_count});
     return;
   }
   const std::size_t lowest = batch.dx ? 0 : c_.layout->lowest_trained;
@@ -127,11 +145,14 @@ template <class T> void Step<T>::train_whole(const TrainBatch<T>& batch) {
   for (std::size_t s = 0; s <= last(); ++s)
     parameter_gradient(s, c_.parameters.gradient, batch.use == GradientUse::update);
   if (batch.use == GradientUse::update) update_state();
-  if (batch.use != GradientUse::store_then_update) return;
+  if (batch.use != GradientUse::store_then_update && !whole_gradient()) return;
   worker_.barrier();
   if (aborted()) return;
-  update_parameters(split(c_.layout->parameter_count, 1024, share_));
-  update_state();
+  if (whole_gradient())
+    finish(batch);
+  else
+    update_parameters(split(c_.layout->parameter_count, 1024, share_));
+  if (batch.use == GradientUse::store_then_update) update_state();
 }
 
 template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
@@ -160,13 +181,18 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
       if (batch.dx) input_delta(0, batch.dx);
     }
     worker_.barrier();
-    for_trained(mine, [&](Range range) {
+    for_trained(*c_.layout, mine, [&](Range range) {
       c_.kernels->add_rows(partial(0) + range.begin, c_.layout->parameter_count, count,
                            range.end - range.begin, c_.parameters.gradient + range.begin,
                            first > 0);
     });
   }
-  if (batch.use != GradientUse::store && !aborted()) update_parameters(mine);
+  if (whole_gradient()) {
+    worker_.barrier();
+    if (!aborted()) finish(batch);
+  } else if (batch.use != GradientUse::store && !aborted()) {
+    update_parameters(mine);
+  }
 }
 
 template <class T>
@@ -175,10 +201,16 @@ void Step<T>::infer(index_t rows, const Samples<T>& samples, T* out,
   training_ = false;
   pass(rows, samples, out);
   if (!metrics) return;
-  if (c_.layout->sequences)
+  if (c_.layout->sequences) {
     measure(at(plan().y.back()), gathered(samples), metrics, rows);
-  else
-    measure(out ? out : at(plan().y.back()), samples, metrics, rows);
+    return;
+  }
+  Samples<T> there = samples;
+  if (there.weight) {
+    gather_weights({samples.weight + own_.at, nullptr, own_.rows}, own_.at);
+    there.weight = at(plan().weight);
+  }
+  measure(out ? out : at(plan().y.back()), there, metrics, rows);
 }
 
 template <class T>
@@ -232,6 +264,7 @@ template <class T> void Step<T>::gather(const TrainBatch<T>& batch) {
     if (from.labels)
       for (index_t i = first; i < first + count; ++i)
         labels[i] = from.labels[source(own_.first + i)];
+    if (from.weight) gather_weights({from.weight + skip, order, count}, own_.at + first);
   });
   done(false);
 }
@@ -241,6 +274,7 @@ template <class T> Samples<T> Step<T>::gathered(const Samples<T>& samples) const
   Samples<T> here;
   if (samples.target) here.target = at(plan().target);
   if (samples.labels) here.labels = c_.arena->template at<std::int64_t>(plan().labels_offset);
+  if (samples.weight) here.weight = at(plan().weight);
   return here;
 }
 
@@ -248,6 +282,22 @@ template <class T> Samples<T> Step<T>::gathered(const Samples<T>& samples) const
 template <class T> typename Step<T>::Window Step<T>::outputs_window() const {
   const index_t places = output_places();
   return {own_.at * places, own_.rows * places, own_.first * places, own_.share};
+}
+
+// How often the loss's kernel wants the weight of a row: for every element, or once.
+template <class T> index_t Step<T>::weight_copies() const {
+  return kElementwise[c_.loss.loss] ? c_.layout->outputs : 1;
+}
+
+// Weights of rows to the plan's rows from `to` on, as the loss's kernel wants them.
+template <class T> void Step<T>::gather_weights(const GatherArgs<T>& rows, index_t to) {
+  GatherArgs<T> g = rows;
+  const index_t copies = weight_copies();
+  g.cols = 1, g.to = at(plan().weight) + to * copies, g.to_row = copies;
+  c_.kernels->gather_rows(g);
+  if (copies == 1) return;
+  for (index_t i = 0; i < g.rows; ++i)
+    for (index_t j = 1; j < copies; ++j) g.to[i * copies + j] = g.to[i * copies];
 }
 
 // Loss, then the metrics, of this worker's rows of the outputs y.
@@ -259,7 +309,7 @@ void Step<T>::measure(const T* y, const Samples<T>& targets, const std::vector<M
   bool plain_errors = false;
   for (std::size_t m = 0; metrics && m < metrics->size(); ++m)
     plain_errors |= (*metrics)[m].of_softmax;
-  plain_errors &= c_.loss.param != 0;
+  plain_errors &= c_.loss.param != 0 || targets.weight;
   loss(y, targets, batch_rows, plain_errors);
   MetricArgs<T> args;
   args.y = y;
@@ -276,7 +326,7 @@ void Step<T>::measure(const T* y, const Samples<T>& targets, const std::vector<M
   if (plain_errors) loss(y, targets, batch_rows, false);
 }
 
-// Leaves dy; `plain`: without label smoothing.
+// Leaves dy; `plain`: without label smoothing and weights.
 template <class T>
 void Step<T>::loss(const T* y, const Samples<T>& targets, index_t batch_rows, bool plain) {
   const index_t cols = c_.layout->outputs;
@@ -291,6 +341,7 @@ void Step<T>::loss(const T* y, const Samples<T>& targets, index_t batch_rows, bo
     args.y = y + row * cols;
     args.target = targets.target ? targets.target + row * cols : nullptr;
     args.labels = targets.labels ? targets.labels + row : nullptr;
+    if (targets.weight && !plain) args.weight = targets.weight + row * weight_copies();
     args.dy = at(plan().delta.back()) + row * cols;
     args.block_loss = block_sums(0) + (own.first + first) / kLossBlockRows;
     c_.kernels->loss[c_.loss.loss](args, Share{});

@@ -17,6 +17,7 @@
 #include "backend/team.h"
 #include "engine/plan.h"
 #include "engine/step_scales.h"
+#include "engine/update_rules.h"
 #include "kernels/gemm_kernel.h"
 #include "kernels/kernel_table.h"
 #include "kernels/small_network.h"
@@ -28,6 +29,8 @@ template <class T> struct ParameterBlock {
   T* w = nullptr;
   T* gradient = nullptr;
   T* slot[2] = {nullptr, nullptr};
+  T* accumulated = nullptr;  // sum of the gradients of some batches; where the rules want it
+  T* average = nullptr;      // moving average of w; where the rules want it
 };
 
 // Rows of inputs and targets in the caller's memory; target or labels, or neither where only a
@@ -36,6 +39,7 @@ template <class T> struct Samples {
   const T* x = nullptr;  // (n, inputs), contiguous; of sequences (n, steps, inputs)
   const T* target = nullptr;
   const std::int64_t* labels = nullptr;
+  const T* weight = nullptr;  // (n,), of each row's loss; null: none
   // Of sequences: the steps that count, 1 to `steps`, or null where all do.
   const std::int64_t* lengths = nullptr;
   index_t steps = 1;
@@ -47,6 +51,7 @@ template <class T> struct Samples {
     const index_t places = layout.output_places(steps);
     if (target) rows.target += first * places * layout.outputs;
     if (labels) rows.labels += first * places;
+    if (weight) rows.weight += first;
     if (lengths) rows.lengths += first;
     return rows;
   }
@@ -75,7 +80,10 @@ template <class T> struct StepContext {
   std::uint64_t seed = 0;      // of what a step draws
   LossSpec loss;
   OptimizerSpec optimizer;
-  BetaPowers powers;  // of the last step taken
+  BetaPowers powers;                   // of the last step taken
+  const UpdateRules* rules = nullptr;  // null: none
+  double* squares = nullptr;           // sums of squares of the gradient by kGradientBlock
+  double* penalties = nullptr;         // penalties on the parameters by kGradientBlock
   // Set for passes that may be given up: worker 0 asks `interrupt` as it works and sets *abort, which
   // ends the work of all but skips no barrier.
   std::atomic<bool>* abort = nullptr;
@@ -94,6 +102,17 @@ template <class T> struct TrainBatch {
   T* outputs = nullptr;     // (rows, outputs): what the network put out, where not null
 };
 
+// body(range) for what is trained of a part of the flat parameters.
+template <class Body> void for_trained(const NetworkLayout& layout, Range part, Body body) {
+  if (part.begin < part.end && !layout.any_frozen) body(part);
+  if (!layout.any_frozen) return;
+  for (const Stage& stage : layout.stages) {
+    const index_t offset = stage.parameter_offset, end = offset + stage.parameter_count();
+    const Range range{part.begin > offset ? part.begin : offset, part.end < end ? part.end : end};
+    if (stage.trainable && range.begin < range.end) body(range);
+  }
+}
+
 template <class T> class Step {
  public:
   Step(const StepContext<T>& context, Worker& worker);
@@ -111,6 +130,8 @@ template <class T> class Step {
   void forward_training(index_t rows, const Samples<T>& samples, T* out, std::int64_t number);
   // Sum over blocks of the loss (place 0) or metric (place 1, ...), in order; for one worker.
   double block_total(int place, index_t rows) const;
+  // The penalty that the rules add to the loss, of the parameters before the update; for one worker.
+  double penalty() const;
 
   const BetaPowers& powers() const { return powers_; }
   bool aborted() const { return c_.abort && c_.abort->load(std::memory_order_relaxed); }
@@ -165,7 +186,6 @@ template <class T> class Step {
   bool stopping();
   void describe_small_network();
   bool small() const;
-  template <class Body> void for_trained(Range part, Body body);
   template <class Body> void for_row_chunks(index_t rows, index_t row_elements, Body body);
 
   void train_whole(const TrainBatch<T>& batch);
@@ -184,6 +204,8 @@ template <class T> class Step {
                index_t batch_rows);
   void loss(const T* y, const Samples<T>& targets, index_t batch_rows, bool plain);
   void metric(const MetricArgs<T>& what, const Samples<T>& targets, int place);
+  index_t weight_copies() const;
+  void gather_weights(const GatherArgs<T>& rows, index_t to);
   Samples<T> gathered(const Samples<T>& samples) const;
   void keep_outputs(const TrainBatch<T>& batch);
   void output_delta();
@@ -209,6 +231,12 @@ template <class T> class Step {
   void parameter_gradient(std::size_t stage, T* gradient, bool update);
   void update_parameters(Range part);
   void update_range(Range part);
+  bool whole_gradient() const { return c_.rules && c_.rules->need_whole_gradient(); }
+  void finish(const TrainBatch<T>& batch);
+  void accumulate(Range part, bool first);
+  void scale_gradient(Range part, T factor);
+  void limit(Range part);
+  void update_in_blocks(Range part);
   void run_gemm(GemmArgs<T>& args, Share share);
   void run_tile(TileOp<T> op, const ActivationTile<T>& tile, index_t rows, const T* c,
                 index_t c_row, index_t cols);
@@ -257,16 +285,11 @@ void Step<T>::for_row_chunks(index_t rows, index_t row_elements, Body body) {
     body(first, rows - first < chunk ? rows - first : chunk);
 }
 
-// body(range) for what is trained of a part of the flat parameters.
-template <class T> template <class Body> void Step<T>::for_trained(Range part, Body body) {
-  if (part.begin < part.end && !c_.layout->any_frozen) body(part);
-  if (!c_.layout->any_frozen) return;
-  for (const Stage& stage : c_.layout->stages) {
-    const index_t offset = stage.parameter_offset, end = offset + stage.parameter_count();
-    const Range range{part.begin > offset ? part.begin : offset, part.end < end ? part.end : end};
-    if (stage.trainable && range.begin < range.end) body(range);
-  }
-}
+// Sums the penalties of the blocks of `part` into context.penalties, and adds their gradients to the
+// flat gradient where `add`. What is frozen has none.
+template <class T> void penalize(const StepContext<T>& context, Range part, bool add);
+// The sum of context.penalties, in order.
+template <class T> double penalty_total(const StepContext<T>& context);
 
 extern template class Step<float>;
 extern template class Step<double>;

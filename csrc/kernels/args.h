@@ -108,6 +108,9 @@ template <class T> struct LossArgs {
   const T* y = nullptr;
   const T* target = nullptr;             // (rows, cols), or null where labels are given
   const std::int64_t* labels = nullptr;  // (rows,) class numbers, checked before
+  // Factor of each element's loss and gradient, contiguous as y; of a loss over rows (rows,). Null:
+  // none.
+  const T* weight = nullptr;
   T* dy = nullptr;  // may be y's memory; also the working memory of softmax_cross_entropy
   T dy_scale = 1;   // 1 / (rows * cols), 1 / rows or 1: the mean's factor
   T param = 0;      // the loss's one number (LossDefaults::parameter)
@@ -179,6 +182,11 @@ template <class T> struct CellArgs {
 // last.
 inline constexpr index_t kLossBlockRows = 16;
 FBP_FN index_t loss_blocks(index_t rows) { return parts_of(rows, kLossBlockRows); }
+
+// Work on the flat parameters and gradients goes by blocks of this many elements, so do its sums:
+// 4 KiB of float32, which stay in L1 through everything that is done to them.
+inline constexpr index_t kGradientBlock = 1024;
+FBP_FN index_t gradient_blocks(index_t parameters) { return parts_of(parameters, kGradientBlock); }
 
 enum class MetricKind { accuracy_argmax, accuracy_threshold, mse, mae };
 

@@ -65,6 +65,11 @@ template <class T> struct KernelTable {
   void (*batch_norm_backward)(const NormArgs<T>&);
   void (*batch_norm_gradient)(const NormArgs<T>&, Range columns, T* dgamma, T* dbeta);
   void (*batch_norm_moving)(const NormArgs<T>&, T momentum, T* mean, T* variance);
+  // Of a gradient between backward pass and update (gradient.inl).
+  double (*square_sum)(const T* x, index_t n);
+  void (*limit)(T* x, index_t n, T scale, T bound);
+  double (*penalty)(const T* w, T* g, index_t n, T l1, T l2);
+  void (*blend)(const T* w, T* average, index_t n, T momentum);
   void (*vector_function[kVectorFunctionCount])(const T* x, T* y, index_t n, Share);
   // One step of a recurrent cell, for the rows given.
   void (*cell_forward[kCellCount])(const CellArgs<T>&);

@@ -49,8 +49,18 @@ from .layers import (
 from .losses import Loss
 from .model import Sequential, load
 from .normalization import BatchNorm, LayerNorm, Normalize
-from .optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from .optimizers import LBFGS, SGD, Adagrad, Adam, AdamW, RMSprop
 from .recurrent import GRU, LSTM, SimpleRNN
+from .regularizers import L1, L1L2, L2
+from .schedules import (
+    CosineDecay,
+    ExponentialDecay,
+    LinearDecay,
+    OneCycle,
+    PiecewiseConstant,
+    StepDecay,
+    WarmUp,
+)
 from .structure import Flatten, Residual
 
 if TYPE_CHECKING:
@@ -117,6 +127,10 @@ __all__ = [
     "ELU",
     "GELU",
     "GRU",
+    "L1",
+    "L1L2",
+    "L2",
+    "LBFGS",
     "LSTM",
     "SGD",
     "Activation",
@@ -127,10 +141,12 @@ __all__ = [
     "CSVLogger",
     "Callback",
     "Constant",
+    "CosineDecay",
     "Dense",
     "DeviceNotAvailableError",
     "Dropout",
     "EarlyStopping",
+    "ExponentialDecay",
     "Flatten",
     "GlorotNormal",
     "GlorotUniform",
@@ -144,13 +160,16 @@ __all__ = [
     "LearningRateScheduler",
     "LecunNormal",
     "LecunUniform",
+    "LinearDecay",
     "Loss",
     "Mish",
     "ModelCheckpoint",
     "ModelFileError",
     "Normalize",
+    "OneCycle",
     "Ones",
     "Orthogonal",
+    "PiecewiseConstant",
     "RMSprop",
     "RandomNormal",
     "RandomUniform",
@@ -162,9 +181,11 @@ __all__ = [
     "Sigmoid",
     "SimpleRNN",
     "Softplus",
+    "StepDecay",
     "Tanh",
     "TensorBoard",
     "TerminateOnNaN",
+    "WarmUp",
     "Zeros",
     "__version__",
     "get_num_threads",

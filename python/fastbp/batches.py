@@ -10,6 +10,7 @@ import numpy as np
 from . import _core, arrays, checks
 from .arrays import Array
 from .errors import describe
+from .holdout import Rows
 from .lazy import LazyRows
 from .sources import ArraySource
 
@@ -49,14 +50,13 @@ class GatherSource(ArraySource):
 
     def __init__(
         self,
-        x: Any,
-        y: Array,
+        data: Rows,
         batch_size: int,
         shuffle: bool,
         seed: int,
         augment: Augmenter | None,
     ) -> None:
-        super().__init__(x, y, batch_size, shuffle, seed)
+        super().__init__(data, batch_size, shuffle, seed)
         self._augment = augment
         self._kept: tuple[int, Array] | None = None  # an epoch and its order
 
@@ -64,10 +64,7 @@ class GatherSource(ArraySource):
         for _ in range(min(steps, self.steps - run.batch)):
             run.interrupts.deliver()
             rows = self._order(run)[run.batch * self.batch_size :][: self.batch_size]
-            x = self.x[rows]
-            if self._augment is not None:
-                x = self._augment(x, run)
-            take_step(engine, run, x, self.y[rows])
+            take_step(engine, run, augmented(self.data.part(rows), run, self._augment))
 
     def _order(self, run: Run) -> Array:
         epoch = run.first_epoch + run.epoch
@@ -77,26 +74,32 @@ class GatherSource(ArraySource):
 
 
 def rows_source(
-    x: Any, y: Array, batch_size: int, shuffle: bool, seed: int, augment: Augmenter | None
+    data: Rows, batch_size: int, shuffle: bool, seed: int, augment: Augmenter | None
 ) -> ArraySource:
     """The source of an array, or of LazyRows; with `augment` batches are made in Python too."""
-    if augment is None and not isinstance(x, LazyRows):
-        return ArraySource(x, y, batch_size, shuffle, seed)
-    return GatherSource(x, y, batch_size, shuffle, seed, augment)
+    if augment is None and not isinstance(data.x, LazyRows):
+        return ArraySource(data, batch_size, shuffle, seed)
+    return GatherSource(data, batch_size, shuffle, seed, augment)
 
 
-def take_step(engine: _core.Engine, run: Run, x: Array, y: Array) -> None:
+def augmented(batch: Rows, run: Run, augment: Augmenter | None) -> Rows:
+    """The batch of the run's next step as it is trained on."""
+    return batch if augment is None else batch._replace(x=augment(batch.x, run))
+
+
+def take_step(engine: _core.Engine, run: Run, batch: Rows) -> None:
     """One step on one batch, as a part of the run's epoch."""
+    x, y, weights = batch
     end = run.seen + len(x)
     outputs = None if run.outputs is None else run.outputs[run.seen : end]
-    engine.train_batch(x, y, run.settings.names, run.sums, outputs=outputs)
+    engine.train_batch(x, y, run.settings.names, run.sums, outputs=outputs, weights=weights)
     run.batch, run.seen = run.batch + 1, end
     if run.batch == run.settings.steps:
         run.complete()
 
 
 class IteratorSource:
-    """Batches (x, y) of an iterator, `steps` to an epoch.
+    """Batches (x, y) or (x, y, sample_weight) of an iterator, `steps` to an epoch.
 
     With `steps` given the batches are taken on and on, beginning again where an iterable ends;
     otherwise an iterable that knows its length is gone through once an epoch. A resumed run draws
@@ -110,7 +113,7 @@ class IteratorSource:
         self,
         batches: Any,
         steps: int | None,
-        check: Callable[[Any, Any], tuple[Array, Array]],
+        check: Callable[..., Rows],
         augment: Augmenter | None,
     ) -> None:
         self._batches, self._check, self._augment = batches, check, augment
@@ -126,7 +129,7 @@ class IteratorSource:
         self._used = False
         self.first = self._waiting = self._next()  # tells the number of columns
 
-    def _next(self) -> tuple[Array, Array]:
+    def _next(self) -> Rows:
         try:
             batch = next(self._iterator)
         except StopIteration:
@@ -137,8 +140,10 @@ class IteratorSource:
                     f"X ended after {self._drawn} batches: a generator cannot begin again. Give a "
                     "list, an object with __iter__, or smaller steps_per_epoch and epochs"
                 ) from None
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise TypeError(f"X must give pairs (x, y); got {describe(batch)}")
+        if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+            raise TypeError(
+                f"X must give pairs (x, y) or triples (x, y, sample_weight); got {describe(batch)}"
+            )
         self._drawn += 1
         return self._check(*batch)
 
@@ -146,13 +151,10 @@ class IteratorSource:
         """The next steps of the present epoch, at most to its end."""
         for _ in range(min(steps, self.steps - run.batch)):
             run.interrupts.deliver()
-            x, y = self._batch_of(run)
-            if self._augment is not None:
-                x = self._augment(x, run)
-            self.last = (x, y)
-            take_step(engine, run, x, y)
+            self.last = augmented(self._batch_of(run), run, self._augment)
+            take_step(engine, run, self.last)
 
-    def _batch_of(self, run: Run) -> tuple[Array, Array]:
+    def _batch_of(self, run: Run) -> Rows:
         """The batch of the run's next step; those before it are drawn and dropped."""
         wanted = run.batch if self._each_epoch else run.steps_done
         if self._each_epoch and wanted == 0 and self._used:
@@ -162,7 +164,7 @@ class IteratorSource:
             self._waiting = self._next()
         return self._waiting
 
-    def last_batch(self, run: Run) -> tuple[Array, Array]:
+    def last_batch(self, run: Run) -> Rows:
         """The batch of the last step."""
         return self.last
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, arrays, checks, devices, losses, network, optimizers
+from . import _core, arrays, checks, devices, losses, network, optimizers, weights
 from .arrays import Array
 from .errors import describe
 from .layers import Layer
@@ -159,6 +159,7 @@ class Chain:
                 "compile needs a loss: for example loss='mse' or loss='softmax_cross_entropy'"
             )
         chosen = Compiled(losses.get(loss), optimizers.get(optimizer).bound(), get_metrics(metrics))
+        network.check_layer_rates(self._layers, chosen.optimizer)
         kind, name = arrays.dtype_name(dtype), devices.resolve(device)
         devices.require_dtype(name, kind)
         warning = losses.check_outputs(
@@ -184,7 +185,7 @@ class Chain:
                 view[...] = kept[name]
             engine = moved
         if engine is not None and chosen is not None:
-            network.compile_engine(engine, chosen)
+            network.compile_engine(self._layers, engine, chosen)
         self._use(engine)
         self._backend, self._compiled = backend, chosen
         self._device, self._dtype_name, self._dtype = name, kind, arrays.stored(kind)
@@ -219,7 +220,7 @@ class Chain:
             if draw:
                 network.initialize(self._layers, engine, backend, self.seed)
             if self._compiled is not None:
-                network.compile_engine(engine, self._compiled)
+                network.compile_engine(self._layers, engine, self._compiled)
             self._use(engine)
             self._backend, self._inputs, self._device = backend, inputs, name
             return engine
@@ -280,12 +281,28 @@ class Chain:
         steps = x.shape[1:2] if self._gives_sequences() else ()
         return np.empty((x.shape[0], *steps, self.outputs), self._dtype)
 
-    def _sync_optimizer(self, engine: _core.Engine) -> None:
-        """Hands changed hyper-parameters to the engine; keeps its state."""
+    def _weights(
+        self, y: Array, sample_weight: Any, class_weight: weights.ClassWeight = None
+    ) -> Array | None:
+        """The weights of rows with checked targets y; None where all are alike."""
+        if sample_weight is None and class_weight is None:
+            return None
+        loss = self._require_compiled().loss
+        return weights.rows(sample_weight, class_weight, y, loss, self._dtype)
+
+    def _sync_optimizer(self, engine: _core.Engine, steps: int = 1) -> None:
+        """Hands changed hyper-parameters to the engine; keeps its state.
+
+        A learning rate that is a Python function is asked for the next `steps` ones every time.
+        """
         optimizer = self._require_compiled().optimizer
+        if not optimizer.by_steps:
+            raise ValueError(f"{type(optimizer).__name__} makes no single steps: call model.fit")
         if optimizer.changed:
+            network.check_layer_rates(self._layers, optimizer)
+            network.apply_rules(self._layers, engine, optimizer, steps)
             engine.set_hyper(optimizer.hyper())
-            optimizer.changed = False
+            optimizer.changed = optimizer.asks_python
 
     def _require_compiled(self) -> Compiled:
         if self._compiled is None:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import _core, metrics
+from . import _core, metrics, network
 from .arrays import Array
 from .callbacks.hooks import Hooks
+from .holdout import Rows
 from .lazy import LazyRows
 from .runs import Place
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 def evaluate(
     model: Sequential,
     engine: _core.Engine,
-    data: tuple[Array, Array],
+    data: Rows,
     batch_size: int,
     hooks: Hooks,
     place: Place,
 ) -> dict[str, float]:
-    """{"loss": ..., metric: ...} over the rows of the checked pair (x, y); calls the test hooks."""
+    """{"loss": ..., metric: ...} over checked rows; calls the test hooks."""
     hooks.call("on_test_begin", place, {})
     logs = _whole(model, engine, data, batch_size, hooks, place)
     hooks.call("on_test_end", place, logs)
@@ -34,7 +35,7 @@ def evaluate(
 def _measure(
     model: Sequential,
     engine: _core.Engine,
-    data: tuple[Array, Array],
+    data: Rows,
     batch_size: int,
     place: Place,
     outputs: Array | None,
@@ -43,7 +44,9 @@ def _measure(
     names = metrics.summed(model._require_compiled().metrics)
     opened, place.interrupts.open = place.interrupts.open, True
     try:
-        return engine.evaluate(*data, batch_size, names, outputs=outputs)
+        return engine.evaluate(
+            data.x, data.y, batch_size, names, outputs=outputs, weights=data.weights
+        )
     finally:
         place.interrupts.open = opened
 
@@ -51,31 +54,32 @@ def _measure(
 def _whole(
     model: Sequential,
     engine: _core.Engine,
-    data: tuple[Array, Array],
+    data: Rows,
     batch_size: int,
     hooks: Hooks,
     place: Place,
 ) -> dict[str, float]:
     """Loss and all metrics, in one call of the engine, or for each batch between the hooks."""
-    x, y = data
     compiled = model._require_compiled()
     summed = metrics.summed(compiled.metrics)
-    outputs = outputs_of_all(model, len(x))
+    outputs = outputs_of_all(model, len(data.x))
     by_batches = hooks.has("on_test_batch_begin") or hooks.has("on_test_batch_end")
-    in_parts = by_batches or isinstance(x, LazyRows)
-    chunk = batch_size if in_parts else len(x)
+    in_parts = by_batches or isinstance(data.x, LazyRows)
+    chunk = batch_size if in_parts else len(data.x)
     sums, logs = np.zeros(1 + len(summed)), dict.fromkeys(("loss", *summed), 0.0)
-    for batch, first in enumerate(range(0, len(x), chunk)):
+    for batch, first in enumerate(range(0, len(data.x), chunk)):
         if by_batches:
             hooks.call("on_test_batch_begin", place, batch, dict(logs) if batch else {})
         rows = slice(first, first + chunk)
         kept = None if outputs is None else outputs[rows]
-        some = (x[rows], y[rows])
+        some = data.part(rows)
         loss, values = _measure(model, engine, some, batch_size, place, kept)
         if not in_parts:
             logs = dict(zip(logs, (loss, *values), strict=True))
             break
-        count = len(some[1])
+        count = len(some.y)
+        if batch and compiled.loss.traits.sums:
+            loss -= network.penalty(model.layers, engine, model._frozen)  # once is enough
         weights = np.full(len(sums), count)
         weights[0] = 1 if compiled.loss.traits.sums else count
         sums += weights * np.array([loss, *values])
@@ -84,7 +88,7 @@ def _whole(
         logs = dict(zip(logs, means.tolist(), strict=True))
         if by_batches:
             hooks.call("on_test_batch_end", place, batch, dict(logs))
-    return all_metrics(model, logs, y, outputs)
+    return all_metrics(model, logs, data.y, outputs)
 
 
 def outputs_of_all(model: Sequential, rows: int) -> Array | None:
@@ -107,11 +111,9 @@ def all_metrics(
     return {name: known[name] for name in ("loss", *compiled.metrics)}
 
 
-def gradient_norms(model: Sequential, engine: _core.Engine, x: Array, y: Array) -> dict[str, float]:
+def gradient_norms(model: Sequential, engine: _core.Engine, batch: Rows) -> dict[str, float]:
     """The length of each layer's gradient on one batch, by "gradient_norm_<place of the layer>"."""
-    from . import network
-
-    engine.gradients(x, y)
+    engine.gradients(*batch)
     squares: dict[str, float] = {}
     for name, view in network.views(model.layers, engine, engine.gradients_).items():
         layer = f"gradient_norm_{name.split('.')[0]}"

@@ -169,12 +169,13 @@ def _update(model: Sequential, x: Array, y: Array) -> dict[str, Array]:
     backend = devices.backend("reference")
     twin = network.make_engine(layers, x.shape[1], backend, "float64", model.seed, model._frozen)
     changed = compiled.optimizer.changed
-    network.compile_engine(twin, compiled)
-    compiled.optimizer.changed = changed  # what the twin was told, the engine may not know yet
+    network.compile_engine(model.layers, twin, compiled)
     twin.parameters[...] = engine.parameters
     for mine, theirs in zip(twin.optimizer_state, engine.optimizer_state, strict=True):
         mine[...] = theirs
     twin.steps = engine.steps
+    network.apply_rules(model.layers, twin, compiled.optimizer)
+    compiled.optimizer.changed = changed  # what the twin was told, the engine may not know yet
     twin.step(x, y)
     return network.views(model.layers, twin, twin.parameters)
 

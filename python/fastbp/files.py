@@ -101,7 +101,7 @@ def _chunks(model: Sequential, metadata: Mapping[str, str]) -> list[Any]:
         loss, optimizer, names = model._compiled
         described["training"] = {
             "loss": spec.pack(loss),
-            "optimizer": {"class": type(optimizer).__name__, **optimizer.config()},
+            "optimizer": optimizer.packed(),
             "metrics": names,
             "steps": engine.steps,
         }

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import arrays, checks
+from . import arrays, checks, weights
 from .arrays import Array
 from .lazy import LazyRows, part
+from .weights import ClassWeight
 
 if TYPE_CHECKING:
     from .model import Sequential
 
-Pair = tuple[Any, Array]  # X may be LazyRows
+
+class Given(NamedTuple):
+    """Rows and weights as the caller of fit gives them."""
+
+    x: Any
+    y: Any
+    sample_weight: Any
+    class_weight: ClassWeight
+
+
+class Rows(NamedTuple):
+    """Rows as the engine takes them; weights is (n,), or None where all are alike."""
+
+    x: Any  # an array, or LazyRows
+    y: Array
+    weights: Array | None
+
+    def part(self, rows: Any) -> Rows:
+        """Some of the rows, by index or slice."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Rows(self.x[rows], self.y[rows], weights)
 
 
 def split(
-    model: Sequential, x: Any, y: Any, share: float, validation_data: Any, stratify: bool
-) -> tuple[Any, Array, Pair | None]:
+    model: Sequential, given: Given, share: float, validation_data: Any, stratify: bool
+) -> tuple[Rows, Rows | None]:
     """Training rows and validation rows, checked; see Sequential.fit."""
     share = checks.real("validation_split", share, 0, 1, open_high=True)
     stratify = checks.boolean("stratify", stratify)
@@ -27,39 +48,48 @@ def split(
         raise ValueError("give validation_split or validation_data, not both")
     if stratify and not share:
         raise ValueError("stratify=True is about validation_split, which is 0")
-    _require_pair(validation_data)
-    x, y = rows(model, x, y)
-    if validation_data is not None:
-        return x, y, validation(model, validation_data, x.shape[-1])
+    _require_rows(validation_data)
+    x, y = pair(model, given.x, given.y)
+    samples = given.sample_weight
     if not share:
-        return x, y, None
+        rows = Rows(x, y, model._weights(y, samples, given.class_weight))
+        return rows, validation(model, validation_data, x.shape[-1])
     kept = math.floor(len(x) * (1 - share) + 1e-9)  # 10 * (1 - 0.9) is a little below 1
     if not 0 < kept < len(x):
         raise ValueError(
             f"validation_split={share:g} of {len(x)} rows leaves {kept} to train and "
             f"{len(x) - kept} to validate; both need at least one"
         )
-    if not stratify:
-        return part(x, slice(kept)), y[:kept], (part(x, slice(kept, None)), y[kept:])
-    held = stratified(classes_of(model, y), len(x) - kept)
-    return part(x, ~held), y[~held], (part(x, held), y[held])
+    train: Any = slice(kept)
+    held: Any = slice(kept, None)
+    if stratify:
+        held = stratified(classes_of(model, y), len(x) - kept)
+        train = ~held
+    samples = None if samples is None else weights.samples(samples, len(x))
+    parts = []
+    for chosen, class_weight in ((train, given.class_weight), (held, None)):
+        own = None if samples is None else samples[chosen]
+        factors = model._weights(y[chosen], own, class_weight)
+        parts.append(Rows(part(x, chosen), y[chosen], factors))
+    return parts[0], parts[1]
 
 
-def validation(model: Sequential, data: Any, inputs: int) -> Pair | None:
-    """The checked pair (X, y) of validation_data, None for None."""
-    _require_pair(data)
+def validation(model: Sequential, data: Any, inputs: int) -> Rows | None:
+    """The rows of validation_data, checked; None for None."""
+    _require_rows(data)
     if data is None:
         return None
-    xv, yv = data
-    return rows(model, xv, yv, ("validation_data[0]", "validation_data[1]"), inputs)
+    x, y, *samples = data
+    x, y = pair(model, x, y, ("validation_data[0]", "validation_data[1]"), inputs)
+    return Rows(x, y, model._weights(y, samples[0] if samples else None))
 
 
-def _require_pair(data: Any) -> None:
-    if data is not None and (not isinstance(data, (tuple, list)) or len(data) != 2):
-        raise TypeError("validation_data must be a pair (X, y)")
+def _require_rows(data: Any) -> None:
+    if data is not None and (not isinstance(data, (tuple, list)) or len(data) not in (2, 3)):
+        raise TypeError("validation_data must be (X, y) or (X, y, sample_weight)")
 
 
-def rows(
+def pair(
     model: Sequential,
     x: Any,
     y: Any,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from . import checks, initializers
+from . import checks, initializers, regularizers
 from .errors import describe, lookup
 from .registry import ACTIVATIONS, PARAMETERS
 from .spec import Spec
@@ -93,6 +93,10 @@ class Layer(Spec):
 
     def initialize_state(self, state: Mapping[str, Array]) -> None:
         """Writes the start of each."""
+
+    def regularizer(self, parameter: str) -> regularizers.Regularizer | None:
+        """The penalty on the parameter of that name; None for none."""
+        return None
 
 
 class Activation(Layer):
@@ -229,6 +233,8 @@ class Dense(Layer):
         use_bias: False leaves the bias out.
         kernel_initializer, bias_initializer: where the parameters start, by name or as an
             initializer object (fastbp.initializers).
+        kernel_regularizer: a penalty on the kernel that is added to the loss, such as L2(1e-4)
+            (fastbp.regularizers); None for none.
 
     Raises ValueError for unknown names and units < 1, TypeError for wrong kinds.
     """
@@ -239,6 +245,7 @@ class Dense(Layer):
     use_bias: bool
     kernel_initializer: initializers.Initializer
     bias_initializer: initializers.Initializer
+    kernel_regularizer: regularizers.Regularizer | None
 
     def __init__(
         self,
@@ -247,6 +254,7 @@ class Dense(Layer):
         use_bias: bool = True,
         kernel_initializer: str | initializers.Initializer = "glorot_uniform",
         bias_initializer: str | initializers.Initializer = "zeros",
+        kernel_regularizer: str | regularizers.Regularizer | None = None,
     ) -> None:
         if not (activation is None or isinstance(activation, Activation)):
             activation = Activation(activation)
@@ -256,7 +264,18 @@ class Dense(Layer):
             use_bias=checks.boolean("use_bias", use_bias),
             kernel_initializer=initializers.get(kernel_initializer, "kernel_initializer"),
             bias_initializer=initializers.get(bias_initializer, "bias_initializer"),
+            kernel_regularizer=regularizers.get(kernel_regularizer),
         )
+
+    def config(self) -> dict[str, Any]:
+        """The constructor arguments by name; a regularizer that there is none of is left out."""
+        own = super().config()
+        if self.kernel_regularizer is None:
+            del own["kernel_regularizer"]
+        return own
+
+    def regularizer(self, parameter: str) -> regularizers.Regularizer | None:
+        return self.kernel_regularizer if parameter == "kernel" else None
 
     def specs(self) -> list[tuple[Any, ...]]:
         dense = ("dense", self.units, self.use_bias)

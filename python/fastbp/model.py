@@ -13,6 +13,7 @@ from .arrays import Array
 from .chain import Chain
 from .errors import describe, unknown_name
 from .lazy import EVALUATION_BATCH, LazyRows
+from .weights import ClassWeight
 
 if TYPE_CHECKING:
     from .batches import Augment
@@ -52,8 +53,10 @@ class Sequential(Chain):
         epochs: int = 1,
         batch_size: int = 32,
         validation_split: float = 0.0,
-        validation_data: tuple[Any, Any] | None = None,
+        validation_data: tuple[Any, ...] | None = None,
         stratify: bool = False,
+        sample_weight: Any = None,
+        class_weight: ClassWeight = None,
         shuffle: bool = True,
         verbose: str | int = "auto",
         callbacks: Iterable[Callback] | Callback | None = None,
@@ -75,9 +78,15 @@ class Sequential(Chain):
             batch_size: rows per step; the last batch of an epoch may be smaller.
             validation_split: share of the rows, from the end and before any shuffling, that is not
                 trained on but evaluated after every epoch ("val_loss" and so on).
-            validation_data: (X, y) to evaluate after every epoch instead.
+            validation_data: (X, y), or (X, y, sample_weight), to evaluate after every epoch
+                instead.
             stratify: with validation_split, hold out the same share of every class, the last of its
                 rows.
+            sample_weight: (n,) numbers, at least 0 and not all 0: weights of the rows in the loss,
+                of which only the ratios count (fastbp.weights); rows that validation_split takes
+                keep theirs.
+            class_weight: {class: factor} of the rows' weights, 1 for a class that is not named, or
+                "balanced": all classes then have the same weight in sum. Not used in validation.
             shuffle: a new random order of the rows in every epoch. It follows from the seed and the
                 number of epochs trained, so that two calls of fit, even with save and load between
                 them, equal one call.
@@ -112,6 +121,8 @@ class Sequential(Chain):
             validation_split=validation_split,
             validation_data=validation_data,
             stratify=stratify,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
             shuffle=shuffle,
             verbose=verbose,
             callbacks=callbacks,
@@ -121,36 +132,49 @@ class Sequential(Chain):
             steps_per_epoch=steps_per_epoch,
         )
 
-    def step(self, x: Any, y: Any) -> float:
+    def step(
+        self, x: Any, y: Any, sample_weight: Any = None, class_weight: ClassWeight = None
+    ) -> float:
         """One training step on one batch; returns the loss before the update.
 
-        x is (n, inputs), y as for fit. The quickest way in is C-contiguous arrays of the model's
-        dtype, class numbers in int64. Raises as fit does.
+        x is (n, inputs), y and the weights as for fit, the mean being that of the batch. The
+        quickest way in is C-contiguous arrays of the model's dtype, class numbers in int64. Raises
+        as fit does.
         """
         quick, compiled = self._quick, self._compiled
-        if quick is not None and compiled is not None and not compiled.optimizer.changed:
+        weighted = sample_weight is not None or class_weight is not None
+        if (
+            quick is not None
+            and compiled is not None
+            and not compiled.optimizer.changed
+            and not weighted
+        ):
             loss = quick.quick_step(x, y)
             if loss is not None:
                 return loss
         engine, x, y = self._batch(x, y)
+        weights = self._weights(y, sample_weight, class_weight) if weighted else None
         if self.optimizer.changed:
             self._sync_optimizer(engine)
-        return engine.step(x, y)
+        return engine.step(x, y, weights)
 
-    def gradients(self, x: Any, y: Any) -> tuple[float, dict[str, Array]]:
+    def gradients(
+        self, x: Any, y: Any, sample_weight: Any = None, class_weight: ClassWeight = None
+    ) -> tuple[float, dict[str, Array]]:
         """The loss of one batch and its gradient: (loss, {name: new array}). Updates nothing.
 
-        As the next step would compute them. Parameters of frozen layers have no gradient.
+        As the next step would compute them, penalties of regularizers included, but before any
+        clipping. Parameters of frozen layers have no gradient.
         """
         engine, x, y = self._batch(x, y)
-        loss = engine.gradients(x, y)
+        loss = engine.gradients(x, y, self._weights(y, sample_weight, class_weight))
         views = network.views(self._layers, engine, engine.gradients_)
         return loss, {name: views[name].copy() for name in freezing.trained(self, views)}
 
-    def input_gradient(self, x: Any, y: Any) -> tuple[float, Array]:
+    def input_gradient(self, x: Any, y: Any, sample_weight: Any = None) -> tuple[float, Array]:
         """The loss of one batch and its gradient by x: (loss, array of the shape of x)."""
         engine, x, y = self._batch(x, y)
-        return engine.input_gradient(x, y)
+        return engine.input_gradient(x, y, self._weights(y, sample_weight))
 
     def evaluate(
         self,
@@ -158,11 +182,13 @@ class Sequential(Chain):
         y: Any,
         batch_size: int = EVALUATION_BATCH,
         callbacks: Iterable[Callback] | Callback | None = None,
+        sample_weight: Any = None,
     ) -> dict[str, float]:
         """The loss and the metrics over all rows: {"loss": ..., "accuracy": ...}.
 
-        batch_size rows are computed at a time. Of callbacks the on_test hooks are called. Data and
-        errors as for fit.
+        batch_size rows are computed at a time. Of callbacks the on_test hooks are called. With
+        sample_weight, (n,), the loss is the weighted mean; metrics are of the rows as they are.
+        Data and errors as for fit.
         """
         from . import callbacks as hook_objects
         from . import evaluation, holdout
@@ -172,13 +198,25 @@ class Sequential(Chain):
         size = checks.integer("batch_size", batch_size)
         watchers = hook_objects.get(callbacks)
         if self._is_lazy(X):
-            x, y = holdout.rows(self, X, y)
+            x, y = holdout.pair(self, X, y)
             engine = self._engine or self._build(x.shape[1])
         else:
             engine, x, y = self._batch(X, y)
+        data = holdout.Rows(x, y, self._weights(y, sample_weight))
         for watcher in watchers:
             watcher.set_model(self)
-        return evaluation.evaluate(self, engine, (x, y), size, Hooks(watchers), Place())
+        return evaluation.evaluate(self, engine, data, size, Hooks(watchers), Place())
+
+    def averaged(self) -> Sequential:
+        """A model of its own with the moving average of the parameters, for use and evaluation.
+
+        Needs an optimizer with use_ema=True and at least one update. Training goes on in this one,
+        with the parameters as they are. Raises ValueError without use_ema, RuntimeError before the
+        first update.
+        """
+        from . import averages
+
+        return averages.averaged(self)
 
     def predict(self, X: Any) -> Array:
         """The last layer's output for every row: (n, outputs), of the dtype of the parameters.

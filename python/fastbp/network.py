@@ -110,11 +110,70 @@ def initialize(layers: Layers, engine: _core.Engine, backend: Backend, seed: int
         layer.initialize_state(named)
 
 
-def compile_engine(engine: _core.Engine, compiled: Compiled) -> None:
+def compile_engine(layers: Layers, engine: _core.Engine, compiled: Compiled) -> None:
     """Gives the engine its loss and optimizer; the optimizer's state starts afresh."""
     loss, optimizer = compiled.loss, compiled.optimizer
     engine.compile(loss.name, loss.param, optimizer.kernel, optimizer.hyper())
-    optimizer.changed = False
+    apply_rules(layers, engine, optimizer)
+    optimizer.changed = optimizer.asks_python
+
+
+def apply_rules(layers: Layers, engine: _core.Engine, optimizer: Optimizer, ahead: int = 1) -> None:
+    """Tells the engine what happens to gradients; where nothing does, it is as after compile.
+
+    ahead: for how many updates a learning rate that is a Python function is asked.
+    """
+    updates = engine.steps // optimizer.gradient_accumulation_steps
+    rules = optimizer.rules(updates, ahead)
+    ranges = parameter_ranges(layers, engine, optimizer)
+    engine.set_rules({**rules, "ranges": ranges} if ranges else rules)
+
+
+def check_layer_rates(layers: Layers, optimizer: Optimizer) -> dict[int, float]:
+    """The optimizer's factors by place from the front. Raises ValueError for other places."""
+    rates: dict[int, float] = {}
+    for place, rate in (optimizer.layer_rates or {}).items():
+        if not -len(layers) <= place < len(layers) or not _own_any(layers[place]):
+            own = [index for index, layer in enumerate(layers) if _own_any(layer)]
+            raise ValueError(
+                f"layer_rates has place {place}; the layers with parameters have "
+                f"{', '.join(map(str, own))}"
+            )
+        rates[place % len(layers)] = rate
+    return rates
+
+
+def _own_any(layer: Layer) -> bool:
+    return any(inner.owns_parameters for _, inner in leaves([layer]))
+
+
+def parameter_ranges(
+    layers: Layers, engine: _core.Engine, optimizer: Optimizer
+) -> list[tuple[int, int, float, float, float]]:
+    """(begin, end, factor of the learning rate, l1, l2) of parameters with rules of their own."""
+    rates = check_layer_rates(layers, optimizer)
+    flat = engine.parameters
+    ranges = []
+    for place, layer, named in _blocks(layers, engine, flat):
+        rate = rates.get(int(place.split(".")[0]), 1.0)
+        for name, view in named.items():
+            penalty = layer.regularizer(name)
+            l1, l2 = (penalty.l1, penalty.l2) if penalty else (0.0, 0.0)
+            if (rate, l1, l2) != (1, 0, 0):
+                begin = (view.ctypes.data - flat.ctypes.data) // flat.itemsize
+                ranges.append((begin, begin + view.size, rate, l1, l2))
+    return ranges
+
+
+def penalty(layers: Layers, engine: _core.Engine, frozen: Frozen) -> float:
+    """What the regularizers of layers that are trained add to the loss."""
+    total = 0.0
+    for place, layer, named in _blocks(layers, engine, engine.parameters):
+        for name, view in named.items():
+            own = layer.regularizer(name)
+            if own is not None and int(place.split(".")[0]) not in frozen:
+                total += own(view)
+    return total
 
 
 def _blocks(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import _core
 from .arrays import Array
+from .holdout import Rows
 
 if TYPE_CHECKING:
     from .runs import Run
@@ -22,10 +23,10 @@ class ArraySource:
 
     native = True
 
-    def __init__(self, x: Any, y: Array, batch_size: int, shuffle: bool, seed: int) -> None:
-        self.x, self.y = x, y
+    def __init__(self, data: Rows, batch_size: int, shuffle: bool, seed: int) -> None:
+        self.data = data
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        self.rows = len(x)
+        self.rows = len(data.x)
         self.steps = -(-self.rows // batch_size)
 
     def train(self, engine: _core.Engine, run: Run, steps: int) -> None:
@@ -70,8 +71,8 @@ class ArraySource:
         run.interrupts.open = True
         try:
             engine.train(
-                self.x,
-                self.y,
+                self.data.x,
+                self.data.y,
                 self.batch_size,
                 epochs,
                 run.first_epoch + run.epoch,
@@ -82,6 +83,7 @@ class ArraySource:
                 record=record,
                 steps=steps,
                 outputs=run.outputs,
+                weights=self.data.weights,
             )
         finally:
             run.interrupts.open = False
@@ -89,16 +91,21 @@ class ArraySource:
     def fingerprint(self) -> int:
         """A checksum of some rows, by which other data is noticed."""
         rows = np.unique(np.linspace(0, self.rows - 1, 64).astype(np.int64))
-        return zlib.crc32(self.y[rows].tobytes(), zlib.crc32(self.x[rows].tobytes()))
+        checksum = 0
+        for array in self.data.part(rows):
+            if array is not None:
+                checksum = zlib.crc32(array.tobytes(), checksum)
+        return checksum
 
-    def last_batch(self, run: Run) -> tuple[Array, Array]:
+    def last_batch(self, run: Run) -> Rows:
         """The last batch of the present epoch."""
         rows = self._order(run)[(self.steps - 1) * self.batch_size :]
-        return self.x[rows], self.y[rows]
+        return self.data.part(rows)
 
     def targets(self, run: Run) -> Array:
         """The targets of the present epoch in its order."""
-        targets: Array = self.y[self._order(run)] if self.shuffle else self.y
+        y = self.data.y
+        targets: Array = y[self._order(run)] if self.shuffle else y
         return targets
 
     def _order(self, run: Run) -> Array:

@@ -6,13 +6,11 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _core, checks, holdout, metrics, progress
 from . import callbacks as hook_objects
-from .arrays import Array
 from .batches import Augment, Augmenter, IteratorSource, is_batches, rows_source
 from .callbacks.base import Callback
 from .callbacks.hooks import Hooks
@@ -22,6 +20,7 @@ from .lazy import EVALUATION_BATCH
 from .resume import prepare, require_same_run, restore
 from .runs import Place, Run, Settings, log_names
 from .sources import ArraySource
+from .weights import ClassWeight
 
 if TYPE_CHECKING:
     from .model import Sequential
@@ -36,7 +35,7 @@ class Job(NamedTuple):
     """What one call of fit trains on, checked."""
 
     source: ArraySource | IteratorSource
-    validation: tuple[Array, Array] | None
+    validation: holdout.Rows | None
     epochs: int
     gradient_norms: bool
 
@@ -49,8 +48,10 @@ def fit(
     epochs: int,
     batch_size: int,
     validation_split: float,
-    validation_data: tuple[Any, Any] | None,
+    validation_data: tuple[Any, ...] | None,
     stratify: bool,
+    sample_weight: Any,
+    class_weight: ClassWeight,
     shuffle: bool,
     verbose: str | int,
     callbacks: Iterable[Callback] | Callback | None,
@@ -67,21 +68,29 @@ def fit(
     batch_size = checks.integer("batch_size", batch_size)
     shuffle = checks.boolean("shuffle", shuffle)
     wants_norms = checks.boolean("gradient_norms", gradient_norms)
+    by_steps = compiled.optimizer.by_steps
+    if not by_steps and resume not in (None, False):
+        raise ValueError(f"{type(compiled.optimizer).__name__} cannot resume: it keeps no state")
+    kind = Fit if by_steps else _whole_batch_fit(model)
     begun, state = prepare(model, resume) if resume not in (None, False) else (model, None)
     changes = None if augment is None else Augmenter(augment, begun.seed)
     source: ArraySource | IteratorSource
     if is_batches(x, y):
         if validation_split or stratify:
             raise ValueError("validation_split needs rows; with batches give validation_data")
-        source = IteratorSource(x, steps_per_epoch, partial(_check_batch, begun), changes)
-        inputs, rows, size = source.first[0].shape[-1], None, None
+        check = _batch_check(begun, by_steps, sample_weight, class_weight)
+        source = IteratorSource(x, steps_per_epoch, check, changes)
+        inputs, rows, size = source.first.x.shape[-1], None, None
         validation = holdout.validation(begun, validation_data, inputs)
     else:
         if steps_per_epoch is not None:
             raise ValueError("steps_per_epoch is about batches of an iterator; X has rows")
-        x, y, validation = holdout.split(begun, x, y, validation_split, validation_data, stratify)
-        source = rows_source(x, y, batch_size, shuffle, begun.seed, changes)
-        inputs, rows, size = x.shape[-1], len(x), batch_size
+        given = holdout.Given(x, y, sample_weight, class_weight)
+        data, validation = holdout.split(begun, given, validation_split, validation_data, stratify)
+        if not by_steps:
+            data, batch_size, shuffle = _whole_batch(data, changes), len(data.x), False
+        source = rows_source(data, batch_size, shuffle, begun.seed, changes)
+        inputs, rows, size = data.x.shape[-1], len(data.x), batch_size
     hooks.check(log_names(compiled.metrics, validation is not None, ["learning_rate"]))
 
     mean = not compiled.loss.traits.sums
@@ -104,16 +113,49 @@ def fit(
     display = progress.make(verbose, epochs)
     job = Job(source, validation, epochs, wants_norms)
     try:
-        _Fit(model, engine, job, run, hooks, display).run_to_end(state)
+        kind(model, engine, job, run, hooks, display).run_to_end(state)
     finally:
         display.close()
         run.interrupts.remove()
     return history
 
 
-def _check_batch(model: Sequential, x: Any, y: Any) -> tuple[Array, Array]:
-    compiled = model._require_compiled()
-    return model._check_rows(x, y, compiled, ("a batch's x", "its y"))
+def _batch_check(
+    model: Sequential, by_steps: bool, sample_weight: Any, class_weight: ClassWeight
+) -> Callable[..., holdout.Rows]:
+    """What checks each batch of an iterator; raises ValueError for what does not go with one."""
+    if not by_steps:
+        raise ValueError("this optimizer needs all rows at once; X gives batches")
+    if sample_weight is not None:
+        raise ValueError(
+            "sample_weight belongs to rows; X gives batches: let it give (x, y, sample_weight)"
+        )
+    if isinstance(class_weight, str):
+        raise ValueError(
+            f"class_weight={class_weight!r} needs all rows; X gives batches: give a dict"
+        )
+
+    def check(x: Any, y: Any, weights: Any = None) -> holdout.Rows:
+        compiled = model._require_compiled()
+        x, y = model._check_rows(x, y, compiled, ("a batch's x", "its y"))
+        return holdout.Rows(x, y, model._weights(y, weights, class_weight))
+
+    return check
+
+
+def _whole_batch(data: holdout.Rows, augment: Augmenter | None) -> holdout.Rows:
+    """The rows as one array."""
+    if augment is not None:
+        raise ValueError("augment changes batches, but this optimizer takes all rows at once")
+    return data.part(slice(None))
+
+
+def _whole_batch_fit(model: Sequential) -> type[Fit]:
+    from .lbfgs import WholeBatchFit, minimizer, require_same_loss
+
+    minimizer()  # or there is no SciPy
+    require_same_loss(model.layers)
+    return WholeBatchFit
 
 
 class _Pace:
@@ -128,7 +170,7 @@ class _Pace:
         self.size = max(1, min(int(SLICE * done / max(seconds, 1e-9)), 8 * self.size))
 
 
-class _Fit:
+class Fit:
     """One call of fit in progress."""
 
     def __init__(
@@ -167,12 +209,7 @@ class _Fit:
         self.run.interrupts.install()
         try:
             self._train_begin(state)
-            while not self._ended():
-                self.run.interrupts.deliver()
-                if self._whole_epochs():
-                    self._epochs()
-                else:
-                    self._stages[self.run.stage]()
+            self._work()
             if history.stop_reason is None:
                 history.stop_reason = "stop_training" if self.model.stop_training else "epochs"
             self.hooks.call("on_train_end", self._place(), dict(self.run.logs))
@@ -185,6 +222,14 @@ class _Fit:
             raise
         finally:
             self.run.running = False
+
+    def _work(self) -> None:
+        while not self._ended():
+            self.run.interrupts.deliver()
+            if self._whole_epochs():
+                self._epochs()
+            else:
+                self._stages[self.run.stage]()
 
     def _train_begin(self, state: dict[str, Any] | None) -> None:
         for callback in self.hooks.callbacks:
@@ -224,7 +269,8 @@ class _Fit:
         """Whole epochs in one call, where nobody watches single ones."""
         run = self.run
         epochs = min(self._epoch_pace.size, self.job.epochs - run.epoch)
-        self.model._sync_optimizer(self.engine)
+        self.model._sync_optimizer(self.engine, epochs * run.settings.steps)
+        steps = self.engine.steps
         completed: list[list[float]] = []
         start = time.perf_counter()
         try:
@@ -232,7 +278,8 @@ class _Fit:
             self.job.source.train_epochs(self.engine, run, epochs, completed)
         finally:
             for values in completed:
-                self._record(run.named(values))
+                steps += run.settings.steps
+                self._record(run.named(values), steps)
                 self.display.update(run.epoch + 1, progress.shown(run.logs))
                 run.epoch += 1
             self.model._epochs = run.first_epoch + run.epochs_trained
@@ -257,7 +304,7 @@ class _Fit:
             steps = min(steps, due)
         if self.display.live:
             steps = min(steps, self._step_pace.size)
-        self.model._sync_optimizer(self.engine)
+        self.model._sync_optimizer(self.engine, steps)
         before, start = run.batch, time.perf_counter()
         try:
             self.job.source.train(self.engine, run, steps)
@@ -291,8 +338,8 @@ class _Fit:
         norms: dict[str, float] = {}
         if job.gradient_norms:
             batch = job.source.last_batch(run)
-            norms = gradient_norms(self.model, self.engine, *batch)
-        self._record(logs, norms)
+            norms = gradient_norms(self.model, self.engine, batch)
+        self._record(logs, self.engine.steps, norms)
         run.stage = "epoch_end"
 
     def _epoch_end(self) -> None:
@@ -303,9 +350,13 @@ class _Fit:
         self.display.update(run.epoch + 1, progress.shown(run.logs))
         run.next_epoch()
 
-    def _record(self, logs: dict[str, float], norms: dict[str, float] | None = None) -> None:
-        run = self.run
-        logs["learning_rate"] = self.model.optimizer.learning_rate
+    def _record(
+        self, logs: dict[str, float], steps: int, norms: dict[str, float] | None = None
+    ) -> None:
+        """Keeps what an epoch came to, which ended with the engine's step number `steps`."""
+        run, optimizer = self.run, self.model.optimizer
+        updates = steps // optimizer.gradient_accumulation_steps
+        logs["learning_rate"] = optimizer.rate(max(updates - 1, 0))
         logs.update(norms or {})
         if not math.isfinite(logs["loss"]) and not run.history.diverged():
             warnings.warn(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import initializers
+from . import initializers, regularizers
 from .layers import Activation, Dense, Dropout, Layer
 from .normalization import BatchNorm, LayerNorm, Normalize
 from .recurrent import GRU, LSTM, SimpleRNN
@@ -28,4 +28,8 @@ def from_config(data: Any) -> Layer:
         for name in _INITIALIZERS:
             if name in data:
                 data[name] = unpack(name, data[name], initializers.CLASSES)
+        if data.get("kernel_regularizer") is not None:
+            data["kernel_regularizer"] = unpack(
+                "kernel_regularizer", data["kernel_regularizer"], regularizers.CLASSES
+            )
     return unpack("layer", data, CLASSES)

@@ -9,7 +9,8 @@ template <class Body> FBP_FN static void for_each_block(index_t rows, Share shar
 }
 
 // A block's elements are one flat run: lane l sums elements l, l + lanes, ...; then the fixed tree.
-template <class T, class Loss> static void elementwise_loss(const LossArgs<T>& args, Share share) {
+template <class T, class Loss, bool weighted>
+FBP_FN static void elementwise_sums(const LossArgs<T>& args, Share share) {
   using V = Vec<T>;
   const V param(args.param), scale(args.dy_scale);
   for_each_block(args.rows, share, [&](index_t block, index_t i, index_t rows) {
@@ -17,12 +18,25 @@ template <class T, class Loss> static void elementwise_loss(const LossArgs<T>& a
     V sum(T(0));
     for_each_vector<V>(1, n, [&](index_t, index_t j, int lanes) {
       const V y = load<V>(args.y + at + j, lanes), t = load<V>(args.target + at + j, lanes);
+      V value = Loss::value(y, t, param), dy = Loss::gradient(y, t, param) * scale;
+      if constexpr (weighted) {
+        const V w = load<V>(args.weight + at + j, lanes);
+        value = value * w;
+        dy = dy * w;
+      }
       // The loss of the zeros beyond the tail need not be zero.
-      sum = sum + keep_lanes(Loss::value(y, t, param), lanes, T(0));
-      store(Loss::gradient(y, t, param) * scale, args.dy + at + j, lanes);
+      sum = sum + keep_lanes(value, lanes, T(0));
+      store(dy, args.dy + at + j, lanes);
     });
     args.block_loss[block] = double(reduce_add(sum));
   });
+}
+
+template <class T, class Loss> static void elementwise_loss(const LossArgs<T>& args, Share share) {
+  if (args.weight)
+    elementwise_sums<T, Loss, true>(args, share);
+  else
+    elementwise_sums<T, Loss, false>(args, share);
 }
 
 // Largest element of a row.
@@ -112,7 +126,7 @@ FBP_FN static T softmax_row_loss(const T* z, const T* target, std::int64_t label
 
 // The same for up to `lanes` rows of at most `lanes` classes, one row in each lane; sums run over
 // the classes in order. Returns the sum of the rows' losses, in order.
-template <class T>
+template <class T, bool has_weights>
 static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int rows) {
   using V = Vec<T>;
   constexpr int lanes = V::lanes;
@@ -159,22 +173,32 @@ static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int ro
     e.store(column + c * lanes);
     sum = sum + e;
   }
-  const V factor = V(args.dy_scale) * weight / sum, of_all(args.dy_scale * share);
-  const T of_target = args.dy_scale * kept;
+  V scale(args.dy_scale), row_weight;
+  const T of_any = args.dy_scale * kept;
+  alignas(64) T of_row[lanes];
+  if constexpr (has_weights) {
+    row_weight = V::load_n(args.weight + begin, rows);
+    scale = scale * row_weight;
+    (scale * V(kept)).store(of_row);
+  }
+  const auto of_target = [&](int r) { return has_weights ? of_row[r] : of_any; };
+  const V factor = scale * weight / sum, of_all = scale * V(share);
   for (index_t c = 0; c < cols; ++c) {
     V p = V::load(column + c * lanes) * factor;
     if (smoothing != 0) p = p - of_all;
     p.store(column + c * lanes);
     for (int r = 0; r < rows; ++r) {
       T* at = dz + r * cols + c;
-      *at =
-          target ? column[c * lanes + r] - target[r * cols + c] * of_target : column[c * lanes + r];
+      *at = target ? column[c * lanes + r] - target[r * cols + c] * of_target(r)
+                   : column[c * lanes + r];
     }
   }
   if (labels)
-    for (int r = 0; r < rows; ++r) dz[r * cols + labels[r]] -= of_target;
+    for (int r = 0; r < rows; ++r) dz[r * cols + labels[r]] -= of_target(r);
   alignas(64) T row_loss[lanes];
-  (log(sum) * weight - weighted).store(row_loss);
+  V losses = log(sum) * weight - weighted;
+  if constexpr (has_weights) losses = losses * row_weight;
+  losses.store(row_loss);
   double total = 0;
   for (int r = 0; r < rows; ++r) total += double(row_loss[r]);
   return total;
@@ -188,13 +212,16 @@ template <class T> static void softmax_cross_entropy(const LossArgs<T>& args, Sh
     for (index_t i = begin; i < begin + rows;) {
       if (args.cols <= lanes) {
         const index_t here = begin + rows - i < lanes ? begin + rows - i : lanes;
-        sum += softmax_narrow_loss(args, i, int(here));
+        sum += args.weight ? softmax_narrow_loss<T, true>(args, i, int(here))
+                           : softmax_narrow_loss<T, false>(args, i, int(here));
         i += here;
       } else {
         const index_t at = i * args.cols;
-        sum += double(softmax_row_loss<T>(args.y + at, args.target ? args.target + at : nullptr,
+        const T weight = args.weight ? args.weight[i] : T(1);
+        sum += double(weight *
+                      softmax_row_loss<T>(args.y + at, args.target ? args.target + at : nullptr,
                                           args.labels ? args.labels[i] : 0, args.cols, args.dy + at,
-                                          args.dy_scale, args.param));
+                                          args.dy_scale * weight, args.param));
         ++i;
       }
     }

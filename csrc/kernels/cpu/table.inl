@@ -16,6 +16,7 @@ namespace FBP_ISA {
 #include "kernels/cpu/dropout.inl"
 #include "kernels/cpu/small_network.inl"
 #include "kernels/cpu/norm.inl"
+#include "kernels/cpu/gradient.inl"
 
 template <class T, class Loss> static constexpr auto loss_kernel() {
   if constexpr (Loss::elementwise)
@@ -59,6 +60,10 @@ template <class T> static constexpr KernelTable<T> make_table() {
       batch_norm_backward<T>,
       batch_norm_gradient<T>,
       batch_norm_moving<T>,
+      square_sum<T>,
+      limit<T>,
+      penalty<T>,
+      blend<T>,
 #define FBP_FUNCTION(name) vector_function<T, VectorFunctions<Vec<T>>::name>,
       {FBP_VECTOR_FUNCTIONS(FBP_FUNCTION)},
 #define FBP_CELL_FORWARD(C) cell_forward<T, C>,

@@ -11,6 +11,7 @@ from ..errors import describe
 from ..history import FINAL
 from ..metrics import larger_is_better
 from .base import Callback, Logs
+from .rates import require_number
 
 MODES = ("auto", "min", "max")
 
@@ -166,6 +167,9 @@ class ReduceLROnPlateau(Monitor):
         patience: epochs without improvement after which the rate is reduced.
         cooldown: epochs after a reduction that are not counted.
         min_lr: the rate does not go below this.
+
+    fit raises TypeError at its beginning where the learning rate is a schedule, which it could not
+    change.
     """
 
     def __init__(
@@ -190,6 +194,7 @@ class ReduceLROnPlateau(Monitor):
         self.wait = self.cooling = 0
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
+        require_number(self)
         self.reset()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:

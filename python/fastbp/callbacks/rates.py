@@ -20,6 +20,21 @@ class LearningRateScheduler(Callback):
             raise TypeError(f"schedule must be a function; got {describe(schedule)}")
         self.schedule = schedule
 
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        require_number(self)
+
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         optimizer = self.model.optimizer
         optimizer.learning_rate = self.schedule(epoch, optimizer.learning_rate)
+
+
+def require_number(callback: Callback) -> None:
+    """Raises TypeError unless the learning rate of the callback's model is a number to change."""
+    optimizer = callback.model.optimizer
+    if optimizer.by_steps and isinstance(optimizer.learning_rate, float):
+        return
+    has = f"{optimizer.learning_rate!r}" if optimizer.by_steps else f"none: {optimizer!r}"
+    raise TypeError(
+        f"{type(callback).__name__} changes a learning rate that is a number; the optimizer has "
+        f"{has}: use one or the other"
+    )

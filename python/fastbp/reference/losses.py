@@ -36,9 +36,14 @@ class Loss:
     rows: bool = False
     threshold: float | None = None
 
-    def value_and_gradient(self, y: F64, t: Array, param: float, dtype: DType) -> tuple[float, F64]:
-        """(loss, dy) of a batch."""
+    def value_and_gradient(
+        self, y: F64, t: Array, param: float, dtype: DType, weights: F64 | None = None
+    ) -> tuple[float, F64]:
+        """(loss, dy) of a batch; weights (B,) are factors of the rows before the averaging."""
         values, gradients = self.elements(y, t, param, dtype)
+        if weights is not None:
+            values = as_float64((values.T * weights).T)
+            gradients = gradients * weights[:, None]
         divisor = 1 if self.sums else values.size
         return float(np.sum(values) / divisor), gradients / divisor
 

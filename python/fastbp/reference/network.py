@@ -22,6 +22,7 @@ from .metrics import METRICS
 from .ops import quiet
 from .optimizers import OPTIMIZERS, Optimizer
 from .random import permutation
+from .rules import Rules
 from .sequences import Rows, Samples, by_rows
 from .stages import Pass
 
@@ -74,11 +75,14 @@ class Engine:
         self._stages, self.outputs = builder.stages, builder.width
         self._takes_sequences, self._gives_sequences = sequences, builder.sequence
         self._blocks = [stage for stage in self._stages if stage.size]
+        self._accumulated: Array | None = None
+        self._average: Array | None = None
         self.set_trainable([True] * len(self._stages))
         self._parameters = np.zeros(builder.parameter_count, self.dtype)
         self._state = np.zeros(builder.state_count, self.dtype)
         self._gradients = np.zeros_like(self._parameters)
         self._states: list[Array] = []
+        self._rules = Rules({}, self._parameters.size)
         self._loss: Loss | None = None
         self._optimizer: Optimizer | None = None
         self.steps = 0
@@ -104,8 +108,12 @@ class Engine:
 
     @property
     def optimizer_state(self) -> list[Array]:
-        """The optimizer's slots, laid out as parameters, live and writable."""
-        return self._states
+        """The optimizer's slots, laid out as parameters, live and writable.
+
+        Behind them, where the rules want them, the sum of gradients and the parameters' average.
+        """
+        more = (self._accumulated, self._average)
+        return [*self._states, *(array for array in more if array is not None)]
 
     @property
     def state(self) -> Array:
@@ -128,6 +136,8 @@ class Engine:
         self._used = np.concatenate(
             [np.arange(s.offset, s.offset + s.size) for s in trained] or [np.arange(0)]
         )
+        if self._accumulated is not None:
+            self._accumulated[...] = self._trained(self._accumulated)
 
     def compile(
         self, loss: str, loss_param: float, optimizer: str, hyper: dict[str, float]
@@ -138,12 +148,29 @@ class Engine:
         self._loss, self._loss_name, self._loss_param = loss_entry, loss, float(loss_param)
         self._optimizer, self._optimizer_name = rule, optimizer
         self._states = [np.zeros_like(self._parameters) for _ in rule.slots]
+        self.set_rules({})
         self.steps = 0
 
     def set_hyper(self, hyper: dict[str, float]) -> None:
         """Changes the hyper-parameters named; states and step count stay."""
         optimizer, _ = self._compiled()
         self._hyper = optimizer.complete(self._hyper | hyper, self._optimizer_name)
+
+    def set_rules(self, rules: dict[str, Any]) -> None:
+        """Chooses what else happens to gradients (rules.py); compile() leaves nothing.
+
+        State that was not needed before starts at 0.
+        """
+        self._compiled()
+        self._rules = Rules(rules, self._parameters.size)
+        if self._rules.accumulation == 1:
+            self._accumulated = None
+        elif self._accumulated is None:
+            self._accumulated = np.zeros_like(self._parameters)
+        if self._rules.momentum is None:
+            self._average = None
+        elif self._average is None:
+            self._average = np.zeros_like(self._parameters)
 
     @quiet
     def train(
@@ -160,6 +187,7 @@ class Engine:
         record: F64 | None = None,
         steps: int = -1,
         outputs: Array | None = None,
+        weights: Array | None = None,
     ) -> tuple[F64, F64]:
         """Trains for some epochs; returns each one's loss (epochs,) and metrics (epochs, M).
 
@@ -171,9 +199,10 @@ class Engine:
         call: position int64 (2,) holds the epochs completed and the rows done of the next one,
         record (epochs, 1 + M) their losses and metrics, and in the next one's row the sums so far.
         Both are right after every step. outputs (n, O) gets the outputs of the epoch in its order.
+        weights (n,) are factors of the rows' losses, and of nothing else.
         """
         self._compiled()
-        samples = self._check_data(x, y, batch_size, metrics)
+        samples = self._check_data(x, y, batch_size, metrics, weights)
         if epochs < 0:
             raise ValueError(f"epochs: expected at least 0, got {epochs}")
         record = np.zeros((epochs, 1 + len(metrics))) if record is None else record
@@ -187,7 +216,7 @@ class Engine:
                     order = permutation(len(samples), seed, first_epoch + epoch)
                 while at < len(samples) and steps != 0:
                     rows = order[at : at + batch_size]
-                    loss, output = self._step(samples[rows], y[rows])
+                    loss, output = self._step(samples[rows], y[rows], _rows_of(weights, rows))
                     total.add(loss, output, y[rows], record[epoch])
                     if outputs is not None:
                         rounded(output, self.dtype, outputs[at : at + len(rows)])
@@ -206,40 +235,44 @@ class Engine:
         metrics: Sequence[str],
         sums: F64,
         outputs: Array | None = None,
+        weights: Array | None = None,
     ) -> None:
         """One step as part of an epoch: adds to sums (1 + M,) what train() keeps of a batch."""
         self._compiled()
-        samples = self._check_data(x, y, 1, metrics)
+        samples = self._check_data(x, y, 1, metrics, weights)
         with _interrupts_between_steps():
-            loss, output = self._step(samples, y)
+            loss, output = self._step(samples, y, weights)
             _Total(self, metrics).add(loss, output, y, sums)
             if outputs is not None:
                 rounded(output, self.dtype, outputs)
 
     @quiet
-    def step(self, x: Rows, y: Array) -> float:
+    def step(self, x: Rows, y: Array, weights: Array | None = None) -> float:
         """One step on one batch; returns the loss before the update."""
         self._compiled()
-        samples = self._check_data(x, y)
+        samples = self._check_data(x, y, weights=weights)
         with _interrupts_between_steps():
-            return self._step(samples, y)[0]
+            return self._step(samples, y, weights)[0]
 
     @quiet
-    def gradients(self, x: Rows, y: Array) -> float:
+    def gradients(self, x: Rows, y: Array, weights: Array | None = None) -> float:
         """Fills gradients_ for one batch, updates nothing; returns the loss."""
         self._compiled()
-        samples = self._check_data(x, y)
-        loss, _, gradient, _, _ = self._backward(samples, y)
+        samples = self._check_data(x, y, weights=weights)
+        loss, _, gradient, _, _ = self._backward(samples, y, weights)
+        gradient += self._rules.penalty_gradient(as_float64(self._parameters))
         self._gradients[...] = 0
         self._gradients[self._used] = rounded(gradient[self._used], self.dtype)
         return loss
 
     @quiet
-    def input_gradient(self, x: Rows, y: Array) -> tuple[float, Array]:
+    def input_gradient(
+        self, x: Rows, y: Array, weights: Array | None = None
+    ) -> tuple[float, Array]:
         """The loss of one batch and its gradient with respect to x."""
         self._compiled()
-        samples = self._check_data(x, y)
-        loss, _, _, dx, _ = self._backward(samples, y)
+        samples = self._check_data(x, y, weights=weights)
+        loss, _, _, dx, _ = self._backward(samples, y, weights)
         return loss, rounded(dx, self.dtype)
 
     @quiet
@@ -250,20 +283,21 @@ class Engine:
         batch_size: int,
         metrics: Sequence[str],
         outputs: Array | None = None,
+        weights: Array | None = None,
     ) -> tuple[float, list[float]]:
         """Loss and metrics over all rows, by batches; fills outputs (n, O) too if it is given."""
         self._compiled()
-        samples = self._check_data(x, y, batch_size, metrics)
+        samples = self._check_data(x, y, batch_size, metrics, weights)
         total, sums = _Total(self, metrics), np.zeros(1 + len(metrics))
         for start in range(0, len(samples), batch_size):
             rows = slice(start, start + batch_size)
             output = self._output(samples[rows])
-            loss, _ = self._loss_and_gradient(output, y[rows])
+            loss, _ = self._loss_and_gradient(output, y[rows], _rows_of(weights, rows))
             total.add(loss, output, y[rows], sums)
             if outputs is not None:
                 rounded(output, self.dtype, outputs[rows])
         loss, *values = total.means(sums, len(samples)).tolist()
-        return loss, values
+        return loss + self._penalty(), values
 
     @quiet
     def predict(self, x: Rows, out: Array, training: bool = False) -> None:
@@ -298,23 +332,40 @@ class Engine:
         """The network's output where nothing is trained."""
         return self._forward(x, self._pass(x, training=False))[-1]
 
-    def _loss_and_gradient(self, output: F64, y: Array) -> tuple[float, F64]:
+    def _loss_and_gradient(self, output: F64, y: Array, weights: Array | None) -> tuple[float, F64]:
         """The loss of one batch and its gradient with respect to the output."""
         rows, target = by_rows(output, y)
         _, loss = self._compiled()
         target = target if target.ndim == 1 else as_float64(target)
-        value, d = loss.value_and_gradient(rows, target, self._loss_param, np.dtype(self.dtype))
+        factors = None if weights is None else as_float64(weights)
+        if factors is not None and output.ndim == 3:
+            factors = np.repeat(factors, output.shape[1])  # one for every step
+        dtype = np.dtype(self.dtype)
+        value, d = loss.value_and_gradient(rows, target, self._loss_param, dtype, factors)
         return value, d.reshape(output.shape)
 
-    def _backward(self, x: Samples, y: Array) -> tuple[float, F64, F64, F64, F64]:
-        """Loss, output, flat gradient, input gradient and flat state after a step of one batch.
+    def _penalty(self) -> float:
+        """What the rules add to the loss."""
+        return self._rules.penalty(self._trained(as_float64(self._parameters)))
+
+    def _trained(self, flat: Array) -> Array:
+        """A flat array with 0 where parameters are frozen."""
+        trained = np.zeros_like(flat)
+        trained[self._used] = flat[self._used]
+        return trained
+
+    def _backward(
+        self, x: Samples, y: Array, weights: Array | None
+    ) -> tuple[float, F64, F64, F64, F64]:
+        """Loss with penalty, output, flat gradient, input gradient and flat state after a step.
 
         Backwards through the layers, d is the gradient with respect to the layer's output, then to
-        its input.
+        its input. The parameter gradient is without the penalty's.
         """
         run = self._pass(x, training=True)
         values = self._forward(x, run)
-        loss, d = self._loss_and_gradient(values[-1], y)
+        loss, d = self._loss_and_gradient(values[-1], y, weights)
+        loss += self._penalty()
         gradient, state = np.zeros_like(run.parameters), run.state.copy()
         for place in reversed(range(len(self._stages))):
             stage, v = self._stages[place], values[place]
@@ -322,23 +373,37 @@ class Engine:
             stage.update_state(v, run, state)
         return loss, values[-1], gradient, d, state
 
-    def _step(self, x: Samples, y: Array) -> tuple[float, F64]:
+    def _step(self, x: Samples, y: Array, weights: Array | None) -> tuple[float, F64]:
         """Forward, backward, update; everything is computed before anything is written."""
-        optimizer, _ = self._compiled()
-        loss, output, gradient, _, state = self._backward(x, y)
-        used = self._used
-        w, states = optimizer.update(
-            as_float64(self._parameters[used]),
-            gradient[used],
-            [as_float64(s[used]) for s in self._states],
-            self._hyper,
-            self.steps + 1,
-        )
-        for array, value in zip((self._parameters, *self._states), (w, *states), strict=True):
-            array[used] = rounded(value, self.dtype)
+        loss, output, gradient, _, state = self._backward(x, y, weights)
+        gradient, count = self._trained(gradient), self._rules.accumulation
+        if self._accumulated is not None:
+            if self.steps % count:
+                gradient += as_float64(self._accumulated)
+            rounded(gradient, self.dtype, self._accumulated)
+        if (self.steps + 1) % count == 0:
+            self._update(gradient / count)
         rounded(state, self.dtype, self._state)
         self.steps += 1
         return loss, output
+
+    def _update(self, gradient: F64) -> None:
+        """Penalties, limits, the optimizer's formula, the average of the parameters."""
+        optimizer, _ = self._compiled()
+        rules, used = self._rules, self._used
+        t = rules.update_of(self.steps + 1)
+        flat = as_float64(self._parameters)
+        gradient = rules.limit(self._trained(gradient + rules.penalty_gradient(flat)))
+        # An array of rates, one for each parameter, goes through the formulas as a number does.
+        rate: Any = rules.rate(t, self._hyper["learning_rate"]) * rules.rates[used]
+        states = [as_float64(s[used]) for s in self._states]
+        hyper = self._hyper | {"learning_rate": rate}
+        w, states = optimizer.update(flat[used], gradient[used], states, hyper, t)
+        for array, value in zip((self._parameters, *self._states), (w, *states), strict=True):
+            array[used] = rounded(value, self.dtype)
+        if self._average is not None:
+            average = rules.average(as_float64(self._average), as_float64(self._parameters), t)
+            rounded(average, self.dtype, self._average)
 
     def _compiled(self) -> tuple[Optimizer, Loss]:
         if self._optimizer is None or self._loss is None:
@@ -373,7 +438,12 @@ class Engine:
         return (x.x.shape[1], self.outputs) if self._gives_sequences else (self.outputs,)
 
     def _check_data(
-        self, x: Rows, y: Array, batch_size: int = 1, metrics: Sequence[str] = ()
+        self,
+        x: Rows,
+        y: Array,
+        batch_size: int = 1,
+        metrics: Sequence[str] = (),
+        weights: Array | None = None,
     ) -> Samples:
         samples = self._check_rows(x)
         if len(samples) == 0:
@@ -384,6 +454,10 @@ class Engine:
             self._check_array("y", y, *shape)
         elif y.dtype != np.int64:
             raise TypeError(f"y: expected dtype int64, got a {describe(y)}")
+        if weights is not None and (weights.dtype != self.dtype or weights.shape != shape[:1]):
+            raise ValueError(
+                f"weights: expected {self.dtype} of shape ({shape[0]},), got a {describe(weights)}"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         for name in metrics:
@@ -410,6 +484,11 @@ class _Total:
         """What the sums over so many rows come to: means, but for a loss that is a sum."""
         means = sums / rows
         return means if self._mean else np.concatenate([sums[:1], means[1:]])
+
+
+def _rows_of(weights: Array | None, rows: Any) -> Array | None:
+    """The weights of some rows, where there are any."""
+    return None if weights is None else weights[rows]
 
 
 @contextmanager

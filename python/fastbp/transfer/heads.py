@@ -55,7 +55,7 @@ def _continue_as(model: Sequential, layers: Sequence[Layer], fresh: int) -> None
             if not name.startswith(f"{fresh}."):
                 view[...] = kept[name]
         if compiled is not None:
-            network.compile_engine(engine, compiled)
+            network.compile_engine(layers, engine, compiled)
         model._use(engine)
     model._layers[:] = layers
     model._frozen = frozen
