@@ -38,9 +38,9 @@ struct LayerSpec {
 
 struct NetworkSpec {
   index_t inputs = 0;
-  bool sequences = false;  // rows are sequences of steps, of `inputs` values each
   std::vector<LayerSpec> layers;
   std::uint64_t seed = 0;  // of what a step draws
+  bool sequences = false;  // rows are sequences of steps, of `inputs` values each
 };
 
 struct LossSpec {
