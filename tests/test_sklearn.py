@@ -363,6 +363,55 @@ def test_losses_of_the_regressor() -> None:
         MLPRegressor("softmax_cross_entropy").fit(X, y)
 
 
+@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "one"])
+def test_weights_of_rows_are_scikit_learns(kind: str, solver: str) -> None:
+    """Where a batch is all rows; in smaller ones the mean weight is that of all of them."""
+    X, y = problem(kind)
+    weight = np.random.default_rng(1).integers(0, 4, len(X)).astype(float)
+    options = {"hidden_layer_sizes": (5,), "activation": "tanh", "solver": solver, "max_iter": 30,
+               "learning_rate_init": 0.02, "momentum": 0.0, "shuffle": False, "random_state": 0,
+               "alpha": 0.1 if solver == "lbfgs" else 0.0, "epsilon": 1e-12,
+               "tol": 1e-10, "n_iter_no_change": np.inf}  # fmt: skip
+    regression = kind == "one"
+    ours = (MLPRegressor if regression else MLPClassifier)(**options)
+    theirs = (TheirRegressor if regression else TheirClassifier)(**options)
+    ours.fit(X, y, sample_weight=weight)
+    theirs.fit(X, y, sample_weight=weight)
+    for mine, right in zip(ours.coefs_, theirs.coefs_, strict=True):
+        np.testing.assert_allclose(mine, right, rtol=1e-6, atol=1e-9)
+    assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-6)
+
+
+def test_class_weights_help_the_rare_class() -> None:
+    """One row in twenty is fraud, and hard to tell: unweighted, few are found."""
+    rng = np.random.default_rng(0)
+    y = np.where(rng.random(2000) < 0.05, "fraud", "fine")
+    X = rng.normal(size=(2000, 4)) + (y == "fraud")[:, None] * 0.7
+    found = {}
+    for weight in (None, "balanced", {"fraud": 19.0}):
+        model = MLPClassifier((8,), class_weight=weight, max_iter=30, random_state=0).fit(X, y)
+        found[str(weight)] = (model.predict(X[y == "fraud"]) == "fraud").mean()
+    plain, balanced, given = found.values()
+    assert plain < 0.3 and balanced > 0.6 and given > 0.6
+    factors = np.where(y == "fraud", 19.0, 1.0)
+    twin = MLPClassifier((8,), max_iter=30, random_state=0).fit(X, y, sample_weight=factors)
+    np.testing.assert_array_equal(twin.coefs_[0], model.coefs_[0])
+    with pytest.raises(ValueError, match="needs all rows at once"):
+        MLPClassifier(class_weight="balanced").partial_fit(X, y, classes=["fine", "fraud"])
+
+
+def test_weights_of_validation_rows_count_in_the_score() -> None:
+    X, y = iris()
+    weight = np.where(y == 0, 0.0, 1.0)
+    model = MLPClassifier((5,), max_iter=3, random_state=0)
+    model.fit(X, y, validation_data=(X, y, weight))
+    assert model.validation_scores_[-1] == model.score(X, y, sample_weight=weight)
+    for bad in (-np.ones(150), np.ones(149), np.zeros(150)):
+        with pytest.raises(ValueError, match="sample_weight"):
+            model.fit(X, y, sample_weight=bad)
+
+
 def test_counts_follow_scikit_learns_poisson_loss() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(80, 2))

@@ -24,7 +24,6 @@ EXCLUDED = {
     "test_invscaling_slows_down_from_epoch_to_epoch_and_call_to_call",
     "test_adaptive_learning_rate": "reads the private _optimizer; the same: test_sklearn.py, "
     "test_the_course_of_training_is_scikit_learns[adaptive]",
-    "test_mlp_sample_weight_with_early_stopping": "sample_weight is not there yet",
 }
 CONFTEST = """
 import pytest

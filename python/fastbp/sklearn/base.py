@@ -6,7 +6,8 @@ import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -16,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .. import arrays, files
+from .. import arrays, files, weights
 from ..arrays import Array
 from ..callbacks import Callback
 from ..callbacks import get as get_callbacks
@@ -25,13 +26,20 @@ from . import lbfgs, settings
 from .monitor import Monitor
 from .settings import Objective
 
-Pair = tuple[Array, Array]
 INPUTS = {"accept_sparse": ["csr", "csc"], "dtype": (np.float64, np.float32)}
 
 
 def trains_by_steps(estimator: BaseMLP) -> bool:
     """Whether partial_fit exists: L-BFGS has no step to do."""
     return not settings.is_lbfgs(estimator)
+
+
+class Rows(NamedTuple):
+    """Rows for the engine: inputs, encoded targets, and weights or None."""
+
+    x: Array
+    y: Array
+    weights: Array | None = None
 
 
 class BaseMLP(BaseEstimator):
@@ -46,7 +54,7 @@ class BaseMLP(BaseEstimator):
     # What differs between classes and quantities.
 
     @abstractmethod
-    def _check_targets(self, X: Any, y: Any, first: bool, incremental: bool) -> Pair:
+    def _check_targets(self, X: Any, y: Any, first: bool, incremental: bool) -> Rows:
         """X and y checked and encoded for the engine; learns what the outputs stand for."""
 
     @abstractmethod
@@ -58,12 +66,16 @@ class BaseMLP(BaseEstimator):
         """What is minimised."""
 
     @abstractmethod
-    def _split(self, X: Array, y: Array, random: Any) -> tuple[Pair, Pair]:
+    def _split(self, rows: Rows, random: Any) -> tuple[Rows, Rows]:
         """Training and validation rows for early stopping."""
 
     @abstractmethod
-    def _validation_score(self, X: Array, y: Array) -> float:
+    def _validation_score(self, rows: Rows) -> float:
         """Accuracy or R^2 of the present model against encoded targets; NaN if not finite."""
+
+    def _class_factors(self, y: Any, incremental: bool) -> Array | None:
+        """What class_weight makes of each row; None where there are no classes."""
+        return None
 
     def _store(self, arguments: dict[str, Any]) -> None:
         """Keeps the constructor's arguments under their names, unchecked until fit."""
@@ -76,8 +88,9 @@ class BaseMLP(BaseEstimator):
         self,
         X: Any,
         y: Any,
+        sample_weight: Any = None,
         *,
-        validation_data: tuple[Any, Any] | None = None,
+        validation_data: tuple[Any, ...] | None = None,
         callbacks: Iterable[Callback] | Callback | None = None,
     ) -> Any:
         """Trains until max_iter epochs are done or nothing improves any more.
@@ -85,8 +98,10 @@ class BaseMLP(BaseEstimator):
         Args:
             X: (n, features) numbers; sparse matrices are made dense.
             y: (n,) or (n, outputs).
-            validation_data: (X, y) to score after every epoch. With early_stopping=True it decides
-                when to stop, and no rows of X are held out.
+            sample_weight: (n,) weights of the rows in the loss, at least 0; only their ratios count
+                (fastbp.weights).
+            validation_data: (X, y) or (X, y, sample_weight) to score after every epoch. With
+                early_stopping=True it decides when to stop, and no rows of X are held out.
             callbacks: fastbp.Callback objects, called beside the estimator's own; not with
                 solver="lbfgs".
 
@@ -96,11 +111,18 @@ class BaseMLP(BaseEstimator):
         reached until then stays usable.
         """
         first = not (self.warm_start and hasattr(self, "model_"))
-        self._fit(X, y, first, False, validation_data, get_callbacks(callbacks))
+        self._fit(X, y, sample_weight, first, False, validation_data, get_callbacks(callbacks))
         return self
 
     @available_if(trains_by_steps)
-    def partial_fit(self, X: Any, y: Any, *, validation_data: tuple[Any, Any] | None = None) -> Any:
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        validation_data: tuple[Any, ...] | None = None,
+    ) -> Any:
         """One more epoch over these rows; the optimizer goes on as it is.
 
         Arguments as for fit. k calls equal one fit of k epochs on the same rows, bit for bit, up to
@@ -111,36 +133,39 @@ class BaseMLP(BaseEstimator):
             raise ValueError(
                 "partial_fit does not support early_stopping=True without validation_data=(X, y)"
             )
-        self._fit(X, y, not hasattr(self, "model_"), True, validation_data, [])
+        first = not hasattr(self, "model_")
+        self._fit(X, y, sample_weight, first, True, validation_data, [])
         return self
 
     def _fit(
         self,
         X: Any,
         y: Any,
+        sample_weight: Any,
         first: bool,
         incremental: bool,
-        validation_data: tuple[Any, Any] | None,
+        validation_data: tuple[Any, ...] | None,
         callbacks: list[Callback],
     ) -> None:
         settings.check(self)
-        x, t = self._check_targets(X, y, first, incremental)
+        rows = self._check_targets(X, y, first, incremental)
+        rows = rows._replace(weights=self._row_weights(rows, y, sample_weight, incremental))
         random = check_random_state(self.random_state)
-        start = settings.draw_start(self, x.shape[1], random) if first else None
+        start = settings.draw_start(self, rows.x.shape[1], random) if first else None
         if validation_data is not None:
-            training, validation = (x, t), self._validation_rows(validation_data)
+            training, validation = rows, self._validation_rows(validation_data)
         elif self.early_stopping and not settings.is_lbfgs(self):
-            training, validation = self._split(x, t, random)
+            training, validation = self._split(rows, random)
         else:
-            training, validation = (x, t), None
+            training, validation = rows, None
         seed = int(random.randint(np.iinfo(np.int32).max))
-        batch = self._batch_rows(len(training[0]))
-        model = self._prepare(training[0], start, seed, batch, incremental)
+        batch = self._batch_rows(len(training.x))
+        model = self._prepare(training, start, seed, batch, incremental)
         if first:
             self._start_records(validation is not None)
         self.model_ = model
         if settings.is_lbfgs(self):
-            lbfgs.run(self, model, *training, self._objective().scale)
+            lbfgs.run(self, model, training, self._objective().scale)
         else:
             self._run_epochs(training, validation, batch, incremental, callbacks)
         if not all(np.isfinite(array).all() for array in model.parameters().values()):
@@ -149,11 +174,22 @@ class BaseMLP(BaseEstimator):
                 "values and need to be preprocessed."
             )
 
-    def _validation_rows(self, pair: Any) -> Pair:
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TypeError("validation_data must be a pair (X, y)")
-        X = validate_data(self, pair[0], reset=False, **INPUTS)
-        return _dense(X), self._encode(pair[1])
+    def _row_weights(
+        self, rows: Rows, y: Any, sample_weight: Any, incremental: bool
+    ) -> Array | None:
+        """sample_weight times what class_weight makes of the row; None where both are absent."""
+        found = self._class_factors(y, incremental)
+        if sample_weight is not None:
+            given = _checked_weights(sample_weight, len(rows.x))
+            found = given if found is None else given * found
+        return found
+
+    def _validation_rows(self, data: Any) -> Rows:
+        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+            raise TypeError("validation_data must be (X, y) or (X, y, sample_weight)")
+        x = _dense(validate_data(self, data[0], reset=False, **INPUTS))
+        y = self._encode(data[1])
+        return Rows(x, y, _checked_weights(data[2], len(x)) if len(data) == 3 else None)
 
     def _batch_rows(self, rows: int) -> int:
         """Rows per step."""
@@ -168,9 +204,10 @@ class BaseMLP(BaseEstimator):
         return min(int(self.batch_size), rows)
 
     def _prepare(
-        self, x: Array, start: list[Array] | None, seed: int, batch: int, incremental: bool
+        self, rows: Rows, start: list[Array] | None, seed: int, batch: int, incremental: bool
     ) -> Sequential:
         """The model to train: new if there is a start for it, else the fitted one."""
+        x, factors = rows.x, rows.weights
         inputs = x.shape[1]
         layers = settings.layers(self, self.n_outputs_)
         model = Sequential(layers, seed) if start is not None else self.model_
@@ -182,8 +219,9 @@ class BaseMLP(BaseEstimator):
             )
         if start is not None or not incremental:
             objective = self._objective()
+            mean = 1.0 if factors is None else float(factors.mean())
             model.compile(
-                settings.optimizer(self, objective, batch),
+                settings.optimizer(self, objective, batch * mean),
                 objective.loss,
                 device=self.device,
                 dtype=x.dtype.name if self.dtype == "auto" else self.dtype,
@@ -205,8 +243,8 @@ class BaseMLP(BaseEstimator):
 
     def _run_epochs(
         self,
-        training: Pair,
-        validation: Pair | None,
+        training: Rows,
+        validation: Rows | None,
         batch: int,
         incremental: bool,
         callbacks: list[Callback],
@@ -216,14 +254,16 @@ class BaseMLP(BaseEstimator):
             self.best_validation_score_ = -math.inf
         score = None
         if validation is not None:
-            score = lambda: self._validation_score(*validation)  # noqa: E731
-        monitor = Monitor(self, len(training[0]), self._objective().scale, score)
+            score = partial(self._validation_score, validation)
+        monitor = Monitor(self, len(training.x), self._objective().scale, score)
         epochs = 1 if incremental else int(self.max_iter)
         self.model_.fit(
-            *training,
+            training.x,
+            training.y,
+            sample_weight=training.weights,
             epochs=epochs,
             batch_size=batch,
-            validation_data=validation,
+            validation_data=None if validation is None else _present(validation),
             shuffle=self.shuffle,
             verbose=0,
             callbacks=[monitor, *callbacks],
@@ -306,7 +346,22 @@ def _dense(X: Any) -> Array:
     return array
 
 
-def checked_rows(estimator: Any, X: Any, y: Any, *, reset: bool, **rules: Any) -> Pair:
+def _present(rows: Rows) -> tuple[Any, ...]:
+    """Without the weights where there are none."""
+    return rows if rows.weights is not None else rows[:2]
+
+
+def _checked_weights(value: Any, n: int) -> Array:
+    """sample_weight as float64 (n,); one number stands for all rows."""
+    array = np.asarray(value)
+    if array.dtype.kind in "biuf" and not array.any():
+        raise ValueError("sample_weight is zero in every row: no row would count")
+    return weights.samples(np.full(n, array) if array.ndim == 0 else array, n)
+
+
+def checked_rows(
+    estimator: Any, X: Any, y: Any, *, reset: bool, **rules: Any
+) -> tuple[Array, Array]:
     """X and y by scikit-learn's rules, X dense: finite numbers, as many targets as rows."""
     X, y = validate_data(estimator, X, y, reset=reset, multi_output=True, **INPUTS, **rules)
     x = _dense(X)
@@ -315,16 +370,16 @@ def checked_rows(estimator: Any, X: Any, y: Any, *, reset: bool, **rules: Any) -
     return x, y
 
 
-def split_rows(
-    estimator: Any, x: Array, y: Array, random: Any, strata: Array | None
-) -> tuple[Pair, Pair]:
+def split_rows(estimator: Any, rows: Rows, random: Any, strata: Array | None) -> tuple[Rows, Rows]:
     """Training rows, and validation_fraction of all rows to validate, drawn at random."""
-    x_train, x_rest, y_train, y_rest = train_test_split(
-        x, y, random_state=random, test_size=estimator.validation_fraction, stratify=strata
-    )
-    if len(x_rest) < 2:
+    parts = train_test_split(
+        *_present(rows), random_state=random, test_size=estimator.validation_fraction,
+        stratify=strata,
+    )  # fmt: skip
+    training, rest = Rows(*parts[::2]), Rows(*parts[1::2])
+    if len(rest.x) < 2:
         raise ValueError(
             "The validation set is too small. Increase 'validation_fraction' or the size of your "
             "dataset."
         )
-    return (x_train, y_train), (x_rest, y_rest)
+    return training, rest

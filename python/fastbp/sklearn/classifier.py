@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils import column_or_1d
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 
 from ..arrays import Array
 from ..losses import Loss
 from ..optimizers import Optimizer
-from .base import BaseMLP, Pair, checked_rows, split_rows, trains_by_steps
+from .base import BaseMLP, Rows, checked_rows, split_rows, trains_by_steps
 from .settings import Objective
 
 
@@ -38,6 +39,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             of the rows follows from it too, but by fastbp's own generator.
         early_stopping: hold out validation_fraction of the rows, with the classes in proportion,
             unless fit gets validation_data. The parameters with the best score stay.
+        class_weight: {class: weight} or "balanced": factors of the rows' weights in the loss, as
+            elsewhere in scikit-learn; with partial_fit a dict.
         dropout: share of every hidden layer's outputs that is left out in training.
         dtype: "float32", "float64", "bfloat16" of network and arithmetic; "auto" takes that of X,
             as scikit-learn does. float32 is about twice as fast as float64.
@@ -82,6 +85,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
         dropout: float = 0.0,
+        class_weight: Any = None,
         dtype: str = "auto",
         device: str = "auto",
     ) -> None:
@@ -92,9 +96,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self,
         X: Any,
         y: Any,
+        sample_weight: Any = None,
         classes: Any = None,
         *,
-        validation_data: tuple[Any, Any] | None = None,
+        validation_data: tuple[Any, ...] | None = None,
     ) -> Any:
         """One more epoch over these rows; see MLPRegressor.partial_fit.
 
@@ -102,7 +107,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         labels, whose columns are the classes), later calls may repeat it.
         """
         self._take_classes(y, classes)
-        return super().partial_fit(X, y, validation_data=validation_data)
+        return super().partial_fit(X, y, sample_weight, validation_data=validation_data)
 
     def _take_classes(self, y: Any, classes: Any) -> None:
         """Learns the classes at the first call of partial_fit; later they must be the same."""
@@ -161,7 +166,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return Objective(Loss("softmax_cross_entropy"), 1.0)
         return Objective(Loss("binary_cross_entropy_with_logits"), float(self.n_outputs_))
 
-    def _check_targets(self, X: Any, y: Any, first: bool, incremental: bool) -> Pair:
+    def _check_targets(self, X: Any, y: Any, first: bool, incremental: bool) -> Rows:
         x, y = checked_rows(self, X, y, reset=first)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
@@ -169,7 +174,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             self._learn_classes(y)
         elif not incremental:
             self._require_same_classes(y)
-        return x, self._encode(y)
+        return Rows(x, self._encode(y))
 
     def _learn_classes(self, y: Any) -> None:
         check_classification_targets(y)
@@ -212,20 +217,33 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         numbers: Array = np.searchsorted(self.classes_, y)
         return numbers if self.out_activation_ == "softmax" else numbers.astype(np.float64)[:, None]
 
-    def _split(self, x: Array, y: Array, random: Any) -> tuple[Pair, Pair]:
+    def _class_factors(self, y: Any, incremental: bool) -> Array | None:
+        if self.class_weight is None:
+            return None
+        if incremental and isinstance(self.class_weight, str):
+            raise ValueError(
+                f"class_weight={self.class_weight!r} needs all rows at once: with partial_fit give "
+                "a dict of weights"
+            )
+        factors: Array = compute_sample_weight(self.class_weight, y)
+        return factors
+
+    def _split(self, rows: Rows, random: Any) -> tuple[Rows, Rows]:
         """Classes in proportion; several labels as they fall."""
-        strata = None
+        strata, y = None, rows.y
         if not self._multilabel:
             strata = self.classes_[y] if y.ndim == 1 else y.astype(bool)
-        return split_rows(self, x, y, random, strata)
+        return split_rows(self, rows, random, strata)
 
-    def _validation_score(self, x: Array, y: Array) -> float:
-        logits = self.model_.predict(x)
+    def _validation_score(self, rows: Rows) -> float:
+        logits, y = self.model_.predict(rows.x), rows.y
         if not np.isfinite(logits).all():
             return float("nan")
         if self._multilabel:
-            return float(np.mean(((logits > 0) == y).all(axis=1)))
-        return float(np.mean(self._class_numbers(logits) == y.reshape(-1)))
+            right = ((logits > 0) == y).all(axis=1)
+        else:
+            right = self._class_numbers(logits) == y.reshape(-1)
+        return float(np.average(right, weights=rows.weights))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -16,16 +16,19 @@ from ..arrays import Array
 
 if TYPE_CHECKING:
     from ..model import Sequential
+    from .base import Rows
 
 
-def run(estimator: Any, model: Sequential, X: Array, y: Array, scale: float) -> None:
+def run(estimator: Any, model: Sequential, rows: Rows, scale: float) -> None:
     """Minimises scale * loss + alpha / (2 n) * (sum of squared kernels); sets n_iter_ and loss_.
+
+    n is the number of rows, or the sum of their weights.
 
     max_iter bounds the iterations, max_fun the evaluations, tol the largest gradient. Warns with
     ConvergenceWarning where one of the bounds ended it.
     """
     parameters = model.parameters()
-    decay = estimator.alpha / len(X)
+    decay = estimator.alpha / (len(rows.x) if rows.weights is None else rows.weights.sum())
 
     def put(flat: Array) -> None:
         start = 0
@@ -35,7 +38,7 @@ def run(estimator: Any, model: Sequential, X: Array, y: Array, scale: float) -> 
 
     def value_and_gradient(flat: Array) -> tuple[float, Array]:
         put(flat)
-        loss, gradients = model.gradients(X, y)
+        loss, gradients = model.gradients(rows.x, rows.y, sample_weight=rows.weights)
         loss *= scale
         parts = []
         for name, array in parameters.items():

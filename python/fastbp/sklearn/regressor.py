@@ -13,7 +13,7 @@ from ..arrays import Array
 from ..losses import Loss
 from ..losses import get as get_loss
 from ..optimizers import Optimizer
-from .base import BaseMLP, Pair, checked_rows, split_rows
+from .base import BaseMLP, Rows, checked_rows, split_rows
 from .settings import Objective
 
 
@@ -88,14 +88,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             raise ValueError(f"loss {loss.name!r} is about classes: use MLPClassifier")
         return Objective(loss, 1.0)
 
-    def _check_targets(self, X: Any, y: Any, first: bool, incremental: bool) -> Pair:
+    def _check_targets(self, X: Any, y: Any, first: bool, incremental: bool) -> Rows:
         x, y = checked_rows(self, X, y, reset=first, y_numeric=True)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
         self.out_activation_ = "exp" if self._counts else "identity"
         self._objective()  # raises for a loss that cannot be meant
-        return x, self._columns(y)
+        return Rows(x, self._columns(y))
 
     def _encode(self, y: Any) -> Array:
         return self._columns(check_array(y, ensure_2d=False, dtype="numeric"))
@@ -104,11 +104,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _columns(y: Array) -> Array:
         return np.asarray(y, np.float64).reshape(len(y), -1)
 
-    def _split(self, x: Array, y: Array, random: Any) -> tuple[Pair, Pair]:
-        return split_rows(self, x, y, random, None)
+    def _split(self, rows: Rows, random: Any) -> tuple[Rows, Rows]:
+        return split_rows(self, rows, random, None)
 
-    def _validation_score(self, x: Array, y: Array) -> float:
-        output = self.model_.predict(x)
+    def _validation_score(self, rows: Rows) -> float:
+        output = self.model_.predict(rows.x)
         if self.out_activation_ == "exp":
             output = np.exp(output)
-        return float(r2_score(y, output)) if np.isfinite(output).all() else float("nan")
+        if not np.isfinite(output).all():
+            return float("nan")
+        return float(r2_score(rows.y, output, sample_weight=rows.weights))
