@@ -121,6 +121,14 @@ TRAININGS = {
     "digits": Training(
         64, (dense(128), act("relu"), dense(10)), 200, 32, "softmax_cross_entropy", "adamw"
     ),
+    # Those are cut along their hidden units where several threads take enough steps: so are these.
+    "three layers": Training(
+        33, (dense(100), act("gelu"), dense(67), act("tanh"), dense(4)), 300, 30, "huber"
+    ),
+    "few outputs": Training(
+        60, (dense(80), act("relu"), dense(3)), 300, 33, "softmax_cross_entropy", "momentum"
+    ),
+    "many hidden units": Training(20, (dense(1000, False), act("relu"), dense(2)), 200, 20),
     "mae": Training(31, (dense(15), act("identity"), dense(16)), 50, 8, "mae", "momentum"),
     "dropout": Training(
         33,

@@ -31,6 +31,9 @@ constexpr double kLongStep = 0.05;  // seconds
 // Predictions of less work than this are not worth a look at the clock: 14 ms of the scalar kernels.
 constexpr double kShortInferenceFlop = 1e7;
 
+// Cutting a network in shards, and putting it together, costs about one step.
+constexpr index_t kShardedSteps = 16;
+
 // Between looks at the clock a train job does this much work at least; a look costs 25 ns.
 constexpr double kPollFlop = 2e6;
 
@@ -203,6 +206,7 @@ template <class T> struct Network<T>::TrainJob {
   RunRecord* record = nullptr;  // where the run stands, kept by worker 0
   bool means = true;            // a completed epoch's sums become means
   index_t poll_every = 1;       // steps
+  int shards = 1;               // of the network, one for each worker; 1: it is whole
 
   std::int64_t paced_steps = 0;  // by measure_pace
   ThreadGovernor::Clock::time_point paced_at{};
@@ -307,11 +311,23 @@ template <class T> struct Network<T>::TrainJob {
   }
 };
 
-// Every worker walks the same batches; what worker 0 alone keeps is in the job.
 template <class T> void Network<T>::run_train(void* context, Worker& worker) {
   TrainJob& job = *static_cast<TrainJob*>(context);
   Network& net = *job.network;
-  Step<T> step(net.context_, worker);
+  if (job.shards < 2 || worker.count != job.shards) {
+    walk_batches(job, net.context_, worker);
+    return;
+  }
+  net.shards_.take(worker.id);
+  walk_batches(job, net.shards_.context(worker.id), worker);
+  net.shards_.give_back(worker.id);
+}
+
+// Every worker walks the same batches; what worker 0 alone keeps is in the job.
+template <class T>
+void Network<T>::walk_batches(TrainJob& job, const StepContext<T>& context, Worker& worker) {
+  Network& net = *job.network;
+  Step<T> step(context, worker);
   const bool lead = worker.id == 0;
   const index_t epochs = job.schedule.epochs;
   const std::int64_t* order = job.schedule.shuffle ? net.order_.data() : nullptr;
@@ -322,9 +338,10 @@ template <class T> void Network<T>::run_train(void* context, Worker& worker) {
   batch.dx = job.dx;
   const index_t first = job.record->epoch;  // whose order is prepared
   index_t epoch = first, at = job.record->at;
-  if (net.training_.fresh) {
+  if (net.training_.fresh || context.link) {
     step.write_ones();
     if (step.aborted()) return;
+    if (lead && !context.link) net.training_.fresh = false;
   }
   for (; epoch < epochs; ++epoch, at = 0) {
     if (order && epoch != first) {
@@ -358,6 +375,20 @@ template <class T> void Network<T>::prepare_order(const TrainJob& job) {
   order_epoch_ = epoch;
 }
 
+// Into how many shards, one for each worker, the network is cut for the rest of the run.
+template <class T>
+int Network<T>::shards_for(const TrainJob& job, index_t batch_rows, int threads) {
+  if (!job.take_step || rules_.need_whole_gradient() || context_.gemm.run != context_.kernels->gemm)
+    return 1;
+  const index_t epochs = job.schedule.epochs - job.record->epoch;
+  index_t left = epochs * parts_of(job.n, batch_rows);
+  if (job.record->steps >= 0) left = std::min(left, job.record->steps);
+  if (left < kShardedSteps) return 1;
+  const int shards = Shards<T>::worthwhile(layout_, batch_rows, threads);
+  if (shards > 1) shards_.prepare(context_, batch_rows, shards);
+  return shards;
+}
+
 template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
   const index_t sequence = job.samples.steps;
   const int wanted = threads_for(batch_rows, sequence, true);
@@ -379,9 +410,11 @@ template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
     job.paced_steps = steps;
     job.paced_at = ThreadGovernor::Clock::now();
     if (job.governed) job.report(steps);
-    Team::instance().run(job.governed ? governor_.threads(wanted) : wanted, run_train, &job, true);
+    job.shards = abortable ? 1 : shards_for(job, batch_rows, wanted);
+    const int threads = job.shards > 1 ? job.shards : wanted;
+    Team::instance().run(job.governed ? governor_.threads(threads) : threads, run_train, &job,
+                         true);
     if (job.abort) job.stop = true;
-    if (!job.stop) training_.fresh = false;
     if (job.poll) job.measure_pace(steps);
   }
   if (job.governed) job.report(steps);

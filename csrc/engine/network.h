@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/shards.h"
 #include "engine/step.h"
 #include "engine/thread_governor.h"
 
@@ -97,6 +98,7 @@ template <class T> class Network {
   struct TrainJob;
   struct InferenceJob;
   static void run_train(void* context, Worker& worker);
+  static void walk_batches(TrainJob& job, const StepContext<T>& context, Worker& worker);
   static void run_inference(void* context, Worker& worker);
 
   int threads_for(index_t rows, index_t sequence, bool training) const;
@@ -106,6 +108,7 @@ template <class T> class Network {
   void prepare_order(const TrainJob& job);
   void use_training_plan(index_t rows, index_t sequence, int threads);
   void use_inference_plan(index_t rows, index_t sequence);
+  int shards_for(const TrainJob& job, index_t batch_rows, int threads);
   void run(TrainJob& job, index_t batch_rows);
   bool run(InferenceJob& job);
 
@@ -122,6 +125,7 @@ template <class T> class Network {
     bool fresh = true;  // its ones are not written yet
   };
   PlanMemory training_, inference_;
+  Shards<T> shards_;
   std::vector<std::int64_t> order_;
   std::uint64_t order_seed_ = 0;
   std::int64_t order_epoch_ = -1;  // of the order that order_ holds; negative: of none

@@ -29,6 +29,10 @@ index_t product(index_t a, index_t b) {
 }
 index_t round_up(index_t n, index_t multiple) { return sum(n, multiple - 1) / multiple * multiple; }
 
+// Hidden layers of fewer units are not cut, and of networks with fewer or more parameters none is.
+constexpr index_t kShardedUnits = 64;
+constexpr index_t kShardedParameters = 4096, kMostShardedParameters = 400000;
+
 #define FBP_SAVES(A) A::saves,
 constexpr Saves kSaves[] = {FBP_ACTIVATIONS(FBP_SAVES)};
 #undef FBP_SAVES
@@ -146,6 +150,7 @@ Stage make_stage(const NetworkLayout& layout, const LayerSpec& layer) {
     stage.parameter_rows = stage.inputs;
     stage.outputs = layer.units;
     stage.bias = layer.use_bias;
+    stage.input_chunk = k_chunk(stage.inputs);
     break;
   case StageKind::activation:
     set_activation(stage, layer);
@@ -204,6 +209,20 @@ void add_layer(NetworkLayout& layout, const LayerSpec& layer, bool joined) {
     layout.multiply_adds_per_row += double(stage.parameter_rows) * double(stage.parameter_cols);
 }
 
+// Whether it may be cut along its hidden units; then these are summed in two pieces at least.
+bool make_sharded(NetworkLayout& layout) {
+  auto& stages = layout.stages;
+  if (layout.sequences || stages.size() < 2 || stages.size() > 3 ||
+      layout.parameter_count < kShardedParameters ||
+      layout.parameter_count > kMostShardedParameters || stages[0].outputs < kShardedUnits)
+    return false;
+  for (const Stage& stage : stages)
+    if (!stage.dense()) return false;
+  const index_t chunk = equal_chunk(stages[1].inputs, 2);
+  stages[1].input_chunk = std::min(stages[1].input_chunk, chunk);
+  return true;
+}
+
 bool is_light(const NetworkLayout& layout) {
   double values = double(layout.parameter_count) + double(layout.inputs) * kMaxChunk;
   for (const Stage& stage : layout.stages)
@@ -246,6 +265,8 @@ void add_sequence_outputs(Builder& plan, const NetworkLayout& layout) {
 
 }  // namespace
 
+index_t round_to_block(index_t elements) { return round_up(elements, kBlockAlignment); }
+
 NetworkLayout make_layout(const NetworkSpec& spec) {
   NetworkLayout layout;
   layout.inputs = layout.outputs = spec.inputs;
@@ -262,6 +283,7 @@ NetworkLayout make_layout(const NetworkSpec& spec) {
     layout.stage_of_layer.pop_back();  // which no layer of the network is
   }
   layout.light = is_light(layout);
+  layout.sharded = make_sharded(layout);
   layout.set_trainable(std::vector<bool>(spec.layers.size(), true));
   return layout;
 }
@@ -348,11 +370,11 @@ Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
       checked_product(std::size_t(shape.partials), std::size_t(layout.parameter_count));
   for (std::size_t s = 0; s <= last; ++s) {
     const Stage& stage = layout.stages[s];
-    const index_t parts = parts_of(stage.inputs, k_chunk(stage.inputs));
+    const index_t parts = stage.dense() ? parts_of(stage.inputs, stage.input_chunk) : 1;
     // The sums are written and read once; they must be few beside the weights.
-    const bool few = stage.dense() && !layout.sequences && shape.rows <= stage.inputs / parts / 2;
+    const bool few = parts > 1 && !layout.sequences && shape.rows <= stage.inputs / parts / 2;
     plan.input_parts.push_back(few ? parts : 1);
-    if (few && parts > 1)
+    if (few)
       partials = std::max(partials, checked_product(std::size_t(product(parts, shape.rows)),
                                                     std::size_t(plan.z[s].row)));
   }

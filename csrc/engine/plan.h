@@ -34,6 +34,8 @@ struct Stage {
   index_t inputs = 0, outputs = 0;
   bool sequence = false;  // its output has a row for every step
   index_t parameter_rows = 0, parameter_cols = 0;
+  // dense: its inputs are summed in pieces of so many. Part of the numerics promise.
+  index_t input_chunk = 0;
   bool bias = false;
   index_t parameter_offset = 0;  // first element of the block in the flat parameters
   int activation = 0;            // identity where there is none
@@ -78,6 +80,7 @@ struct NetworkLayout {
   std::size_t lowest_trained = 0;  // the first stage with trained parameters, or behind the last
   bool any_frozen = false;
   double multiply_adds_per_row = 0;  // of a forward pass; of sequences, for each of their steps
+  bool sharded = false;              // it may be cut along its hidden units (engine/shards.h)
   bool light = false;  // parameters, and all that kMaxChunk rows need, fit an L2 together
 
   // Floating-point operations of a pass over so many rows; the backward pass of a training step costs
@@ -102,6 +105,9 @@ struct NetworkLayout {
 };
 
 NetworkLayout make_layout(const NetworkSpec& spec);
+
+// Where the next block of parameters begins.
+index_t round_to_block(index_t elements);
 
 // A matrix of `capacity` times `places` rows in the plan's arena.
 struct BatchMatrix {

@@ -13,7 +13,7 @@ bool is_small(const NetworkLayout& layout, bool in_parts) {
       layout.stages.size() > std::size_t(SmallNetwork<float>::capacity))
     return false;
   if (!in_parts && layout.parameter_count > kSmallParameters) return false;
-  for (const Stage& s : layout.stages)  // each sum is one chunk
+  for (const Stage& s : layout.stages)
     if (!s.dense() || s.inputs > kMaxChunk || s.outputs > kMaxChunk) return false;
   return true;
 }
@@ -35,7 +35,8 @@ template <class T> void Step<T>::describe_small_network() {
     const Stage& stage = layout.stages[i];
     SmallStage<T>& s = small_.stage[i];
     const BatchMatrix& x = i == 0 ? plan().x : plan().y[i - 1];
-    s.inputs = stage.inputs, s.outputs = stage.outputs, s.bias = stage.bias;
+    s.inputs = stage.inputs, s.input_chunk = stage.input_chunk, s.outputs = stage.outputs,
+    s.bias = stage.bias;
     s.parameter_offset = stage.parameter_offset;
     s.param = T(stage.param);
     s.x = at(x, from), s.x_row = x.row;

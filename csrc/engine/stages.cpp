@@ -73,6 +73,7 @@ template <class T> typename Step<T>::Window Step<T>::forward_window(std::size_t 
 // worker takes whole chunks of it, and with them the rows of the weights that it updates (nearly), so
 // that these stay in its cache. `w` is forward_window(s).
 template <class T> bool Step<T>::by_inputs(std::size_t s, const Window& w) const {
+  if (c_.link) return s == 1;
   const index_t parts = plan().input_parts[s], count = w.share.count;
   return parts > 1 && count > 1 &&
          busy_enough(double(parts), double(parts_of(parts, count)), count);
@@ -80,7 +81,8 @@ template <class T> bool Step<T>::by_inputs(std::size_t s, const Window& w) const
 
 // The chunks of the sum over the inputs that this worker takes.
 template <class T> Range Step<T>::my_inputs(std::size_t s) const {
-  const index_t k = c_.layout->stages[s].inputs, chunk = k_chunk(k);
+  const index_t k = c_.layout->stages[s].inputs, chunk = c_.layout->stages[s].input_chunk;
+  if (c_.link) return {0, k};
   const Range parts = split(plan().input_parts[s], 1, share_);
   return {parts.begin * chunk, parts.end * chunk < k ? parts.end * chunk : k};
 }
@@ -90,7 +92,7 @@ template <class T>
 GemmArgs<T> Step<T>::product(const Stage& stage, const T* input, index_t input_row, Range k) const {
   const T* weights = c_.parameters.w + stage.parameter_offset;
   GemmArgs<T> g;
-  g.n = stage.outputs, g.k = k.end - k.begin;
+  g.n = stage.outputs, g.k = k.end - k.begin, g.chunk = stage.input_chunk;
   g.a = input + k.begin, g.a_row = input_row, g.a_col = 1;
   g.b = weights + k.begin * stage.outputs, g.b_row = stage.outputs, g.b_col = 1;
   if (stage.bias && k.begin == 0) g.bias = weights + stage.inputs * stage.outputs;
@@ -101,21 +103,25 @@ GemmArgs<T> Step<T>::product(const Stage& stage, const T* input, index_t input_r
 template <class T>
 const T* Step<T>::sum_by_inputs(std::size_t s, const T* input, index_t input_row, index_t row) {
   const Stage& stage = c_.layout->stages[s];
-  T* sums = partial(0);
-  const index_t chunk = k_chunk(stage.inputs), size = all_.rows * row;
+  const index_t chunk = stage.input_chunk;
+  const ShardLink<T> here{partial(0), all_.rows * row, 0, plan().input_parts[s]};
+  const ShardLink<T>& to = c_.link ? *c_.link : here;
   const Range mine = my_inputs(s);
   for (index_t p = mine.begin; p < mine.end; p += chunk) {
     const index_t end = mine.end - p < chunk ? mine.end : p + chunk;
     GemmArgs<T> g = product(stage, input, input_row, {p, end});
     g.m = all_.rows;
-    g.c = sums + p / chunk * size, g.c_row = row;
+    const index_t part = to.first + p / chunk;
+    if (part > 0) g.bias = nullptr;
+    g.c = to.sums + part * to.apart, g.c_row = row;
     run_gemm(g, Share{});
   }
-  done(true);
-  need(false);
-  T* total = plan().keeps_z(s) ? at(plan().z[s], own_) : sums + own_.at * row;
-  c_.kernels->add_rows(sums + own_.at * row, size, plan().input_parts[s], own_.rows * row, total,
-                       false);
+  worker_.barrier();
+  wrote_own_ = wrote_together_ = false;
+  T* total = at(plan().z[s], own_);
+  c_.kernels->add_rows(to.sums + own_.at * row, to.apart, to.parts, own_.rows * row, total, false);
+  if (plan().y[s].ones && !plan().keeps_z(s))  // they lie between the rows
+    for (index_t i = 0; i < own_.rows; ++i) total[i * row + stage.outputs] = T(1);
   return total;
 }
 

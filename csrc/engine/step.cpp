@@ -13,7 +13,8 @@ constexpr bool kElementwise[] = {FBP_LOSSES(FBP_ELEMENTWISE)};
 
 template <class T>
 Step<T>::Step(const StepContext<T>& context, Worker& worker)
-    : c_(context), worker_(worker), share_{worker.id, worker.count}, powers_(context.powers) {
+    : c_(context), worker_(worker), share_(context.link ? Share{} : Share{worker.id, worker.count}),
+      powers_(context.powers) {
   update_.w = context.parameters.w;
   for (int k = 0; k < 2; ++k) update_.slot[k] = context.parameters.slot[k];
 }
@@ -44,11 +45,16 @@ template <class T> void Step<T>::take_part(index_t first, index_t rows) {
   all_ = own_ = {share_.id * plan().part_rows, rows, first, Share{}};
 }
 
+// With the workers that this one shares the network with.
+template <class T> void Step<T>::meet() {
+  if (share_.count > 1) worker_.barrier();
+}
+
 // In front of work that reads what this worker made of its own rows, and with `others` what the
 // others made of theirs.
 template <class T> void Step<T>::need(bool others) {
   if (all_.share.count == 1 || !(wrote_together_ || (others && wrote_own_))) return;
-  worker_.barrier();
+  meet();
   wrote_own_ = wrote_together_ = false;
 }
 
@@ -67,7 +73,7 @@ template <class T> void Step<T>::write_ones() {
   };
   write(plan().x);
   for (const BatchMatrix& y : plan().y) write(y);
-  worker_.barrier();
+  meet();
 }
 
 template <class T> void Step<T>::train(const TrainBatch<T>& batch) {
@@ -86,7 +92,7 @@ template <class T> void Step<T>::train(const TrainBatch<T>& batch) {
   wrote_own_ = wrote_together_ = false;
   training_ = true;
   number_ = batch.number;
-  if (!described_) describe_small_network(), described_ = true;
+  if (!described_ && !c_.link) describe_small_network(), described_ = true;
   chunk_ = c_.layout->row_chunk(batch.rows);
   if (c_.in_parts && (c_.layout->sequences || chunk_ < batch.rows))
     train_in_parts(batch);
@@ -111,6 +117,7 @@ template <class T> void Step<T>::go_up(const TrainBatch<T>& batch) {
 
 // Copies the outputs of this worker's rows to where the caller wants them.
 template <class T> void Step<T>::keep_outputs(const TrainBatch<T>& batch) {
+  if (c_.link && c_.link->first > 0) return;  // the first worker has them all
   const index_t cols = c_.layout->outputs;
   if (c_.layout->sequences) {
     const Rows<T> y = rows_of(plan().y.back());
@@ -141,12 +148,12 @@ template <class T> void Step<T>::train_whole(const TrainBatch<T>& batch) {
   if (!batch.dx && lowest <= last() && c_.layout->stages[lowest].batch_coupled())
     batch_norm_sums(lowest);
   // No parameter changes before all deltas are there.
-  worker_.barrier();
+  meet();
   for (std::size_t s = 0; s <= last(); ++s)
     parameter_gradient(s, c_.parameters.gradient, batch.use == GradientUse::update);
   if (batch.use == GradientUse::update) update_state();
   if (batch.use != GradientUse::store_then_update && !whole_gradient()) return;
-  worker_.barrier();
+  meet();
   if (aborted()) return;
   if (whole_gradient())
     finish(batch);
@@ -160,7 +167,7 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
   const Range mine = split(c_.layout->parameter_count, 64, share_);
   const std::size_t lowest = batch.dx ? 0 : c_.layout->lowest_trained;
   for (index_t first = 0; first < parts; first += plan().partials) {
-    if (first > 0) worker_.barrier();  // the partials of the round before have been read
+    if (first > 0) meet();  // the partials of the round before have been read
     const index_t count = parts - first < plan().partials ? parts - first : plan().partials;
     const Range round = split(count, 1, share_);
     for (index_t i = round.begin; i < round.end; ++i) {
@@ -180,7 +187,7 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
       }
       if (batch.dx) input_delta(0, batch.dx);
     }
-    worker_.barrier();
+    meet();
     for_trained(*c_.layout, mine, [&](Range range) {
       c_.kernels->add_rows(partial(0) + range.begin, c_.layout->parameter_count, count,
                            range.end - range.begin, c_.parameters.gradient + range.begin,
@@ -188,7 +195,7 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
     });
   }
   if (whole_gradient()) {
-    worker_.barrier();
+    meet();
     if (!aborted()) finish(batch);
   } else if (batch.use != GradientUse::store && !aborted()) {
     update_parameters(mine);

@@ -66,6 +66,15 @@ struct Interrupt {
   void* context = nullptr;
 };
 
+// Where the sums of a stage over parts of its inputs lie, one part after the other, and which of them
+// is the first of this worker's.
+template <class T> struct ShardLink {
+  T* sums = nullptr;
+  index_t apart = 0;  // elements from one part to the next
+  index_t first = 0;
+  index_t parts = 0;
+};
+
 template <class T> struct StepContext {
   const KernelTable<T>* kernels = nullptr;
   GemmKernel<T> gemm;  // the table's, or one of another precision
@@ -76,8 +85,11 @@ template <class T> struct StepContext {
   T* state = nullptr;          // flat: what steps change besides parameters
   T* gemm_scratch = nullptr;   // gemm.scratch elements for each worker
   T* worker_values = nullptr;  // layout->worker_count elements for each worker
-  bool in_parts = false;       // batches of several chunks are worked off in parts
-  std::uint64_t seed = 0;      // of what a step draws
+  // Not null: this is one worker's part of a network (shards.h), which it runs alone but for the
+  // sums of stage 1.
+  const ShardLink<T>* link = nullptr;
+  bool in_parts = false;   // batches of several chunks are worked off in parts
+  std::uint64_t seed = 0;  // of what a step draws
   LossSpec loss;
   OptimizerSpec optimizer;
   BetaPowers powers;                   // of the last step taken
@@ -175,6 +187,7 @@ template <class T> class Step {
 
   void take_all(index_t rows);
   void take_part(index_t first, index_t rows);
+  void meet();
   void need(bool others);
   void done(bool together);
   Window choose(index_t n, index_t k, bool transposed) const;

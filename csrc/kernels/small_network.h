@@ -9,6 +9,7 @@ namespace fastbp {
 // A dense layer and its activation over the rows of a batch. Pointers lead to the batch's first row.
 template <class T> struct SmallStage {
   index_t inputs = 0, outputs = 0;
+  index_t input_chunk = 0;  // its inputs are summed in pieces of so many
   bool bias = false;
   index_t parameter_offset = 0;  // of the kernel, in the flat parameters and their gradient
   const T* x = nullptr;          // the inputs, with a 1 behind each row where there is a bias

@@ -122,7 +122,7 @@ void Chain<T>::forward_dense(Products<T>& products, const Workspace& space, std:
   const Stage& stage = layout->stages[s];
   const T* const weights = arrays.parameters.w + stage.parameter_offset;
   GemmArgs<T> g;
-  g.m = rows, g.n = stage.outputs, g.k = stage.inputs;
+  g.m = rows, g.n = stage.outputs, g.k = stage.inputs, g.chunk = stage.input_chunk;
   g.a = x, g.a_row = x_row, g.a_col = 1;
   g.b = weights, g.b_row = stage.outputs, g.b_col = 1;
   if (stage.bias) g.bias = weights + stage.inputs * stage.outputs;

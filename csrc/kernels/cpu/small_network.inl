@@ -81,7 +81,15 @@ static void few_outputs(const SmallStage<T>& s, const T* w, index_t rows) {
     const auto add = [&](index_t p, int q) {
       for (int o = 0; o < Outputs; ++o) sum[o] = fma(V(w[(p + q) * Outputs + o]), block[q], sum[o]);
     };
+    V before[Outputs];  // the chunks that are complete
+    for (int o = 0; o < Outputs; ++o) before[o] = V(T(0));
     for (index_t p = 0; p < s.inputs; p += lanes) {
+      if (p > 0 && p % s.input_chunk == 0) {
+        for (int o = 0; o < Outputs; ++o) {
+          before[o] = p > s.input_chunk ? before[o] + sum[o] : sum[o];
+          sum[o] = V(T(0));
+        }
+      }
       load_columns(s.x + i * s.x_row + p, s.x_row, s.inputs - p, count, block);
       if (s.inputs - p >= lanes) {
 #pragma GCC unroll 16
@@ -92,6 +100,8 @@ static void few_outputs(const SmallStage<T>& s, const T* w, index_t rows) {
           if (q < s.inputs - p) add(p, q);
       }
     }
+    if (s.inputs > s.input_chunk)
+      for (int o = 0; o < Outputs; ++o) sum[o] = before[o] + sum[o];
     T* z = s.z + i * s.z_row;
     if (Outputs == 1 && s.z_row == 1) {
       sum[0].store_n(z, count);
@@ -132,7 +142,7 @@ template <class T> static void small_forward(const SmallNetwork<T>& net, index_t
       if (few)
         kFewOutputsKernels<T>[s.outputs - 1](s, w, rows);
       else
-        small_tiles<T, false>(micro, count, s.outputs, kMaxChunk);
+        small_tiles<T, false>(micro, count, s.outputs, s.input_chunk);
       if (s.forward) s.forward(&tile, micro.c, s.z_row, r, count, 0, s.outputs);
     }
   }
