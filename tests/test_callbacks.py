@@ -252,6 +252,48 @@ def test_early_stopping_on_validation_accuracy_wants_it_large() -> None:
     assert history.stop_reason == "early_stopping"
 
 
+def test_fit_ends_when_the_loss_stands_still(tmp_path: Path) -> None:
+    """By scikit-learn's rule over the losses; a run that was stopped goes on with its count."""
+    x, y = data()
+
+    def epochs_until_converged(losses: list[float], tol: float, patience: int) -> int:
+        wait, best = 0, float("inf")
+        for epoch, loss in enumerate(losses):
+            wait = wait + 1 if loss > best - tol else 0
+            best = min(best, loss)
+            if wait >= patience:
+                return epoch + 1
+        return len(losses)
+
+    whole = make().fit(x, y, epochs=60).history["loss"]
+    for tol, patience in ((0.02, 1), (0.01, 3), (0.005, 10), (0.0, 5)):
+        history = make().fit(x, y, epochs=60, tol=tol, patience=patience)
+        expected = epochs_until_converged(whole, tol, patience)
+        assert history.history["loss"] == whole[:expected]
+        assert history.stop_reason == ("converged" if expected < 60 else "epochs")
+    assert epochs_until_converged(whole, 0.02, 1) < epochs_until_converged(whole, 0.01, 3) < 60
+
+    class Stop(bp.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 2 and not (tmp_path / "net").exists():
+                self.model.save(tmp_path / "net")
+
+    def fit(**more: Any) -> Any:
+        return make().fit(x, y, epochs=60, tol=0.01, patience=3, callbacks=Stop(), **more)
+
+    assert fit().history == fit(resume=tmp_path / "net").history
+    for arguments, error in (
+        ({"patience": 3}, ValueError),
+        ({"tol": -1.0}, ValueError),
+        ({"tol": "small"}, TypeError),
+        ({"tol": 0.1, "patience": 0}, ValueError),
+    ):
+        model = make()
+        with pytest.raises(error, match=r"tol|patience"):
+            model.fit(x, y, **arguments)
+        assert model.history is None
+
+
 @pytest.mark.parametrize("kind", [bp.EarlyStopping, bp.ReduceLROnPlateau])
 def test_a_name_that_the_logs_lack_is_refused_at_the_top(kind: Any) -> None:
     x, y = data()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 # Reasons of a stop after which a run is complete: there is nothing to resume.
-FINAL = ("epochs", "early_stopping")
+FINAL = ("epochs", "early_stopping", "converged")
 
 
 class History:
@@ -24,9 +24,10 @@ class History:
             update.
         epoch: the number of each epoch, from 0 at every call of fit.
         params: the settings of the call: epochs, batch_size, steps (per epoch), samples.
-        stop_reason: why fit came to its end: "epochs" (all done), "early_stopping", "not_finite"
-            or another word of a callback, "stop_training" (set without a reason), "interrupted"
-            (Ctrl-C), or "KeyError in Mine.on_epoch_end" for an exception; None while it runs.
+        stop_reason: why fit came to its end: "epochs" (all done), "early_stopping", "converged",
+            "not_finite" or another word of a callback, "stop_training" (set without a reason),
+            "interrupted" (Ctrl-C), or "KeyError in Mine.on_epoch_end" for an exception;
+            None while it runs.
     """
 
     def __init__(self, params: Mapping[str, Any]) -> None:

@@ -64,6 +64,8 @@ class Sequential(Chain):
         resume: str | os.PathLike[str] | bool | None = None,
         augment: Augment | None = None,
         steps_per_epoch: int | None = None,
+        tol: float | None = None,
+        patience: int | None = None,
     ) -> History:
         """Trains for some epochs and returns the History of this call.
 
@@ -104,6 +106,9 @@ class Sequential(Chain):
                 (rows, inputs) is a copy, rng a numpy Generator that follows from seed, epoch and
                 batch, so that a resumed run draws the same.
             steps_per_epoch: how many batches of an iterator make an epoch.
+            tol: ends fit, with stop_reason "converged", when for `patience` epochs in a row (10
+                unless given) the training loss was not below the smallest before by more than tol.
+                For the loss of other rows there is EarlyStopping.
 
         Raises TypeError and ValueError for wrong arguments, before anything changes (of batches and
         memmaps the values are checked as they come, between two steps); RuntimeError if the model
@@ -130,6 +135,8 @@ class Sequential(Chain):
             resume=resume,
             augment=augment,
             steps_per_epoch=steps_per_epoch,
+            tol=tol,
+            patience=patience,
         )
 
     def step(

@@ -59,11 +59,13 @@ def fit(
     resume: str | os.PathLike[str] | bool | None,
     augment: Augment | None,
     steps_per_epoch: int | None,
+    tol: float | None,
+    patience: int | None,
 ) -> History:
     """Sequential.fit; see there."""
     compiled = model._require_compiled()
     verbose = progress.check_verbose(verbose)
-    hooks = Hooks(hook_objects.get(callbacks))
+    hooks = Hooks([*hook_objects.get(callbacks), *_convergence(tol, patience)])
     epochs = checks.integer("epochs", epochs, 0, MAX_EPOCHS - model.epochs_trained)
     batch_size = checks.integer("batch_size", batch_size)
     shuffle = checks.boolean("shuffle", shuffle)
@@ -118,6 +120,17 @@ def fit(
         display.close()
         run.interrupts.remove()
     return history
+
+
+def _convergence(tol: float | None, patience: int | None) -> list[Callback]:
+    """The callback that ends fit when the loss stands still, if that is asked for."""
+    if tol is None:
+        if patience is not None:
+            raise ValueError("patience goes with tol: give both, or EarlyStopping(patience=...)")
+        return []
+    from .callbacks.monitored import Convergence
+
+    return [Convergence(tol) if patience is None else Convergence(tol, patience)]
 
 
 def _batch_check(

@@ -158,6 +158,41 @@ class EarlyStopping(Monitor):
         self._weights = weights or None
 
 
+class Convergence(Monitor):
+    """Ends fit when training has converged: what fit(tol=..., patience=...) makes.
+
+    That is after `patience` epochs in a row whose loss was not below the smallest before by more
+    than `tol` (scikit-learn's rule). History.stop_reason is then "converged".
+    """
+
+    def __init__(self, tol: float, patience: int = 10) -> None:
+        super().__init__("loss", "min", checks.real("tol", tol, 0))
+        self.patience = checks.integer("patience", patience)
+        self.reset()
+
+    def reset(self) -> None:
+        super().reset()
+        self.wait = 0
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.reset()
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        value = self.read(logs)
+        self.wait = 0 if self.better(value, self.best) else self.wait + 1
+        if value < self.best:
+            self.best = value
+        if self.wait >= self.patience:
+            self.stop("converged")
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "wait": self.wait}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        self.wait = int(state["wait"])
+
+
 class ReduceLROnPlateau(Monitor):
     """Multiplies the learning rate by `factor` when a value has stopped becoming better.
 
