@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import _core, metrics
+from .custom import CustomActivation, CustomLoss
 from .devices import get_num_threads, set_num_threads
 from .errors import DeviceNotAvailableError, ModelFileError
 from .initializers import (
@@ -142,6 +143,8 @@ __all__ = [
     "Callback",
     "Constant",
     "CosineDecay",
+    "CustomActivation",
+    "CustomLoss",
     "Dense",
     "DeviceNotAvailableError",
     "Dropout",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, arrays, checks, devices, losses, network, optimizers, weights
+from . import _core, arrays, checks, custom, devices, losses, network, optimizers, weights
 from .arrays import Array
 from .errors import describe
 from .layers import Layer
@@ -160,6 +160,7 @@ class Chain:
             )
         chosen = Compiled(losses.get(loss), optimizers.get(optimizer).bound(), get_metrics(metrics))
         network.check_layer_rates(self._layers, chosen.optimizer)
+        device = custom.device_for(device, self._layers, chosen.loss)
         kind, name = arrays.dtype_name(dtype), devices.resolve(device)
         devices.require_dtype(name, kind)
         warning = losses.check_outputs(
@@ -213,7 +214,7 @@ class Chain:
         """Makes the engine if there is none; `draw=False` leaves its parameters 0."""
         if self._engine is None:
             network.outputs(self._layers, inputs)  # raises unless the layers fit
-            name = devices.resolve(self._device)
+            name = devices.resolve(custom.device_for(self._device, self._layers))
             backend = devices.backend(name)
             kind, seed = self._dtype_name, self.seed
             engine = network.make_engine(self._layers, inputs, backend, kind, seed, self._frozen)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import devices, network
+from . import custom, devices, network
 from .arrays import Array
 from .layers import Activation, Dense, Dropout, Layer
 from .reference.activations import ACTIVATIONS
@@ -100,6 +100,7 @@ def explain(model: Sequential, x: Any, y: Any) -> Explanation:
     if len(rows) != 1:
         raise ValueError(f"explain takes one row; got {len(rows)}")
     _refuse_others(model.layers)
+    custom.refuse(model.layers, compiled.loss, "explain")
     model._engine or model._build(rows.shape[1])
     x64 = rows.astype(np.float64)
     y64 = targets if targets.dtype.kind == "i" else targets.astype(np.float64)

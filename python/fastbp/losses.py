@@ -31,7 +31,7 @@ or no. The targets of a hinge loss may be -1 and 1, or 0 and 1.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from . import checks
 from .errors import describe, lookup
@@ -128,6 +128,11 @@ class Loss(Spec):
         if param is not None:
             value = checks.real(parameter, param, 0, high, open_low=default > 0, open_high=True)
         self._set(name=name, param=value)
+
+    @property
+    def kernel(self) -> Any:
+        """What the engine's compile takes as the loss."""
+        return self.name
 
     @property
     def traits(self) -> Traits:

@@ -113,7 +113,7 @@ def initialize(layers: Layers, engine: _core.Engine, backend: Backend, seed: int
 def compile_engine(layers: Layers, engine: _core.Engine, compiled: Compiled) -> None:
     """Gives the engine its loss and optimizer; the optimizer's state starts afresh."""
     loss, optimizer = compiled.loss, compiled.optimizer
-    engine.compile(loss.name, loss.param, optimizer.kernel, optimizer.hyper())
+    engine.compile(loss.kernel, loss.param, optimizer.kernel, optimizer.hyper())
     apply_rules(layers, engine, optimizer)
     optimizer.changed = optimizer.asks_python
 

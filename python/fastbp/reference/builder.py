@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .activations import Activation
 from .norms import BatchNorm, Norm, Normalize
 from .ops import find_activation
 from .recurrent import find_cell
@@ -50,7 +51,7 @@ class Builder:
         block = (self.parameter_count, self.width, int(units), bool(use_bias))
         return Dense(self.width, int(units), *block)
 
-    def _activation(self, name: str, param: float) -> Stage:
+    def _activation(self, name: str | Activation, param: float) -> Stage:
         entry = find_activation(name)
         return Elementwise(self.width, self.width, entry=entry, param=float(param))
 

@@ -140,12 +140,17 @@ class Engine:
             self._accumulated[...] = self._trained(self._accumulated)
 
     def compile(
-        self, loss: str, loss_param: float, optimizer: str, hyper: dict[str, float]
+        self, loss: str | Loss, loss_param: float, optimizer: str, hyper: dict[str, float]
     ) -> None:
-        """Chooses loss and optimizer; resets the optimizer's state and the step count."""
-        loss_entry, rule = _find(LOSSES, loss, "loss"), _find(OPTIMIZERS, optimizer, "optimizer")
+        """Chooses loss and optimizer; resets the optimizer's state and the step count.
+
+        A loss that is not one of LOSSES takes targets, and has metrics, as mse.
+        """
+        loss_entry, name = (loss, "mse") if isinstance(loss, Loss) else (None, loss)
+        loss_entry = loss_entry or _find(LOSSES, name, "loss")
+        rule = _find(OPTIMIZERS, optimizer, "optimizer")
         self._hyper = rule.complete(hyper, optimizer)
-        self._loss, self._loss_name, self._loss_param = loss_entry, loss, float(loss_param)
+        self._loss, self._loss_name, self._loss_param = loss_entry, name, float(loss_param)
         self._optimizer, self._optimizer_name = rule, optimizer
         self._states = [np.zeros_like(self._parameters) for _ in rule.slots]
         self.set_rules({})

@@ -26,8 +26,10 @@ from .optimizers import OPTIMIZERS, Optimizer
 quiet = np.errstate(all="ignore")  # NaN and infinity are values here, not events
 
 
-def find_activation(name: str | None) -> Activation:
-    """The entry of that name; None is the identity. ValueError names the choices."""
+def find_activation(name: str | Activation | None) -> Activation:
+    """The entry of that name, or itself; None is the identity. ValueError names the choices."""
+    if isinstance(name, Activation):
+        return name
     try:
         return ACTIVATIONS[name or "identity"]
     except KeyError:
