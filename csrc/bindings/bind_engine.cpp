@@ -32,6 +32,18 @@ LayerSpec scan_spec(const py::tuple& t) {
   return layer;
 }
 
+LayerSpec embedding_spec(const py::tuple& t, const NetworkSpec& before) {
+  LayerSpec layer;
+  layer.kind = LayerSpec::Kind::embedding;
+  layer.span = py::cast<index_t>(t[1]);
+  layer.units = py::cast<index_t>(t[2]);
+  if (layer.span < 1 || layer.units < 1)
+    throw py::value_error("entries, units: expected at least 1, got " + std::to_string(layer.span) +
+                          " and " + std::to_string(layer.units));
+  if (!before.layers.empty()) throw py::value_error("layers: an 'embedding' stands first");
+  return layer;
+}
+
 // What is added must be as wide as what it is added to, and have as many rows.
 void require_equal_widths(const NetworkSpec& spec) {
   std::vector<index_t> width{spec.inputs};  // of each layer's input
@@ -45,7 +57,8 @@ void require_equal_widths(const NetworkSpec& spec) {
     if (sequence[other] != sequence.back())
       throw py::value_error("add: expected an output for every step of its input");
     const bool units = layer.kind == LayerSpec::Kind::dense || layer.kind == LayerSpec::Kind::scan;
-    width.push_back(units ? layer.units : width.back());
+    const bool table = layer.kind == LayerSpec::Kind::embedding;
+    width.push_back(units ? layer.units : width.back() * (table ? layer.units : 1));
     sequence.push_back(layer.kind == LayerSpec::Kind::scan ? layer.sequence : sequence.back());
   }
 }
@@ -97,6 +110,8 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t s
         throw py::value_error("rate: expected 0 <= rate < 1, got " + std::to_string(layer.param));
     } else if (kind == "scan") {
       layer = scan_spec(t);
+    } else if (kind == "embedding") {
+      layer = embedding_spec(t, spec);
     } else if (kind == "normalize") {
       layer.kind = LayerSpec::Kind::normalize;
     } else if (kind == "add") {
@@ -117,7 +132,7 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t s
             std::to_string(layer.param) + " and " + std::to_string(layer.momentum));
     } else {
       throw py::value_error("layers: expected 'dense', 'activation', 'dropout', 'layer_norm', "
-                            "'batch_norm', 'normalize', 'add' or 'scan', "
+                            "'batch_norm', 'normalize', 'embedding', 'add' or 'scan', "
                             "got '" +
                             kind + "'");
     }

@@ -20,6 +20,7 @@ struct LayerSpec {
     layer_norm,  // y = (x - mean) / sqrt(variance + epsilon) gamma + beta, of each row
     batch_norm,  // the same of each column: of the batch in training, otherwise of moving means
     normalize,   // y = (x - center) factor, by columns; both are state that no step changes
+    embedding,   // y = table[x_0], table[x_1], ...: `span` entries of `units` values; stands first
     add,         // y = x + what went into the `span` layers before this one
     scan,        // a recurrent cell over the steps of sequences; reads x W + b of each step
   };

@@ -166,6 +166,10 @@ Stage make_stage(const NetworkLayout& layout, const LayerSpec& layer) {
   case StageKind::normalize:
     stage.state_rows = 2;
     break;
+  case StageKind::embedding:
+    stage.parameter_rows = layer.span;
+    stage.outputs = product(stage.inputs, layer.units);
+    break;
   case StageKind::add:
     break;
   case StageKind::dropout:
@@ -181,6 +185,7 @@ Stage make_stage(const NetworkLayout& layout, const LayerSpec& layer) {
     break;
   }
   stage.parameter_cols = stage.outputs * (stage.scan() ? cell_info(stage.cell).gates : 1);
+  if (stage.kind == StageKind::embedding) stage.parameter_cols = layer.units;
   return stage;
 }
 
@@ -227,7 +232,9 @@ bool is_light(const NetworkLayout& layout) {
   double values = double(layout.parameter_count) + double(layout.inputs) * kMaxChunk;
   for (const Stage& stage : layout.stages)
     values += double(stage.outputs) * kMaxChunk * (stage.saves == Saves::Input ? 3 : 2);
-  return values <= kLightValues && !layout.batch_coupled && !layout.sequences;
+  // A table's gradient is no product, which could be summed over the chunks of the whole batch.
+  const bool table = layout.stages[0].kind == StageKind::embedding;
+  return values <= kLightValues && !layout.batch_coupled && !layout.sequences && !table;
 }
 
 // The outputs of the stages where nothing is trained. Two inner ones are enough, the one read and the

@@ -21,6 +21,9 @@ template <class T> void Step<T>::forward_own(std::size_t s, Rows<const T> input,
   case StageKind::normalize:
     normalize(stage, c_.state + stage.state_offset, x, out);
     break;
+  case StageKind::embedding:
+    embed(stage, x, out);
+    break;
   case StageKind::add:
     tile.out = out.data;
     tile.out_row = out.row;
@@ -61,6 +64,9 @@ void Step<T>::input_delta_own(std::size_t s, Rows<const T> dz, TileOp<T> below,
     break;
   case StageKind::layer_norm:
     layer_norm_delta(s, dz, dx);
+    break;
+  case StageKind::embedding:
+    embedding_delta(stage, dx);
     break;
   case StageKind::batch_norm:
     batch_norm_delta(s, dz, dx);

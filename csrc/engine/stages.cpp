@@ -239,6 +239,7 @@ template <class T> void Step<T>::parameter_gradient(std::size_t s, T* gradient, 
   const Stage& stage = c_.layout->stages[s];
   if (!stage.trainable || stage.parameter_count() == 0) return;
   if (stage.scan()) return scan_gradient(s, gradient);
+  if (stage.kind == StageKind::embedding) return embedding_gradient(s, gradient, update);
   if (!stage.dense()) return norm_gradient(s, gradient, update);
   const Rows<const T> input = input_of(s).from(all_.at);
   const BatchMatrix& dz = plan().delta[s];

@@ -210,6 +210,9 @@ template <class T> class Step {
   void forward_dense(std::size_t stage, Rows<const T> input, Rows<T> y);
   void forward_own(std::size_t stage, Rows<const T> input, Rows<T> y);
   void normalize(const Stage& stage, const T* center, Rows<const T> x, Rows<T> y);
+  void embed(const Stage& stage, Rows<const T> x, Rows<T> y);
+  void embedding_gradient(std::size_t stage, T* gradient, bool update);
+  void embedding_delta(const Stage& stage, Rows<T> dx);
   Rows<const T> added(const Stage& stage) const;
   void join_deltas(const Stage& stage, TileOp<T> below, const ActivationTile<T>& tile);
   ActivationTile<T> delta_tile(std::size_t stage, T* dx, const Window& w) const;

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import _core, metrics
 from .custom import CustomActivation, CustomLoss
 from .devices import get_num_threads, set_num_threads
+from .embedding import Embedding
 from .errors import DeviceNotAvailableError, ModelFileError
 from .initializers import (
     Constant,
@@ -149,6 +150,7 @@ __all__ = [
     "DeviceNotAvailableError",
     "Dropout",
     "EarlyStopping",
+    "Embedding",
     "ExponentialDecay",
     "Flatten",
     "GlorotNormal",

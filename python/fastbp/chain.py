@@ -11,12 +11,13 @@ import numpy as np
 
 from . import _core, arrays, checks, custom, devices, losses, network, optimizers, weights
 from .arrays import Array
+from .embedding import Embedding, check_entries
 from .errors import describe
 from .layers import Layer
 from .lazy import is_lazy
 from .metrics import get as get_metrics
 from .network import Compiled
-from .structure import Flatten, owning
+from .structure import Flatten, owning, require_order
 
 if TYPE_CHECKING:
     from .history import History
@@ -44,6 +45,7 @@ class Chain:
         self._frozen: network.Frozen = frozenset()
         self._flattens = False  # rows may have any shape
         self._reads_sequences = False
+        self._embedding: Embedding | None = None  # the first layer, if it is one
         self._engine: _core.Engine | None = None
         self._quick: _core.Engine | None = None  # the engine, if it is the compiled one
         self._backend: devices.Backend | None = None
@@ -114,8 +116,7 @@ class Chain:
             )
         if self._engine is not None or self._compiled is not None:
             raise RuntimeError("layers cannot be added once the model is compiled or built")
-        if isinstance(layer, Flatten) and self._layers:
-            raise ValueError("Flatten stands first in a network: rows are flat behind it")
+        require_order([*self._layers, layer])
         taken = set(map(id, owning(self._layers)))
         if any(id(owner) in taken for owner in owning([layer])):
             raise ValueError(
@@ -126,6 +127,8 @@ class Chain:
         self._layers.append(layer)
         self._flattens = isinstance(self._layers[0], Flatten)
         self._reads_sequences = network.reads_sequences(self._layers)
+        if isinstance(layer, Embedding):
+            self._embedding = layer
 
     def compile(
         self,
@@ -229,7 +232,8 @@ class Chain:
 
     def _use(self, engine: _core.Engine | None) -> None:
         self._engine = engine
-        self._quick = engine if isinstance(engine, _core.Engine) else None
+        plain = isinstance(engine, _core.Engine) and self._embedding is None
+        self._quick = engine if plain else None
 
     def _batch(self, x: Any, y: Any) -> tuple[_core.Engine, Array, Array]:
         """The engine and one batch, checked; builds a model that has seen no data yet."""
@@ -259,7 +263,7 @@ class Chain:
         self, x: Any, name: str = "X", *, finite: bool = True, width: int | None = None
     ) -> Array:
         """Rows, or sequences where the layers read them, in the engine's dtype."""
-        return arrays.features(
+        ready = arrays.features(
             x,
             self._inputs or width,
             self._dtype,
@@ -268,14 +272,18 @@ class Chain:
             flatten=self._flattens,
             sequences=self._reads_sequences,
         )
+        if self._embedding is not None:
+            check_entries(ready, self._embedding, name)
+        return ready
 
     def _gives_sequences(self) -> bool:
         """Whether outputs have an axis of steps."""
         return self._reads_sequences and network.gives_sequences(self._layers)
 
     def _is_lazy(self, x: Any) -> bool:
-        """Whether x is better not converted as a whole. Sequences always are."""
-        return not self._reads_sequences and is_lazy(x, self._dtype)
+        """Whether x is better not converted as a whole. Sequences and numbers of entries are."""
+        whole = self._reads_sequences or self._embedding is not None
+        return not whole and is_lazy(x, self._dtype)
 
     def _new_outputs(self, x: Array) -> Array:
         """An array for the network's outputs for x."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from .embedding import Embedding
 from .errors import describe
 from .layers import Layer
 
@@ -89,6 +90,19 @@ class Flatten(Layer):
                 "Flatten makes one row of what recurrent layers read step by step: leave it out"
             )
         return reads
+
+
+def require_order(layers: Sequence[Layer]) -> None:
+    """Raises ValueError where a layer that stands first in a network does not."""
+    for name, layer in leaves(layers):
+        if isinstance(layer, Flatten) and name != "0":
+            raise ValueError("Flatten stands first in a network: rows are flat behind it")
+        before = layers[: int(name.split(".")[0])]
+        first = "." not in name and all(isinstance(other, Flatten) for other in before)
+        if isinstance(layer, Embedding) and not first:
+            raise ValueError(
+                "Embedding stands first in a network: what it reads are numbers of entries"
+            )
 
 
 def leaves(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:

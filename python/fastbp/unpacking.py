@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import initializers, regularizers
+from .embedding import Embedding
 from .layers import Activation, Dense, Dropout, Layer
 from .normalization import BatchNorm, LayerNorm, Normalize
 from .recurrent import GRU, LSTM, SimpleRNN
@@ -12,9 +13,14 @@ from .spec import unpack
 from .structure import Flatten, Residual
 
 _DENSE = (Dense, Activation, Dropout, LayerNorm, BatchNorm, Normalize, Residual, Flatten)
-_LAYERS = (*_DENSE, SimpleRNN, LSTM, GRU)
+_LAYERS = (*_DENSE, Embedding, SimpleRNN, LSTM, GRU)
 CLASSES: dict[str, type[Layer]] = {layer.packed_class(): layer for layer in _LAYERS}
-_INITIALIZERS = ("kernel_initializer", "recurrent_initializer", "bias_initializer")
+_INITIALIZERS = (
+    "kernel_initializer",
+    "recurrent_initializer",
+    "bias_initializer",
+    "embeddings_initializer",
+)
 
 
 def from_config(data: Any) -> Layer:

@@ -7,7 +7,7 @@ from .activations import Activation
 from .norms import BatchNorm, Norm, Normalize
 from .ops import find_activation
 from .recurrent import find_cell
-from .stages import Add, Dense, Dropout, Elementwise, Scan, Stage
+from .stages import Add, Dense, Dropout, Elementwise, Embedding, Scan, Stage
 
 _BLOCK = 16  # each layer's parameters start at a multiple of this: 64 bytes of float32
 
@@ -28,6 +28,7 @@ class Builder:
             "layer_norm": self._layer_norm,
             "batch_norm": self._batch_norm,
             "normalize": self._normalize,
+            "embedding": self._embedding,
             "add": self._add,
             "scan": self._scan,
         }
@@ -86,6 +87,14 @@ class Builder:
 
     def _normalize(self) -> Stage:
         return Normalize(self.width, self.width, state_offset=self.state_count, state_rows=2)
+
+    def _embedding(self, entries: int, units: int) -> Stage:
+        if entries < 1 or units < 1:
+            raise ValueError(f"entries, units: expected at least 1, got {entries} and {units}")
+        if self.stages:
+            raise ValueError("layers: an 'embedding' stands first")
+        block = (self.parameter_count, int(entries), int(units), False)
+        return Embedding(self.width, self.width * int(units), *block)
 
     def _add(self, span: int) -> Stage:
         place = len(self.stages) - span

@@ -43,9 +43,10 @@ class Engine:
 
     layers: tuples of a kind and its arguments, inputs first: ("dense", units, use_bias),
     ("activation", name, param), ("dropout", rate), ("layer_norm", epsilon, center, scale),
-    ("batch_norm", epsilon, center, scale, momentum), ("normalize",), ("add", span): the layer's
-    input and what went into the layer `span` before it, ("scan", cell, units, use_bias, sequence,
-    reverse) behind a dense layer of the cell's gates. `seed` decides what dropout leaves out.
+    ("batch_norm", epsilon, center, scale, momentum), ("normalize",), ("embedding", entries,
+    units) in front of all others, ("add", span): the layer's input and what went into the layer
+    `span` before it, ("scan", cell, units, use_bias, sequence, reverse) behind a dense layer of the
+    cell's gates. `seed` decides what dropout leaves out.
 
     With `sequences`, x is (n, steps, inputs), or a pair of that and int64 lengths (n,); where the
     last layer puts out all steps, outputs and targets are (n, steps, O) and labels (n, steps).

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .activations import Activation
-from .arrays import F64, Array
+from .arrays import F64, Array, as_float64
 from .random import dropout_words
 from .recurrent import CELLS, Cell, Recurrence, Trace, scan, scan_backward
 
@@ -136,6 +136,32 @@ class Dropout(Stage):
 
     def backward(self, x: F64, d: F64, run: Pass, gradient: F64) -> F64:
         return d * self.mask(d.size // self.outputs, run).reshape(d.shape)
+
+
+@dataclass(frozen=True)
+class Embedding(Stage):
+    """y of a row: the entries table[x_0], table[x_1], ... side by side; NaN for an x that is none.
+
+    The table is (rows, cols). Its gradient adds up d of the places where an entry was read.
+    """
+
+    def _entries(self, x: F64) -> tuple[Array, Array]:
+        """The numbers of the entries, and which of them there are."""
+        with np.errstate(invalid="ignore"):
+            there = (x >= 0) & (x < self.rows)
+        return np.where(there, x, 0).astype(np.int64), there
+
+    def forward(self, x: F64, run: Pass) -> F64:
+        table, _ = self.views(run.parameters)
+        entries, there = self._entries(x)
+        y = np.where(there[..., None], table[entries], np.nan)
+        return as_float64(y.reshape(*x.shape[:-1], self.outputs))
+
+    def backward(self, x: F64, d: F64, run: Pass, gradient: F64) -> F64:
+        dtable, _ = self.views(gradient)
+        entries, there = self._entries(x)
+        np.add.at(dtable, entries[there], d.reshape(*x.shape, self.cols)[there])
+        return np.zeros_like(x)
 
 
 @dataclass(frozen=True)

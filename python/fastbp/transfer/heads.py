@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .. import checks, custom, losses, network
 from ..errors import describe
 from ..layers import Dense, Layer
-from ..structure import owning
+from ..structure import owning, require_order
 
 if TYPE_CHECKING:
     from ..model import Sequential
@@ -32,6 +32,7 @@ def append(model: Sequential, layer: Layer) -> None:
     taken = set(map(id, owning(model.layers)))
     if any(id(owner) in taken for owner in owning([layer])):
         raise ValueError(f"{layer!r} is in the model already: make a new object")
+    require_order([*model.layers, layer])
     _continue_as(model, [*model.layers, layer], len(model.layers))
 
 
