@@ -124,6 +124,47 @@ FBP_FN static T softmax_row_loss(const T* z, const T* target, std::int64_t label
   return log_sum[0] * weight - weighted;
 }
 
+// column[c * lanes + r] = x[r * cols + c] of up to `lanes` rows and columns; zero beyond the rows.
+template <class T>
+FBP_FN static void to_columns(const T* x, index_t rows, index_t cols, T* column) {
+  constexpr int lanes = Vec<T>::lanes;
+  Vec<T> v[lanes];
+  load_columns(x, cols, cols, rows, v);
+#pragma GCC unroll 16
+  for (int c = 0; c < lanes; ++c)
+    if (c < cols) v[c].store(column + c * lanes);
+}
+
+// From so many columns on the way back goes by whole rows too.
+static constexpr index_t kColumnsToTranspose = 5;
+
+// dz[r * cols + c] = column[c * lanes + r], less of_target(r) in the column of the row's label, if there
+// are labels.
+template <class T, class Amount>
+FBP_FN static void from_columns(const T* column, index_t rows, index_t cols,
+                                const std::int64_t* labels, Amount of_target, T* dz) {
+  using V = Vec<T>;
+  constexpr int lanes = V::lanes;
+  if (cols < kColumnsToTranspose) {
+    for (index_t c = 0; c < cols; ++c)
+      for (index_t r = 0; r < rows; ++r) dz[r * cols + c] = column[c * lanes + r];
+    if (labels)
+      for (index_t r = 0; r < rows; ++r) dz[r * cols + labels[r]] -= of_target(r);
+    return;
+  }
+  alignas(64) T number[lanes];
+  for (int c = 0; c < lanes; ++c) number[c] = T(c);
+  const V numbers = V::load(number);
+  V v[lanes];
+  load_columns(column, lanes, rows, cols, v);
+#pragma GCC unroll 16
+  for (int r = 0; r < lanes; ++r) {
+    if (r >= rows) break;
+    if (labels) v[r] = v[r] - select(numbers == V(T(labels[r])), V(of_target(r)), V(T(0)));
+    v[r].store_n(dz + r * cols, int(cols));
+  }
+}
+
 // The same for up to `lanes` rows of at most `lanes` classes, one row in each lane; sums run over
 // the classes in order. Returns the sum of the rows' losses, in order.
 template <class T, bool has_weights>
@@ -137,10 +178,8 @@ static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int ro
   T* dz = args.dy + begin * cols;
   alignas(64) T column[lanes * lanes];  // class c of row r at c * lanes + r
   alignas(64) T at_label[lanes] = {};
-  for (index_t c = 0; c < cols; ++c) {
-    for (int r = 0; r < rows; ++r) column[c * lanes + r] = z[r * cols + c];
-    for (int r = rows; r < lanes; ++r) column[c * lanes + r] = 0;
-  }
+  alignas(64) T t_column[lanes * lanes];
+  to_columns(z, rows, cols, column);
   const T lowest = -T(__builtin_inf());
   V shift(lowest);
   for (index_t c = 0; c < cols; ++c) shift = max(V::load(column + c * lanes), shift);
@@ -151,10 +190,9 @@ static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int ro
     weighted = V::load(at_label) - shift;
   } else {
     weight = weighted = V(T(0));
+    to_columns(target, rows, cols, t_column);
     for (index_t c = 0; c < cols; ++c) {
-      alignas(64) T t_column[lanes] = {};
-      for (int r = 0; r < rows; ++r) t_column[r] = target[r * cols + c];
-      const V t = V::load(t_column);
+      const V t = V::load(t_column + c * lanes);
       weight = weight + t;
       weighted =
           weighted + select(t == V(T(0)), V(T(0)), t * (V::load(column + c * lanes) - shift));
@@ -174,27 +212,23 @@ static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int ro
     sum = sum + e;
   }
   V scale(args.dy_scale), row_weight;
-  const T of_any = args.dy_scale * kept;
-  alignas(64) T of_row[lanes];
   if constexpr (has_weights) {
     row_weight = V::load_n(args.weight + begin, rows);
     scale = scale * row_weight;
-    (scale * V(kept)).store(of_row);
   }
-  const auto of_target = [&](int r) { return has_weights ? of_row[r] : of_any; };
+  const V of_target = scale * V(kept);
+  alignas(64) T of_row[lanes];
+  if constexpr (has_weights) of_target.store(of_row);
+  const T of_any = args.dy_scale * kept;
   const V factor = scale * weight / sum, of_all = scale * V(share);
   for (index_t c = 0; c < cols; ++c) {
     V p = V::load(column + c * lanes) * factor;
     if (smoothing != 0) p = p - of_all;
+    if (target) p = p - V::load(t_column + c * lanes) * of_target;
     p.store(column + c * lanes);
-    for (int r = 0; r < rows; ++r) {
-      T* at = dz + r * cols + c;
-      *at = target ? column[c * lanes + r] - target[r * cols + c] * of_target(r)
-                   : column[c * lanes + r];
-    }
   }
-  if (labels)
-    for (int r = 0; r < rows; ++r) dz[r * cols + labels[r]] -= of_target(r);
+  from_columns(
+      column, rows, cols, labels, [&](index_t r) { return has_weights ? of_row[r] : of_any; }, dz);
   alignas(64) T row_loss[lanes];
   V losses = log(sum) * weight - weighted;
   if constexpr (has_weights) losses = losses * row_weight;
