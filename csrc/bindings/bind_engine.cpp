@@ -19,6 +19,18 @@
 namespace fastbp {
 namespace {
 
+ScanWays scan_ways(const std::string& name) {
+  if (name == "one") return ScanWays::one;
+  if (name == "concat") return ScanWays::both_side_by_side;
+  if (name == "sum") return ScanWays::both_added;
+  throw py::value_error("ways: expected 'one', 'concat' or 'sum', got '" + name + "'");
+}
+
+void require_rate(double rate) {
+  if (!(rate >= 0 && rate < 1))
+    throw py::value_error("rate: expected 0 <= rate < 1, got " + std::to_string(rate));
+}
+
 LayerSpec scan_spec(const py::tuple& t) {
   LayerSpec layer;
   layer.kind = LayerSpec::Kind::scan;
@@ -29,6 +41,15 @@ LayerSpec scan_spec(const py::tuple& t) {
   layer.reverse = py::cast<bool>(t[5]);
   if (layer.units < 1)
     throw py::value_error("units: expected at least 1, got " + std::to_string(layer.units));
+  if (t.size() == 6) return layer;
+  layer.ways = scan_ways(py::cast<std::string>(t[6]));
+  layer.truncate = py::cast<index_t>(t[7]);
+  layer.state_rate = py::cast<double>(t[8]);
+  if (layer.ways != ScanWays::one && layer.reverse)
+    throw py::value_error("reverse: a 'scan' of both ways has no direction");
+  if (layer.truncate < 0)
+    throw py::value_error("truncate: expected at least 0, got " + std::to_string(layer.truncate));
+  require_rate(layer.state_rate);
   return layer;
 }
 
@@ -57,8 +78,9 @@ void require_equal_widths(const NetworkSpec& spec) {
     if (sequence[other] != sequence.back())
       throw py::value_error("add: expected an output for every step of its input");
     const bool units = layer.kind == LayerSpec::Kind::dense || layer.kind == LayerSpec::Kind::scan;
+    const index_t beside = layer.ways == ScanWays::both_side_by_side ? 2 : 1;
     const bool table = layer.kind == LayerSpec::Kind::embedding;
-    width.push_back(units ? layer.units : width.back() * (table ? layer.units : 1));
+    width.push_back(units ? beside * layer.units : width.back() * (table ? layer.units : 1));
     sequence.push_back(layer.kind == LayerSpec::Kind::scan ? layer.sequence : sequence.back());
   }
 }
@@ -71,7 +93,8 @@ void require_scannable(const NetworkSpec& spec) {
   for (const LayerSpec& layer : spec.layers) {
     if (layer.kind == LayerSpec::Kind::scan) {
       if (!sequence) throw py::value_error("layers: a 'scan' reads sequences");
-      if (width != cell_info(layer.cell).gates * layer.units)
+      const index_t ways = layer.ways == ScanWays::one ? 1 : 2;
+      if (width != ways * cell_info(layer.cell).gates * layer.units)
         throw py::value_error("layers: a 'scan' of " + std::to_string(layer.units) +
                               " units stands behind a 'dense' layer of all its gates");
       sequence = layer.sequence;
@@ -106,8 +129,8 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t s
     } else if (kind == "dropout") {
       layer.kind = LayerSpec::Kind::dropout;
       layer.param = py::cast<double>(t[1]);
-      if (!(layer.param >= 0 && layer.param < 1))
-        throw py::value_error("rate: expected 0 <= rate < 1, got " + std::to_string(layer.param));
+      require_rate(layer.param);
+      layer.per_sequence = t.size() > 2 && py::cast<bool>(t[2]);
     } else if (kind == "scan") {
       layer = scan_spec(t);
     } else if (kind == "embedding") {
@@ -306,6 +329,10 @@ class Engine {
     });
   }
 
+  index_t carried_width() {
+    return visit([](auto& net) { return net.layout().carried_width; });
+  }
+
   index_t inputs() {
     return visit([](auto& net) { return net.layout().inputs; });
   }
@@ -398,7 +425,11 @@ class Engine {
     require_shape(values, "record", epochs, index_t(what.size() + 1));
     const Schedule schedule{batch_size, epochs, first_epoch, shuffle, seed};
     const Interrupt signals = python_signals();
-    const RowsIn rows(x);
+    RowsIn rows(x);
+    rows.states_rows = batch_size;
+    if (!rows.states.is_none() && rows.count() % batch_size != 0)
+      throw py::value_error("states: expected whole batches of " + std::to_string(batch_size) +
+                            ", got " + std::to_string(rows.count()) + " sequences");
     RunRecord run = run_record(values, position, epochs, rows.count());
     run.steps = steps;
     const bool finished = visit([&](auto& net) {
@@ -581,6 +612,7 @@ void bind_engine(py::module_& m) {
            "inputs"_a, "layers"_a, "dtype"_a, "seed"_a = 0, "sequences"_a = false)
       .def_property_readonly("parameter_shapes", &Engine::parameter_shapes)
       .def_property_readonly("inputs", &Engine::inputs)
+      .def_property_readonly("carried_width", &Engine::carried_width)
       .def_property_readonly("state_shapes", &Engine::state_shapes)
       .def_property_readonly("state",
                              [](py::object self) { return self.cast<Engine&>().state(self); })

@@ -1,5 +1,7 @@
-// What the engine's methods take as x: an array of rows, or of sequences; of these also a pair
-// (sequences, lengths).
+// What the engine's methods take as x: an array of rows, or of sequences; of these also a tuple
+// (sequences, lengths) or (sequences, lengths, states), where lengths may be None. The states (n,
+// carried_width) are read before the first step and overwritten behind the last. Or an object with
+// the attributes values, lengths and states.
 #pragma once
 
 #include <string>
@@ -11,19 +13,26 @@ namespace fastbp {
 
 struct RowsIn {
   py::array x;
-  py::object lengths = py::none();
+  py::object lengths = py::none(), states = py::none();
+  index_t states_rows = -1;  // of the states; -1: as many as of x
 
   explicit RowsIn(const py::object& given) {
-    if (!py::isinstance<py::tuple>(given)) {
+    if (py::isinstance<py::array>(given)) {
       x = given;
       return;
     }
+    if (!py::isinstance<py::tuple>(given)) {
+      x = given.attr("values"), lengths = given.attr("lengths"), states = given.attr("states");
+      return;
+    }
     const py::tuple pair = given;
-    if (pair.size() != 2)
-      throw py::type_error("x: expected an array or a pair (sequences, lengths), got a tuple of " +
+    if (pair.size() != 2 && pair.size() != 3)
+      throw py::type_error("x: expected an array, (sequences, lengths) or (sequences, lengths, "
+                           "states), got a tuple of " +
                            std::to_string(pair.size()));
     x = pair[0];
     lengths = pair[1];
+    if (pair.size() == 3) states = pair[2];
   }
 
   index_t count() const { return x.ndim() > 0 ? x.shape(0) : 0; }
@@ -36,13 +45,19 @@ struct RowsIn {
     rows.x = input<T>(x, "x");
     if (!layout.sequences) {
       require_shape(x, "x", -1, layout.inputs);
-      if (!lengths.is_none()) throw py::value_error("lengths: the network takes no sequences");
+      if (!lengths.is_none() || !states.is_none())
+        throw py::value_error("lengths, states: the network takes no sequences");
       return rows;
     }
     require_rows(x, "x", -1, {-1, layout.inputs});
     rows.steps = x.shape(1);
     if (rows.steps == 0)
       throw py::value_error("x: expected at least one step, got a " + describe(x));
+    if (!states.is_none()) {
+      py::array given = states;
+      rows.states = output<T>(given, "states");
+      require_shape(given, "states", states_rows < 0 ? count() : states_rows, layout.carried_width);
+    }
     if (lengths.is_none()) return rows;
     const py::array ends = lengths;
     rows.lengths = input<std::int64_t>(ends, "lengths");
@@ -52,8 +67,6 @@ struct RowsIn {
         throw py::value_error("lengths[" + std::to_string(i) +
                               "] = " + std::to_string(rows.lengths[i]) +
                               " is not a length from 1 to " + std::to_string(rows.steps));
-    if (layout.stages.back().sequence)
-      throw py::value_error("lengths: not supported for a network with an output at every step");
     return rows;
   }
 };

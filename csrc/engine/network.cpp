@@ -167,10 +167,12 @@ template <class T> void Network<T>::use_training_plan(index_t rows, index_t sequ
   context_.arena = &training_.arena;
 }
 
-template <class T> void Network<T>::use_inference_plan(index_t rows, index_t sequence) {
-  if (inference_.plan.capacity < rows || inference_.plan.steps != sequence) {
+template <class T>
+void Network<T>::use_inference_plan(index_t rows, index_t sequence, int threads) {
+  const BatchShape shape = inference_shape(layout_, rows, threads, sequence);
+  if (!shape.fits(inference_.plan)) {
     inference_ = {};
-    Plan plan = make_inference_plan(layout_, rows, sizeof(T), sequence);
+    Plan plan = make_inference_plan(layout_, shape, sizeof(T));
     inference_.arena = Arena(plan.arena);
     inference_.plan = std::move(plan);
   }
@@ -178,18 +180,17 @@ template <class T> void Network<T>::use_inference_plan(index_t rows, index_t seq
   context_.arena = &inference_.arena;
 }
 
-// Of a batch: the mean loss (half_sse: the sum), and the sum over its rows of a metric, of sequences
-// each one's mean.
+// Of a batch of so many rows: the mean loss (half_sse: the sum) over the outputs that count, and the
+// sum of a metric over them.
 template <class T>
 double Network<T>::batch_loss(const Step<T>& step, index_t rows, index_t sequence) const {
-  rows *= layout_.output_places(sequence);
-  return step.block_total(0, rows) / loss_divisor(context_.loss, rows, layout_.outputs);
+  return step.block_total(0, rows * layout_.output_places(sequence)) /
+         loss_divisor(context_.loss, step.counted(), layout_.outputs);
 }
 template <class T>
 double Network<T>::batch_metric(const Step<T>& step, int place, index_t rows,
                                 index_t sequence) const {
-  const index_t places = layout_.output_places(sequence);
-  return step.block_total(place, rows * places) / double(places);
+  return step.block_total(place, rows * layout_.output_places(sequence));
 }
 
 template <class T> struct Network<T>::TrainJob {
@@ -202,7 +203,11 @@ template <class T> struct Network<T>::TrainJob {
   GradientUse use = GradientUse::update;
   bool take_step = true;
   T* dx = nullptr;
-  T* outputs = nullptr;         // of the epoch, by place in its order, where not null
+  T* outputs = nullptr;  // of the epoch, by place in its order, where not null
+  // Where samples.states are wanted: those behind step number t in states[t & 1], so that a step that
+  // is given up leaves those before it.
+  std::vector<T> states[2];
+  bool resets = false;          // each epoch begins with states of 0
   RunRecord* record = nullptr;  // where the run stands, kept by worker 0
   bool means = true;            // a completed epoch's sums become means
   index_t poll_every = 1;       // steps
@@ -230,6 +235,8 @@ template <class T> struct Network<T>::TrainJob {
     schedule.shuffle = false;
     record = &kept;
   }
+
+  T* states_behind(std::int64_t number) { return states[number & 1].data(); }
 
   bool finished() const { return stop || record->epoch >= schedule.epochs || record->steps == 0; }
 
@@ -291,15 +298,17 @@ template <class T> struct Network<T>::TrainJob {
     go_on[number & 1] = !(stop || pause || record->steps == 0);
   }
 
-  // Adds what a step measured to the epoch's sums.
+  // Adds what a step measured to the epoch's sums: each batch counts by its rows.
   void account(const Step<T>& step, index_t rows) {
     const LossSpec& spec = network->context_.loss;
     const index_t count = what ? index_t(what->size()) : 0;
     double* sums = record->values + record->epoch * (1 + count);
+    // A row of several outputs counts with their mean.
+    const double share = step.counted() == rows ? 1 : double(rows) / double(step.counted());
     const double loss = network->batch_loss(step, rows, samples.steps) + step.penalty();
     sums[0] += loss * (loss_is_mean(spec) ? double(rows) : 1);
     for (index_t m = 1; m <= count; ++m)
-      sums[m] += network->batch_metric(step, int(m), rows, samples.steps);
+      sums[m] += share * network->batch_metric(step, int(m), rows, samples.steps);
     record->at += rows;
     if (record->at < n) return;
     if (means) {
@@ -356,6 +365,10 @@ void Network<T>::walk_batches(TrainJob& job, const StepContext<T>& context, Work
         batch.outputs =
             job.outputs + at * net.layout_.output_places(job.samples.steps) * net.layout_.outputs;
       ++batch.number;
+      if (job.samples.states) {
+        batch.states_before = job.resets && at == 0 ? nullptr : job.states_behind(batch.number - 1);
+        batch.states_behind = job.states_behind(batch.number);
+      }
       step.train(batch);
       if (lead) job.end_step(step, batch.rows, batch.number);
       worker.barrier();
@@ -398,6 +411,11 @@ template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
   job.governed = wanted > 1 && parallel_threshold() > 0;
   if (job.governed) governor_.start(ThreadGovernor::Clock::now());
   job.steps_seen = steps;
+  const std::size_t carried = std::size_t(batch_rows * layout_.carried_width);
+  if (job.samples.states) {
+    for (auto& states : job.states) states.resize(carried);
+    std::copy_n(job.samples.states, carried, job.states_behind(steps));
+  }
   while (!job.finished()) {
     if (job.schedule.shuffle) prepare_order(job);
     const double seconds = seconds_per_row_ * double(batch_rows);
@@ -418,6 +436,7 @@ template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
     if (job.poll) job.measure_pace(steps);
   }
   if (job.governed) job.report(steps);
+  if (job.samples.states) std::copy_n(job.states_behind(steps), carried, job.samples.states);
   context_.abort = nullptr;
 }
 
@@ -435,6 +454,7 @@ bool Network<T>::train(const Samples<T>& samples, index_t n, const Schedule& sch
   job.poll = &poll;
   job.record = &record;
   job.outputs = outputs;
+  job.resets = true;
   run(job, std::min(schedule.batch_size, n));
   return !job.stop;
 }
@@ -482,6 +502,7 @@ template <class T> struct Network<T>::InferenceJob {
   const std::vector<MetricSpec>* what = nullptr;  // null: nothing is measured
   double loss = 0, penalty = 0;
   double metrics[kMaxMetrics] = {};
+  double counted = 0;  // outputs that those are sums over
   Poll* poll = nullptr;
   std::atomic<bool> abort{false};
 };
@@ -504,7 +525,9 @@ template <class T> void Network<T>::run_inference(void* context, Worker& worker)
       step.infer(rows, samples, out, job.what);
     worker.barrier();
     if (worker.id == 0) {
-      if (job.what) job.loss += net.batch_loss(step, rows, steps) * (weighted ? double(rows) : 1);
+      job.counted += double(step.counted());
+      if (job.what)
+        job.loss += net.batch_loss(step, rows, steps) * (weighted ? double(step.counted()) : 1);
       for (std::size_t m = 0; m < metric_count; ++m)
         job.metrics[m] += net.batch_metric(step, int(m) + 1, rows, steps);
       if ((*job.poll)()) job.abort = true;
@@ -522,7 +545,7 @@ template <class T> bool Network<T>::run(InferenceJob& job) {
   const index_t sequence = job.samples.steps;
   const int threads = threads_for(std::min(job.batch_size, job.n), sequence, false);
   prepare_scratch(threads);
-  use_inference_plan(std::min(job.batch_size, job.n), sequence);
+  use_inference_plan(std::min(job.batch_size, job.n), sequence, threads);
   context_.abort =
       layout_.inference_flop(job.n * sequence) > kShortInferenceFlop ? &job.abort : nullptr;
   context_.interrupt = {ask, job.poll};
@@ -545,8 +568,8 @@ bool Network<T>::evaluate(const Samples<T>& samples, index_t n, index_t batch_si
   job.out = outputs;
   job.poll = &poll;
   const bool finished = run(job);
-  *loss = (loss_is_mean(context_.loss) ? job.loss / double(n) : job.loss) + job.penalty;
-  for (std::size_t m = 0; m < what.size(); ++m) metrics[m] = job.metrics[m] / double(n);
+  *loss = (loss_is_mean(context_.loss) ? job.loss / job.counted : job.loss) + job.penalty;
+  for (std::size_t m = 0; m < what.size(); ++m) metrics[m] = job.metrics[m] / job.counted;
   return finished;
 }
 

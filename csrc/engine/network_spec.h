@@ -11,6 +11,10 @@
 
 namespace fastbp {
 
+// The directions of a scan: the one that it has, or both, each with a cell of its own, whose outputs
+// stand side by side or are added up.
+enum class ScanWays { one, both_side_by_side, both_added };
+
 // A layer; which of the numbers count depends on its kind.
 struct LayerSpec {
   enum class Kind {
@@ -27,14 +31,18 @@ struct LayerSpec {
   Kind kind = Kind::dense;
   index_t units = 0;
   index_t span = 0;
-  bool use_bias = true;   // norms: whether there is a beta
-  bool use_scale = true;  // norms: whether there is a gamma
-  int activation = 0;     // index in FBP_ACTIVATIONS
-  double param = 0;       // the activation's number, the rate of dropout, the epsilon of norms
-  double momentum = 0;    // batch_norm: share of a new batch in the moving means
-  int cell = 0;           // scan: index in FBP_CELLS; units are its own
-  bool sequence = false;  // scan: gives its output at every step, not only the last
-  bool reverse = false;   // scan: takes the steps from the last to the first
+  bool use_bias = true;       // norms: whether there is a beta
+  bool use_scale = true;      // norms: whether there is a gamma
+  int activation = 0;         // index in FBP_ACTIVATIONS
+  double param = 0;           // the activation's number, the rate of dropout, the epsilon of norms
+  double momentum = 0;        // batch_norm: share of a new batch in the moving means
+  bool per_sequence = false;  // dropout: one mask for all steps of a sequence
+  int cell = 0;               // scan: index in FBP_CELLS; units are its own
+  bool sequence = false;      // scan: gives its output at every step, not only the last
+  bool reverse = false;       // scan: takes the steps from the last to the first
+  ScanWays ways = ScanWays::one;
+  index_t truncate = 0;   // scan: no gradient crosses a multiple of so many steps; 0: all do
+  double state_rate = 0;  // scan: dropout of h on its way into the product
 };
 
 struct NetworkSpec {

@@ -68,19 +68,27 @@ struct Builder : Plan {
   BatchMatrix output(const NetworkLayout& layout, std::size_t s) {
     const Stage& stage = layout.stages[s];
     const bool last = s + 1 == layout.stages.size();
-    if (stage.scan())
-      return matrix(stage.outputs, stage.bias || reads_ones(layout, s + 1), false, sum(steps, 1));
+    if (stage.scan() && stage.way_count() == 1)
+      return matrix(stage.units, stage.bias || reads_ones(layout, s + 1), false, sum(steps, 1));
     return matrix(stage.outputs, !last && reads_ones(layout, s + 1), last, places(stage.sequence));
   }
+  // Of a scan stage whose output is the last one of y.
   ScanMatrices scan_matrices(const Stage& stage) {
-    const CellInfo& cell = cell_info(stage.cell);
     ScanMatrices m;
-    m.c = matrix(cell.states > 1 ? stage.outputs : 0, false, true, sum(steps, 1));
-    m.kept = matrix(cell.keeps * stage.outputs, false, true, steps);
+    if (!stage.scan()) return m;
+    const CellInfo& cell = cell_info(stage.cell);
+    const index_t units = stage.units;
+    for (int w = 0; w < stage.way_count(); ++w) {
+      ScanWay& way = m.way[w];
+      way.h = stage.way_count() == 1 ? y.back() : matrix(units, stage.bias, false, sum(steps, 1));
+      way.c = matrix(cell.states > 1 ? units : 0, false, true, sum(steps, 1));
+      way.kept = matrix(cell.keeps * units, false, true, steps);
+      if (stage.state_rate > 0) way.masked = matrix(units, stage.bias, false, steps);
+    }
     m.product = matrix(stage.parameter_cols, false, true);
-    m.dh = matrix(stage.outputs, false, true);
-    m.dc = matrix(stage.outputs, false, true);
-    m.through = matrix(stage.outputs, false, true);
+    m.dh = matrix(units, false, true);
+    m.dc = matrix(units, false, true);
+    m.through = matrix(units, false, true);
     return m;
   }
   index_t places(bool sequence) const { return sequence ? steps : 1; }
@@ -137,6 +145,25 @@ void place(NetworkLayout& layout, Stage& stage) {
   stage.state_offset = take(layout.state_count, stage.state_rows, stage.outputs);
   // Mean, variance and two sums over the batch.
   stage.worker_offset = take(layout.worker_count, stage.batch_coupled() ? 4 : 0, stage.outputs);
+  stage.carried_offset = layout.carried_width;
+  if (stage.scan())
+    layout.carried_width = sum(layout.carried_width, product(stage.way_count() * stage.units,
+                                                             cell_info(stage.cell).states));
+}
+
+void set_scan(Stage& stage, const LayerSpec& layer) {
+  stage.cell = layer.cell;
+  stage.units = layer.units;
+  stage.ways = layer.ways;
+  stage.sequence = layer.sequence;
+  stage.reverse = layer.reverse;
+  stage.truncate = layer.truncate;
+  stage.state_rate = layer.state_rate;
+  stage.bias = layer.use_bias && cell_info(layer.cell).two_biases;
+  const bool both = stage.way_count() == 2;
+  stage.outputs = layer.units * (layer.ways == ScanWays::both_side_by_side ? 2 : 1);
+  // All but the last row of biases.
+  stage.parameter_rows = both ? 2 * layer.units + stage.bias : layer.units;
 }
 
 // The layer as a stage of its own.
@@ -174,17 +201,14 @@ Stage make_stage(const NetworkLayout& layout, const LayerSpec& layer) {
     break;
   case StageKind::dropout:
     stage.param = layer.param;
-    for (const Stage& other : layout.stages) stage.stream += other.kind == StageKind::dropout;
+    stage.per_sequence = layer.per_sequence;
     break;
   case StageKind::scan:
-    stage.cell = layer.cell;
-    stage.outputs = stage.parameter_rows = layer.units;
-    stage.bias = layer.use_bias && cell_info(layer.cell).two_biases;
-    stage.sequence = layer.sequence;
-    stage.reverse = layer.reverse;
+    set_scan(stage, layer);
     break;
   }
-  stage.parameter_cols = stage.outputs * (stage.scan() ? cell_info(stage.cell).gates : 1);
+  for (const Stage& other : layout.stages) stage.stream += other.streams();
+  stage.parameter_cols = stage.scan() ? cell_info(stage.cell).gates * stage.units : stage.outputs;
   if (stage.kind == StageKind::embedding) stage.parameter_cols = layer.units;
   return stage;
 }
@@ -265,8 +289,7 @@ void add_sequence_outputs(Builder& plan, const NetworkLayout& layout) {
   plan.add_batch(layout);
   for (std::size_t s = 0; s < layout.stages.size(); ++s) {
     plan.y.push_back(plan.output(layout, s));
-    const bool scan = layout.stages[s].scan();
-    plan.scan.push_back(scan ? plan.scan_matrices(layout.stages[s]) : ScanMatrices());
+    plan.scan.push_back(plan.scan_matrices(layout.stages[s]));
   }
 }
 
@@ -293,6 +316,11 @@ NetworkLayout make_layout(const NetworkSpec& spec) {
   layout.sharded = make_sharded(layout);
   layout.set_trainable(std::vector<bool>(spec.layers.size(), true));
   return layout;
+}
+
+std::uint32_t Stage::streams() const {
+  if (kind == StageKind::dropout) return 1;
+  return state_rate > 0 ? std::uint32_t(way_count()) : 0;
 }
 
 index_t NetworkLayout::row_chunk(index_t rows) const {
@@ -348,8 +376,10 @@ BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads, i
 }
 
 bool BatchShape::fits(const Plan& plan) const {
-  return window <= plan.capacity && partials <= plan.partials && part_rows <= plan.part_rows &&
-         steps == plan.steps && loss_blocks(rows * steps) <= plan.blocks;
+  const index_t workers = part_rows > 0 ? window / part_rows : 0;  // each with a part of the plan's
+  return window <= plan.capacity && workers * plan.part_rows <= plan.capacity &&
+         partials <= plan.partials && part_rows <= plan.part_rows && steps == plan.steps &&
+         loss_blocks(rows * steps) <= plan.blocks;
 }
 
 Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
@@ -367,7 +397,7 @@ Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
     const bool scanned = s < last && layout.stages[s + 1].scan();
     plan.delta.push_back(scanned ? plan.y[s]
                                  : plan.matrix(stage.outputs, false, s == last, places));
-    plan.scan.push_back(stage.scan() ? plan.scan_matrices(stage) : ScanMatrices());
+    plan.scan.push_back(plan.scan_matrices(stage));
   }
   plan.add_block_sums(product(shape.rows, shape.steps));
   plan.add_work(layout, shape.rows);
@@ -389,9 +419,22 @@ Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
   return plan;
 }
 
-Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t element_size,
-                         index_t steps) {
-  Builder plan(rows, element_size, steps);
+BatchShape inference_shape(const NetworkLayout& layout, index_t rows, int threads, index_t steps) {
+  BatchShape shape;
+  if (layout.sequences) shape = batch_shape(layout, rows, threads, steps);
+  shape.rows = rows;
+  if (!layout.sequences) shape.window = rows;
+  shape.partials = 0;
+  return shape;
+}
+
+Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t element_size) {
+  return make_inference_plan(layout, inference_shape(layout, rows, 1, 1), element_size);
+}
+
+Plan make_inference_plan(const NetworkLayout& layout, const BatchShape& shape,
+                         std::size_t element_size) {
+  Builder plan(shape.window, element_size, shape.steps);
   const std::size_t last = layout.stages.size() - 1;
   if (layout.sequences)
     add_sequence_outputs(plan, layout);
@@ -403,8 +446,9 @@ Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t 
   const index_t places = plan.places(layout.stages[last].sequence);
   plan.delta[last] = plan.matrix(layout.outputs, false, true, places);  // the loss's working memory
   if (!layout.sequences) plan.weight = plan.matrix(layout.outputs, false, true);
-  plan.add_block_sums(product(rows, steps));
-  plan.add_work(layout, rows);
+  plan.add_block_sums(product(shape.rows, shape.steps));
+  plan.add_work(layout, shape.rows);
+  plan.part_rows = shape.part_rows;
   return plan;
 }
 

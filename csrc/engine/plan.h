@@ -49,11 +49,21 @@ struct Stage {
   bool trainable = true;           // false: its parameters and its state stay as they are
   std::ptrdiff_t source = 0;       // add: the stage whose output is added; -1: the network's input
   std::vector<std::size_t> joins;  // the stages that add what this one reads
-  int cell = 0;                    // scan
-  bool reverse = false;            // scan
+  bool per_sequence = false;       // dropout
+  // Scan: see LayerSpec. Its parameters are those of one way, then those of the other.
+  int cell = 0;
+  index_t units = 0;
+  bool reverse = false;
+  ScanWays ways = ScanWays::one;
+  index_t truncate = 0;
+  double state_rate = 0;
+  index_t carried_offset = 0;  // where the states of a sequence begin, in carried_width values
 
   bool dense() const { return kind == StageKind::dense; }
   bool scan() const { return kind == StageKind::scan; }
+  int way_count() const { return ways == ScanWays::one ? 1 : 2; }
+  // Dropouts of the stage, each with random numbers of its own.
+  std::uint32_t streams() const;
   // Whether a row's output in training depends on the other rows of the batch.
   bool batch_coupled() const { return kind == StageKind::batch_norm; }
   index_t parameter_count() const { return (parameter_rows + (bias ? 1 : 0)) * parameter_cols; }
@@ -75,6 +85,7 @@ struct NetworkLayout {
   index_t parameter_count = 0;              // with padding
   index_t state_count = 0;                  // with padding
   index_t worker_count = 0;                 // values that each worker keeps for itself
+  index_t carried_width = 0;                // values of the states of a sequence, of all scans
   bool batch_coupled = false;               // any stage is
   std::vector<std::size_t> stage_of_layer;  // kNoStage: it is fused into the one before
   std::size_t lowest_trained = 0;  // the first stage with trained parameters, or behind the last
@@ -118,11 +129,18 @@ struct BatchMatrix {
   bool ones = false;       // a 1 stands behind the last value of each row
 };
 
-// What a scan stage needs besides its output y, whose rows are those of h: before the first step, then
-// after each (of a reverse one, the other way round). All are contiguous.
+// What one way of a scan stage keeps. h has the states before the first step, then after each (of a
+// reverse way, the other way round). Of a stage with one way it is the stage's y.
+struct ScanWay {
+  BatchMatrix h;
+  BatchMatrix c;       // as h, contiguous, of a cell that has it
+  BatchMatrix kept;    // of each step, contiguous
+  BatchMatrix masked;  // of each step: h before it, with dropout
+};
+
+// What a scan stage needs besides its output. What both ways share is contiguous.
 struct ScanMatrices {
-  BatchMatrix c;        // as h, of a cell that has it
-  BatchMatrix kept;     // of each step
+  ScanWay way[2];
   BatchMatrix product;  // of one step: h U; backward: dr
   BatchMatrix dh, dc, through;
 };
@@ -179,7 +197,11 @@ BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads, i
 
 Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
                         std::size_t element_size);
-Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t element_size,
-                         index_t steps = 1);
+// Rows that an inference has in work at once: all, or parts as those of training.
+BatchShape inference_shape(const NetworkLayout& layout, index_t rows, int threads, index_t steps);
+Plan make_inference_plan(const NetworkLayout& layout, const BatchShape& shape,
+                         std::size_t element_size);
+// For rows that are no sequences.
+Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t element_size);
 
 }  // namespace fastbp

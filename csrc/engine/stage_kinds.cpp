@@ -132,12 +132,13 @@ template <class T> void Step<T>::dropout(const Stage& stage, Rows<const T> x, Ro
                                static_cast<std::uint32_t>(Purpose::dropout));
   // The rows of a step belong to sequences, whose rows are numbered by steps.
   const index_t steps = stage.sequence ? plan().steps : 1;
-  args.row_step = steps;
+  args.row_step = stage.per_sequence ? 1 : steps;
   for (index_t t = 0; t < steps; ++t) {
     for_row_chunks(own_.rows, stage.outputs, [&](index_t first, index_t count) {
       const index_t row = t * own_.rows + first;
       args.rows = count;
-      args.first_row = (own_.first + first) * steps + t;
+      args.first_row = own_.first + first;
+      if (!stage.per_sequence) args.first_row = args.first_row * steps + t;
       args.x = x.data + row * x.row;
       args.y = y.data + row * y.row;
       c_.kernels->dropout(args);

@@ -73,6 +73,8 @@ template <class T> void Step<T>::write_ones() {
   };
   write(plan().x);
   for (const BatchMatrix& y : plan().y) write(y);
+  for (const ScanMatrices& scan : plan().scan)
+    for (const ScanWay& way : scan.way) write(way.h), write(way.masked);
   meet();
 }
 
@@ -94,6 +96,8 @@ template <class T> void Step<T>::train(const TrainBatch<T>& batch) {
   number_ = batch.number;
   if (!described_ && !c_.link) describe_small_network(), described_ = true;
   chunk_ = c_.layout->row_chunk(batch.rows);
+  count_rows(batch.samples, batch.order, batch.rows);
+  states_before_ = batch.states_before, states_behind_ = batch.states_behind;
   if (c_.in_parts && (c_.layout->sequences || chunk_ < batch.rows))
     train_in_parts(batch);
   else
@@ -110,8 +114,11 @@ template <class T> void Step<T>::go_up(const TrainBatch<T>& batch) {
     c_.kernels->small_forward(small_, all_.rows);
   else
     forward(at(plan().x), plan().x.row, nullptr);
-  measure(at(plan().y.back()), gathered(batch.samples), batch.metrics, batch.rows);
   if (batch.outputs) keep_outputs(batch);
+  if (c_.layout->sequences)
+    measure_sequences(batch.samples, batch.metrics);
+  else
+    measure(at(plan().y.back()), gathered(batch.samples), batch.metrics);
   output_delta();
 }
 
@@ -206,18 +213,7 @@ template <class T>
 void Step<T>::infer(index_t rows, const Samples<T>& samples, T* out,
                     const std::vector<MetricSpec>* metrics) {
   training_ = false;
-  pass(rows, samples, out);
-  if (!metrics) return;
-  if (c_.layout->sequences) {
-    measure(at(plan().y.back()), gathered(samples), metrics, rows);
-    return;
-  }
-  Samples<T> there = samples;
-  if (there.weight) {
-    gather_weights({samples.weight + own_.at, nullptr, own_.rows}, own_.at);
-    there.weight = at(plan().weight);
-  }
-  measure(out ? out : at(plan().y.back()), there, metrics, rows);
+  pass(rows, samples, out, metrics);
 }
 
 template <class T>
@@ -225,18 +221,25 @@ void Step<T>::forward_training(index_t rows, const Samples<T>& samples, T* out,
                                std::int64_t number) {
   training_ = true;
   number_ = number;
-  pass(rows, samples, out);
+  pass(rows, samples, out, nullptr);
 }
 
-// The outputs, in `out` or, where that is null or of sequences, in the plan.
-template <class T> void Step<T>::pass(index_t rows, const Samples<T>& samples, T* out) {
+// The outputs, in `out` or, where that is null, in the plan; loss and metrics where wanted.
+template <class T>
+void Step<T>::pass(index_t rows, const Samples<T>& samples, T* out,
+                   const std::vector<MetricSpec>* metrics) {
   wrote_own_ = wrote_together_ = false;
+  count_rows(samples, nullptr, rows);
+  if (c_.layout->sequences) return pass_sequences(rows, samples, out, metrics);
   take_all(rows);
-  if (!c_.layout->sequences) return forward(samples.x, c_.layout->inputs, out);
-  gather_sequences(samples, nullptr);
-  forward(at(plan().x), plan().x.row, nullptr);
-  const Rows<T> y = rows_of(plan().y.back());
-  if (out) by_steps(y.row, y.from(own_.at), out + own_.first * y.places * y.row);
+  forward(samples.x, c_.layout->inputs, out);
+  if (!metrics) return;
+  Samples<T> there = samples;
+  if (there.weight) {
+    gather_weights({samples.weight + own_.at, nullptr, own_.rows}, own_.at);
+    there.weight = at(plan().weight);
+  }
+  measure(out ? out : at(plan().y.back()), there, metrics);
 }
 
 // Copies this worker's rows of the batch into the plan.
@@ -285,12 +288,6 @@ template <class T> Samples<T> Step<T>::gathered(const Samples<T>& samples) const
   return here;
 }
 
-// This worker's outputs, counted by rows of the network's output.
-template <class T> typename Step<T>::Window Step<T>::outputs_window() const {
-  const index_t places = output_places();
-  return {own_.at * places, own_.rows * places, own_.first * places, own_.share};
-}
-
 // How often the loss's kernel wants the weight of a row: for every element, or once.
 template <class T> index_t Step<T>::weight_copies() const {
   return kElementwise[c_.loss.loss] ? c_.layout->outputs : 1;
@@ -309,15 +306,14 @@ template <class T> void Step<T>::gather_weights(const GatherArgs<T>& rows, index
 
 // Loss, then the metrics, of this worker's rows of the outputs y.
 template <class T>
-void Step<T>::measure(const T* y, const Samples<T>& targets, const std::vector<MetricSpec>* metrics,
-                      index_t batch_rows) {
+void Step<T>::measure(const T* y, const Samples<T>& targets,
+                      const std::vector<MetricSpec>* metrics) {
   need(false);
-  batch_rows *= output_places();
   bool plain_errors = false;
   for (std::size_t m = 0; metrics && m < metrics->size(); ++m)
     plain_errors |= (*metrics)[m].of_softmax;
   plain_errors &= c_.loss.param != 0 || targets.weight;
-  loss(y, targets, batch_rows, plain_errors);
+  loss(y, targets, plain_errors);
   MetricArgs<T> args;
   args.y = y;
   for (std::size_t m = 0; metrics && m < metrics->size(); ++m) {
@@ -327,19 +323,18 @@ void Step<T>::measure(const T* y, const Samples<T>& targets, const std::vector<M
     // Of logits the errors are those of their softmax: what the loss has just left in dy, but for
     // the mean's factor.
     args.error = what.of_softmax ? at(plan().delta.back()) : nullptr;
-    args.error_scale = T(loss_divisor(c_.loss, batch_rows, c_.layout->outputs));
+    args.error_scale = T(loss_divisor(c_.loss, counted_, c_.layout->outputs));
     metric(args, targets, int(m) + 1);
   }
-  if (plain_errors) loss(y, targets, batch_rows, false);
+  if (plain_errors) loss(y, targets, false);
 }
 
 // Leaves dy; `plain`: without label smoothing and weights.
-template <class T>
-void Step<T>::loss(const T* y, const Samples<T>& targets, index_t batch_rows, bool plain) {
+template <class T> void Step<T>::loss(const T* y, const Samples<T>& targets, bool plain) {
   const index_t cols = c_.layout->outputs;
   LossArgs<T> args;
   args.cols = cols;
-  args.dy_scale = T(1 / loss_divisor(c_.loss, batch_rows, cols));
+  args.dy_scale = T(1 / loss_divisor(c_.loss, counted_, cols));
   args.param = plain ? T(0) : T(c_.loss.param);
   const Window own = outputs_window();
   for_row_chunks(own.rows, cols, [&](index_t first, index_t count) {

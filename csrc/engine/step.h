@@ -43,6 +43,9 @@ template <class T> struct Samples {
   // Of sequences: the steps that count, 1 to `steps`, or null where all do.
   const std::int64_t* lengths = nullptr;
   index_t steps = 1;
+  // Of sequences: (n, carried_width), the states before their first step and, when a pass is over,
+  // behind their last; null: they begin with 0.
+  T* states = nullptr;
 
   // Those from row `first` on.
   Samples from(index_t first, const NetworkLayout& layout) const {
@@ -53,6 +56,7 @@ template <class T> struct Samples {
     if (labels) rows.labels += first * places;
     if (weight) rows.weight += first;
     if (lengths) rows.lengths += first;
+    if (states) rows.states += first * layout.carried_width;
     return rows;
   }
 };
@@ -112,6 +116,9 @@ template <class T> struct TrainBatch {
   std::int64_t number = 0;  // t of the optimizer's formulas; what the step draws depends on it
   T* dx = nullptr;          // (rows, inputs): gradient of the inputs, where not null
   T* outputs = nullptr;     // (rows, outputs): what the network put out, where not null
+  // (rows, carried_width), of sequences: their states before and behind; null: 0, and not wanted.
+  const T* states_before = nullptr;
+  T* states_behind = nullptr;
 };
 
 // body(range) for what is trained of a part of the flat parameters.
@@ -140,6 +147,8 @@ template <class T> class Step {
              const std::vector<MetricSpec>* metrics);
   // The outputs as a step of that number would see them in training; as infer() without measuring.
   void forward_training(index_t rows, const Samples<T>& samples, T* out, std::int64_t number);
+  // Rows of output of the batch at work that count: all, but for steps behind the end of a sequence.
+  index_t counted() const { return counted_; }
   // Sum over blocks of the loss (place 0) or metric (place 1, ...), in order; for one worker.
   double block_total(int place, index_t rows) const;
   // The penalty that the rules add to the loss, of the parameters before the update; for one worker.
@@ -204,7 +213,8 @@ template <class T> class Step {
   void train_whole(const TrainBatch<T>& batch);
   void train_in_parts(const TrainBatch<T>& batch);
   void go_up(const TrainBatch<T>& batch);
-  void pass(index_t rows, const Samples<T>& samples, T* out);
+  void pass(index_t rows, const Samples<T>& samples, T* out,
+            const std::vector<MetricSpec>* metrics);
   void gather(const TrainBatch<T>& batch);
   void forward(const T* x, index_t x_row, T* out);
   void forward_dense(std::size_t stage, Rows<const T> input, Rows<T> y);
@@ -216,9 +226,8 @@ template <class T> class Step {
   Rows<const T> added(const Stage& stage) const;
   void join_deltas(const Stage& stage, TileOp<T> below, const ActivationTile<T>& tile);
   ActivationTile<T> delta_tile(std::size_t stage, T* dx, const Window& w) const;
-  void measure(const T* y, const Samples<T>& targets, const std::vector<MetricSpec>* metrics,
-               index_t batch_rows);
-  void loss(const T* y, const Samples<T>& targets, index_t batch_rows, bool plain);
+  void measure(const T* y, const Samples<T>& targets, const std::vector<MetricSpec>* metrics);
+  void loss(const T* y, const Samples<T>& targets, bool plain);
   void metric(const MetricArgs<T>& what, const Samples<T>& targets, int place);
   index_t weight_copies() const;
   void gather_weights(const GatherArgs<T>& rows, index_t to);
@@ -258,14 +267,29 @@ template <class T> class Step {
                 index_t c_row, index_t cols);
 
   struct Scan;
-  Scan scan(std::size_t stage) const;
+  Scan scan(std::size_t stage, int way) const;
   Rows<T> scan_output(std::size_t stage) const;
   void forward_scan(std::size_t stage);
+  void forward_way(const Scan& scan);
+  void begin_states(const Scan& scan);
+  void keep_states(const Scan& scan);
+  void join_ways(std::size_t stage);
   void input_delta_scan(std::size_t stage);
+  void input_delta_way(const Scan& scan, Rows<const T> dy);
+  static void cut_gradient(const CellArgs<T>& args);
   void scan_gradient(std::size_t stage, T* gradient);
+  void state_dropout(const Scan& scan, Rows<const T> h, Rows<T> masked);
   void gather_sequences(const Samples<T>& samples, const std::int64_t* order);
+  void gather_targets(const Samples<T>& samples, const std::int64_t* order);
   void by_steps(index_t width, const Rows<T>& rows, T* sequences) const;
   const std::int64_t* lengths() const;
+  void count_rows(const Samples<T>& samples, const std::int64_t* order, index_t rows);
+  bool runs(index_t row) const;
+  void close_up(const BatchMatrix& m) const;
+  void open_up(const BatchMatrix& m) const;
+  void measure_sequences(const Samples<T>& samples, const std::vector<MetricSpec>* metrics);
+  void pass_sequences(index_t rows, const Samples<T>& samples, T* out,
+                      const std::vector<MetricSpec>* metrics);
 
   const StepContext<T>& c_;
   Worker& worker_;
@@ -273,12 +297,17 @@ template <class T> class Step {
   BetaPowers powers_;
   UpdateTile<T> update_;  // of the flat parameters, in this step
   bool training_ = false;
-  Rows<const T> x_;           // what forward() began with
-  std::int64_t number_ = 0;   // of the step
-  bool has_lengths_ = false;  // the sequences in work end before the last step
-  index_t chunk_ = 0;         // rows over which a parameter's gradient is summed at once
-  Window all_;                // what the team works on
-  Window own_;                // this worker's rows of it
+  Rows<const T> x_;                   // what forward() began with
+  std::int64_t number_ = 0;           // of the step
+  bool has_lengths_ = false;          // sequences in work may end before the last step
+  bool masks_ = false;                // and so do their outputs
+  index_t counted_ = 0;               // see counted()
+  index_t running_ = 0;               // of those, this worker's
+  const T* states_before_ = nullptr;  // as in TrainBatch, from the batch's first row on
+  T* states_behind_ = nullptr;
+  index_t chunk_ = 0;  // rows over which a parameter's gradient is summed at once
+  Window all_;         // what the team works on
+  Window own_;         // this worker's rows of it
   // Since the last barrier: has this worker written what the others may read, and has anybody
   // written what this worker's own rows may need? Both are the same for all workers.
   bool wrote_own_ = false, wrote_together_ = false;

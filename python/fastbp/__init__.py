@@ -63,7 +63,9 @@ from .schedules import (
     StepDecay,
     WarmUp,
 )
+from .sequences import Sequences
 from .structure import Flatten, Residual
+from .wrappers import Bidirectional, TimeDistributed
 
 if TYPE_CHECKING:
     from .callbacks import (
@@ -140,6 +142,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "BatchNorm",
+    "Bidirectional",
     "CSVLogger",
     "Callback",
     "Constant",
@@ -181,6 +184,7 @@ __all__ = [
     "ReLU",
     "ReduceLROnPlateau",
     "Residual",
+    "Sequences",
     "Sequential",
     "SiLU",
     "Sigmoid",
@@ -190,6 +194,7 @@ __all__ = [
     "Tanh",
     "TensorBoard",
     "TerminateOnNaN",
+    "TimeDistributed",
     "WarmUp",
     "Zeros",
     "__version__",

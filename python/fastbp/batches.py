@@ -12,6 +12,7 @@ from .arrays import Array
 from .errors import describe
 from .holdout import Rows
 from .lazy import LazyRows
+from .sequences import Sequences
 from .sources import ArraySource
 
 if TYPE_CHECKING:
@@ -32,15 +33,20 @@ class Augmenter:
             raise TypeError(f"augment must be a function of (x, rng); got {describe(function)}")
         self._function, self._seed = function, seed
 
-    def __call__(self, x: Array, run: Run) -> Array:
+    def __call__(self, x: Any, run: Run) -> Any:
         epoch = run.first_epoch + run.epoch
         bits = np.random.Philox(key=self._seed, counter=[0, 0, run.batch, epoch])
-        made = self._function(x.copy(), np.random.Generator(bits))
+        values = x.values if isinstance(x, Sequences) else x
+        made = self._function(values.copy(), np.random.Generator(bits))
         name, sequences = "what augment returned", x.ndim == 3
         ready = arrays.features(made, x.shape[-1], x.dtype, name, sequences=sequences)
         if len(ready) != len(x):
             raise ValueError(f"augment returned {len(ready)} rows for {len(x)}")
-        return ready
+        if not isinstance(x, Sequences):
+            return ready
+        if ready.shape != x.shape:
+            raise ValueError(f"augment returned shape {ready.shape} for sequences of {x.shape}")
+        return x.like(ready)
 
 
 class GatherSource(ArraySource):

@@ -17,6 +17,7 @@ from .layers import Layer
 from .lazy import is_lazy
 from .metrics import get as get_metrics
 from .network import Compiled
+from .sequences import Sequences, padded, require_no_sequences
 from .structure import Flatten, owning, require_order
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Chain:
         self._flattens = False  # rows may have any shape
         self._reads_sequences = False
         self._embedding: Embedding | None = None  # the first layer, if it is one
+        self._carried: Array | None = None  # states that stateful layers begin with
         self._engine: _core.Engine | None = None
         self._quick: _core.Engine | None = None  # the engine, if it is the compiled one
         self._backend: devices.Backend | None = None
@@ -235,7 +237,7 @@ class Chain:
         plain = isinstance(engine, _core.Engine) and self._embedding is None
         self._quick = engine if plain else None
 
-    def _batch(self, x: Any, y: Any) -> tuple[_core.Engine, Array, Array]:
+    def _batch(self, x: Any, y: Any) -> tuple[_core.Engine, Any, Array]:
         """The engine and one batch, checked; builds a model that has seen no data yet."""
         quick = self._quick
         if quick is not None and quick.accepts(x, y):
@@ -251,41 +253,55 @@ class Chain:
         compiled: Compiled,
         names: tuple[str, str] = ("X", "y"),
         width: int | None = None,
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Any, Array]:
         x = self._features(x, names[0], width=width)
         rows = x.shape[0]
         if rows == 0:
             raise ValueError(f"{names[0]} has no rows; got shape {x.shape}")
         steps = x.shape[1] if self._gives_sequences() else None
+        if isinstance(x, Sequences) and steps is not None:
+            if isinstance(y, (list, tuple)):
+                y, _ = padded(names[1], y)
+            if getattr(y, "shape", ())[:2] == (rows, steps):
+                y = x.cleared(y)
         return x, arrays.targets(y, rows, self.outputs, compiled.loss, self._dtype, names, steps)
 
     def _features(
         self, x: Any, name: str = "X", *, finite: bool = True, width: int | None = None
-    ) -> Array:
+    ) -> Any:
         """Rows, or sequences where the layers read them, in the engine's dtype."""
-        ready = arrays.features(
-            x,
-            self._inputs or width,
-            self._dtype,
-            name,
-            finite=finite,
-            flatten=self._flattens,
-            sequences=self._reads_sequences,
-        )
+        kind = self._inputs or width, self._dtype, name
+        if not self._reads_sequences:
+            require_no_sequences(x, name)
+            ready = arrays.features(x, *kind, finite=finite, flatten=self._flattens)
+        elif isinstance(x, Sequences):
+            values = arrays.features(x.values, *kind, finite=False, sequences=True)
+            if finite and arrays.first_non_finite(values) >= 0:  # behind the ends it does not count
+                values = arrays.features(x.cleared(values), *kind, sequences=True)
+            ready = values
+        else:
+            ready = arrays.features(x, *kind, finite=finite, sequences=True)
         if self._embedding is not None:
-            check_entries(ready, self._embedding, name)
-        return ready
+            ends = x.cleared(ready) if isinstance(x, Sequences) else ready
+            check_entries(ends, self._embedding, name)
+        return x.like(ready) if isinstance(x, Sequences) else ready
 
     def _gives_sequences(self) -> bool:
         """Whether outputs have an axis of steps."""
         return self._reads_sequences and network.gives_sequences(self._layers)
+
+    def _counted(self, x: Any) -> int:
+        """Number of outputs for x over which a loss is a mean."""
+        if not self._gives_sequences():
+            return len(x)
+        return int(x.lengths.sum()) if isinstance(x, Sequences) else len(x) * int(x.shape[1])
 
     def _is_lazy(self, x: Any) -> bool:
         """Whether x is better not converted as a whole. Sequences and numbers of entries are."""
         whole = self._reads_sequences or self._embedding is not None
         return not whole and is_lazy(x, self._dtype)
 
-    def _new_outputs(self, x: Array) -> Array:
+    def _new_outputs(self, x: Any) -> Array:
         """An array for the network's outputs for x."""
         steps = x.shape[1:2] if self._gives_sequences() else ()
         return np.empty((x.shape[0], *steps, self.outputs), self._dtype)

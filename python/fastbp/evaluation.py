@@ -67,6 +67,7 @@ def _whole(
     in_parts = by_batches or isinstance(data.x, LazyRows)
     chunk = batch_size if in_parts else len(data.x)
     sums, logs = np.zeros(1 + len(summed)), dict.fromkeys(("loss", *summed), 0.0)
+    total = 0
     for batch, first in enumerate(range(0, len(data.x), chunk)):
         if by_batches:
             hooks.call("on_test_batch_begin", place, batch, dict(logs) if batch else {})
@@ -77,13 +78,14 @@ def _whole(
         if not in_parts:
             logs = dict(zip(logs, (loss, *values), strict=True))
             break
-        count = len(some.y)
+        count = model._counted(some.x)
+        total += count
         if batch and compiled.loss.traits.sums:
             loss -= network.penalty(model.layers, engine, model._frozen)  # once is enough
         weights = np.full(len(sums), count)
         weights[0] = 1 if compiled.loss.traits.sums else count
         sums += weights * np.array([loss, *values])
-        means = sums / (first + count)
+        means = sums / total
         means[0] = sums[0] if compiled.loss.traits.sums else means[0]
         logs = dict(zip(logs, means.tolist(), strict=True))
         if by_batches:
@@ -96,6 +98,11 @@ def outputs_of_all(model: Sequential, rows: int) -> Array | None:
     names = model._require_compiled().metrics
     if len(metrics.summed(names)) == len(names):
         return None
+    if model._gives_sequences():
+        raise ValueError(
+            "metrics of outputs at every step are 'accuracy', 'mse' and 'mae'; got "
+            f"{', '.join(map(repr, names))}"
+        )
     return np.empty((rows, model.outputs), model._dtype)
 
 

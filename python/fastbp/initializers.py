@@ -20,7 +20,7 @@ from .spec import Spec
 
 PURPOSE = 1  # of random numbers: initialisation
 BIAS_STREAMS = 2**31
-SECOND_STREAMS = 2**30
+MORE_STREAMS = 2**28
 
 
 class Draw(Protocol):
@@ -38,10 +38,10 @@ class Source:
         self._uniform, self._normal = uniform, normal
         self._key = (seed, stream, PURPOSE)
 
-    def another(self) -> Source:
-        """The source of a second array that belongs to the first one's layer."""
+    def another(self, number: int = 1) -> Source:
+        """The source of one more array, of up to seven, that belongs to the first one's layer."""
         seed, stream, _ = self._key
-        return Source(self._uniform, self._normal, seed, stream + SECOND_STREAMS)
+        return Source(self._uniform, self._normal, seed, stream + number * MORE_STREAMS)
 
     def uniform(self, out: Any, low: float, high: float) -> None:
         self._uniform(out, low, high, *self._key)

@@ -58,6 +58,20 @@ class Layer(Spec):
         """Whether it needs all steps of a sequence; others take a step for a row."""
         return False
 
+    @property
+    def stateful(self) -> bool:
+        """Whether its states go on from one call to the next."""
+        return False
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether its output at a step depends on later ones."""
+        return False
+
+    def carries(self) -> dict[str, int]:
+        """Width by name of the states that it takes from step to step."""
+        return {}
+
     def specs(self) -> list[tuple[Any, ...]]:
         """The entries that the engine's constructor takes, each a kind and its arguments."""
         raise NotImplementedError

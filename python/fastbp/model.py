@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from . import arrays, checks, freezing, losses, network
+from . import arrays, carried, checks, freezing, losses, network
 from .arrays import Array
+from .carried import Stream
 from .chain import Chain
 from .errors import describe, unknown_name
 from .lazy import EVALUATION_BATCH, LazyRows
+from .sequences import with_lengths
 from .weights import ClassWeight
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class Sequential(Chain):
         steps_per_epoch: int | None = None,
         tol: float | None = None,
         patience: int | None = None,
+        lengths: Any = None,
     ) -> History:
         """Trains for some epochs and returns the History of this call.
 
@@ -109,6 +112,10 @@ class Sequential(Chain):
             tol: ends fit, with stop_reason "converged", when for `patience` epochs in a row (10
                 unless given) the training loss was not below the smallest before by more than tol.
                 For the loss of other rows there is EarlyStopping.
+            lengths: (n,) integers from 1 to the steps of X, in any order: how many steps of each
+                sequence count, for networks with recurrent layers, where X is (n, steps, features).
+                X may also be Sequences, which pads a list of arrays. Of outputs at every step y
+                (n, steps, outputs) counts as far as X does.
 
         Raises TypeError and ValueError for wrong arguments, before anything changes (of batches and
         memmaps the values are checked as they come, between two steps); RuntimeError if the model
@@ -119,7 +126,7 @@ class Sequential(Chain):
 
         return training.fit(
             self,
-            X,
+            with_lengths(X, lengths),
             y,
             epochs=epochs,
             batch_size=batch_size,
@@ -163,7 +170,8 @@ class Sequential(Chain):
         weights = self._weights(y, sample_weight, class_weight) if weighted else None
         if self.optimizer.changed:
             self._sync_optimizer(engine)
-        return engine.step(x, y, weights)
+        with carried.states_of(self, engine, x) as rows:
+            return engine.step(rows, y, weights)
 
     def gradients(
         self, x: Any, y: Any, sample_weight: Any = None, class_weight: ClassWeight = None
@@ -190,6 +198,7 @@ class Sequential(Chain):
         batch_size: int = EVALUATION_BATCH,
         callbacks: Iterable[Callback] | Callback | None = None,
         sample_weight: Any = None,
+        lengths: Any = None,
     ) -> dict[str, float]:
         """The loss and the metrics over all rows: {"loss": ..., "accuracy": ...}.
 
@@ -204,6 +213,7 @@ class Sequential(Chain):
 
         size = checks.integer("batch_size", batch_size)
         watchers = hook_objects.get(callbacks)
+        X = with_lengths(X, lengths)
         if self._is_lazy(X):
             x, y = holdout.pair(self, X, y)
             engine = self._engine or self._build(x.shape[1])
@@ -225,17 +235,52 @@ class Sequential(Chain):
 
         return averages.averaged(self)
 
-    def predict(self, X: Any) -> Array:
+    @overload
+    def predict(
+        self,
+        X: Any,
+        lengths: Any = None,
+        *,
+        initial_state: Any = None,
+        return_state: Literal[False] = False,
+    ) -> Array: ...
+    @overload
+    def predict(
+        self, X: Any, lengths: Any = None, *, initial_state: Any = None, return_state: Literal[True]
+    ) -> tuple[Array, dict[str, Array]]: ...
+    def predict(
+        self,
+        X: Any,
+        lengths: Any = None,
+        *,
+        initial_state: Any = None,
+        return_state: bool = False,
+    ) -> Array | tuple[Array, dict[str, Array]]:
         """The last layer's output for every row: (n, outputs), of the dtype of the parameters.
 
         That is logits where the loss takes logits; see predict_proba. A row's result does not
         depend on the other rows. NaN and infinity are let through and stay in their rows. Raises
         TypeError and ValueError for wrong arrays.
+
+        Of networks with recurrent layers X is (n, steps, features), or Sequences; where all layers
+        put out every step the result is (n, steps, outputs).
+
+        Args:
+            lengths: as for fit.
+            initial_state: the states before the first step: {"0.h": (n, units), "0.c": ...}, as
+                return_state gives them; None for 0, or where layers are stateful for those that the
+                last call left.
+            return_state: True returns (result, states behind the last step of each sequence).
         """
-        if self._quick is not None:
+        if self._quick is not None and lengths is None:
             quick = self._quick.quick_predict(X)
             if quick is not None:
                 return quick
+        X = with_lengths(X, lengths)
+        if self._reads_sequences:
+            return carried.predict(self, X, initial_state, return_state)
+        if initial_state is not None or return_state:
+            raise ValueError("states are those of recurrent layers; the network has none")
         lazy = self._is_lazy(X)
         x: Any = LazyRows(X, self._inputs, self._dtype) if lazy else self._features(X, finite=False)
         engine = self._engine or self._build(x.shape[-1])
@@ -245,6 +290,22 @@ class Sequential(Chain):
             rows = slice(first, first + size)
             engine.predict(x[rows] if lazy else x, out[rows])
         return out
+
+    def reset_states(self) -> None:
+        """Lets stateful recurrent layers begin with states of 0 again."""
+        self._carried = None
+
+    def stream(self, batch: int = 1) -> Stream:
+        """Predicts step by step: what `stream.step(x)` is given follows on what it had before.
+
+            stream = model.stream()
+            for x in measurements:  # (features,)
+                y = stream.step(x)  # (outputs,)
+
+        `batch` sequences go side by side. The outputs have the bits of predict on whole sequences.
+        Raises ValueError for networks without recurrent layers, or with one that needs later steps.
+        """
+        return Stream(self, checks.integer("batch", batch))
 
     def forward(self, X: Any, training: bool = False) -> Array:
         """The output for every row: that of predict, or with `training` that of a training step.
@@ -261,7 +322,7 @@ class Sequential(Chain):
             engine.predict(x, out, training=True)
         return out
 
-    def predict_proba(self, X: Any) -> Array:
+    def predict_proba(self, X: Any, lengths: Any = None) -> Array:
         """Probabilities (n, outputs): softmax or sigmoid of outputs that are logits.
 
         Raises ValueError where the loss is not about classes, or of margins.
@@ -272,7 +333,7 @@ class Sequential(Chain):
                 f"the outputs of loss {self.loss.name!r} are margins, not probabilities: use "
                 "predict_class, or compile with 'binary_cross_entropy_with_logits'"
             )
-        output = self.predict(X)
+        output = self.predict(X, lengths)
         assert self._backend is not None
         if link == "softmax":
             rows = output.reshape(-1, output.shape[-1])
@@ -281,7 +342,7 @@ class Sequential(Chain):
             self._backend.ops.sigmoid(output, out=output)
         return output
 
-    def predict_class(self, X: Any) -> Array:
+    def predict_class(self, X: Any, lengths: Any = None) -> Array:
         """Classes as int64.
 
         For softmax_cross_entropy the number of the largest output, (n,); for the binary and the
@@ -289,7 +350,7 @@ class Sequential(Chain):
         and (n, outputs) for several. Raises ValueError where the loss is not about classes.
         """
         link = self._link("predict_class")
-        output = self.predict(X)
+        output = self.predict(X, lengths)
         if link == "softmax":
             classes: Array = output.argmax(axis=-1)
             return classes

@@ -1,7 +1,7 @@
 """Recurrent layers: SimpleRNN, LSTM, GRU. They read sequences (batch, steps, features).
 
 In what follows f are the features of a step and u the units. A layer's gates are blocks of u
-columns of its parameters, in Keras' order. All start from states of 0.
+columns of its parameters, in Keras' order. Sequences start from states of 0.
 """
 
 from __future__ import annotations
@@ -26,20 +26,35 @@ class Recurrent(Layer):
             behind the last one (batch, units).
         go_backwards: True takes the steps from the last to the first; outputs stay at their steps.
         use_bias: False leaves the bias out.
+        dropout: share of each sequence's inputs that is left out in training, the same at all steps
+            (Gal and Ghahramani 2016), the others scaled by 1 / (1 - dropout).
+        recurrent_dropout: the same of the state on its way into the product with recurrent_kernel.
+        stateful: True lets a call of predict or step begin with the states that the last one left,
+            row by row, and in fit a batch with those of the batch before; see
+            Sequential.reset_states. An epoch begins with states of 0. All layers of a network with
+            states are stateful, or none.
+        truncate: truncated backpropagation through time: no gradient flows back across a step whose
+            number is a multiple of it; 0 lets it flow through all.
         kernel_initializer, recurrent_initializer, bias_initializer: where kernel, recurrent_kernel
             and biases start, by name or as an initializer object.
 
-    Raises ValueError for unknown names and units < 1, TypeError for wrong kinds.
+    Raises ValueError for unknown names, units < 1 and rates outside 0 <= rate < 1; TypeError for
+    wrong kinds.
     """
 
     draws = True
     gates: ClassVar[int] = 1
     two_biases: ClassVar[bool] = False
+    states: ClassVar[tuple[str, ...]] = ("h",)
 
     units: int
     return_sequences: bool
     go_backwards: bool
     use_bias: bool
+    dropout: float
+    recurrent_dropout: float
+    stateful: bool = False
+    truncate: int
     kernel_initializer: initializers.Initializer
     recurrent_initializer: initializers.Initializer
     bias_initializer: initializers.Initializer
@@ -50,6 +65,10 @@ class Recurrent(Layer):
         return_sequences: bool = False,
         go_backwards: bool = False,
         use_bias: bool = True,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        stateful: bool = False,
+        truncate: int = 0,
         kernel_initializer: str | initializers.Initializer = "glorot_uniform",
         recurrent_initializer: str | initializers.Initializer = "orthogonal",
         bias_initializer: str | initializers.Initializer = "zeros",
@@ -59,6 +78,12 @@ class Recurrent(Layer):
             return_sequences=checks.boolean("return_sequences", return_sequences),
             go_backwards=checks.boolean("go_backwards", go_backwards),
             use_bias=checks.boolean("use_bias", use_bias),
+            dropout=checks.real("dropout", dropout, 0, 1, open_high=True),
+            recurrent_dropout=checks.real(
+                "recurrent_dropout", recurrent_dropout, 0, 1, open_high=True
+            ),
+            stateful=checks.boolean("stateful", stateful),
+            truncate=checks.integer("truncate", truncate, 0),
             kernel_initializer=initializers.get(kernel_initializer, "kernel_initializer"),
             recurrent_initializer=initializers.get(recurrent_initializer, "recurrent_initializer"),
             bias_initializer=initializers.get(bias_initializer, "bias_initializer"),
@@ -76,9 +101,19 @@ class Recurrent(Layer):
         """The name of the layer's cell in the engine."""
         raise NotImplementedError
 
-    def specs(self) -> list[tuple[Any, ...]]:
+    def specs(self, ways: str = "one") -> list[tuple[Any, ...]]:
+        wide = self.gates * self.units * (1 if ways == "one" else 2)
         scan = (self.cell(), self.units, self.use_bias, self.return_sequences, self.go_backwards)
-        return [("dense", self.gates * self.units, self.use_bias), ("scan", *scan)]
+        more = (ways, self.truncate, self.recurrent_dropout)
+        inputs = [("dropout", self.dropout, True)] if self.dropout else []
+        return [*inputs, ("dense", wide, self.use_bias), ("scan", *scan, *more)]
+
+    def carries(self) -> dict[str, int]:
+        return dict.fromkeys(self.states, self.units)
+
+    @property
+    def looks_ahead(self) -> bool:
+        return self.go_backwards
 
     def title(self) -> str:
         return type(self).__name__
@@ -141,6 +176,7 @@ class LSTM(Recurrent):
     """
 
     gates: ClassVar[int] = 4
+    states: ClassVar[tuple[str, ...]] = ("h", "c")
     unit_forget_bias: bool
 
     def __init__(self, units: int, unit_forget_bias: bool = True, **arguments: Any) -> None:

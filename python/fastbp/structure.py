@@ -66,6 +66,14 @@ class Residual(Layer):
     def reads_sequences(self) -> bool:
         return any(layer.reads_sequences for layer in self.layers)
 
+    @property
+    def stateful(self) -> bool:
+        return any(layer.stateful for layer in self.layers)
+
+    @property
+    def looks_ahead(self) -> bool:
+        return any(layer.looks_ahead for layer in self.layers)
+
     def gives_sequences(self, reads: bool) -> bool:
         if sequences_behind(self.layers, reads) != reads:
             raise ValueError(

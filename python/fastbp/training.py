@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import _core, checks, holdout, metrics, progress
+from . import _core, carried, checks, holdout, metrics, progress
 from . import callbacks as hook_objects
 from .batches import Augment, Augmenter, IteratorSource, is_batches, rows_source
 from .callbacks.base import Callback
@@ -80,6 +80,7 @@ def fit(
     if is_batches(x, y):
         if validation_split or stratify:
             raise ValueError("validation_split needs rows; with batches give validation_data")
+        carried.require_rows(begun)
         check = _batch_check(begun, by_steps, sample_weight, class_weight)
         source = IteratorSource(x, steps_per_epoch, check, changes)
         inputs, rows, size = source.first.x.shape[-1], None, None
@@ -91,8 +92,9 @@ def fit(
         data, validation = holdout.split(begun, given, validation_split, validation_data, stratify)
         if not by_steps:
             data, batch_size, shuffle = _whole_batch(data, changes), len(data.x), False
-        source = rows_source(data, batch_size, shuffle, begun.seed, changes)
-        inputs, rows, size = data.x.shape[-1], len(data.x), batch_size
+        x = carried.begin_run(begun, data.x, batch_size, shuffle, changes is not None)
+        source = rows_source(data._replace(x=x), batch_size, shuffle, begun.seed, changes)
+        inputs, rows, size = x.shape[-1], len(x), batch_size
     hooks.check(log_names(compiled.metrics, validation is not None, ["learning_rate"]))
 
     mean = not compiled.loss.traits.sums
@@ -105,6 +107,7 @@ def fit(
     run.outputs = None if rows is None else outputs_of_all(model, rows)
     if state is not None:
         require_same_run(run, state)
+        carried.require_boundary(begun, state)
         restore(run, state)
         model._take_over(begun)
     engine = model._engine or model._build(inputs)

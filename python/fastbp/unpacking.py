@@ -11,9 +11,10 @@ from .normalization import BatchNorm, LayerNorm, Normalize
 from .recurrent import GRU, LSTM, SimpleRNN
 from .spec import unpack
 from .structure import Flatten, Residual
+from .wrappers import Bidirectional, TimeDistributed
 
 _DENSE = (Dense, Activation, Dropout, LayerNorm, BatchNorm, Normalize, Residual, Flatten)
-_LAYERS = (*_DENSE, Embedding, SimpleRNN, LSTM, GRU)
+_LAYERS = (*_DENSE, Embedding, SimpleRNN, LSTM, GRU, Bidirectional, TimeDistributed)
 CLASSES: dict[str, type[Layer]] = {layer.packed_class(): layer for layer in _LAYERS}
 _INITIALIZERS = (
     "kernel_initializer",
@@ -31,6 +32,8 @@ def from_config(data: Any) -> Layer:
             data["activation"] = unpack("activation", data["activation"], CLASSES)
         if data.get("class") == "Residual" and isinstance(data.get("layers"), list):
             data["layers"] = [from_config(layer) for layer in data["layers"]]
+        if data.get("class") in ("Bidirectional", "TimeDistributed"):
+            data["layer"] = from_config(data.get("layer"))
         for name in _INITIALIZERS:
             if name in data:
                 data[name] = unpack(name, data[name], initializers.CLASSES)

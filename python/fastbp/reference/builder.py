@@ -19,7 +19,7 @@ class Builder:
         self.width = inputs
         self._reads_sequences = self.sequence = sequences  # whether the last output has steps
         self._puts_out_steps = [sequences]  # the same of what each layer reads
-        self.parameter_count = self.state_count = 0
+        self.parameter_count = self.state_count = self.carried_width = 0
         self.stages: list[Stage] = []
         self._makers: dict[str, Callable[..., Stage]] = {
             "dense": self._dense,
@@ -56,11 +56,18 @@ class Builder:
         entry = find_activation(name)
         return Elementwise(self.width, self.width, entry=entry, param=float(param))
 
-    def _dropout(self, rate: float) -> Stage:
-        if not 0 <= rate < 1:
-            raise ValueError(f"rate: expected 0 <= rate < 1, got {rate}")
-        layer = sum(isinstance(stage, Dropout) for stage in self.stages)
-        return Dropout(self.width, self.width, rate=float(rate), layer=layer)
+    def _streams(self) -> int:
+        return sum(stage.streams for stage in self.stages)
+
+    def _dropout(self, rate: float, per_sequence: bool = False) -> Stage:
+        _check_rate(rate)
+        return Dropout(
+            self.width,
+            self.width,
+            rate=float(rate),
+            stream=self._streams(),
+            per_sequence=bool(per_sequence),
+        )
 
     def _layer_norm(self, epsilon: float, center: bool, scale: bool) -> Stage:
         _check_norm(epsilon)
@@ -109,23 +116,65 @@ class Builder:
             raise ValueError("add: expected an output for every step of its input")
         return Add(self.width, self.width, place=place)
 
-    def _scan(self, name: str, units: int, use_bias: bool, sequence: bool, reverse: bool) -> Stage:
+    def _scan(
+        self,
+        name: str,
+        units: int,
+        use_bias: bool,
+        sequence: bool,
+        reverse: bool,
+        ways: str = "one",
+        truncate: int = 0,
+        rate: float = 0.0,
+    ) -> Stage:
         cell = find_cell(name)
         if not self.sequence:
             raise ValueError("layers: a 'scan' reads sequences")
-        wide = cell.gates * units
+        _check_scan(ways, reverse, truncate, rate)
+        both, cols = ways != "one", cell.gates * units
+        wide = cols * (2 if both else 1)
         if units < 1 or not (self.stages and isinstance(self.stages[-1], Dense)):
             raise ValueError("layers: a 'scan' stands behind a 'dense' layer of all its gates")
         if self.width != wide:
             raise ValueError(
-                f"layers: a 'scan' of {units} units stands behind a 'dense' layer of {wide}"
+                f"layers: a 'scan' of {units} units stands behind a 'dense' layer of all its gates"
             )
         self.sequence = bool(sequence)
-        has_bias = cell.two_biases and bool(use_bias)
-        block = (self.parameter_count, int(units), wide, has_bias)
-        return Scan(
-            wide, int(units), *block, cell=cell, sequence=self.sequence, reverse=bool(reverse)
+        bias = cell.two_biases and bool(use_bias)
+        stage = Scan(
+            wide,
+            units * (2 if ways == "concat" else 1),
+            self.parameter_count,
+            2 * units + bias if both else units,
+            cols,
+            bias,
+            units=int(units),
+            cell=cell,
+            sequence=self.sequence,
+            reverse=bool(reverse),
+            ways=ways,
+            truncate=int(truncate),
+            rate=float(rate),
+            stream=self._streams(),
+            carried=self.carried_width,
         )
+        self.carried_width += stage.carries
+        return stage
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate: expected 0 <= rate < 1, got {rate}")
+
+
+def _check_scan(ways: str, reverse: bool, truncate: int, rate: float) -> None:
+    if ways not in ("one", "concat", "sum"):
+        raise ValueError(f"ways: expected 'one', 'concat' or 'sum', got {ways!r}")
+    if reverse and ways != "one":
+        raise ValueError("reverse: a 'scan' of both ways has no direction")
+    if truncate < 0:
+        raise ValueError(f"truncate: expected at least 0, got {truncate}")
+    _check_rate(rate)
 
 
 def _padded(elements: int) -> int:

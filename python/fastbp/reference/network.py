@@ -23,7 +23,7 @@ from .ops import quiet
 from .optimizers import OPTIMIZERS, Optimizer
 from .random import permutation
 from .rules import Rules
-from .sequences import Rows, Samples, by_rows
+from .sequences import Rows, Samples, by_rows, parts
 from .stages import Pass
 
 Entry = TypeVar("Entry")
@@ -42,14 +42,18 @@ class Engine:
     """A chain of layers that learns; for its numerics see the module.
 
     layers: tuples of a kind and its arguments, inputs first: ("dense", units, use_bias),
-    ("activation", name, param), ("dropout", rate), ("layer_norm", epsilon, center, scale),
-    ("batch_norm", epsilon, center, scale, momentum), ("normalize",), ("embedding", entries,
-    units) in front of all others, ("add", span): the layer's input and what went into the layer
-    `span` before it, ("scan", cell, units, use_bias, sequence, reverse) behind a dense layer of the
-    cell's gates. `seed` decides what dropout leaves out.
+    ("activation", name, param), ("dropout", rate, per_sequence),
+    ("layer_norm", epsilon, center, scale), ("batch_norm", epsilon, center, scale, momentum),
+    ("normalize",), ("embedding", entries, units) in front of all others, ("add", span): the layer's
+    input and what went into the layer `span` before it, ("scan", cell, units, use_bias, sequence,
+    reverse, ways, truncate, rate) behind a dense layer of the cell's gates (stages.Scan). `seed`
+    decides what dropout leaves out.
 
-    With `sequences`, x is (n, steps, inputs), or a pair of that and int64 lengths (n,); where the
-    last layer puts out all steps, outputs and targets are (n, steps, O) and labels (n, steps).
+
+    With `sequences`, x is (n, steps, inputs), or a tuple of that, int64 lengths (n,) or None, and
+    perhaps states (n, carried_width), which are read before the first step and overwritten behind
+    the last. Where the last layer puts out all steps, outputs and targets are (n, steps, O) and
+    labels (n, steps); loss and metrics are means over the steps within the lengths.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Engine:
         self.set_trainable([True] * len(self._stages))
         self._parameters = np.zeros(builder.parameter_count, self.dtype)
         self._state = np.zeros(builder.state_count, self.dtype)
+        self.carried_width = builder.carried_width  # values of the states of a sequence
         self._gradients = np.zeros_like(self._parameters)
         self._states: list[Array] = []
         self._rules = Rules({}, self._parameters.size)
@@ -208,7 +213,12 @@ class Engine:
         weights (n,) are factors of the rows' losses, and of nothing else.
         """
         self._compiled()
-        samples = self._check_data(x, y, batch_size, metrics, weights)
+        samples = self._check_data(x, y, batch_size, metrics, weights, batch_size)
+        states, samples = samples.states, samples.with_states(None)
+        if states is not None and len(samples) % batch_size:
+            raise ValueError(
+                f"states: expected whole batches of {batch_size}, got {len(samples)} sequences"
+            )
         if epochs < 0:
             raise ValueError(f"epochs: expected at least 0, got {epochs}")
         record = np.zeros((epochs, 1 + len(metrics))) if record is None else record
@@ -222,8 +232,11 @@ class Engine:
                     order = permutation(len(samples), seed, first_epoch + epoch)
                 while at < len(samples) and steps != 0:
                     rows = order[at : at + batch_size]
-                    loss, output = self._step(samples[rows], y[rows], _rows_of(weights, rows))
-                    total.add(loss, output, y[rows], record[epoch])
+                    if states is not None and at == 0:
+                        states[...] = 0
+                    batch = samples[rows].with_states(states)
+                    loss, output = self._step(batch, y[rows], _rows_of(weights, rows))
+                    total.add(loss, output, y[rows], record[epoch], batch)
                     if outputs is not None:
                         rounded(output, self.dtype, outputs[at : at + len(rows)])
                     at, steps = at + len(rows), steps - 1
@@ -248,7 +261,7 @@ class Engine:
         samples = self._check_data(x, y, 1, metrics, weights)
         with _interrupts_between_steps():
             loss, output = self._step(samples, y, weights)
-            _Total(self, metrics).add(loss, output, y, sums)
+            _Total(self, metrics).add(loss, output, y, sums, samples)
             if outputs is not None:
                 rounded(output, self.dtype, outputs)
 
@@ -265,7 +278,7 @@ class Engine:
         """Fills gradients_ for one batch, updates nothing; returns the loss."""
         self._compiled()
         samples = self._check_data(x, y, weights=weights)
-        loss, _, gradient, _, _ = self._backward(samples, y, weights)
+        loss, _, gradient, *_ = self._backward(samples, y, weights)
         gradient += self._rules.penalty_gradient(as_float64(self._parameters))
         self._gradients[...] = 0
         self._gradients[self._used] = rounded(gradient[self._used], self.dtype)
@@ -278,7 +291,7 @@ class Engine:
         """The loss of one batch and its gradient with respect to x."""
         self._compiled()
         samples = self._check_data(x, y, weights=weights)
-        loss, _, _, dx, _ = self._backward(samples, y, weights)
+        loss, _, _, dx, *_ = self._backward(samples, y, weights)
         return loss, rounded(dx, self.dtype)
 
     @quiet
@@ -294,15 +307,18 @@ class Engine:
         """Loss and metrics over all rows, by batches; fills outputs (n, O) too if it is given."""
         self._compiled()
         samples = self._check_data(x, y, batch_size, metrics, weights)
-        total, sums = _Total(self, metrics), np.zeros(1 + len(metrics))
+        total, sums, counted = _Total(self, metrics), np.zeros(1 + len(metrics)), 0
         for start in range(0, len(samples), batch_size):
             rows = slice(start, start + batch_size)
-            output = self._output(samples[rows])
-            loss, _ = self._loss_and_gradient(output, y[rows], _rows_of(weights, rows))
-            total.add(loss, output, y[rows], sums)
+            batch = samples[rows]
+            output = self._output(batch)
+            here = int(batch.counts(output).sum())
+            loss, _ = self._loss_and_gradient(output, y[rows], batch, _rows_of(weights, rows))
+            total.add(loss, output, y[rows], sums, batch, here)
+            counted += here
             if outputs is not None:
                 rounded(output, self.dtype, outputs[rows])
-        loss, *values = total.means(sums, len(samples)).tolist()
+        loss, *values = total.means(sums, counted).tolist()
         return loss + self._penalty(), values
 
     @quiet
@@ -316,6 +332,7 @@ class Engine:
         if training:
             run = self._pass(samples, training=True)
             rounded(self._forward(samples, run)[-1], self.dtype, out)
+            self._keep_states(samples, run)
             return
         for start in range(0, len(samples), _PREDICT_ROWS):
             rows = slice(start, start + _PREDICT_ROWS)
@@ -325,7 +342,13 @@ class Engine:
         flat = as_float64(self._parameters)
         state = as_float64(self._state)
         settings = self._frozen, self._operand, training, self._seed, self.steps + 1
-        return Pass(flat, state, *settings, x.lengths)
+        behind = np.zeros((len(x), self.carried_width))
+        before = behind.copy() if x.states is None else as_float64(x.states)
+        return Pass(flat, state, *settings, x.lengths, before, behind)
+
+    def _keep_states(self, x: Samples, run: Pass) -> None:
+        if x.states is not None:
+            rounded(run.behind, self.dtype, x.states)
 
     def _forward(self, x: Samples, run: Pass) -> list[F64]:
         """The values of x and the output of every layer after it."""
@@ -336,9 +359,14 @@ class Engine:
 
     def _output(self, x: Samples) -> F64:
         """The network's output where nothing is trained."""
-        return self._forward(x, self._pass(x, training=False))[-1]
+        run = self._pass(x, training=False)
+        output = self._forward(x, run)[-1]
+        self._keep_states(x, run)
+        return output
 
-    def _loss_and_gradient(self, output: F64, y: Array, weights: Array | None) -> tuple[float, F64]:
+    def _loss_and_gradient(
+        self, output: F64, y: Array, x: Samples, weights: Array | None
+    ) -> tuple[float, F64]:
         """The loss of one batch and its gradient with respect to the output."""
         rows, target = by_rows(output, y)
         _, loss = self._compiled()
@@ -346,8 +374,14 @@ class Engine:
         factors = None if weights is None else as_float64(weights)
         if factors is not None and output.ndim == 3:
             factors = np.repeat(factors, output.shape[1])  # one for every step
-        dtype = np.dtype(self.dtype)
-        value, d = loss.value_and_gradient(rows, target, self._loss_param, dtype, factors)
+        counts, d = x.counts(output), np.zeros_like(rows)
+        value, d[counts] = loss.value_and_gradient(
+            rows[counts],
+            target[counts],
+            self._loss_param,
+            np.dtype(self.dtype),
+            None if factors is None else factors[counts],
+        )
         return value, d.reshape(output.shape)
 
     def _penalty(self) -> float:
@@ -362,26 +396,26 @@ class Engine:
 
     def _backward(
         self, x: Samples, y: Array, weights: Array | None
-    ) -> tuple[float, F64, F64, F64, F64]:
-        """Loss with penalty, output, flat gradient, input gradient and flat state after a step.
+    ) -> tuple[float, F64, F64, F64, Pass, F64]:
+        """Loss with penalty, output, flat gradient, input gradient, pass and state after a step.
 
         Backwards through the layers, d is the gradient with respect to the layer's output, then to
         its input. The parameter gradient is without the penalty's.
         """
         run = self._pass(x, training=True)
         values = self._forward(x, run)
-        loss, d = self._loss_and_gradient(values[-1], y, weights)
+        loss, d = self._loss_and_gradient(values[-1], y, x, weights)
         loss += self._penalty()
         gradient, state = np.zeros_like(run.parameters), run.state.copy()
         for place in reversed(range(len(self._stages))):
             stage, v = self._stages[place], values[place]
             d = stage.backward(v, d, run, gradient) + run.joined.get(place, 0.0)
             stage.update_state(v, run, state)
-        return loss, values[-1], gradient, d, state
+        return loss, values[-1], gradient, d, run, state
 
     def _step(self, x: Samples, y: Array, weights: Array | None) -> tuple[float, F64]:
         """Forward, backward, update; everything is computed before anything is written."""
-        loss, output, gradient, _, state = self._backward(x, y, weights)
+        loss, output, gradient, _, run, state = self._backward(x, y, weights)
         gradient, count = self._trained(gradient), self._rules.accumulation
         if self._accumulated is not None:
             if self.steps % count:
@@ -390,6 +424,7 @@ class Engine:
         if (self.steps + 1) % count == 0:
             self._update(gradient / count)
         rounded(state, self.dtype, self._state)
+        self._keep_states(x, run)
         self.steps += 1
         return loss, output
 
@@ -431,12 +466,14 @@ class Engine:
         if not a.flags.c_contiguous:
             raise ValueError(f"{name}: expected a C-contiguous array; its strides are {a.strides}")
 
-    def _check_rows(self, x: Rows) -> Samples:
-        array = x[0] if isinstance(x, tuple) else x
+    def _check_rows(self, x: Rows, states: int | None = None) -> Samples:
+        array = parts(x)[0]
         steps = (None,) if self._takes_sequences else ()
         self._check_array("x", array, None, *steps, self.inputs)
         samples = Samples(x)
-        samples.check_lengths(self._gives_sequences)
+        samples.check_lengths()
+        rows = len(samples) if states is None else states
+        samples.check_states(self.dtype, (rows, self.carried_width))
         return samples
 
     def _output_shape(self, x: Samples) -> tuple[int, ...]:
@@ -450,8 +487,10 @@ class Engine:
         batch_size: int = 1,
         metrics: Sequence[str] = (),
         weights: Array | None = None,
+        states: int | None = None,
     ) -> Samples:
-        samples = self._check_rows(x)
+        """Raises TypeError or ValueError for wrong arrays; `states` is how many rows of them."""
+        samples = self._check_rows(x, states)
         if len(samples) == 0:
             raise ValueError(f"x: expected at least one sample, got a {describe(samples.x)}")
         shape = (len(samples), *self._output_shape(samples))
@@ -478,13 +517,27 @@ class _Total:
         self._engine, self._names = engine, metrics
         self._mean = not LOSSES[engine._loss_name].sums
 
-    def add(self, loss: float, output: F64, y: Array, sums: F64) -> None:
-        """One batch. Metrics see the output as predict gives it, rounded to the engine's dtype."""
-        sums[0] += loss * len(output) if self._mean else loss
+    def add(
+        self,
+        loss: float,
+        output: F64,
+        y: Array,
+        sums: F64,
+        batch: Samples,
+        weight: int | None = None,
+    ) -> None:
+        """One batch, which counts by its rows, or by `weight`.
+
+        Metrics see the output as predict gives it, rounded to the engine's dtype.
+        """
+        weight = len(output) if weight is None else weight
+        sums[0] += loss * weight if self._mean else loss
         seen, target = by_rows(as_float64(rounded(output, self._engine.dtype)), y)
-        places = len(seen) // len(output)  # steps that are put out: a sequence counts with its mean
+        counts = batch.counts(output)
+        share = weight / int(counts.sum())
         for m, name in enumerate(self._names):
-            sums[1 + m] += METRICS[name](seen, target, self._engine._loss_name).sum() / places
+            values = METRICS[name](seen[counts], target[counts], self._engine._loss_name)
+            sums[1 + m] += share * values.sum()
 
     def means(self, sums: F64, rows: int) -> F64:
         """What the sums over so many rows come to: means, but for a loss that is a sum."""

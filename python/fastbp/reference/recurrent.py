@@ -142,6 +142,7 @@ class Trace:
 
     lengths: Array
     reverse: bool
+    mask: F64 | float
     states: list[States]
     saved: list[Saved]
 
@@ -167,17 +168,19 @@ def scan(
     lengths: Array,
     reverse: bool = False,
     operand: Operand = _as_is,
+    mask: F64 | float = 1.0,
 ) -> tuple[F64, States, Trace]:
     """y (n, t, u), h after every step; the last states; and the trace.
 
     a (n, t, g u); states, each (n, u), are those before the first step; lengths (n,) are 1 to t.
-    reverse: the steps are taken from the last to the first.
+    reverse: the steps are taken from the last to the first. mask (n, u) is a factor of h on its way
+    into the product.
     """
     n, t, _ = a.shape
     y = np.zeros((n, t, len(weights.kernel)))
-    trace = Trace(lengths, reverse, [], [])
+    trace = Trace(lengths, reverse, mask, [], [])
     for step in _order(t, reverse):
-        r = operand(states[0]) @ operand(weights.kernel)
+        r = operand(states[0] * mask) @ operand(weights.kernel)
         r = r + weights.bias if weights.bias.size else r
         after, saved = cell.forward(a[:, step], r, states)
         trace.states.append(states)
@@ -194,23 +197,28 @@ def scan_backward(
     dy: F64,
     dstates: States,
     operand: Operand = _as_is,
+    truncate: int = 0,
 ) -> tuple[F64, Recurrence, States]:
     """da (n, t, g u), the gradients of the weights, and those of the states before the first step.
 
-    dy (n, t, u) belongs to y; dstates to the last states, besides what they contribute to y.
+    dy (n, t, u) belongs to y; dstates to the last states, besides what they contribute to y. With
+    `truncate` no gradient crosses from a step whose number, as they are taken, is a multiple of it
+    to the one before.
     """
     n, t, _ = dy.shape
     da = np.zeros((n, t, weights.kernel.shape[1]))
     gradient = Recurrence(np.zeros_like(weights.kernel), np.zeros_like(weights.bias))
     steps = zip(_order(t, trace.reverse), trace.states, trace.saved, strict=True)
-    for step, states, saved in reversed(list(steps)):
+    for number, (step, states, saved) in reversed(list(enumerate(steps))):
         running = step < trace.lengths
         dstates = [dstates[0] + dy[:, step], *dstates[1:]]
         da_here, dr, before = cell.backward(saved, states, dstates)
         da[:, step] = da_here * running[:, None]
         dr = operand(dr * running[:, None])
-        gradient.kernel[...] += operand(states[0]).T @ dr
+        gradient.kernel[...] += operand(states[0] * trace.mask).T @ dr
         gradient.bias[...] += dr.sum(axis=0) if weights.bias.size else 0
-        before[0] = before[0] + dr @ operand(weights.kernel).T
+        before[0] = before[0] + dr @ operand(weights.kernel).T * trace.mask
+        if truncate and number and number % truncate == 0:
+            before = [np.zeros_like(state) for state in before]
         dstates = [_keep(running, b, d) for b, d in zip(before, dstates, strict=True)]
     return da, gradient, dstates

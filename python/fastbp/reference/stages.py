@@ -28,6 +28,8 @@ class Pass:
     seed: int
     step: int  # number of the training step, from 1
     lengths: Array  # (n,), of sequences
+    before: F64  # (n, carried width): their states before the first step
+    behind: F64  # the same behind the last, as the forward pass finds them
     values: list[F64] = field(default_factory=list)  # x, and the output of every layer so far
     joined: dict[int, F64] = field(default_factory=dict)  # on the way back, more gradient of values
 
@@ -47,6 +49,11 @@ class Stage:
     has_bias: bool = False
     state_offset: int = 0
     state_rows: int = 0
+
+    @property
+    def streams(self) -> int:
+        """Number of dropouts in the layer, each with random numbers of its own."""
+        return 0
 
     @property
     def size(self) -> int:
@@ -112,30 +119,44 @@ class Elementwise(Stage):
         return d * self.entry.derivative(x, self.param)
 
 
+def dropout_mask(shape: tuple[int, int], rate: float, stream: int, run: Pass) -> F64:
+    """0 with probability `rate` and else 1 / (1 - rate), by row and column.
+
+    It follows from (seed, stream, step, row, column). An element is kept where the upper 23 bits of
+    its word, as a fraction, are not below the rate.
+    """
+    words = dropout_words(*shape, run.seed, stream, run.step)
+    keep = words >> np.uint64(9) >= int(rate * 2**23 + 0.5)
+    return np.where(keep, 1 / (1 - rate), 0.0)
+
+
 @dataclass(frozen=True)
 class Dropout(Stage):
-    """y = x m in training, where m is 0 with probability `rate` and else 1 / (1 - rate).
+    """y = x m in training, m the mask of a row and, of sequences, of a step; otherwise y = x.
 
-    Otherwise y = x.
-
-    m follows from (seed, layer, step, row, column) and is made anew for the gradient. An element is
-    kept where the upper 23 bits of its word, as a fraction, are not below the rate.
+    per_sequence: all steps of a sequence have the same mask. It is made anew for the gradient.
     """
 
     rate: float = 0.0
-    layer: int = 0  # counted among the network's dropouts
+    stream: int = 0  # counted among the network's dropouts
+    per_sequence: bool = False
 
-    def mask(self, rows: int, run: Pass) -> F64:
-        """m of a batch of so many rows."""
-        words = dropout_words(rows, self.outputs, run.seed, self.layer, run.step)
-        keep = words >> np.uint64(9) >= int(self.rate * 2**23 + 0.5)
-        return np.where(keep, 1 / (1 - self.rate), 0.0)
+    @property
+    def streams(self) -> int:
+        return 1
+
+    def mask(self, x: F64, run: Pass) -> F64:
+        """m, to be broadcast against x."""
+        if self.per_sequence and x.ndim == 3:
+            return dropout_mask((len(x), self.outputs), self.rate, self.stream, run)[:, None]
+        shape = x.size // self.outputs, self.outputs
+        return dropout_mask(shape, self.rate, self.stream, run).reshape(x.shape)
 
     def forward(self, x: F64, run: Pass) -> F64:
-        return x * self.mask(x.size // self.outputs, run).reshape(x.shape) if run.training else x
+        return x * self.mask(x, run) if run.training else x
 
     def backward(self, x: F64, d: F64, run: Pass, gradient: F64) -> F64:
-        return d * self.mask(d.size // self.outputs, run).reshape(d.shape)
+        return d * self.mask(d, run)
 
 
 @dataclass(frozen=True)
@@ -166,34 +187,84 @@ class Embedding(Stage):
 
 @dataclass(frozen=True)
 class Scan(Stage):
-    """A recurrent cell over the steps of a = x W + b, from states of 0; h of all steps or the last.
+    """A recurrent cell over the steps of a = x W + b; h of all steps or the last.
 
-    A layer in front has made `a`. Backward walks forward once more, for what the cell saves.
+    A layer in front has made `a`. Backward walks forward once more, for what the cell saves. Of two
+    ways each has a cell of its own, which reads its columns of `a`; the second takes the steps from
+    the last to the first. The block of parameters is that of one way, then that of the other.
     """
 
+    units: int = 0
     cell: Cell = CELLS["rnn_tanh"]
     sequence: bool = False  # whether all steps are put out
     reverse: bool = False
+    ways: str = "one"  # "concat" or "sum": both ways, their outputs side by side or added
+    truncate: int = 0  # see scan_backward
+    rate: float = 0.0  # of dropout of h on its way into the product, one mask for all steps
+    stream: int = 0
+    carried: int = 0  # where its states begin among those that a sequence carries
 
-    def _scan(self, a: F64, run: Pass) -> tuple[F64, Recurrence, Trace]:
-        weights = Recurrence(*self.views(run.parameters))
-        states = [np.zeros((len(a), self.outputs)) for _ in range(self.cell.states)]
-        y, last, trace = scan(self.cell, a, weights, states, run.lengths, self.reverse, run.operand)
-        return (y if self.sequence else last[0]), weights, trace
+    @property
+    def way_count(self) -> int:
+        """1, or 2 for both ways."""
+        return 1 if self.ways == "one" else 2
+
+    @property
+    def streams(self) -> int:
+        return self.way_count if self.rate else 0
+
+    @property
+    def carries(self) -> int:
+        """Number of values of the states of a sequence."""
+        return self.way_count * self.cell.states * self.units
+
+    def _weights(self, flat: F64, way: int) -> Recurrence:
+        size = (self.units + self.has_bias) * self.cols
+        block = flat[self.offset + way * size :][:size].reshape(-1, self.cols)
+        return Recurrence(block[: self.units], block[self.units :].reshape(-1))
+
+    def _states(self, carried: F64, way: int) -> list[F64]:
+        """Views of a way's states."""
+        first = self.carried + way * self.cell.states * self.units
+        ends = [first + (k + 1) * self.units for k in range(self.cell.states)]
+        return [carried[:, end - self.units : end] for end in ends]
+
+    def _scan(self, a: F64, run: Pass, way: int) -> tuple[F64, list[F64], Recurrence, Trace]:
+        weights = self._weights(run.parameters, way)
+        mask: F64 | float = 1.0
+        if run.training and self.rate:
+            mask = dropout_mask((len(a), self.units), self.rate, self.stream + way, run)
+        own = a[..., way * self.cols : (way + 1) * self.cols]
+        begin, reverse = self._states(run.before, way), self.reverse != (way == 1)
+        y, last, trace = scan(
+            self.cell, own, weights, begin, run.lengths, reverse, run.operand, mask
+        )
+        return (y if self.sequence else last[0]), last, weights, trace
 
     def forward(self, x: F64, run: Pass) -> F64:
-        return self._scan(x, run)[0]
+        outputs = []
+        for way in range(self.way_count):
+            y, last, _, _ = self._scan(x, run, way)
+            for kept, state in zip(self._states(run.behind, way), last, strict=True):
+                kept[...] = state
+            outputs.append(y)
+        return outputs[0] + outputs[1] if self.ways == "sum" else np.concatenate(outputs, axis=-1)
 
     def backward(self, x: F64, d: F64, run: Pass, gradient: F64) -> F64:
-        _, weights, trace = self._scan(x, run)
-        last = [np.zeros((len(x), self.outputs)) for _ in range(self.cell.states)]
-        dy = d
-        if not self.sequence:
-            dy, last[0] = np.zeros((len(x), x.shape[1], self.outputs)), d
-        da, dweights, _ = scan_backward(self.cell, trace, weights, dy, last, run.operand)
-        for part, dpart in zip(self.views(gradient), vars(dweights).values(), strict=True):
-            part[...] = dpart
-        return da
+        da = []
+        for way in range(self.way_count):
+            dy = d[..., way * self.units :][..., : self.units] if self.ways == "concat" else d
+            _, _, weights, trace = self._scan(x, run, way)
+            last = [np.zeros((len(x), self.units)) for _ in range(self.cell.states)]
+            if not self.sequence:
+                dy, last[0] = np.zeros((len(x), x.shape[1], self.units)), dy
+            of_way, dweights, _ = scan_backward(
+                self.cell, trace, weights, dy, last, run.operand, self.truncate
+            )
+            own = self._weights(gradient, way)
+            own.kernel[...], own.bias[...] = dweights.kernel, dweights.bias
+            da.append(of_way)
+        return np.concatenate(da, axis=-1)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ def replace_head(model: Sequential, units: int) -> None:
     """Sequential.replace_head; see there."""
     units = checks.integer("units", units)
     layers = list(model.layers)
-    network.outputs(layers)  # raises without a Dense
-    place = max(index for index, layer in enumerate(layers) if isinstance(layer, Dense))
+    dense = [index for index, layer in enumerate(layers) if isinstance(layer, Dense)]
+    if not dense:
+        raise ValueError("replace_head replaces the last Dense layer; this network has none")
+    place = dense[-1]
     layers[place] = Dense(**{**layers[place].config(), "units": units})
     _continue_as(model, layers, place)
 
@@ -60,5 +62,6 @@ def _continue_as(model: Sequential, layers: Sequence[Layer], fresh: int) -> None
             network.compile_engine(layers, engine, compiled)
         model._use(engine)
     model._layers[:] = layers
+    model._reads_sequences = network.reads_sequences(layers)
     model._frozen = frozen
     model._outputs = outputs

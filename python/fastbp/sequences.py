@@ -1,0 +1,164 @@
+"""Sequences that end at different steps: how they are given, checked and cut into rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import arrays
+from .arrays import Array
+from .errors import describe
+
+
+class Sequences:
+    """Sequences of different lengths, for X of fit, evaluate, predict and the others.
+
+        Sequences([a, b, c])              # arrays (steps, features), each of its own length
+        Sequences(values, lengths)        # padded: values (n, steps, features), lengths (n,)
+
+    What lies behind the end of a sequence touches neither a result nor a gradient, whatever it is.
+    The states of a recurrent layer stay there as they are behind the last step, so that its outputs
+    repeat the last one; the losses and metrics of outputs at every step are means over the steps
+    that count.
+
+    Attributes:
+        values: (n, steps, features).
+        lengths: (n,) int64, from 1 to steps, in any order.
+        states: (n, width), for the engine: those before the first step; None for 0.
+
+    Raises ValueError for lengths out of range and arrays that do not fit each other; TypeError for
+    other kinds.
+    """
+
+    def __init__(self, values: Any, lengths: Any = None) -> None:
+        self.states: Array | None = None
+        if lengths is None and isinstance(values, (list, tuple)):
+            self.values, self.lengths = padded("values", values)
+            return
+        self.values = arrays.as_numbers("values", values)
+        if self.values.ndim != 3:
+            raise ValueError(
+                "values must have shape (sequences, steps, features); got shape "
+                f"{self.values.shape}"
+            )
+        steps = self.values.shape[1]
+        given = np.full(len(self.values), steps) if lengths is None else lengths
+        self.lengths = checked_lengths(given, len(self.values), steps)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the values."""
+        return self.values.shape
+
+    @property
+    def ndim(self) -> int:
+        """3."""
+        return self.values.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the values."""
+        return self.values.dtype
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: Any) -> Sequences:
+        """Those sequences, by a slice, a mask or an array of numbers."""
+        return self.like(self.values[rows], self.lengths[rows])
+
+    def like(self, values: Array, lengths: Array | None = None) -> Sequences:
+        """Others with these values, which have been checked."""
+        made = object.__new__(Sequences)
+        made.values, made.states = values, None
+        made.lengths = self.lengths if lengths is None else lengths
+        return made
+
+    def with_states(self, states: Array) -> Sequences:
+        """The same that begin with these states, which the engine overwrites."""
+        made = self.like(self.values)
+        made.states = states
+        return made
+
+    def running(self) -> Array:
+        """(n, steps): which steps are in front of the end."""
+        mask: Array = np.arange(self.values.shape[1]) < self.lengths[:, None]
+        return mask
+
+    def cleared(self, values: Array | None = None) -> Array:
+        """A copy of the values, or of others (n, steps, ...), with zeros behind the ends."""
+        copy = np.array(self.values if values is None else values)
+        copy[~self.running()] = 0
+        return copy
+
+    def tobytes(self) -> bytes:
+        """All that there is, for a checksum."""
+        return self.values.tobytes() + self.lengths.tobytes()
+
+    def __repr__(self) -> str:
+        n, steps, features = self.values.shape
+        return f"Sequences({n} of up to {steps} steps of {features} values)"
+
+
+def padded(name: str, items: Sequence[Any]) -> tuple[Array, Array]:
+    """Arrays (steps, ...) with zeros behind the ends as one (n, longest, ...), and their lengths.
+
+    Raises ValueError for none, for one without a step, and where they differ but in steps.
+    """
+    if not items:
+        raise ValueError(f"{name} has no sequences")
+    parts = [arrays.as_numbers(f"{name}[{i}]", item) for i, item in enumerate(items)]
+    for i, part in enumerate(parts):
+        if part.ndim == 0 or part.ndim != parts[0].ndim or part.shape[1:] != parts[0].shape[1:]:
+            raise ValueError(
+                f"{name} must be arrays (steps, features) with the same features; {name}[0] has "
+                f"shape {parts[0].shape}, {name}[{i}] has {part.shape}"
+            )
+        if len(part) == 0:
+            raise ValueError(f"{name}[{i}] is a sequence without a step")
+    lengths = np.array([len(part) for part in parts], np.int64)
+    whole = np.zeros((len(parts), int(lengths.max()), *parts[0].shape[1:]), np.result_type(*parts))
+    for to, part in zip(whole, parts, strict=True):
+        to[: len(part)] = part
+    return whole, lengths
+
+
+def checked_lengths(lengths: Any, rows: int, steps: int) -> Array:
+    """int64 (rows,), each from 1 to steps. Raises ValueError or TypeError otherwise."""
+    given = np.asarray(lengths)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"lengths must be integers; got dtype {given.dtype}")
+    if given.shape != (rows,):
+        raise ValueError(
+            f"lengths must hold one number for each of {rows} sequences; got shape {given.shape}"
+        )
+    ready: Array = given.astype(np.int64)
+    wrong = np.flatnonzero((ready < 1) | (ready > steps))
+    if wrong.size:
+        raise ValueError(
+            f"lengths[{wrong[0]}] = {ready[wrong[0]]} is not a length from 1 to {steps}"
+        )
+    return ready
+
+
+def with_lengths(x: Any, lengths: Any) -> Any:
+    """x, as Sequences where lengths are given."""
+    if lengths is None:
+        return x
+    if isinstance(x, Sequences):
+        raise ValueError("X has lengths of its own: leave out lengths=")
+    if hasattr(x, "ndim") and x.ndim != 3:
+        raise ValueError(
+            f"lengths are about sequences (sequences, steps, features); X has shape {x.shape}"
+        )
+    return Sequences(arrays.as_numbers("X", x), lengths)
+
+
+def require_no_sequences(x: Any, name: str) -> None:
+    """Raises ValueError for Sequences, for a network without recurrent layers."""
+    if isinstance(x, Sequences):
+        raise ValueError(
+            f"{name} is {describe(x)} with lengths, but no layer of the network reads sequences"
+        )
