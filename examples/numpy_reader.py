@@ -40,8 +40,13 @@ ACTIVATIONS = {
 }
 
 
+def norm(x, mean, variance, layer, own):
+    y = (x - mean) / np.sqrt(variance + layer["epsilon"])
+    return y * own.get("gamma", 1.0) + own.get("beta", 0.0)
+
+
 class NumpyModel:
-    """Dense, Activation and Dropout layers; refuses a damaged file and any other layer."""
+    """Every layer but recurrent ones; refuses a damaged file and any other layer."""
 
     def __init__(self, path):
         data = Path(path).read_bytes()
@@ -60,16 +65,38 @@ class NumpyModel:
 
     def predict(self, x):
         """The last layer's output: logits where the model was trained with a loss of logits."""
-        x = np.asarray(x, np.float64)
-        for index, layer in enumerate(self.layers):
-            if layer["class"] == "Dense":
-                x = x @ self.tensors[f"{index}.kernel"] + self.tensors.get(f"{index}.bias", 0.0)
-                layer = layer["activation"]
-            elif layer["class"] not in ("Activation", "Dropout"):
-                raise ValueError(f"layer {index} is {layer['class']}, which this reader lacks")
-            if layer and layer["class"] == "Activation":
-                x = ACTIVATIONS[layer["name"]](x, layer.get("param", 0.0))
+        return self._chain(self.layers, "", np.asarray(x, np.float64))
+
+    def _chain(self, layers, prefix, x):
+        for index, layer in enumerate(layers):
+            x = self._layer(layer, f"{prefix}{index}.", x)
         return x
+
+    def _layer(self, layer, prefix, x):
+        kind = layer["class"]
+        own = {
+            name[len(prefix) :]: a for name, a in self.tensors.items() if name.startswith(prefix)
+        }
+        if kind == "Activation":
+            return ACTIVATIONS[layer["name"]](x, layer.get("param", 0.0))
+        if kind == "Dense":
+            x = x @ own["kernel"] + own.get("bias", 0.0)
+            return self._layer(layer["activation"], prefix, x) if layer["activation"] else x
+        if kind == "LayerNorm":
+            return norm(x, x.mean(1, keepdims=True), x.var(1, keepdims=True), layer, own)
+        if kind == "BatchNorm":
+            return norm(x, own["moving_mean"], own["moving_variance"], layer, own)
+        if kind == "Normalize":
+            return (x - np.array(layer["center"])) / np.array(layer["scale"])
+        if kind == "Embedding":
+            return own["embeddings"][x.astype(int)].reshape(len(x), -1)
+        if kind == "Residual":
+            return x + self._chain(layer["layers"], prefix, x)
+        if kind == "Flatten":
+            return x.reshape(len(x), -1)
+        if kind == "Dropout":
+            return x
+        raise ValueError(f"layer {prefix[:-1]} is {kind}, which this reader lacks")
 
 
 if __name__ == "__main__":

@@ -49,6 +49,31 @@ def test_the_numpy_reader_reads_every_layer_of_a_chain(tmp_path: Path) -> None:
         np.testing.assert_allclose(read.predict(X), model.predict(X), rtol=error, atol=error)
 
 
+def test_the_numpy_reader_reads_norms_blocks_and_tables(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).normal(size=(40, 2, 3)) * 3
+    block: list[bp.layers.Layer] = [bp.LayerNorm(scale=False), bp.Dense(6, "relu"), bp.Dense(6)]
+    rows = [
+        bp.Flatten(),
+        bp.Normalize().adapt(X.reshape(40, 6)),
+        bp.BatchNorm(center=False),
+        bp.Residual([bp.Residual(block), bp.BatchNorm(epsilon=0.01)]),
+        bp.Dense(2),
+    ]
+    tables = [bp.Embedding(11, 4), bp.LayerNorm(), bp.Dense(2, "gelu")]
+    for layers, x in ((rows, X), (tables, np.arange(33).reshape(11, 3) % 11)):
+        model = bp.Sequential(layers, seed=3)
+        model.compile(bp.SGD(0.05), "mse", dtype="float64")
+        model.fit(x, np.ones((len(x), 2)), epochs=3, batch_size=8, verbose=0)
+        model.save(tmp_path / "net")
+        read = load("numpy_reader")["NumpyModel"](tmp_path / "net")
+        np.testing.assert_allclose(read.predict(x), model.predict(x), rtol=1e-12, atol=1e-12)
+    model = bp.Sequential([bp.GRU(2), bp.Dense(1)])
+    model.build(3)
+    model.save(tmp_path / "net")
+    with pytest.raises(ValueError, match="layer 0 is GRU, which this reader lacks"):
+        load("numpy_reader")["NumpyModel"](tmp_path / "net").predict(X)
+
+
 def test_the_numpy_reader_needs_numpy_alone_and_refuses_damage(tmp_path: Path) -> None:
     model = bp.Sequential([bp.Dense(4, "tanh"), bp.Dense(2)], seed=1)
     model.build(3)

@@ -104,6 +104,139 @@ def test_pytorch_computes_the_same() -> None:
     other.load_torch_state_dict(half)
 
 
+def every_layer(*, seed: int = 0, trained: bool = True) -> bp.Sequential:
+    """What nn.Sequential and ONNX have a counterpart for, with statistics of some steps."""
+    block: list[bp.layers.Layer] = [
+        bp.LayerNorm(),
+        bp.Dense(5, "tanh"),
+        bp.BatchNorm(),
+        bp.Dense(7),
+    ]
+    layers = [
+        bp.Flatten(),
+        bp.Dense(7, use_bias=False),
+        bp.BatchNorm(epsilon=1e-3),
+        bp.ReLU(),
+        bp.Residual(block),
+        bp.LayerNorm(),
+        bp.Dropout(0.2),
+        bp.Dense(3),
+    ]
+    model = bp.Sequential(layers, seed=seed)
+    model.compile(bp.SGD(0.1), "softmax_cross_entropy")
+    model.build(4)
+    for _ in range(5 * trained):
+        model.step(2 * rows(seed=seed) + 1, np.arange(20) % 3)
+    return model
+
+
+def test_norms_and_blocks_in_a_state_dict() -> None:
+    model = every_layer()
+    state = model.to_torch_state_dict(as_numpy=True)
+    norm = {"weight", "bias"}
+    moving = {*norm, "running_mean", "running_var", "num_batches_tracked"}
+    expected = {
+        "1": {"weight"}, "2": moving, "4.0": norm, "4.1": norm, "4.3": moving, "4.4": norm,
+        "5": norm, "7": norm,
+    }  # fmt: skip
+    assert set(state) == {f"{place}.{name}" for place, names in expected.items() for name in names}
+    assert state["4.1.weight"].shape == (5, 7)
+    assert state["2.num_batches_tracked"] == 5
+    np.testing.assert_array_equal(state["2.running_var"], model.state()["2.moving_variance"])
+    for other in (every_layer(seed=3), bp.Sequential(every_layer().layers)):
+        other.load_torch_state_dict(state)
+        np.testing.assert_array_equal(other.predict(rows()), model.predict(rows()))
+    before = [model.predict(rows()), model.state()["2.moving_mean"].copy()]
+    for name, wrong, said in (
+        ("2.running_var", -np.ones(7), "must not be negative"),
+        ("4.3.running_mean", np.full(5, np.nan), "NaN"),
+        ("4.3.running_mean", np.zeros(4), "has shape"),
+        ("5.bias", np.full(7, np.inf), "infinity"),
+    ):
+        bad = {key: array + 1 for key, array in state.items()} | {name: wrong}
+        with pytest.raises(ValueError, match=said):
+            model.load_torch_state_dict(bad)
+        np.testing.assert_array_equal(model.predict(rows()), before[0])
+        np.testing.assert_array_equal(model.state()["2.moving_mean"], before[1])
+
+
+def test_pytorch_computes_the_same_with_norms_and_blocks() -> None:
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Residual(nn.Sequential):  # type: ignore[misc, name-defined]
+        def forward(self, x: Any) -> Any:
+            return x + super().forward(x)
+
+    block = [nn.LayerNorm(7), nn.Linear(7, 5), nn.Tanh(), nn.BatchNorm1d(5), nn.Linear(5, 7)]
+    theirs = nn.Sequential(
+        nn.Flatten(), nn.Linear(4, 7, bias=False), nn.BatchNorm1d(7, eps=1e-3), nn.ReLU(),
+        Residual(*block), nn.LayerNorm(7), nn.Dropout(0.2), nn.Linear(7, 3),
+    )  # fmt: skip
+    model = every_layer()
+    theirs.load_state_dict(model.to_torch_state_dict())
+    x = torch.from_numpy(rows())
+    with torch.no_grad():
+        expected = theirs.eval()(x).numpy()
+        np.testing.assert_allclose(model.predict(rows()), expected, rtol=1e-5, atol=1e-5)
+        theirs.train()(3 * x)  # moves the statistics
+        expected = theirs.eval()(x).numpy()
+    model.load_torch_state_dict(theirs.state_dict())
+    np.testing.assert_allclose(model.predict(rows()), expected, rtol=1e-5, atol=1e-5)
+
+
+def words(n: int = 20) -> Array:
+    return np.random.default_rng(0).integers(0, 9, (n, 4))
+
+
+def test_embedding_in_a_state_dict() -> None:
+    model = bp.Sequential([bp.Embedding(9, 3), bp.Dense(2)], seed=0)
+    model.build(4)
+    state = model.to_torch_state_dict(as_numpy=True)
+    assert {name: array.shape for name, array in state.items()} == {
+        "0.weight": (9, 3), "2.weight": (2, 12), "2.bias": (2,),
+    }  # fmt: skip
+    other = bp.Sequential([bp.Embedding(9, 3), bp.Dense(2)], seed=1)
+    other.load_torch_state_dict(state)
+    assert other.inputs == 4
+    np.testing.assert_array_equal(other.predict(words()), model.predict(words()))
+
+
+def test_what_pytorch_has_not_is_refused() -> None:
+    norm = bp.Normalize().adapt(rows())
+    for layer in (norm, bp.Residual([norm])):
+        model = bp.Sequential([layer, bp.Dense(2)])
+        model.build(4)
+        with pytest.raises(ValueError, match="Normalize, has no counterpart in PyTorch"):
+            model.to_torch_state_dict(as_numpy=True)
+
+
+def test_onnx_runtime_computes_the_same_of_every_layer(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = tmp_path / "net.onnx"
+    tables = bp.Sequential([bp.Embedding(9, 3), bp.LayerNorm(), bp.Dense(2)], seed=0)
+    tables.build(4)
+    trained = every_layer()
+    for method in ("standard", "minmax"):
+        layers = [bp.Normalize(method).adapt(rows()), *trained.layers[1:]]
+        normalized = bp.Sequential(layers, seed=4)
+        normalized.build(4)
+        for dtype in ("float32", "float64"):
+            for model, data in ((trained, rows()), (normalized, rows()), (tables, words())):
+                model.compile(loss="mse", dtype=dtype)
+                model.export_onnx(path)
+                session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+                (found,) = session.run(None, {"x": data.astype(dtype)})
+                expected = model.predict(data.astype(dtype))
+                np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    recurrent = bp.Sequential([bp.LSTM(3), bp.Dense(2)])
+    recurrent.build(4)
+    with pytest.raises(ValueError, match="layer 0, LSTM, has no form in ONNX"):
+        recurrent.export_onnx(tmp_path / "other.onnx")
+    assert not (tmp_path / "other.onnx").exists()
+
+
 def test_onnx_formulas_are_of_activations_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(onnx_graph.FORMULAS) <= set(ACTIVATIONS) and len(onnx_graph.FORMULAS) >= 11
     monkeypatch.delitem(onnx_graph.FORMULAS, "tanh")

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import network
+import numpy as np
+
+from .. import arrays, network
 from ..arrays import Array
+from ..embedding import Embedding
 from ..layers import Layer
+from ..structure import leaves
 
 if TYPE_CHECKING:
     from ..model import Sequential
@@ -21,7 +25,10 @@ class Block(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One parameter: its name here, its name there, and whether rows and columns are swapped."""
+    """One parameter, or array of the layer's state: its name here and there.
+
+    transposed: whether rows and columns are swapped there.
+    """
 
     ours: str
     theirs: str
@@ -32,9 +39,13 @@ class Part(NamedTuple):
         return array.T if self.transposed else array
 
 
-def owners(model: Sequential) -> list[tuple[int, Layer]]:
-    """Place and layer of each layer with parameters, from input to output."""
-    return [(index, layer) for index, layer in enumerate(model.layers) if layer.owns_parameters]
+def owners(model: Sequential) -> list[tuple[str, Layer]]:
+    """Name and layer of each layer with parameters or moving statistics, from input to output."""
+    return [
+        (name, layer)
+        for name, layer in leaves(model.layers)
+        if layer.owns_parameters or (layer.owns_state and not layer.owns_constants)
+    ]
 
 
 def parts_of(layer: Layer, table: Mapping[str, Sequence[Part]]) -> list[Part]:
@@ -44,14 +55,16 @@ def parts_of(layer: Layer, table: Mapping[str, Sequence[Part]]) -> list[Part]:
         raise ValueError(
             f"{kind} layers cannot be exchanged with that library; only {', '.join(table)} can"
         )
-    present = layer.parameter_shapes(1)
+    present = {**layer.parameter_shapes(1), **layer.state_shapes(1)}
     return [part for part in table[kind] if part.ours in present]
 
 
 def put(
     model: Sequential, blocks: Sequence[Block], table: Mapping[str, Sequence[Part]], source: str
 ) -> None:
-    """Overwrites all parameters with the blocks, in order; builds a model that is not built.
+    """Overwrites all parameters and moving statistics with the blocks, in order.
+
+    Builds a model that is not built.
 
     Raises ValueError, naming layer and shapes, unless every parameter has its counterpart; the
     model is then as it was.
@@ -61,33 +74,51 @@ def put(
         raise ValueError(
             f"{source} has {len(blocks)} layers with weights "
             f"({', '.join(block.name or 'the only one' for block in blocks)}), the model has "
-            f"{len(targets)}: {', '.join(f'{index} {layer.title()}' for index, layer in targets)}"
+            f"{len(targets)}: {', '.join(f'{name} {layer.title()}' for name, layer in targets)}"
         )
     values: dict[str, Array] = {}
-    for (index, layer), block in zip(targets, blocks, strict=True):
+    for (name, layer), block in zip(targets, blocks, strict=True):
         parts = parts_of(layer, table)
         if set(block.arrays) != {part.theirs for part in parts}:
             raise ValueError(
-                f"layer {index} ({layer.title()}) needs {', '.join(p.theirs for p in parts)}; "
+                f"layer {name} ({layer.title()}) needs {', '.join(p.theirs for p in parts)}; "
                 f"{block.name or source!r} has {', '.join(block.arrays)}"
             )
         for part in parts:
-            values[f"{index}.{part.ours}"] = part.here(block.arrays[part.theirs])
-    inputs = _inputs(values)
+            values[f"{name}.{part.ours}"] = part.here(block.arrays[part.theirs])
+    inputs = _inputs(model, values)
     _check_shapes(model, values, inputs)
+    kept = {name: values.pop(name) for name in network.state_shapes(model.layers, inputs)}
+    for name, array in kept.items():
+        kept[name] = arrays.parameter(name, array, array.shape, model._dtype)
+        if name.endswith("variance") and array.size and np.min(array) < 0:
+            raise ValueError(f"{name!r} must not be negative; the smallest is {np.min(array):g}")
     model.build(inputs)
     model.set_parameters(values)
+    state = model.state()
+    for name, array in kept.items():
+        state[name][...] = array
 
 
-def _inputs(values: Mapping[str, Array]) -> int:
-    """Number of columns that the first matrix takes."""
-    return next((array.shape[0] for array in values.values() if array.ndim == 2), 1)
+def _inputs(model: Sequential, values: Mapping[str, Array]) -> int:
+    """Number of columns that the first layer with weights takes."""
+    width = 1  # of what an Embedding makes of each column
+    for name, layer in owners(model):
+        if isinstance(layer, Embedding):
+            width = layer.output_dim
+            continue
+        own = (array for key, array in values.items() if key.startswith(f"{name}."))
+        return next(array.shape[0] if array.ndim else 0 for array in own) // width
+    return model.inputs or 1
 
 
 def _check_shapes(model: Sequential, values: Mapping[str, Array], inputs: int) -> None:
     if model.inputs is not None and inputs != model.inputs:
         raise ValueError(f"the weights are for {inputs} inputs, the model for {model.inputs}")
-    for name, shape in network.parameter_shapes(model.layers, inputs).items():
+    parameters, state = network.parameter_shapes, network.state_shapes
+    for name, shape in {**parameters(model.layers, inputs), **state(model.layers, inputs)}.items():
+        if name not in values:  # an adapted layer's own numbers
+            continue
         if values[name].shape != shape:
             raise ValueError(
                 f"parameter {name!r} has shape {shape}; the weights for it {values[name].shape}"

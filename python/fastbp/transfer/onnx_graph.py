@@ -15,8 +15,11 @@ import numpy as np
 
 from .. import files
 from ..arrays import Array
+from ..embedding import Embedding
 from ..errors import lookup
 from ..layers import Activation, Dense, Dropout, Layer
+from ..normalization import BatchNorm, LayerNorm, Normalize
+from ..structure import Flatten, Residual
 
 if TYPE_CHECKING:
     from ..model import Sequential
@@ -42,6 +45,13 @@ class Graph:
         """Adds a constant of the graph's dtype; returns its name."""
         name = f"c{len(self.constants)}"
         array = np.array(value, self.dtype, order="C")
+        self.constants.append(self.onnx.numpy_helper.from_array(array, name))
+        return name
+
+    def shape(self, *sizes: int) -> str:
+        """Adds a constant shape for Reshape; returns its name."""
+        name = f"c{len(self.constants)}"
+        array = np.array(sizes, np.int64)
         self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return name
 
@@ -134,7 +144,7 @@ def export(model: Sequential, path: str | os.PathLike[str], probabilities: bool)
     graph = Graph(onnx, model._dtype)
     value = "x"
     for index, layer in enumerate(model.layers):
-        value = _layer(graph, model, index, layer, value)
+        value = _layer(graph, model, str(index), layer, value)
     if link in ("softmax", "sigmoid"):
         value = graph.op(link.capitalize(), value)
     graph.nodes.append(onnx.helper.make_node("Identity", [value], ["y"]))
@@ -143,23 +153,79 @@ def export(model: Sequential, path: str | os.PathLike[str], probabilities: bool)
     files.write_durably(path, [proto.SerializeToString()])
 
 
-def _layer(graph: Graph, model: Sequential, index: int, layer: Layer, value: str) -> str:
+def _layer(graph: Graph, model: Sequential, name: str, layer: Layer, value: str) -> str:
     """Adds one layer; returns the name of its output."""
-    if isinstance(layer, Dropout):
+    if isinstance(layer, (Dropout, Flatten)):
         return value
     if isinstance(layer, Activation):
         formula = lookup("activation in ONNX", layer.name, FORMULAS)
         return formula(graph, value, layer.param)
-    if isinstance(layer, Dense):
-        parameters = model.parameters()
-        names = [f"{index}.{name}" for name in layer.parameter_shapes(1)]
-        value = graph.op("Gemm", value, *(graph.constant(parameters[name]) for name in names))
-        return (
-            value
-            if layer.activation is None
-            else _layer(graph, model, index, layer.activation, value)
-        )
-    raise ValueError(f"layer {index}, {type(layer).__name__}, has no form in ONNX here")
+    if isinstance(layer, Residual):
+        inner = value
+        for index, part in enumerate(layer.layers):
+            inner = _layer(graph, model, f"{name}.{index}", part, inner)
+        return graph.op("Add", value, inner)
+    for kind, make in _MAKERS.items():
+        if isinstance(layer, kind):
+            own = {
+                key.rpartition(".")[2]: array
+                for key, array in (model.parameters() | model.state()).items()
+                if key.rpartition(".")[0] == name
+            }
+            value = make(graph, layer, own, value)
+            fused = getattr(layer, "activation", None)
+            return value if fused is None else _layer(graph, model, name, fused, value)
+    raise ValueError(f"layer {name}, {type(layer).__name__}, has no form in ONNX here")
+
+
+def _dense(graph: Graph, _: Any, own: dict[str, Array], value: str) -> str:
+    return graph.op("Gemm", value, *(graph.constant(array) for array in own.values()))
+
+
+def _scale_and_shift(graph: Graph, own: dict[str, Array], value: str) -> str:
+    """Times gamma, plus beta, where there are such."""
+    if "gamma" in own:
+        value = graph.op("Mul", value, graph.constant(own["gamma"]))
+    return graph.op("Add", value, graph.constant(own["beta"])) if "beta" in own else value
+
+
+def _layer_norm(graph: Graph, layer: Any, own: dict[str, Array], value: str) -> str:
+    def mean(x: str) -> str:
+        return graph.op("ReduceMean", x, axes=[-1], keepdims=1)
+
+    deviation = graph.op("Sub", value, mean(value))
+    variance = mean(graph.op("Mul", deviation, deviation))
+    spread = graph.op("Sqrt", graph.op("Add", variance, graph.constant(layer.epsilon)))
+    return _scale_and_shift(graph, own, graph.op("Div", deviation, spread))
+
+
+def _batch_norm(graph: Graph, layer: Any, own: dict[str, Array], value: str) -> str:
+    """By the moving statistics."""
+    value = graph.op("Sub", value, graph.constant(own["moving_mean"]))
+    variance = own["moving_variance"].astype(np.float64)
+    factor = graph.constant(1 / np.sqrt(variance + layer.epsilon))
+    return _scale_and_shift(graph, own, graph.op("Mul", value, factor))
+
+
+def _normalize(graph: Graph, layer: Any, _: dict[str, Array], value: str) -> str:
+    numbers = layer.constants(len(layer.center))
+    value = graph.op("Sub", value, graph.constant(numbers["center"]))
+    return graph.op("Mul", value, graph.constant(numbers["factor"]))
+
+
+def _embedding(graph: Graph, layer: Any, own: dict[str, Array], value: str) -> str:
+    table = graph.constant(own["embeddings"])
+    entries = graph.op("Gather", table, graph.cast(value, "INT64"), axis=0)
+    return graph.op("Reshape", entries, graph.shape(0, -1))
+
+
+_MAKERS: dict[type[Layer], Callable[[Graph, Any, dict[str, Array], str], str]] = {
+    Dense: _dense,
+    LayerNorm: _layer_norm,
+    BatchNorm: _batch_norm,
+    Normalize: _normalize,
+    Embedding: _embedding,
+}
 
 
 def _proto(graph: Graph, model: Sequential) -> Any:

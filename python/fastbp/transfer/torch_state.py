@@ -1,6 +1,12 @@
 """PyTorch's state_dict of an nn.Sequential, in and out.
 
-nn.Linear keeps its weight as (outputs, inputs), the transpose of Dense's kernel.
+nn.Linear keeps its weight as (outputs, inputs), the transpose of Dense's kernel. BatchNorm and
+LayerNorm are nn.BatchNorm1d and nn.LayerNorm, Embedding is nn.Embedding with nn.Flatten behind it.
+What a Residual holds is named as in
+
+    class Residual(nn.Sequential):
+        def forward(self, x):
+            return x + super().forward(x)
 """
 
 from __future__ import annotations
@@ -11,15 +17,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import Array
+from ..embedding import Embedding
 from ..errors import describe
 from ..layers import Activation
+from ..structure import Residual, leaves
 from .foreign import Block, Part, owners, parts_of, put
 
 if TYPE_CHECKING:
     from ..layers import Layer
     from ..model import Sequential
 
-PARTS = {"Dense": (Part("kernel", "weight", transposed=True), Part("bias", "bias"))}
+_NORM = (Part("gamma", "weight"), Part("beta", "bias"))
+_MOVING = (Part("moving_mean", "running_mean"), Part("moving_variance", "running_var"))
+PARTS = {
+    "Dense": (Part("kernel", "weight", transposed=True), Part("bias", "bias")),
+    "LayerNorm": _NORM,
+    "BatchNorm": (*_NORM, *_MOVING),
+    "Embedding": (Part("embeddings", "weight"),),
+}
+STEPS = "num_batches_tracked"  # counted by nn.BatchNorm1d, which uses it only without a momentum
 
 
 def load(model: Sequential, state: Mapping[str, Any]) -> None:
@@ -32,7 +48,8 @@ def load(model: Sequential, state: Mapping[str, Any]) -> None:
     blocks: dict[str, dict[str, Array]] = {}
     for name, value in state.items():
         prefix, _, last = name.rpartition(".")
-        blocks.setdefault(prefix, {})[last] = _array(name, value)
+        if last != STEPS:
+            blocks.setdefault(prefix, {})[last] = _array(name, value)
     put(model, [Block(*item) for item in blocks.items()], PARTS, "the state")
 
 
@@ -49,13 +66,21 @@ def _array(name: str, value: Any) -> Array:
 
 def dump(model: Sequential, as_numpy: bool) -> dict[str, Any]:
     """Sequential.to_torch_state_dict; see there."""
-    places = _places(model.layers)
+    for name, layer in leaves(model.layers):
+        if layer.owns_constants:
+            raise ValueError(
+                f"layer {name}, a {type(layer).__name__}, has no counterpart in PyTorch: prepare "
+                "the data there as its center and scale say, and leave the layer out here"
+            )
+    names, steps = _names(model.layers), model._require_built().steps
     values: dict[str, Array] = {}
-    parameters = model.parameters()
-    for index, layer in owners(model):
+    kept = model.parameters() | model.state()
+    for name, layer in owners(model):
         for part in parts_of(layer, PARTS):
-            array = part.here(parameters[f"{index}.{part.ours}"])
-            values[f"{places[index]}.{part.theirs}"] = np.array(array, order="C")
+            array = part.here(kept[f"{name}.{part.ours}"])
+            values[f"{names[name]}.{part.theirs}"] = np.array(array, order="C")
+        if layer.state_shapes(1):
+            values[f"{names[name]}.{STEPS}"] = np.array(steps, np.int64)
     if as_numpy:
         return values
     try:
@@ -68,11 +93,14 @@ def dump(model: Sequential, as_numpy: bool) -> dict[str, Any]:
     return {name: torch.from_numpy(array) for name, array in values.items()}
 
 
-def _places(layers: tuple[Layer, ...]) -> list[int]:
-    """Where each layer stands in an nn.Sequential, whose activations are modules of their own."""
-    places, place = [], 0
-    for layer in layers:
-        places.append(place)
+def _names(layers: tuple[Layer, ...], ours: str = "", theirs: str = "") -> dict[str, str]:
+    """The name in an nn.Sequential of each layer, whose activations are modules of their own."""
+    names, place = {}, 0
+    for index, layer in enumerate(layers):
+        names[f"{ours}{index}"] = f"{theirs}{place}"
+        if isinstance(layer, Residual):
+            names |= _names(layer.layers, f"{ours}{index}.", f"{theirs}{place}.")
         fused = getattr(layer, "activation", None)
-        place += 2 if isinstance(fused, Activation) and fused.name != "identity" else 1
-    return places
+        two = isinstance(fused, Activation) and fused.name != "identity"
+        place += 2 if two or isinstance(layer, Embedding) else 1
+    return names
