@@ -182,6 +182,7 @@ def test_steps_are_recorded_and_replayed() -> None:
     model = case.model("cuda", "float32")
     model.build(case.inputs)
     engine: Any = model._require_built()
+    engine.set_persistent(False)
     schedule = (32, 3, 0, True, 5, [])
     engine.train(x, y, *schedule)
     assert engine.replays == (3 * 4 - 1) + (3 - 1)
@@ -253,6 +254,8 @@ def test_too_little_memory_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) ->
     case = CASES["sgd, batches with a rest"]
     x, y = np.zeros((60_000, 7), np.float32), np.zeros((60_000, 3), np.float32)
     model, _ = trained(case, "cuda", "float32")
+    engine: Any = model._require_built()
+    engine.set_persistent(False)  # a batch's activations are in memory
     before = digest(state(model))
     monkeypatch.setenv("FASTBP_EMULATION_MEMORY", str(5 * 2**19))
     with pytest.raises(MemoryError, match=r"MiB for activations.*parameters.*smaller batch_size"):

@@ -83,6 +83,10 @@ class CudaNetwork {
   }
   std::int64_t steps() const { return api().steps(network_); }
   std::int64_t replays() const { return api().replays(network_); }
+  std::int64_t persistent_steps() const { return api().persistent_steps(network_); }
+  void set_persistent(bool allowed) {
+    run([&](const fbp_network_api& f) { return f.set_persistent(network_, allowed); });
+  }
   void set_steps(std::int64_t count) {
     if (count < 0)
       throw py::value_error("steps: expected at least 0, got " + std::to_string(count));
@@ -371,6 +375,8 @@ void bind_cuda_network(py::module_& m) {
       .def("write", &CudaNetwork::write, "array"_a, "from_"_a)
       .def_property("steps", &CudaNetwork::steps, &CudaNetwork::set_steps)
       .def_property_readonly("replays", &CudaNetwork::replays)
+      .def_property_readonly("persistent_steps", &CudaNetwork::persistent_steps)
+      .def("set_persistent", &CudaNetwork::set_persistent, "allowed"_a)
       .def("set_stream", &CudaNetwork::set_stream, "stream"_a)
       .def("compile", &CudaNetwork::compile, "loss"_a, "loss_param"_a, "optimizer"_a, "hyper"_a)
       .def("set_hyper", &CudaNetwork::set_hyper, "hyper"_a)

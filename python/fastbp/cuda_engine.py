@@ -98,6 +98,15 @@ class CudaEngine:
         """How many of the steps so far were replayed from a CUDA graph."""
         return self._network.replays
 
+    @property
+    def persistent_steps(self) -> int:
+        """How many of the steps so far the kernel took that trains narrow networks whole."""
+        return self._network.persistent_steps
+
+    def set_persistent(self, allowed: bool) -> None:
+        """Whether narrow networks are trained by that kernel; else stage by stage, by graphs."""
+        self._network.set_persistent(allowed)
+
     def set_stream(self, stream: int) -> None:
         """Works behind what is enqueued on this cudaStream_t; 0: on the engine's own stream."""
         self._network.set_stream(stream)

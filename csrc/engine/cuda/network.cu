@@ -7,6 +7,7 @@
 #include "core/random.h"
 #include "engine/cuda/chain.h"
 #include "engine/cuda/memory.h"
+#include "engine/cuda/narrow.h"
 #include "engine/cuda/pace.h"
 #include "engine/cuda/step_graph.h"
 
@@ -86,7 +87,11 @@ template <class T> class DeviceNetwork final : public Network {
     select();
     const index_t n = run.samples.n, rows = std::min(run.batch_size, n);
     const Measures measures = prepare_tables(run, rows);
-    use_training_plan(rows);
+    const bool whole = trains_whole(run);
+    if (whole)
+      use_partials(narrow_.partials_of(layout_, rows));
+    else
+      use_training_plan(rows);
     DeviceBatch<T> batch;
     batch.samples = upload(run.samples);
     batch.rows_per_batch = rows;
@@ -100,15 +105,21 @@ template <class T> class DeviceNetwork final : public Network {
     while (epoch < run.epochs && left != 0 && !poll.stopped()) {
       Slot& slot = next_slot(run, measures, poll);
       begin_epoch(slot, run, measures, epoch, at);
+      index_t taken = 1;
       do {
         batch.rows = std::min(rows, n - at);
-        graphs_.run(key_of(batch), stream(), [&] { chain_.train(training_, batch); });
-        if (outputs) keep_outputs(training_, outputs, at, batch.rows);
-        at += batch.rows;
-        ++slot.batches;
-        if (run.update) ++steps;
-        if (left > 0) --left;
-      } while (pace.step(stream(), poll) && at < n && left != 0);
+        if (whole) {
+          taken = std::min({parts_of(n - at, rows), index_t(pace.room()), left < 0 ? n : left});
+          train_whole(batch, n, taken);
+        } else {
+          graphs_.run(key_of(batch), stream(), [&] { chain_.train(training_, batch); });
+          if (outputs) keep_outputs(training_, outputs, at, batch.rows);
+        }
+        at = std::min(n, at + taken * rows);
+        slot.batches += taken;
+        if (run.update) steps += taken;
+        if (left > 0) left -= taken;
+      } while (pace.step(stream(), poll, int(taken)) && at < n && left != 0);
       end_epoch(slot, measures);
       if (at == n) ++epoch, at = 0;
     }
@@ -254,12 +265,34 @@ template <class T> class DeviceNetwork final : public Network {
       chain_.write_ones(training_);
     }
     const index_t parts = chain_.partials_of(rows);
-    if (parts == 1) return;
+    if (parts > 1) use_partials(parts);
+  }
+
+  void use_partials(index_t parts) {
     const std::size_t bytes = array_bytes<T>(parts, layout_.parameter_count);
     bool fresh = false;
     chain_.partials = static_cast<T*>(memory_.require(Piece::partials, bytes, &fresh));
     // The padding between the layers' blocks is added up too.
     if (fresh) check(cudaMemsetAsync(chain_.partials, 0, bytes, stream()), "clearing memory");
+  }
+
+  // Whether the run's steps are taken by the kernel for narrow networks.
+  bool trains_whole(const RunArgs& run) {
+    if constexpr (std::is_same_v<T, float>) {
+      if (!persistent || !run.update || run.dx || run.outputs) return false;
+      if (run.metrics.size() > std::size_t(kNarrowMetrics)) return false;
+      if (!planned_) narrow_ = NarrowPlan(layout_, chain_.shadows != nullptr, device_);
+      planned_ = true;
+      return narrow_.fits();
+    }
+    return false;
+  }
+  void train_whole(const DeviceBatch<T>& batch, index_t n, index_t count) {
+    if constexpr (std::is_same_v<T, float>) {
+      narrow_.train(chain_, batch, n, count);
+      persistent_steps += count;
+      stale_ = true;
+    }
   }
 
   void use_inference_plan(index_t rows) {
@@ -476,6 +509,8 @@ template <class T> class DeviceNetwork final : public Network {
   StepHyper<T>* hyper_ = nullptr;
   Slot slots_[2];
   StepGraphs graphs_;
+  NarrowPlan narrow_;
+  bool planned_ = false;  // narrow_ is
   int turn_ = 0;
 };
 

@@ -56,7 +56,9 @@ class Network {
   virtual bool predict(const fbp_samples& samples, void* out, bool training,
                        const fbp_interrupt& interrupt) = 0;
 
-  std::int64_t steps = 0;  // optimizer steps taken
+  std::int64_t steps = 0;             // optimizer steps taken
+  bool persistent = true;             // narrow networks are trained whole, many steps to a launch
+  std::int64_t persistent_steps = 0;  // those taken in that way
 };
 
 std::unique_ptr<Network> make_network(const NetworkSpec& spec, int dtype, int device);

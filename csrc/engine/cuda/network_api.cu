@@ -147,6 +147,13 @@ int64_t steps(const fbp_network* network) { return network->network->steps; }
 
 int64_t replays(const fbp_network* network) { return network->network->replays(); }
 
+int64_t persistent_steps(const fbp_network* network) { return network->network->persistent_steps; }
+
+int32_t set_persistent(fbp_network* network, int32_t allowed) {
+  network->network->persistent = allowed != 0;
+  return FBP_OK;
+}
+
 int32_t set_steps(fbp_network* network, int64_t count) {
   return guarded([&] {
     if (count < 0) throw invalid("steps: expected at least 0");
@@ -289,6 +296,8 @@ const fbp_network_api kNetworkApi = {sizeof(fbp_network_api),
                                      set_hyper,
                                      steps,
                                      replays,
+                                     persistent_steps,
+                                     set_persistent,
                                      set_steps,
                                      set_stream,
                                      read,

@@ -45,10 +45,12 @@ class Pace {
  public:
   Pace() : events_{make_event(), make_event()} {}
 
-  // After each step. False: stop here.
-  bool step(cudaStream_t stream, Poll& poll) {
+  // Steps that may be enqueued together.
+  int room() const { return window_ - in_window_; }
+  // After so many steps. False: stop here.
+  bool step(cudaStream_t stream, Poll& poll, int steps = 1) {
     if (poll()) return false;
-    if (++in_window_ < window_) return true;
+    if ((in_window_ += steps) < window_) return true;
     in_window_ = 0;
     check(cudaEventRecord(events_[current_].get(), stream), "the device's work");
     current_ = 1 - current_;

@@ -49,9 +49,11 @@ template <class T> struct Backward {
     return dz;
   }
   FBP_FN Lane<T> apply(index_t i, index_t j, Lane<T> dy) const {
-    const Lane<T> param(tile.param);
     // An activation that saves nothing reads nothing.
-    const Lane<T> saved = tile.saved ? Lane<T>(tile.saved[i * tile.saved_row + j]) : dy;
+    return of(tile.saved ? Lane<T>(tile.saved[i * tile.saved_row + j]) : dy, dy);
+  }
+  FBP_FN Lane<T> of(Lane<T> saved, Lane<T> dy) const {
+    const Lane<T> param(tile.param);
     int index = 0;
 #define FBP_APPLY(A)                                                                               \
   if (activation == index++) return A::backward(saved, dy, param);
@@ -70,7 +72,9 @@ template <class T> struct Update {
 
   FBP_FN Lane<T> operator()(index_t i, index_t j, Lane<T> g) const { return at(i * row + j, g); }
   FBP_FN Lane<T> at(index_t e, Lane<T> g) const {
-    const T* const hyper = steps.hyper[steps.counter->batch].value;
+    return apply(e, g, steps.hyper[steps.counter->batch].value);
+  }
+  FBP_FN Lane<T> apply(index_t e, Lane<T> g, const T* hyper) const {
     const Lane<T> w(to.w[e]);
     int index = 0;
 #define FBP_APPLY(O)                                                                               \

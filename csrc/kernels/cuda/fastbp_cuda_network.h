@@ -113,6 +113,10 @@ typedef struct fbp_network_api {
   int64_t (*steps)(const fbp_network* network);
   /* Of these, those that were replayed from a recording (a CUDA graph), since the network was made. */
   int64_t (*replays)(const fbp_network* network);
+  /* Of these, those that a kernel took that trains narrow networks whole, many steps to a launch; and
+   * whether it may, which it may at first. */
+  int64_t (*persistent_steps)(const fbp_network* network);
+  int32_t (*set_persistent)(fbp_network* network, int32_t allowed);
   int32_t (*set_steps)(fbp_network* network, int64_t steps);
   /* What is done from now on comes behind what the caller has enqueued on this cudaStream_t, and is
    * complete when a call returns; null: a stream of the network's own. */

@@ -1,147 +1,19 @@
-// Losses and metrics of a batch, with the sums of kernels/cpu/loss.inl: by blocks of kLossBlockRows
-// rows, within a block as the CPU's 64-byte vectors sum.
-#include "kernels/cuda/train/kernels.h"
-#include "ops/lane.h"
-#include "ops/losses.h"
+// Losses and metrics of a batch (losses.cuh), one kernel each.
+#include "kernels/cuda/losses.cuh"
 
 namespace fastbp {
 namespace cuda {
 namespace {
 
-// Threads of a block; a multiple of the lanes of the CPU's vector and of kLossBlockRows.
-constexpr int kLossThreads = 256;
-template <class T> constexpr int kLanes = 64 / sizeof(T);
+// Where the running batch's sums go.
+FBP_FN double* place_of(const BlockSums& to) { return to.sums + to.counter->batch * to.blocks; }
 
-FBP_FN double* place_of(const BlockSums& to, index_t block) {
-  return to.sums + to.counter->batch * to.blocks + block;
-}
-
-// The tree that folds a vector: lane i with i + L/2, then i + L/4, ... values[0] of every group of L
-// threads is the result; `values` has a place for each thread of the block. All threads must call.
-template <class T, class Combine>
-FBP_DEVICE Lane<T> fold(T* values, Lane<T> mine, Combine combine) {
-  const int lane = int(threadIdx.x) % kLanes<T>;
-  T* const here = values + threadIdx.x;
-  mine.store(here);
-  for (int half = kLanes<T> / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (lane < half) combine(Lane<T>(here[0]), Lane<T>(here[half])).store(here);
-  }
-  __syncthreads();
-  const Lane<T> result(here[-lane]);
-  __syncthreads();  // the next fold writes there
-  return result;
-}
-template <class T> FBP_DEVICE Lane<T> fold_sum(T* values, Lane<T> mine) {
-  return fold(values, mine, [](Lane<T> a, Lane<T> b) { return a + b; });
-}
-template <class T> FBP_DEVICE Lane<T> fold_max(T* values, Lane<T> mine) {
-  return fold(values, mine, [](Lane<T> a, Lane<T> b) { return max(a, b); });
-}
-
-// A block of rows is one flat run of elements for a group of as many threads as the CPU's vector
-// has lanes.
 template <class T, class Loss>
 __global__ void __launch_bounds__(kLossThreads)
     elementwise_loss_kernel(LossArgs<T> args, BlockSums to) {
   FBP_SHARED(T, values);
-  constexpr int lanes = kLanes<T>, groups = kLossThreads / lanes;
-  const int lane = int(threadIdx.x) % lanes;
-  const index_t block = index_t(blockIdx.x) * groups + int(threadIdx.x) / lanes;
-  const index_t begin = block * kLossBlockRows * args.cols;
-  const index_t all = args.rows * args.cols;
-  const index_t end =
-      begin + kLossBlockRows * args.cols < all ? begin + kLossBlockRows * args.cols : all;
-  const Lane<T> param(args.param), scale(args.dy_scale);
-  Lane<T> sum(T(0));
-  FBP_UNROLL(1)  // four at once spill on some generations
-  for (index_t e = begin + lane; e < end; e += lanes) {
-    const Lane<T> y(args.y[e]), t(args.target[e]);
-    sum = sum + Loss::value(y, t, param);
-    (Loss::gradient(y, t, param) * scale).store(args.dy + e);
-  }
-  const Lane<T> total = fold_sum(values, sum);
-  if (lane == 0 && begin < all) *place_of(to, block) = double(total.v);
-}
-
-// Sum of the values of a block's rows, in order; `rows_at_once` of them first, then the next.
-template <class V> FBP_FN double sum_of_rows(const V* values, index_t rows, int rows_at_once) {
-  double total = 0;
-  for (index_t i = 0; i < rows; i += rows_at_once) {
-    double sum = 0;
-    for (index_t r = i; r < rows && r < i + rows_at_once; ++r) sum += double(values[r]);
-    total += sum;
-  }
-  return total;
-}
-
-// The thread of a block's first row leaves the sum of what its rows' threads have put into `values`.
-template <class V>
-FBP_DEVICE void store_block_sum(const V* values, index_t row, index_t rows, int rows_at_once,
-                                const BlockSums& to) {
-  __syncthreads();
-  if (row >= rows || row % kLossBlockRows != 0) return;
-  const index_t here = rows - row < kLossBlockRows ? rows - row : kLossBlockRows;
-  *place_of(to, row / kLossBlockRows) = sum_of_rows(values + threadIdx.x, here, rows_at_once);
-}
-
-// What label smoothing s makes of a row's target: the weight of the row, its sum of t (z - shift),
-// and what is taken off each class and off the target's in the gradient.
-template <class T> struct Smoothing {
-  Lane<T> s, kept, share;
-
-  FBP_FN Smoothing(T smoothing, index_t cols)
-      : s(smoothing), kept(Lane<T>(T(1)) - s), share(s / Lane<T>(T(cols))) {}
-  FBP_FN void apply(Lane<T> sum_z, Lane<T>& weight, Lane<T>& weighted) const {
-    weight = kept * weight + s;
-    weighted = kept * weighted + share * sum_z;
-  }
-};
-
-// One row of at most as many classes as the CPU's vector has lanes: sums run over the classes in
-// order. dz is the working memory.
-template <class T>
-FBP_FN Lane<T> narrow_row(const T* z, const T* target, index_t label, index_t cols, T* dz,
-                          Lane<T> scale, T smoothing) {
-  const Lane<T> lowest(-T(__builtin_inf())), zero(T(0));
-  Lane<T> shift = lowest;
-  for (index_t c = 0; c < cols; ++c) shift = max(Lane<T>(z[c]), shift);
-  shift = select(shift > lowest, shift, zero);
-  Lane<T> weight(T(1)), weighted = zero;
-  if (target) {
-    weight = zero;
-    for (index_t c = 0; c < cols; ++c) {
-      const Lane<T> t(target[c]);
-      weight = weight + t;
-      // 0 * -inf: a class of no weight adds nothing.
-      weighted = weighted + select(t == zero, zero, t * (Lane<T>(z[c]) - shift));
-    }
-  } else {
-    weighted = Lane<T>(z[label]) - shift;
-  }
-  const Smoothing<T> smooth(smoothing, cols);
-  if (smoothing != 0) {
-    Lane<T> sum_z = zero;
-    for (index_t c = 0; c < cols; ++c) sum_z = sum_z + (Lane<T>(z[c]) - shift);
-    smooth.apply(sum_z, weight, weighted);
-  }
-  Lane<T> sum = zero;
-  for (index_t c = 0; c < cols; ++c) {
-    const Lane<T> e = exp(Lane<T>(z[c]) - shift);
-    e.store(dz + c);
-    sum = sum + e;
-  }
-  const Lane<T> factor = scale * weight / sum, of_target = scale * smooth.kept;
-  for (index_t c = 0; c < cols; ++c) {
-    Lane<T> d = Lane<T>(dz[c]) * factor;
-    if (smoothing != 0) d = d - scale * smooth.share;
-    if (target)
-      d = d - Lane<T>(target[c]) * of_target;
-    else if (c == label)
-      d = d - of_target;
-    d.store(dz + c);
-  }
-  return log(sum) * weight - weighted;
+  elementwise_loss_rows<T, Loss>(args, index_t(blockIdx.x) * (kLossThreads / kLanes<T>), values,
+                                 place_of(to));
 }
 
 template <class T>
@@ -149,120 +21,21 @@ __global__ void __launch_bounds__(kLossThreads)
     narrow_softmax_kernel(LossArgs<T> args, BlockSums to) {
   FBP_SHARED(T, values);
   const index_t row = index_t(blockIdx.x) * kLossThreads + threadIdx.x;
-  if (row < args.rows) {
-    const index_t at = row * args.cols;
-    narrow_row(args.y + at, args.target ? args.target + at : nullptr,
-               args.labels ? index_t(args.labels[row]) : 0, args.cols, args.dy + at,
-               Lane<T>(args.dy_scale), args.param)
-        .store(values + threadIdx.x);
-  }
-  store_block_sum(values, row, args.rows, kLanes<T>, to);
+  narrow_softmax_rows(args, row, values, place_of(to));
 }
 
-// One row for a group of threads, its classes by lanes and tree. Groups beyond the last row go
-// along with no classes.
-template <class T>
-FBP_DEVICE Lane<T> wide_row(const T* z, const T* target, index_t label, index_t cols, T* dz,
-                            Lane<T> scale, T smoothing, T* values) {
-  const int lane = int(threadIdx.x) % kLanes<T>;
-  const Lane<T> lowest(-T(__builtin_inf())), zero(T(0));
-  Lane<T> largest = lowest;
-  for (index_t c = lane; c < cols; c += kLanes<T>) largest = max(Lane<T>(z[c]), largest);
-  largest = fold_max(values, largest);
-  const Lane<T> shift = select(largest > lowest, largest, zero);
-  Lane<T> weight(T(1)), weighted = zero;
-  if (target) {
-    weight = zero;
-    for (index_t c = lane; c < cols; c += kLanes<T>) {
-      const Lane<T> t(target[c]);
-      weight = weight + t;
-      weighted = weighted + select(t == zero, zero, t * (Lane<T>(z[c]) - shift));
-    }
-    weight = fold_sum(values, weight);
-    weighted = fold_sum(values, weighted);
-  } else if (cols > 0) {
-    weighted = Lane<T>(z[label]) - shift;
-  }
-  const Smoothing<T> smooth(smoothing, cols);
-  if (smoothing != 0) {
-    Lane<T> sum_z = zero;
-    for (index_t c = lane; c < cols; c += kLanes<T>) sum_z = sum_z + (Lane<T>(z[c]) - shift);
-    smooth.apply(fold_sum(values, sum_z), weight, weighted);
-  }
-  Lane<T> sum = zero;
-  for (index_t c = lane; c < cols; c += kLanes<T>) {
-    const Lane<T> e = exp(Lane<T>(z[c]) - shift);
-    e.store(dz + c);
-    sum = sum + e;
-  }
-  sum = fold_sum(values, sum);
-  const Lane<T> factor = scale * weight / sum, of_target = scale * smooth.kept;
-  for (index_t c = lane; c < cols; c += kLanes<T>) {
-    Lane<T> d = Lane<T>(dz[c]) * factor;
-    if (smoothing != 0) d = d - scale * smooth.share;
-    if (target)
-      d = fnma(Lane<T>(target[c]), of_target, d);
-    else if (c == label)
-      d = d - of_target;
-    d.store(dz + c);
-  }
-  return log(sum) * weight - weighted;
-}
-
-// A block of threads works on one block of rows.
-template <class T> constexpr int kWideThreads = kLossBlockRows * kLanes<T>;
 template <class T>
 __global__ void __launch_bounds__(kWideThreads<T>)
     wide_softmax_kernel(LossArgs<T> args, BlockSums to) {
   FBP_SHARED(T, values);
-  T* const row_losses = values + kWideThreads<T>;
-  const index_t first = index_t(blockIdx.x) * kLossBlockRows;
-  const int r = int(threadIdx.x) / kLanes<T>;
-  const index_t row = first + r;
-  const bool there = row < args.rows;
-  const index_t at = there ? row * args.cols : 0;
-  const Lane<T> loss =
-      wide_row(args.y + at, args.target ? args.target + at : nullptr,
-               there && args.labels ? index_t(args.labels[row]) : 0, there ? args.cols : 0,
-               args.dy + at, Lane<T>(args.dy_scale), args.param, values);
-  if (threadIdx.x % kLanes<T> == 0) loss.store(row_losses + r);
-  __syncthreads();
-  const index_t rows = args.rows - first < kLossBlockRows ? args.rows - first : kLossBlockRows;
-  if (threadIdx.x == 0) *place_of(to, blockIdx.x) = sum_of_rows(row_losses, rows, 1);
-}
-
-// Position of the largest element, the first of equals.
-template <class T> FBP_FN index_t argmax(const T* x, index_t n) {
-  index_t best = 0;
-  for (index_t j = 1; j < n; ++j)
-    if (x[j] > x[best]) best = j;
-  return best;
-}
-
-template <class T> FBP_FN double metric_of_row(const MetricArgs<T>& args, index_t i) {
-  const T* y = args.y + i * args.cols;
-  const T* target = args.target ? args.target + i * args.cols : nullptr;
-  if (args.kind == MetricKind::accuracy_argmax)
-    return argmax(y, args.cols) == (target ? argmax(target, args.cols) : index_t(args.labels[i]));
-  double sum = 0;
-  for (index_t j = 0; j < args.cols; ++j) {
-    if (args.kind == MetricKind::accuracy_threshold) {
-      sum += (y[j] > args.threshold) == (target[j] > T(0.5));
-      continue;
-    }
-    const double e = args.error ? double(args.error[i * args.cols + j]) * double(args.error_scale)
-                                : double(y[j]) - double(target[j]);
-    sum += args.kind == MetricKind::mse ? e * e : e < 0 ? -e : e;
-  }
-  return sum / double(args.cols);
+  wide_softmax_rows(args, index_t(blockIdx.x) * kLossBlockRows, values, place_of(to));
 }
 
 template <class T>
 __global__ void __launch_bounds__(kLossThreads) metric_kernel(MetricArgs<T> args, BlockSums to) {
   FBP_SHARED(double, values);
   const index_t row = index_t(blockIdx.x) * kLossThreads + threadIdx.x;
-  if (row < args.rows) values[threadIdx.x] = metric_of_row(args, row);
-  store_block_sum(values, row, args.rows, kLossBlockRows, to);
+  metric_of_rows(args, row, values, place_of(to));
 }
 
 // The kernel of a loss that has a value for each element; null for those of whole rows.
@@ -293,7 +66,7 @@ cudaError_t loss(int loss, const LossArgs<T>& args, const BlockSums& to, cudaStr
                bytes, stream)(args, to);
   else
     FBP_LAUNCH(wide_softmax_kernel<T>, blocks_of(blocks, 1), dim3(kWideThreads<T>),
-               (kWideThreads<T> + kLossBlockRows) * sizeof(T), stream)(args, to);
+               kWideValues<T> * sizeof(T), stream)(args, to);
   return cudaGetLastError();
 }
 

@@ -1,0 +1,174 @@
+#include "engine/cuda/narrow.h"
+
+#include <algorithm>
+
+#include "engine/cuda/resources.h"
+#include "engine/step_scales.h"
+
+namespace fastbp {
+namespace cuda {
+namespace {
+
+constexpr int kSquare = 64;  // of the gradients in a warp's registers
+
+index_t round_up(index_t n, index_t to) { return ceil_div(n, to) * to; }
+
+bool has_the_shape(const NetworkLayout& layout) {
+  if (layout.inputs > kNarrowInputs || layout.any_frozen || layout.stages.size() > kNarrowStages)
+    return false;
+  return std::all_of(layout.stages.begin(), layout.stages.end(), [](const Stage& s) {
+    return s.dense() && s.outputs <= kNarrowWidth && s.joins.empty();
+  });
+}
+
+int attribute(cudaDeviceAttr name, int device) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, name, device), "asking for the device's properties");
+  return value;
+}
+
+}  // namespace
+
+NarrowPlan::NarrowPlan(const NetworkLayout& layout, bool tensor, int device) : tensor_(tensor) {
+  if (!has_the_shape(layout) || !attribute(cudaDevAttrCooperativeLaunch, device)) return;
+  const int room = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  for (int tile = 64; tile >= 16; tile /= 2) {
+    place_matrices(layout, tile);
+    if (args_.shared_bytes > room) continue;
+    if (tensor_ && !place_squares()) return;
+    int blocks = 0;
+    check(narrow_blocks(tensor_, args_.shared_bytes, &blocks), "a kernel for narrow networks");
+    grid_ = blocks * attribute(cudaDevAttrMultiProcessorCount, device);
+    return;
+  }
+}
+
+NarrowBatch NarrowPlan::batch(const NetworkLayout& layout, index_t rows) const {
+  NarrowBatch b;
+  b.rows = int(rows);
+  b.unit = int(layout.row_chunk(rows));
+  if (tensor_) {
+    const index_t tiles = ceil_div(rows, args_.tile);
+    b.unit = int(ceil_div(tiles, std::min(tiles, index_t(grid_)))) * args_.tile;
+  }
+  b.units = int(ceil_div(rows, b.unit));
+  return b;
+}
+
+void NarrowPlan::train(const Chain<float>& chain, const DeviceBatch<float>& batch, index_t n,
+                       index_t steps) const {
+  NarrowArgs args = args_;
+  args.x = batch.samples.x;
+  args.wanted = batch.samples.target;
+  args.classes = batch.samples.labels;
+  args.order = chain.tables.order;
+  args.n = n;
+  args.rows_per_batch = batch.rows_per_batch;
+  const auto kind = [&](index_t rows) {
+    NarrowBatch b = this->batch(*chain.layout, rows);
+    const double divisor = loss_divisor(chain.loss, rows, chain.layout->outputs);
+    b.dy_scale = float(1 / divisor);
+    b.error_scale = float(divisor);
+    return b;
+  };
+  args.whole = kind(batch.rows_per_batch);
+  args.rest = n % batch.rows_per_batch ? kind(n % batch.rows_per_batch) : args.whole;
+  args.steps = int(steps);
+  args.counter = chain.tables.counter;
+  args.sums = chain.tables.sums;
+  args.blocks = chain.tables.blocks;
+  args.place = chain.tables.batches * chain.tables.blocks;
+  take_metrics(args, chain, *batch.metrics);
+  args.partials = chain.partials;
+  args.parameters = chain.arrays.parameters;
+  args.hyper = chain.tables.steps.hyper;
+  args.optimizer = chain.optimizer;
+  // More blocks than units help with the update.
+  const index_t useful = std::max(
+      {index_t(args.whole.units), index_t(args.rest.units), ceil_div(args.count, kNarrowThreads)});
+  const int grid = int(std::min(index_t(grid_), useful));
+  check(train_narrow(args, tensor_, grid, chain.stream), "training steps");
+}
+
+void NarrowPlan::take_metrics(NarrowArgs& args, const Chain<float>& chain,
+                              const std::vector<MetricSpec>& metrics) const {
+  args.loss = chain.loss.loss;
+  args.loss_param = float(chain.loss.param);
+  for (const MetricSpec& from : metrics) {
+    args.metric[args.metrics++] = {from.kind, from.of_softmax, float(from.threshold)};
+    args.plain_errors |= from.of_softmax && chain.loss.param != 0;
+  }
+}
+
+// The next free place in shared memory.
+int NarrowPlan::take(index_t bytes) {
+  const int place = args_.shared_bytes;
+  args_.shared_bytes += int(round_up(bytes, 16));
+  return place;
+}
+
+// Of the kernel's elements. bfloat16: whole fragments, and 16 bytes more, so that the rows that
+// ldmatrix reads are in different banks. float: a place for the ones behind the inputs, and an odd
+// row, for the same reason.
+NarrowMatrix NarrowPlan::matrix(index_t rows, index_t cols) {
+  if (!tensor_) return floats(rows, (cols + 1) | 1);
+  const index_t row = round_up(cols, 16) + 8;
+  return {take(rows * row * 2), int(row)};
+}
+NarrowMatrix NarrowPlan::floats(index_t rows, index_t cols) {
+  return {take(rows * cols * 4), int(cols)};
+}
+
+void NarrowPlan::place_matrices(const NetworkLayout& layout, int tile) {
+  args_ = {};
+  args_.tile = tile;
+  args_.stages = int(layout.stages.size());
+  args_.count = layout.parameter_count;
+  index_t widest = 0;
+  for (int i = 0; i < args_.stages; ++i) {
+    const Stage& stage = layout.stages[std::size_t(i)];
+    NarrowStage& s = args_.stage[i];
+    const bool last = i + 1 == args_.stages;
+    s.inputs = int(stage.inputs);
+    s.outputs = int(stage.outputs);
+    s.bias = stage.bias;
+    s.activation = stage.activation;
+    s.param = float(stage.param);
+    s.parameters = stage.parameter_offset;
+    s.keeps_y = stage.saves == Saves::Output;
+    s.keeps_z = stage.saves == Saves::Input;
+    s.in = i == 0 ? matrix(tile, stage.inputs) : args_.stage[i - 1].out;
+    s.out = last ? floats(tile, stage.outputs) : matrix(tile, stage.outputs);
+    s.kept = s.keeps_y    ? s.out
+             : !s.keeps_z ? NarrowMatrix{}
+             : last       ? floats(tile, stage.outputs)
+                          : matrix(tile, stage.outputs);
+    s.delta = matrix(tile, stage.outputs);
+    s.weights = matrix(tensor_ ? round_up(stage.inputs, 16) : stage.inputs, stage.outputs);
+    widest = std::max({widest, stage.outputs, i > 0 ? stage.inputs : 0});
+  }
+  args_.dy = take(tile * layout.outputs * 4);
+  args_.target = take(tile * layout.outputs * 4);
+  args_.labels = take(tile * 8);
+  args_.places = take(tile * 8);
+  args_.values = take((kNarrowThreads + 16) * 8);
+  // A thread's sums of a product: 4 x 4 at once, or two pairs of fragments.
+  const index_t sums = tensor_ || widest > 16 ? 16 : 4;
+  args_.scratch = take(sums * kNarrowThreads * 4);
+  args_.gradient = take(tensor_ ? 8 * kNarrowThreads * 4 : layout.parameter_count * 4);
+}
+
+// Squares of 64 x 64 of the stages' gradients, one for each warp. False where they are too many.
+bool NarrowPlan::place_squares() {
+  int count = 0;
+  for (int i = 0; i < args_.stages; ++i)
+    for (int row = 0; row < args_.stage[i].inputs; row += kSquare)
+      for (int col = 0; col < args_.stage[i].outputs; col += kSquare) {
+        if (count == kNarrowWarps) return false;
+        args_.square[count++] = {i, row, col};
+      }
+  return true;
+}
+
+}  // namespace cuda
+}  // namespace fastbp

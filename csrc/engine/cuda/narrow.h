@@ -1,0 +1,47 @@
+// Whether a network is narrow enough to be trained whole by one kernel (kernels/cuda/train/narrow.h),
+// and what that kernel is told.
+#pragma once
+
+#include "engine/cuda/chain.h"
+#include "engine/plan.h"
+#include "kernels/cuda/train/narrow.h"
+
+namespace fastbp {
+namespace cuda {
+
+class NarrowPlan {
+ public:
+  NarrowPlan() = default;
+  // tensor: products on tensor cores. device: the running one, which is asked for what it has.
+  NarrowPlan(const NetworkLayout& layout, bool tensor, int device);
+
+  // Whether the network fits; otherwise stages are launched one by one.
+  bool fits() const { return grid_ > 0; }
+  // Gradients of parts of a batch of so many rows that are summed apart.
+  index_t partials_of(const NetworkLayout& layout, index_t rows) const {
+    return batch(layout, rows).units;
+  }
+  // Enqueues the next `steps` batches of an epoch of n rows. chain.partials has room for those of
+  // batch.rows_per_batch rows.
+  void train(const Chain<float>& chain, const DeviceBatch<float>& batch, index_t n,
+             index_t steps) const;
+
+ private:
+  // Exactly, the units are the chunks of the numerics promise; on tensor cores, as many as the device
+  // has blocks for.
+  NarrowBatch batch(const NetworkLayout& layout, index_t rows) const;
+  void take_metrics(NarrowArgs& args, const Chain<float>& chain,
+                    const std::vector<MetricSpec>& metrics) const;
+  void place_matrices(const NetworkLayout& layout, int tile);
+  bool place_squares();
+  int take(index_t bytes);
+  NarrowMatrix matrix(index_t rows, index_t cols);
+  NarrowMatrix floats(index_t rows, index_t cols);
+
+  NarrowArgs args_;
+  bool tensor_ = false;
+  int grid_ = 0;
+};
+
+}  // namespace cuda
+}  // namespace fastbp

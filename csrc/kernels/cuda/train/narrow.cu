@@ -1,0 +1,350 @@
+// Narrow networks trained whole (narrow.h).
+//
+// A launch has as many blocks as fit on the device, and takes its steps one after another:
+//
+//   each block, for its units of the batch's rows:
+//     by tiles of up to 64 rows: gather into shared memory; forward; loss and metrics; backward;
+//       then all gradients of the tile at once, added to what registers or shared memory hold
+//     the unit's gradient to its place in global memory
+//   all blocks meet; each thread adds up the units of some parameters, in order, and updates these
+//   all blocks meet
+//
+// So activations and deltas never leave the multiprocessor, and a step reads its rows once. The
+// arithmetic is in docs/cuda.md.
+#include "kernels/cuda/train/narrow.h"
+
+#include <type_traits>
+
+#include "kernels/cuda/epilogues.cuh"
+#include "kernels/cuda/losses.cuh"
+#include "kernels/cuda/train/narrow_math.cuh"
+
+namespace fastbp {
+namespace cuda {
+namespace {
+
+static_assert(kNarrowThreads == kWideThreads<float>, "wide_softmax_rows is for a whole block");
+
+// Two neighbours in a matrix of bfloat16, j even.
+FBP_FN std::uint32_t* pair_at(unsigned char* shared, const NarrowMatrix& m, int r, int j) {
+  return at<std::uint32_t>(shared, m.at) + (r * m.row + j) / 2;
+}
+
+// body(row, column) for a matrix, a warp for each row.
+template <class Body> FBP_DEVICE void for_rows(int rows, int cols, Body body) {
+  FBP_UNROLL(1)
+  for (int r = threadIdx.x / 32; r < rows; r += kNarrowWarps) {
+    FBP_UNROLL(1)
+    for (int j = threadIdx.x % 32; j < cols; j += 32) body(r, j);
+  }
+}
+// The same for bodies that load from global memory, with the loads of some rows under way at once.
+template <int at_once, class Body> FBP_DEVICE void load_rows(int rows, int cols, Body body) {
+  FBP_UNROLL(1)
+  for (int j = threadIdx.x % 32; j < cols; j += 32) {
+    FBP_UNROLL(at_once)
+    for (int r = threadIdx.x / 32; r < rows; r += kNarrowWarps) body(r, j);
+  }
+}
+
+// The weights of all stages, zeros up to whole fragments.
+template <class Math> FBP_DEVICE void load_weights(const NarrowArgs& g, unsigned char* shared) {
+  FBP_UNROLL(1)
+  for (int i = 0; i < g.stages; ++i) {
+    const NarrowStage& s = g.stage[i];
+    const float* const from = g.parameters.w + s.parameters;
+    auto* const to = at<typename Math::Element>(shared, s.weights.at);
+    load_rows<4>(Math::columns(s.inputs), Math::columns(s.outputs), [&](int r, int j) {
+      const bool inside = r < s.inputs && j < s.outputs;
+      to[r * s.weights.row + j] = Math::make(inside ? from[r * s.outputs + j] : 0.0f);
+    });
+  }
+}
+
+// Rows [first, first + rows) of the epoch's order; zeros up to whole fragments, and a 1 behind each
+// row where there is room for it.
+template <class Math>
+FBP_DEVICE void gather_tile(const NarrowArgs& g, unsigned char* shared, index_t first, int rows) {
+  const NarrowStage& s = g.stage[0];
+  const int outputs = g.stage[g.stages - 1].outputs;
+  auto* const x = at<typename Math::Element>(shared, s.in.at);
+  const std::int64_t* const places = at<std::int64_t>(shared, g.places);
+  if (const int r = threadIdx.x; r < rows) {
+    const index_t place = g.order ? index_t(g.order[first + r]) : first + r;
+    at<std::int64_t>(shared, g.places)[r] = place;
+    if (g.classes) at<std::int64_t>(shared, g.labels)[r] = g.classes[place];
+  }
+  __syncthreads();
+  load_rows<2>(g.tile, Math::columns(s.inputs), [&](int r, int j) {
+    const bool inside = r < rows && j < s.inputs;
+    x[r * s.in.row + j] = Math::make(inside ? g.x[places[r] * s.inputs + j] : 0.0f);
+  });
+  if (g.wanted)
+    load_rows<1>(rows, outputs, [&](int r, int j) {
+      at<float>(shared, g.target)[r * outputs + j] = g.wanted[places[r] * outputs + j];
+    });
+}
+
+template <class A> FBP_FN constexpr int activation_number() {
+  int number = 0, found = -1;
+#define FBP_FIND(B)                                                                                \
+  if (std::is_same_v<A, B>) found = number;                                                        \
+  ++number;
+  FBP_ACTIVATIONS(FBP_FIND)
+#undef FBP_FIND
+  return found;
+}
+// Whether the stage's activation is short enough to stand in the code for every register: none, or
+// ReLU.
+FBP_FN bool is_short(const NarrowStage& s) {
+  return s.activation == activation_number<Identity>() || s.activation == activation_number<Relu>();
+}
+
+// The ones behind the rows of what a layer with bias reads: the exact product's row of biases.
+FBP_DEVICE void write_tile_ones(const NarrowArgs& g, unsigned char* shared) {
+  FBP_UNROLL(1)
+  for (int i = 0; i < g.stages; ++i) {
+    const NarrowStage& s = g.stage[i];
+    if (int(threadIdx.x) < g.tile)
+      at<float>(shared, s.in.at)[threadIdx.x * s.in.row + s.inputs] = 1;
+  }
+}
+
+template <class Math>
+FBP_DEVICE void forward_tile(const NarrowArgs& g, unsigned char* shared, int rows) {
+  using Element = typename Math::Element;
+  FBP_UNROLL(1)
+  for (int i = 0; i < g.stages; ++i) {
+    const NarrowStage& s = g.stage[i];
+    const bool last = i + 1 == g.stages;
+    const Forward<float> f{nullptr, 0, s.activation, {nullptr, 0, nullptr, 0, s.param}};
+    const auto quick = [&](int r, int j, float z0, float z1) {
+      const bool relu = s.activation != 0, first = r < rows && j < s.outputs,
+                 second = r < rows && j + 1 < s.outputs;
+      const Lf y0 = relu ? Relu::forward(Lf(z0), Lf(s.param)) : Lf(z0);
+      const Lf y1 = relu ? Relu::forward(Lf(z1), Lf(s.param)) : Lf(z1);
+      *pair_at(shared, s.out, r, j) = pack_bf16(first ? y0.v : 0.0f, second ? y1.v : 0.0f);
+    };
+    Math::forward(
+        g, s, shared, !last && is_short(s),
+        [&](int r, int j, float z) {
+          const float y = f.apply(Lf(z)).v;
+          if (last) {
+            if (j >= s.outputs) return;
+            at<float>(shared, s.out.at)[r * s.out.row + j] = y;
+            if (s.keeps_z) at<float>(shared, s.kept.at)[r * s.kept.row + j] = z;
+            return;
+          }
+          // What is not there must not be NaN: the next product multiplies it by 0.
+          const bool inside = r < rows && j < s.outputs;
+          at<Element>(shared, s.out.at)[r * s.out.row + j] = Math::make(inside ? y : 0.0f);
+          if (s.keeps_z)
+            at<Element>(shared, s.kept.at)[r * s.kept.row + j] = Math::make(inside ? z : 0.0f);
+        },
+        quick);
+    __syncthreads();
+  }
+}
+
+template <class Loss>
+FBP_DEVICE void loss_of_rows(const LossArgs<float>& args, float* values, double* sums) {
+  if constexpr (Loss::elementwise) {
+    elementwise_loss_rows<float, Loss>(args, 0, values, sums);
+  } else if (args.cols <= kLanes<float>) {
+    narrow_softmax_rows(args, threadIdx.x, values, sums);
+  } else {
+    for (index_t first = 0; first < args.rows; first += kLossBlockRows)
+      wide_softmax_rows(args, first, values, sums);
+  }
+}
+
+FBP_DEVICE void take_loss(int loss, const LossArgs<float>& args, float* values, double* sums) {
+  int index = 0;
+#define FBP_APPLY(L)                                                                               \
+  if (loss == index++) loss_of_rows<L>(args, values, sums);
+  FBP_LOSSES(FBP_APPLY)
+#undef FBP_APPLY
+  __syncthreads();
+}
+
+FBP_DEVICE void take_metric(const NarrowMetric& metric, const LossArgs<float>& loss,
+                            float error_scale, double* values, double* sums) {
+  MetricArgs<float> args;
+  args.kind = metric.kind;
+  args.rows = loss.rows;
+  args.cols = loss.cols;
+  args.y = loss.y;
+  args.target = loss.target;
+  args.labels = loss.labels;
+  args.error = metric.of_softmax ? loss.dy : nullptr;
+  args.error_scale = error_scale;
+  args.threshold = metric.threshold;
+  metric_of_rows(args, threadIdx.x, values, sums);
+  __syncthreads();
+}
+
+// Loss, metrics and dy of the tile, which begins with the batch's row `row`.
+FBP_DEVICE void measure_tile(const NarrowArgs& g, unsigned char* shared, const NarrowBatch& batch,
+                             double* sums, int row, int rows) {
+  const NarrowStage& s = g.stage[g.stages - 1];
+  LossArgs<float> args;
+  args.rows = rows;
+  args.cols = s.outputs;
+  args.y = at<float>(shared, s.out.at);
+  args.target = g.wanted ? at<float>(shared, g.target) : nullptr;
+  args.labels = g.classes ? at<std::int64_t>(shared, g.labels) : nullptr;
+  args.dy = at<float>(shared, g.dy);
+  args.dy_scale = batch.dy_scale;
+  sums += row / kLossBlockRows;
+  // Of logits the errors are those of their softmax, without label smoothing (engine/cuda/chain.cu).
+  FBP_UNROLL(1)
+  for (int pass = g.plain_errors ? 0 : 1; pass < 2; ++pass) {
+    args.param = pass == 0 ? 0.0f : g.loss_param;
+    take_loss(g.loss, args, at<float>(shared, g.values), sums);
+    if (pass == 1 && g.plain_errors) return;
+    FBP_UNROLL(1)
+    for (int m = 0; m < g.metrics; ++m)
+      take_metric(g.metric[m], args, batch.error_scale, at<double>(shared, g.values),
+                  sums + (m + 1) * g.place);
+  }
+}
+
+// dz of all stages from dy.
+template <class Math>
+FBP_DEVICE void backward_tile(const NarrowArgs& g, unsigned char* shared, int rows) {
+  using Element = typename Math::Element;
+  const auto derivative = [](const NarrowStage& s) {
+    return Backward<float>{s.activation, {nullptr, 0, nullptr, 0, s.param}};
+  };
+  const auto keeps = [](const NarrowStage& s) { return s.keeps_y || s.keeps_z; };
+  const NarrowStage& top = g.stage[g.stages - 1];
+  const Backward<float> from_dy = derivative(top);
+  for_rows(g.tile, Math::columns(top.outputs), [&](int r, int j) {
+    float dz = 0;
+    if (r < rows && j < top.outputs) {
+      const Lf dy(at<float>(shared, g.dy)[r * top.outputs + j]);
+      const Lf kept(keeps(top) ? at<float>(shared, top.kept.at)[r * top.kept.row + j] : dy.v);
+      dz = from_dy.of(kept, dy).v;
+    }
+    at<Element>(shared, top.delta.at)[r * top.delta.row + j] = Math::make(dz);
+  });
+  __syncthreads();
+  FBP_UNROLL(1)
+  for (int i = g.stages - 1; i > 0; --i) {
+    const NarrowStage& below = g.stage[i - 1];
+    const Backward<float> f = derivative(below);
+    const auto quick = [&](int r, int j, float d0, float d1) {
+      const bool relu = below.activation != 0;
+      const std::uint32_t kept = *pair_at(shared, below.out, r, j);
+      const auto derivative = [&](float dy, std::uint32_t half, bool inside) {
+        const Lf y(tensor_math::value(std::uint16_t(half)));
+        return !inside ? 0.0f : relu ? Relu::backward(y, Lf(dy), Lf(below.param)).v : dy;
+      };
+      *pair_at(shared, below.delta, r, j) =
+          pack_bf16(derivative(d0, kept & 0xffff, r < rows && j < below.outputs),
+                    derivative(d1, kept >> 16, r < rows && j + 1 < below.outputs));
+    };
+    Math::backward(
+        g, g.stage[i], shared, is_short(below),
+        [&](int r, int j, float dy) {
+          float dz = 0;
+          if (r < rows && j < below.outputs) {
+            const Lf kept(keeps(below) ? Math::value(at<Element>(
+                                             shared, below.kept.at)[r * below.kept.row + j])
+                                       : dy);
+            dz = f.of(kept, Lf(dy)).v;
+          }
+          at<Element>(shared, below.delta.at)[r * below.delta.row + j] = Math::make(dz);
+        },
+        quick);
+    __syncthreads();
+  }
+}
+
+// Adds up the units' gradients, in order, and updates: thread by thread over all blocks.
+FBP_DEVICE void update_parameters(const NarrowArgs& g, int units, index_t batch) {
+  const Update<float> update{g.parameters, 0, g.optimizer, {}};
+  FBP_UNROLL(1)
+  for (index_t e = index_t(blockIdx.x) * kNarrowThreads + threadIdx.x; e < g.count;
+       e += index_t(gridDim.x) * kNarrowThreads) {
+    Lf sum(g.partials[e]);
+    FBP_UNROLL(16)  // as many loads under way
+    for (int u = 1; u < units; ++u) sum = sum + Lf(g.partials[u * g.count + e]);
+    update.apply(e, sum, g.hyper[batch].value);
+  }
+}
+
+FBP_DEVICE void meet() {
+  if (gridDim.x > 1)
+    FBP_SYNC_GRID();
+  else
+    __syncthreads();
+}
+
+template <class Math> FBP_DEVICE void train_steps(const NarrowArgs& g, unsigned char* shared) {
+  Math math;
+  if constexpr (Math::kHasOnes) write_tile_ones(g, shared);
+  FBP_UNROLL(1)
+  for (int step = 0; step < g.steps; ++step) {
+    // The counter stands still until the end. Numbers are asked for anew where they are used: they
+    // would stand in registers that the gradients need.
+    const auto batch = [&] { return g.counter->batch + step; };
+    const auto begin = [&] { return g.counter->first_row + batch() * g.rows_per_batch; };
+    const NarrowBatch& kind = g.n - begin() >= g.rows_per_batch ? g.whole : g.rest;
+    load_weights<Math>(g, shared);
+    FBP_UNROLL(1)
+    for (int unit = blockIdx.x; unit < kind.units; unit += gridDim.x) {
+      math.clear(g, shared);
+      const int end = kind.rows - unit * kind.unit < kind.unit ? kind.rows : (unit + 1) * kind.unit;
+      FBP_UNROLL(1)
+      for (int row = unit * kind.unit; row < end; row += g.tile) {
+        const int rows = end - row < g.tile ? end - row : g.tile;
+        gather_tile<Math>(g, shared, begin() + row, rows);
+        __syncthreads();
+        forward_tile<Math>(g, shared, rows);
+        measure_tile(g, shared, kind, g.sums + batch() * g.blocks, row, rows);
+        backward_tile<Math>(g, shared, rows);
+        math.add_gradients(g, shared, rows);
+        __syncthreads();
+      }
+      math.store(g, shared, g.partials + unit * g.count);
+      __syncthreads();
+    }
+    meet();
+    update_parameters(g, kind.units, batch());
+    meet();
+  }
+  if (blockIdx.x == 0 && threadIdx.x == 0) g.counter->batch += g.steps;
+}
+
+__global__ void __launch_bounds__(kNarrowThreads, 1) narrow_kernel(NarrowArgs g) {
+  FBP_SHARED(unsigned char, shared);
+  train_steps<exact_math>(g, shared);
+}
+__global__ void __launch_bounds__(kNarrowThreads, 1) narrow_tensor_kernel(NarrowArgs g) {
+  FBP_SHARED(unsigned char, shared);
+  train_steps<tensor_math>(g, shared);
+}
+
+auto kernel_of(bool tensor) { return tensor ? narrow_tensor_kernel : narrow_kernel; }
+
+}  // namespace
+
+cudaError_t train_narrow(const NarrowArgs& args, bool tensor, int grid, cudaStream_t stream) {
+  FBP_LAUNCH_COOPERATIVE(kernel_of(tensor), dim3(unsigned(grid)), dim3(kNarrowThreads),
+                         std::size_t(args.shared_bytes), stream)(args);
+  return cudaGetLastError();
+}
+
+cudaError_t narrow_blocks(bool tensor, int shared_bytes, int* blocks) {
+  const auto kernel = kernel_of(tensor);
+  cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+  if (error == cudaSuccess)
+    error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, kernel, kNarrowThreads,
+                                                          std::size_t(shared_bytes));
+  return error;
+}
+
+}  // namespace cuda
+}  // namespace fastbp
