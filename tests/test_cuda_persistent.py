@@ -64,6 +64,7 @@ CASES = {
     "whole fragments": Case(16, (32, 64), 128, 64, "sigmoid", optimizer=bp.Adam(0.01)),
     "no activation": Case(9, (24, 7, 3), 40, 40, "identity"),
     "two squares": Case(65, (64, 5), 70, 70, "elu", optimizer=bp.AdamW(0.01)),
+    "hidden units in chunks": Case(30, (128, 128, 3), 40, 40, optimizer=bp.Adam(0.01)),
     "widest": Case(20, (128, 3), 40, 40, "mish", optimizer=bp.RMSprop(0.01)),
     "many units": Case(5, (12, 2), 700, 600, "tanh", optimizer=bp.SGD(0.01, momentum=0.9)),
     "no bias": Case(6, (10, 4), 30, 16, "silu", loss="huber", bias=False),

@@ -131,6 +131,7 @@ void NarrowPlan::place_matrices(const NetworkLayout& layout, int tile) {
     const bool last = i + 1 == args_.stages;
     s.inputs = int(stage.inputs);
     s.outputs = int(stage.outputs);
+    s.input_chunk = int(stage.input_chunk);
     s.bias = stage.bias;
     s.activation = stage.activation;
     s.param = float(stage.param);

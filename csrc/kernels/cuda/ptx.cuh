@@ -38,7 +38,17 @@ using emulation::multiply_tf32;
 using emulation::pack_bf16;
 using emulation::to_tf32;
 
+FBP_DEVICE int thread_number() { return int(threadIdx.x); }
+
 #else
+
+// threadIdx.x, read anew: what follows from it is made again where it is used, and not kept in
+// registers over a whole kernel.
+__device__ inline int thread_number() {
+  int number = 0;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
+  return number;
+}
 
 // Device code of an architecture without the instruction is never called, and says so if it is.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800

@@ -75,7 +75,7 @@ FBP_DEVICE void gather_tile(const NarrowArgs& g, unsigned char* shared, index_t 
     if (g.classes) at<std::int64_t>(shared, g.labels)[r] = g.classes[place];
   }
   __syncthreads();
-  load_rows<2>(g.tile, Math::columns(s.inputs), [&](int r, int j) {
+  load_rows<1>(g.tile, Math::columns(s.inputs), [&](int r, int j) {
     const bool inside = r < rows && j < s.inputs;
     x[r * s.in.row + j] = Math::make(inside ? g.x[places[r] * s.inputs + j] : 0.0f);
   });

@@ -25,6 +25,7 @@ struct NarrowMatrix { int at = 0, row = 0; };
 // bits), the last stage's `out` and `kept` floats without gaps.
 struct NarrowStage {
   int inputs = 0, outputs = 0;
+  int input_chunk = 0;  // of the exact sums over the inputs
   bool bias = false;
   int activation = 0;
   float param = 0;

@@ -37,15 +37,17 @@ struct exact_math {
     const float* const w = at<float>(shared, s.weights.at);
     const float* const bias =
         s.bias ? g.parameters.w + s.parameters + s.inputs * s.outputs : nullptr;
-    product(g, at<float>(shared, s.in.at), s.in.row, w, s.weights.row, 1, bias, s.outputs, s.inputs,
-            at<float>(shared, g.scratch), each);
+    product({at<float>(shared, s.in.at), s.in.row, w, s.weights.row, 1, bias, s.outputs, s.inputs,
+             s.input_chunk},
+            g.tile, at<float>(shared, g.scratch), each);
   }
   template <class Each, class Pair>
   FBP_DEVICE static void backward(const NarrowArgs& g, const NarrowStage& s, unsigned char* shared,
                                   bool, Each each, Pair) {
     const float* const w = at<float>(shared, s.weights.at);
-    product(g, at<float>(shared, s.delta.at), s.delta.row, w, 1, s.weights.row, nullptr, s.inputs,
-            s.outputs, at<float>(shared, g.scratch), each);
+    product({at<float>(shared, s.delta.at), s.delta.row, w, 1, s.weights.row, nullptr, s.inputs,
+             s.outputs, s.outputs},
+            g.tile, at<float>(shared, g.scratch), each);
   }
 
   FBP_DEVICE void clear(const NarrowArgs& g, unsigned char* shared) {
@@ -72,55 +74,73 @@ struct exact_math {
   }
 
  private:
-  // sum(r, j) = bias[j] + sum over p of a[r][p] b[p * b_p + j * b_j], in order.
+  // n columns of the sums over p < k of a[r * a_row + p] b[p * b_p + j * b_j], with bias[j]: in order
+  // within a chunk, chunk after chunk.
+  struct Product {
+    const float* a;
+    int a_row;
+    const float* b;
+    int b_p, b_j;
+    const float* bias;  // or null
+    int n, k, chunk;
+  };
   template <class Each>
-  FBP_DEVICE static void product(const NarrowArgs& g, const float* a, int a_row, const float* b,
-                                 int b_p, int b_j, const float* bias, int n, int k, float* scratch,
-                                 Each each) {
-    if (n <= kSide)
-      block<1>(g.tile, a, a_row, b, b_p, b_j, bias, n, k, scratch, each);
-    else if (n <= 4 * kSide)
-      block<4>(g.tile, a, a_row, b, b_p, b_j, bias, n, k, scratch, each);
-    else
-      for (int j = 0; j < n; j += 4 * kSide)
-        block<4>(g.tile, a, a_row, b + j * b_j, b_p, b_j, bias ? bias + j : nullptr, n - j, k,
-                 scratch, [&](int r, int c, float z) { each(r, j + c, z); });
+  FBP_DEVICE static void product(const Product& m, int tile, float* scratch, Each each) {
+    if (m.n <= kSide) return block<1>(m, tile, scratch, each);
+    for (int j = 0; j < m.n; j += 4 * kSide) {
+      Product part = m;
+      part.b += j * m.b_j;
+      part.bias = m.bias ? m.bias + j : nullptr;
+      part.n -= j;
+      block<4>(part, tile, scratch, [&](int r, int c, float z) { each(r, j + c, z); });
+    }
   }
   template <int cols, class Each>
-  FBP_DEVICE static void block(int tile, const float* a, int a_row, const float* b, int b_p,
-                               int b_j, const float* bias, int n, int k, float* scratch,
-                               Each each) {
-    const int row = threadIdx.x / kSide, col = threadIdx.x % kSide;
+  FBP_DEVICE static void block(const Product& m, int tile, float* scratch, Each each) {
+    const int row = threadIdx.x / kSide, col = threadIdx.x % kSide, n = m.n;
     const float *x[kRows], *y[cols];
-    Lf sum[kRows][cols];
+    Lf sum[kRows][cols], total[kRows][cols];  // of this chunk, of the chunks before it
     // Rows and columns that are not there: those of the edge again, and never stored.
     FBP_UNROLL(4)
-    for (int i = 0; i < kRows; ++i) x[i] = a + (i * kSide < tile ? row + i * kSide : row) * a_row;
+    for (int i = 0; i < kRows; ++i)
+      x[i] = m.a + (i * kSide < tile ? row + i * kSide : row) * m.a_row;
     FBP_UNROLL(4)
     for (int j = 0; j < cols; ++j) {
       const int c = col + j * kSide < n ? col + j * kSide : n - 1;
-      y[j] = b + c * b_j;
+      y[j] = m.b + c * m.b_j;
       FBP_UNROLL(4)
-      for (int i = 0; i < kRows; ++i) sum[i][j] = Lf(bias ? bias[c] : 0.0f);
+      for (int i = 0; i < kRows; ++i) sum[i][j] = Lf(m.bias ? m.bias[c] : 0.0f);
     }
-    FBP_UNROLL(2)
-    for (int p = 0; p < k; ++p) {
-      float u[kRows], v[cols];
-      FBP_UNROLL(4)
-      for (int i = 0; i < kRows; ++i) u[i] = x[i][p];
-      FBP_UNROLL(4)
-      for (int j = 0; j < cols; ++j) v[j] = y[j][p * b_p];
+    FBP_UNROLL(1)
+    for (int begin = 0; begin < m.k; begin += m.chunk) {
+      const int end = m.k - begin < m.chunk ? m.k : begin + m.chunk;
+      FBP_UNROLL(2)
+      for (int p = begin; p < end; ++p) {
+        float u[kRows], v[cols];
+        FBP_UNROLL(4)
+        for (int i = 0; i < kRows; ++i) u[i] = x[i][p];
+        FBP_UNROLL(4)
+        for (int j = 0; j < cols; ++j) v[j] = y[j][p * m.b_p];
+        FBP_UNROLL(4)
+        for (int i = 0; i < kRows; ++i) {
+          FBP_UNROLL(4)
+          for (int j = 0; j < cols; ++j) sum[i][j] = fma(Lf(u[i]), Lf(v[j]), sum[i][j]);
+        }
+      }
       FBP_UNROLL(4)
       for (int i = 0; i < kRows; ++i) {
         FBP_UNROLL(4)
-        for (int j = 0; j < cols; ++j) sum[i][j] = fma(Lf(u[i]), Lf(v[j]), sum[i][j]);
+        for (int j = 0; j < cols; ++j) {
+          total[i][j] = begin == 0 ? sum[i][j] : total[i][j] + sum[i][j];
+          sum[i][j] = Lf(0.0f);
+        }
       }
     }
     FBP_UNROLL(4)
     for (int i = 0; i < kRows; ++i) {
       FBP_UNROLL(4)
       for (int j = 0; j < cols; ++j)
-        scratch[(i * cols + j) * kNarrowThreads + threadIdx.x] = sum[i][j].v;
+        scratch[(i * cols + j) * kNarrowThreads + threadIdx.x] = total[i][j].v;
     }
     FBP_UNROLL(1)
     for (int q = 0; q < kRows * cols; ++q) {
@@ -209,14 +229,14 @@ struct tensor_math {
   }
   // Rows of the tile that are not there have dz = 0.
   FBP_DEVICE void add_gradients(const NarrowArgs& g, unsigned char* shared, int) {
-    const NarrowSquare square = g.square[threadIdx.x / 32];
+    const int thread = thread_number();
+    const NarrowSquare square = g.square[thread / 32];
     if (square.stage < 0) return;
     const NarrowStage& s = g.stage[square.stage];
     const Element* const x = at<Element>(shared, s.in.at) + square.row;
     const Element* const dz = at<Element>(shared, s.delta.at) + square.col;
     const int height = columns(s.inputs) - square.row, width = columns(s.outputs) - square.col;
-    const int lane = threadIdx.x % 32, row = lane % 8, inner = lane / 8 % 2 * 8,
-              outer = lane / 16 * 8;
+    const int lane = thread % 32, row = lane % 8, inner = lane / 8 % 2 * 8, outer = lane / 16 * 8;
     FBP_UNROLL(1)
     for (int p = 0; p < g.tile; p += 16) {
       std::uint32_t a[4][4];
@@ -242,11 +262,12 @@ struct tensor_math {
     }
   }
   FBP_DEVICE void store(const NarrowArgs& g, unsigned char* shared, float* partial) {
-    const NarrowSquare square = g.square[threadIdx.x / 32];
+    const int thread = thread_number();
+    const NarrowSquare square = g.square[thread / 32];
     if (square.stage < 0) return;
     const NarrowStage& s = g.stage[square.stage];
     float* const to = partial + s.parameters;
-    const int row = square.row + int(threadIdx.x) % 32 / 4, lane = threadIdx.x % 4;
+    const int row = square.row + thread % 32 / 4, lane = thread % 4;
     FBP_UNROLL(8)
     for (int j = 0; j < 8; ++j) {
       const int col = square.col + 8 * j + 2 * lane;
@@ -258,11 +279,11 @@ struct tensor_math {
           if (r < s.inputs && c < s.outputs) to[r * s.outputs + c] = sum_[i][j][e];
         }
       }
-      // A lane has the sums of its rows of column threadIdx.x % 32 / 4; four lanes have all of them.
+      // A lane has the sums of its rows of column thread % 32 / 4; four lanes have all of them.
       float all = bias_sum(g, shared, j);
       all += __shfl_xor_sync(0xffffffffu, all, 1);
       all += __shfl_xor_sync(0xffffffffu, all, 2);
-      const int c = square.col + 8 * j + int(threadIdx.x) % 32 / 4;
+      const int c = square.col + 8 * j + thread % 32 / 4;
       if (s.bias && square.row == 0 && lane == 0 && c < s.outputs)
         to[s.inputs * s.outputs + c] = all;
     }
@@ -278,7 +299,7 @@ struct tensor_math {
   FBP_DEVICE static void product(const NarrowArgs& g, unsigned char* shared, const NarrowMatrix& a,
                                  const NarrowStage& s, const float* bias, int n, int k, bool quick,
                                  Each each, Pair pair) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int thread = thread_number(), warp = thread / 32, lane = thread % 32;
     const int down = g.tile / 16, across = kNarrowWarps / down, pairs = columns(n) / 16;
     const int row = warp % down * 16;
     const int in_group = lane % 8, inner = lane / 8 % 2 * 8, outer = lane / 16 * 8;
@@ -326,7 +347,7 @@ struct tensor_math {
         }
         continue;
       }
-      float* const scratch = at<float>(shared, g.scratch) + threadIdx.x;
+      float* const scratch = at<float>(shared, g.scratch) + thread;
       FBP_UNROLL(4)
       for (int q = 0; q < kPairs; ++q) {
         if (first + q * across >= pairs) continue;
@@ -343,8 +364,8 @@ struct tensor_math {
   }
 
   // Of the eight columns that the thread sees, in shared memory: registers are spent.
-  FBP_FN static float& bias_sum(const NarrowArgs& g, unsigned char* shared, int column) {
-    return at<float>(shared, g.gradient)[column * kNarrowThreads + threadIdx.x];
+  FBP_DEVICE static float& bias_sum(const NarrowArgs& g, unsigned char* shared, int column) {
+    return at<float>(shared, g.gradient)[column * kNarrowThreads + thread_number()];
   }
 
   float sum_[4][8][4];
