@@ -66,7 +66,7 @@ py::array_t<std::int64_t> permutation(index_t n, std::uint64_t seed, std::uint32
   py::array_t<std::int64_t> order(n);
   std::int64_t* data = order.mutable_data();
   const PythonUnlocked unlocked;
-  random_permutation(data, n, seed, epoch);
+  random_permutation(data, n, seed, epoch, active_isa().table_f32().random_batch);
   return order;
 }
 

@@ -46,8 +46,17 @@ template <class T>
 void random_normal(T* out, index_t n, double mean, double stddev, const RandomStream& stream,
                    std::uint64_t first = 0);
 
+// Blocks that are made at a time, since they do not depend on each other, and their words.
+inline constexpr int kBatchBlocks = 32;
+inline constexpr int kBatchWords = 4 * kBatchBlocks;
+
+// words[w * kBatchBlocks + i] = word w of block `batch * kBatchBlocks + i`.
+using RandomBatch = void (*)(const RandomStream& stream, std::uint64_t batch, std::uint32_t* words);
+void random_batch(const RandomStream& stream, std::uint64_t batch, std::uint32_t* words);
+
 // order[0 .. n-1] = a random order of 0 .. n-1, n < 2^32, by Fisher and Yates: for i = n-1 .. 1
-// swap elements i and (word_i (i + 1)) >> 32.
-void random_permutation(std::int64_t* order, index_t n, std::uint64_t seed, std::uint32_t epoch);
+// swap elements i and (word_i (i + 1)) >> 32. `draw` is random_batch or a faster one.
+void random_permutation(std::int64_t* order, index_t n, std::uint64_t seed, std::uint32_t epoch,
+                        RandomBatch draw = random_batch);
 
 }  // namespace fastbp

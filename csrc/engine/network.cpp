@@ -383,7 +383,8 @@ template <class T> void Network<T>::prepare_order(const TrainJob& job) {
   const auto rows = std::size_t(job.n);
   if (order_.size() == rows && order_seed_ == job.schedule.seed && order_epoch_ == epoch) return;
   order_.resize(rows);
-  random_permutation(order_.data(), job.n, job.schedule.seed, std::uint32_t(epoch));
+  random_permutation(order_.data(), job.n, job.schedule.seed, std::uint32_t(epoch),
+                     context_.kernels->random_batch);
   order_seed_ = job.schedule.seed;
   order_epoch_ = epoch;
 }

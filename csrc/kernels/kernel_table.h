@@ -2,6 +2,7 @@
 // above it nothing knows which one runs. Contracts of the entries: args.h and docs/architecture.md.
 #pragma once
 
+#include "core/random.h"
 #include "kernels/args.h"
 #include "kernels/small_network.h"
 #include "ops/activations.h"
@@ -51,6 +52,7 @@ template <class T> struct KernelTable {
   void (*small_forward)(const SmallNetwork<T>&, index_t rows);
   void (*small_backward)(const SmallNetwork<T>&, index_t rows, index_t chunk, T* gradient);
   void (*dropout)(const DropoutArgs<T>&);
+  RandomBatch random_batch;  // core/random.h
   // Normalisation, see norm.inl. `block`, `blocks`: of each block of rows two rows of cols values.
   void (*normalize)(const NormArgs<T>&);
   void (*layer_norm_forward)(const NormArgs<T>&);

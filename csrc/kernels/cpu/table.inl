@@ -49,6 +49,7 @@ template <class T> static constexpr KernelTable<T> make_table() {
       small_forward<T>,
       small_backward<T>,
       dropout<T>,
+      random_batch,
       normalize<T>,
       layer_norm_forward<T>,
       layer_norm_backward<T>,
