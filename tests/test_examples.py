@@ -99,6 +99,33 @@ def test_the_numpy_reader_needs_numpy_alone_and_refuses_damage(tmp_path: Path) -
         load("numpy_reader")["NumpyModel"](path)
 
 
+def test_pruned_networks_keep_what_they_know() -> None:
+    pytest.importorskip("sklearn")
+    (_, whole), *pruned = load("pruning")["main"]()
+    assert whole > 0.9
+    for share, before, after in pruned:
+        assert after > before
+        assert after > whole - (0.03 if share <= 0.8 else 0.1)
+
+
+def test_layers_learn_without_labels_before_they_learn_with_few() -> None:
+    pytest.importorskip("sklearn")
+    results = load("pretraining")["main"](seeds=5)
+    for _, _, learned in results:
+        for first, last in learned:
+            assert last < first / 2
+    assert np.mean([pretrained - scratch for pretrained, scratch, _ in results]) > 0
+
+
+def test_remedies_against_over_fitting() -> None:
+    pytest.importorskip("sklearn")
+    results = load("overfitting")["main"](seeds=2)
+    train, test, _ = results["none"]
+    assert train < 0.01 < 0.3 < test  # learned by heart
+    for name in ("L2", "L1", "weight decay", "dropout"):
+        assert results[name][1] < test, name
+
+
 def test_optuna_prunes_and_finds() -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("optuna")

@@ -295,13 +295,12 @@ template <class T> index_t Step<T>::weight_copies() const {
 
 // Weights of rows to the plan's rows from `to` on, as the loss's kernel wants them.
 template <class T> void Step<T>::gather_weights(const GatherArgs<T>& rows, index_t to) {
-  GatherArgs<T> g = rows;
   const index_t copies = weight_copies();
-  g.cols = 1, g.to = at(plan().weight) + to * copies, g.to_row = copies;
-  c_.kernels->gather_rows(g);
-  if (copies == 1) return;
-  for (index_t i = 0; i < g.rows; ++i)
-    for (index_t j = 1; j < copies; ++j) g.to[i * copies + j] = g.to[i * copies];
+  T* out = at(plan().weight) + to * copies;
+  for (index_t i = 0; i < rows.rows; ++i) {
+    const T weight = rows.from[rows.order ? index_t(rows.order[i]) : i];
+    for (index_t j = 0; j < copies; ++j) *out++ = weight;
+  }
 }
 
 // Loss, then the metrics, of this worker's rows of the outputs y.

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array
+from .arrays import Array, first_non_finite
 from .errors import describe, unknown_name
 from .losses import Loss
 from .registry import METRICS
@@ -33,6 +33,7 @@ from .scores import (
     accuracy,
     auc,
     average_precision,
+    class_counts,
     confusion_matrix,
     f1,
     mae,
@@ -40,6 +41,7 @@ from .scores import (
     precision,
     r2,
     recall,
+    score_of_counts,
     top_k,
 )
 
@@ -122,9 +124,32 @@ def measure(names: Sequence[str], y: Array, outputs: Array, loss: Loss) -> dict[
     wanted = [name for name in names if name not in METRICS]
     if not wanted:
         return {}
-    if not np.isfinite(outputs).all():
+    if first_non_finite(np.ascontiguousarray(outputs)) >= 0:
         return dict.fromkeys(wanted, float("nan"))
-    return {name: float(_one(name, y, outputs, loss)) for name in wanted}
+    return {**_by_class(wanted, y, outputs, loss), **_others(wanted, y, outputs, loss)}
+
+
+def _by_class(names: Sequence[str], y: Array, outputs: Array, loss: Loss) -> dict[str, float]:
+    """Precision, recall and F1, from one count of the classes."""
+    wanted = [name for name in names if name.partition("_")[0] in _BY_CLASS]
+    if not wanted:
+        return {}
+    t, q = _classes(y, outputs, loss)
+    counts = class_counts(t, q, max(2, outputs.shape[1])) if t.ndim == 1 else None
+    values = {}
+    for name in wanted:
+        stem, _, average = name.partition("_")
+        average = average or ("binary" if outputs.shape[1] == 1 else "macro")
+        if counts is None:
+            values[name] = float(_BY_CLASS[stem](t, q, average))
+        else:
+            values[name] = score_of_counts(stem, counts, average)
+    return values
+
+
+def _others(names: Sequence[str], y: Array, outputs: Array, loss: Loss) -> dict[str, float]:
+    own = [name for name in names if name.partition("_")[0] not in _BY_CLASS]
+    return {name: float(_one(name, y, outputs, loss)) for name in own}
 
 
 def _one(name: str, y: Array, outputs: Array, loss: Loss) -> Any:
@@ -133,11 +158,7 @@ def _one(name: str, y: Array, outputs: Array, loss: Loss) -> Any:
         return top_k(_true_classes(y, outputs, loss), outputs, int(top[1]))
     if name == "r2":
         return _r2(y, outputs, loss)
-    if name in _OF_SCORES:
-        return _of_scores(_OF_SCORES[name], y, outputs, loss)
-    stem, _, average = name.partition("_")
-    t, q = _classes(y, outputs, loss)
-    return _BY_CLASS[stem](t, q, average or ("binary" if outputs.shape[1] == 1 else "macro"))
+    return _of_scores(_OF_SCORES[name], y, outputs, loss)
 
 
 def _classes(y: Array, outputs: Array, loss: Loss) -> tuple[Array, Array]:

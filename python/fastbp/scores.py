@@ -99,7 +99,29 @@ def _counts(y: Any, p: Any, average: Average, threshold: float) -> tuple[Array, 
     return right, np.bincount(taken, minlength=size), np.bincount(true, minlength=size)
 
 
-def _averaged(parts: Array, wholes: Array, true: Array, average: Average) -> Any:
+def class_counts(t: Array, q: Array, classes: int) -> tuple[Array, Array, Array]:
+    """For each class 0 .. classes - 1 its rows that were right, taken for it, and that it has."""
+    right = np.bincount(t[t == q], minlength=classes)
+    return right, np.bincount(q, minlength=classes), np.bincount(t, minlength=classes)
+
+
+def score_of_counts(name: str, counts: tuple[Array, Array, Array], average: str) -> float:
+    """precision, recall or f1 from what class_counts gives."""
+    right, taken, true = counts
+    if average == "binary":
+        right, taken, true = right[1:2], taken[1:2], true[1:2]
+    else:  # what does not occur is no class
+        there = (taken > 0) | (true > 0)
+        right, taken, true = right[there], taken[there], true[there]
+    parts, wholes = {
+        "precision": (right, taken),
+        "recall": (right, true),
+        "f1": (2 * right, taken + true),
+    }[name]
+    return float(_averaged(parts, wholes, true, average))
+
+
+def _averaged(parts: Array, wholes: Array, true: Array, average: Average | str) -> Any:
     """parts / wholes of the classes, averaged; 0 / 0 is 0."""
     if average == "micro":
         parts, wholes = parts.sum(keepdims=True), wholes.sum(keepdims=True)
