@@ -97,6 +97,8 @@ _LAZY_NAMES = {
     "History": "history",
     "MLPClassifier": "sklearn",  # which needs scikit-learn
     "MLPRegressor": "sklearn",
+    "SequenceClassifier": "sklearn",
+    "SequenceRegressor": "sklearn",
 }
 
 

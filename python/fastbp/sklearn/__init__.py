@@ -1,11 +1,12 @@
-"""Estimators for scikit-learn: MLPClassifier and MLPRegressor on fastbp's engine.
+"""Estimators for scikit-learn on fastbp's engine: MLPClassifier and MLPRegressor for rows,
+SequenceClassifier and SequenceRegressor for sequences.
 
     from fastbp.sklearn import MLPClassifier
     model = make_pipeline(StandardScaler(), MLPClassifier((64, 32), random_state=0))
 
-They take the constructor arguments of scikit-learn's own and work wherever an estimator does:
-pipelines, cross-validation, grid and random search, clone, pickle. Needs scikit-learn 1.6 or later;
-`import fastbp` does not.
+The first two take the constructor arguments of scikit-learn's own. All work wherever an estimator
+does: pipelines, cross-validation, grid and random search, clone, pickle. Needs scikit-learn 1.6 or
+later; `import fastbp` does not.
 """
 
 try:
@@ -18,5 +19,6 @@ except ImportError as error:
 
 from .classifier import MLPClassifier
 from .regressor import MLPRegressor
+from .sequences import SequenceClassifier, SequenceRegressor
 
-__all__ = ["MLPClassifier", "MLPRegressor"]
+__all__ = ["MLPClassifier", "MLPRegressor", "SequenceClassifier", "SequenceRegressor"]

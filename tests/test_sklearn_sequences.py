@@ -1,0 +1,108 @@
+"""SequenceClassifier and SequenceRegressor in the hands of scikit-learn."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("sklearn")
+
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+from fastbp import Sequences
+from fastbp.sklearn import SequenceClassifier, SequenceRegressor
+
+Array = NDArray[Any]
+
+
+def waves(n: int = 90, ragged: bool = True) -> tuple[list[Array], Array, Array]:
+    """Sines of two channels with their class (by frequency) and their frequency."""
+    rng = np.random.default_rng(0)
+    frequency = rng.uniform(0.2, 1.0, n)
+    steps = rng.integers(12, 25, n) if ragged else np.full(n, 20)
+    phase = rng.uniform(0, 6, n)
+    X = [
+        np.stack([np.sin(f * np.arange(t) + p), 5 + np.cos(f * np.arange(t) + p)], axis=1)
+        for f, t, p in zip(frequency, steps, phase, strict=True)
+    ]
+    return X, np.where(frequency > 0.6, "fast", "slow"), frequency
+
+
+def test_classes_of_sequences_of_different_lengths() -> None:
+    X, y, _ = waves()
+    model = SequenceClassifier("gru", 16, max_iter=60, learning_rate=0.01, random_state=0)
+    assert model.fit(X, y).score(X, y) > 0.95
+    shares = model.predict_proba(X)
+    assert model.classes_.tolist() == ["fast", "slow"] and shares.shape == (90, 2)
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(model.predict(Sequences(X)), model.predict(X))
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(X), shares)
+    np.testing.assert_array_equal(clone(model).fit(X, y).predict_proba(X), shares)
+
+
+def test_quantities_of_sequences() -> None:
+    X, _, frequency = waves(ragged=False)
+    array = np.stack(X)
+    model = SequenceRegressor("lstm", [12, 8], max_iter=80, learning_rate=0.01, random_state=0)
+    assert model.fit(array, 1000 * frequency).score(array, 1000 * frequency) > 0.9
+    both = np.stack([frequency, 3 * frequency], axis=1)
+    assert model.fit(array, both).predict(array).shape == (90, 2)
+
+
+def test_searches_and_cross_validation() -> None:
+    X, y, _ = waves(ragged=False)
+    array = np.stack(X)
+    model = SequenceClassifier("rnn", 8, max_iter=10, learning_rate=0.02, random_state=0)
+    search = GridSearchCV(model, {"units": [2, 8], "bidirectional": [False, True]}, cv=2)
+    assert search.fit(array, y).best_score_ > 0.6
+    assert cross_val_score(model, X, y, cv=3).mean() > 0.6
+
+
+def test_options_reach_the_network() -> None:
+    X, y, _ = waves(40)
+    model = SequenceClassifier(
+        "lstm", [5, 4], bidirectional=True, dropout=0.1, recurrent_dropout=0.2, max_iter=3,
+        early_stopping=True, validation_fraction=0.25, class_weight="balanced", random_state=1,
+    )  # fmt: skip
+    model.fit(X, y, sample_weight=np.linspace(0.5, 1, 40))
+    first, *_ = model.model_.layers[1:]
+    assert "Bidirectional" in repr(first) and "recurrent_dropout=0.2" in repr(first)
+    assert model.n_iter_ == len(model.loss_curve_) == len(model.validation_loss_curve_)
+    assert model.n_features_in_ == 2
+
+
+BAD: list[tuple[dict[str, Any], Any, Any, str]] = [
+    ({"cell": "transformer"}, None, None, "unknown cell 'transformer'"),
+    ({"units": []}, None, None, "at least one recurrent layer"),
+    ({"dropout": 1.0}, None, None, "dropout"),
+    ({"max_iter": 0}, None, None, "max_iter"),
+    ({}, np.zeros((4, 3, 2, 1)), "abab", "list of arrays"),
+    ({}, np.full((4, 3), np.nan), "abab", "NaN or infinity"),
+    ({}, np.zeros((4, 3)), "aba", r"y must have shape \(4,\)"),
+    ({}, np.zeros((4, 3)), "aaaa", "at least two classes"),
+    ({}, [np.zeros((3, 2)), np.zeros((0, 2))], "ab", "without a step"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "X", "y", "message"), BAD)
+def test_bad_input(arguments: dict[str, Any], X: Any, y: Any, message: str) -> None:
+    good = waves(20)
+    model = SequenceClassifier(**arguments)
+    with pytest.raises(ValueError, match=message):
+        model.fit(good[0] if X is None else X, good[1] if y is None else np.array([*y]))
+    assert not hasattr(model, "model_")
+
+
+def test_other_features_than_in_training() -> None:
+    X, y, frequency = waves(20)
+    model = SequenceClassifier(units=2, max_iter=1).fit(X, y)
+    with pytest.raises(ValueError, match="X has 3 features a step; 2 were trained on"):
+        model.predict(np.zeros((2, 4, 3)))
+    with pytest.raises(ValueError, match="unknown loss"):
+        SequenceRegressor(loss="hinge").fit(X, frequency)
