@@ -476,7 +476,8 @@ class Sequential(Chain):
         """Writes the network as an ONNX file, input "x" (rows, inputs), output "y"; needs onnx.
 
         Numbers are those of the model's dtype. The output is predict's; with probabilities=True
-        predict_proba's. Raises ValueError for a layer that has no form there.
+        predict_proba's. With recurrent layers "x" is (rows, steps, inputs), of which all steps
+        count. Raises ValueError for a layer that has no form there.
         """
         from .transfer import onnx_graph
 

@@ -19,7 +19,10 @@ from ..embedding import Embedding
 from ..errors import lookup
 from ..layers import Activation, Dense, Dropout, Layer
 from ..normalization import BatchNorm, LayerNorm, Normalize
+from ..recurrent import Recurrent
 from ..structure import Flatten, Residual
+from ..wrappers import Bidirectional, TimeDistributed
+from . import onnx_recurrent
 
 if TYPE_CHECKING:
     from ..model import Sequential
@@ -30,8 +33,9 @@ OPSET, IR_VERSION = 17, 8  # of 2022: everything needed is there, and older runt
 class Graph:
     """Nodes and constants, gathered from input to output; values are called by name."""
 
-    def __init__(self, onnx: Any, dtype: np.dtype[Any]) -> None:
+    def __init__(self, onnx: Any, dtype: np.dtype[Any], sequences: bool = False) -> None:
         self.onnx, self.dtype = onnx, dtype
+        self.sequences = sequences  # whether the inputs have an axis of steps
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
@@ -41,17 +45,22 @@ class Graph:
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, [name], **attributes))
         return name
 
+    def ops(self, kind: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
+        """Adds a node with several outputs; returns their names."""
+        names = [f"v{len(self.nodes)}_{k}" for k in range(count)]
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, names, **attributes))
+        return names
+
+    def integers(self, values: list[int]) -> str:
+        """Adds a constant of integers, such as a shape; returns its name."""
+        return self._constant(np.array(values, np.int64))
+
     def constant(self, value: Array | float) -> str:
         """Adds a constant of the graph's dtype; returns its name."""
-        name = f"c{len(self.constants)}"
-        array = np.array(value, self.dtype, order="C")
-        self.constants.append(self.onnx.numpy_helper.from_array(array, name))
-        return name
+        return self._constant(np.array(value, self.dtype, order="C"))
 
-    def shape(self, *sizes: int) -> str:
-        """Adds a constant shape for Reshape; returns its name."""
+    def _constant(self, array: Array) -> str:
         name = f"c{len(self.constants)}"
-        array = np.array(sizes, np.int64)
         self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return name
 
@@ -141,7 +150,7 @@ def export(model: Sequential, path: str | os.PathLike[str], probabilities: bool)
         raise ImportError(
             f"export_onnx needs the onnx package ({error}): pip install 'fastbp[onnx]'"
         ) from error
-    graph = Graph(onnx, model._dtype)
+    graph = Graph(onnx, model._dtype, model._reads_sequences)
     value = "x"
     for index, layer in enumerate(model.layers):
         value = _layer(graph, model, str(index), layer, value)
@@ -165,6 +174,8 @@ def _layer(graph: Graph, model: Sequential, name: str, layer: Layer, value: str)
         for index, part in enumerate(layer.layers):
             inner = _layer(graph, model, f"{name}.{index}", part, inner)
         return graph.op("Add", value, inner)
+    if isinstance(layer, TimeDistributed):
+        return _layer(graph, model, name, layer.layer, value)
     for kind, make in _MAKERS.items():
         if isinstance(layer, kind):
             own = {
@@ -173,13 +184,20 @@ def _layer(graph: Graph, model: Sequential, name: str, layer: Layer, value: str)
                 if key.rpartition(".")[0] == name
             }
             value = make(graph, layer, own, value)
-            fused = getattr(layer, "activation", None)
-            return value if fused is None else _layer(graph, model, name, fused, value)
+            fused = getattr(layer, "activation", None)  # of a SimpleRNN a name, and its own
+            if not isinstance(fused, Activation):
+                return value
+            return _layer(graph, model, name, fused, value)
     raise ValueError(f"layer {name}, {type(layer).__name__}, has no form in ONNX here")
 
 
 def _dense(graph: Graph, _: Any, own: dict[str, Array], value: str) -> str:
-    return graph.op("Gemm", value, *(graph.constant(array) for array in own.values()))
+    """x kernel (+ bias); of sequences, which Gemm does not take, by other operators."""
+    kernel, *bias = [graph.constant(array) for array in own.values()]
+    if not graph.sequences:
+        return graph.op("Gemm", value, kernel, *bias)
+    value = graph.op("MatMul", value, kernel)
+    return graph.op("Add", value, *bias) if bias else value
 
 
 def _scale_and_shift(graph: Graph, own: dict[str, Array], value: str) -> str:
@@ -216,7 +234,7 @@ def _normalize(graph: Graph, layer: Any, _: dict[str, Array], value: str) -> str
 def _embedding(graph: Graph, layer: Any, own: dict[str, Array], value: str) -> str:
     table = graph.constant(own["embeddings"])
     entries = graph.op("Gather", table, graph.cast(value, "INT64"), axis=0)
-    return graph.op("Reshape", entries, graph.shape(0, -1))
+    return graph.op("Reshape", entries, graph.integers([0, 0, -1] if graph.sequences else [0, -1]))
 
 
 _MAKERS: dict[type[Layer], Callable[[Graph, Any, dict[str, Array], str], str]] = {
@@ -225,14 +243,18 @@ _MAKERS: dict[type[Layer], Callable[[Graph, Any, dict[str, Array], str], str]] =
     BatchNorm: _batch_norm,
     Normalize: _normalize,
     Embedding: _embedding,
+    Recurrent: onnx_recurrent.add,
+    Bidirectional: onnx_recurrent.add,
 }
 
 
 def _proto(graph: Graph, model: Sequential) -> Any:
     helper = graph.onnx.helper
     kind = helper.np_dtype_to_tensor_dtype(graph.dtype)
-    x = helper.make_tensor_value_info("x", kind, ["rows", model.inputs])
-    y = helper.make_tensor_value_info("y", kind, ["rows", model.outputs])
+    reads = ["steps"] if model._reads_sequences else []
+    gives = ["steps"] if model._gives_sequences() else []
+    x = helper.make_tensor_value_info("x", kind, ["rows", *reads, model.inputs])
+    y = helper.make_tensor_value_info("y", kind, ["rows", *gives, model.outputs])
     content = helper.make_graph(graph.nodes, "fastbp", [x], [y], graph.constants)
     opset = [helper.make_opsetid("", OPSET)]
     return helper.make_model(

@@ -1,4 +1,4 @@
-"""PyTorch's state_dict of an nn.Sequential, in and out.
+"""PyTorch's state_dict of an nn.Sequential, or of modules that follow on each other, in and out.
 
 nn.Linear keeps its weight as (outputs, inputs), the transpose of Dense's kernel. BatchNorm and
 LayerNorm are nn.BatchNorm1d and nn.LayerNorm, Embedding is nn.Embedding with nn.Flatten behind it.
@@ -21,6 +21,7 @@ from ..embedding import Embedding
 from ..errors import describe
 from ..layers import Activation
 from ..structure import Residual, leaves
+from . import torch_recurrent
 from .foreign import Block, Part, owners, parts_of, put
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ PARTS = {
     "LayerNorm": _NORM,
     "BatchNorm": (*_NORM, *_MOVING),
     "Embedding": (Part("embeddings", "weight"),),
+    **torch_recurrent.PARTS,
 }
 STEPS = "num_batches_tracked"  # counted by nn.BatchNorm1d, which uses it only without a momentum
 
@@ -50,7 +52,13 @@ def load(model: Sequential, state: Mapping[str, Any]) -> None:
         prefix, _, last = name.rpartition(".")
         if last != STEPS:
             blocks.setdefault(prefix, {})[last] = _array(name, value)
-    put(model, [Block(*item) for item in blocks.items()], PARTS, "the state")
+    found = [layer for item in blocks.items() for layer in torch_recurrent.layers_of(Block(*item))]
+    targets = owners(model)
+    if len(targets) == len(found):  # otherwise put() says what is missing
+        for place, (name, layer) in enumerate(targets):
+            if torch_recurrent.is_recurrent(layer):
+                found[place] = torch_recurrent.to_ours(name, layer, found[place])
+    put(model, found, PARTS, "the state")
 
 
 def _array(name: str, value: Any) -> Array:
@@ -76,6 +84,11 @@ def dump(model: Sequential, as_numpy: bool) -> dict[str, Any]:
     values: dict[str, Array] = {}
     kept = model.parameters() | model.state()
     for name, layer in owners(model):
+        if torch_recurrent.is_recurrent(layer):
+            own = {array: kept[f"{name}.{array}"] for array in layer.parameter_shapes(1)}
+            for theirs, array in torch_recurrent.to_torch(layer, own).items():
+                values[f"{names[name]}.{theirs}"] = np.array(array, order="C")
+            continue
         for part in parts_of(layer, PARTS):
             array = part.here(kept[f"{name}.{part.ours}"])
             values[f"{names[name]}.{part.theirs}"] = np.array(array, order="C")
