@@ -135,3 +135,35 @@ def test_optuna_prunes_and_finds() -> None:
     assert study.best_value > 0.95
     ended = [trial for trial in study.trials if trial.state.name == "PRUNED"]
     assert all(len(trial.intermediate_values) < 15 for trial in ended)
+
+
+def test_sequences_of_the_archives_reach_published_accuracy() -> None:
+    pytest.importorskip("sktime")
+    program = load("sequence_archives")
+    assert program["vowels"]() > 0.96
+    assert program["power"]() > 0.95
+
+
+def test_the_forecast_beats_the_naive_one() -> None:
+    pytest.importorskip("sktime")
+    ours, naive = load("forecast_airline")["main"]()
+    assert ours < naive
+
+
+def test_the_character_model_learns_to_write() -> None:
+    program = load("character_model")
+    source = program["text"](60_000)
+    alphabet = sorted(set(source))
+    codes = np.searchsorted(alphabet, list(source))
+    model, bits = program["train"](codes, len(alphabet), epochs=8, units=48)
+    shares = np.bincount(codes) / len(codes)
+    assert bits < 0.85 * -(shares[shares > 0] * np.log2(shares[shares > 0])).sum()
+    written = program["write"](model, alphabet, length=200)
+    assert len(written) == 204 and written.startswith("The ")
+    assert written == program["write"](model, alphabet, length=200)
+
+
+def test_a_long_lag_is_for_an_lstm() -> None:
+    program = load("long_lag")
+    errors = program["main"](steps=50, epochs=12)
+    assert errors["LSTM"] < 0.02 < 0.1 < errors["SimpleRNN"]

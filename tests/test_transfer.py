@@ -230,11 +230,6 @@ def test_onnx_runtime_computes_the_same_of_every_layer(tmp_path: Path) -> None:
                 (found,) = session.run(None, {"x": data.astype(dtype)})
                 expected = model.predict(data.astype(dtype))
                 np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    recurrent = bp.Sequential([bp.LSTM(3), bp.Dense(2)])
-    recurrent.build(4)
-    with pytest.raises(ValueError, match="layer 0, LSTM, has no form in ONNX"):
-        recurrent.export_onnx(tmp_path / "other.onnx")
-    assert not (tmp_path / "other.onnx").exists()
 
 
 def test_onnx_formulas_are_of_activations_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
