@@ -147,3 +147,78 @@ def test_a_kind_that_cannot_be_made_needs_out(monkeypatch: pytest.MonkeyPatch) -
         ops.relu(x)
     out = cupy_stand_in.empty((2, 2), np.float32)
     assert ops.relu(x, out=out) is out
+
+
+def on_cuda(rows: int = 30) -> tuple[bp.Sequential, np.ndarray, np.ndarray]:
+    """A model on CUDA, and data for it."""
+    rng = np.random.default_rng(0)
+    model = bp.Sequential([bp.Dense(5, activation="tanh"), bp.Dense(3)], seed=1)
+    model.compile("adam", "softmax_cross_entropy", ["accuracy"], device="cuda")
+    return model, rng.normal(size=(rows, 4)).astype(np.float32), rng.integers(0, 3, rows)
+
+
+def test_fit_and_evaluate_take_arrays_of_the_device() -> None:
+    """Features and labels of any dtype and stride: as from the host."""
+    (model, x, y), (twin, *_) = on_cuda(), on_cuda()
+    wide = array(np.repeat(x, 2, axis=1))
+    options = {"epochs": 2, "batch_size": 8, "validation_split": 0.2, "verbose": 0}
+    found = model.fit(wide[:, ::2], array(y.astype(np.int32)), **options)
+    wanted = twin.fit(x, y, **options)
+    assert found.history == wanted.history
+    assert model.evaluate(array(x), array(y)) == twin.evaluate(x, y)
+    assert model.step(array(x), array(y)) == twin.step(x, y)
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(array(np.full((4, 4), np.nan, np.float32)), array(y[:4]), verbose=0)
+    with pytest.raises(ValueError, match=r"y\[3\] is 3; class numbers"):
+        model.fit(array(x[:4]), array(np.array([0, 1, 2, 3])), verbose=0)
+
+
+def test_predict_stays_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No copies by the host; the caller's kind out; dtype and shape are the caller's affair."""
+    model, x, y = on_cuda()
+    model.fit(x, y, verbose=0)
+    wanted = model.predict(x)
+    there = array(x)
+    copies: list[object] = []
+    monkeypatch.setattr(_core, "cuda_copy_to_host", lambda *args: copies.append(args))
+    result = model.predict(there)
+    assert type(result) is DeviceArray and not copies
+    assert_same_bits(result.get(), wanted)
+    assert model.predict(array(x[:0])).shape == (0, 3)
+    with pytest.raises(TypeError, match="X has dtype float64, and the model's is float32"):
+        model.predict(array(x.astype(np.float64)))
+    with pytest.raises(ValueError, match="X is not contiguous"):
+        model.predict(there[::2])
+    with pytest.raises(ValueError, match="X has 3 columns; the model has 4 inputs"):
+        model.predict(array(x[:, :3]))
+
+
+def test_the_data_of_fit_are_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever watches it: training and validation set are held while fit runs, no longer."""
+    model, x, y = on_cuda()
+    model.build(4)
+    engine = model._require_built()
+    held: list[tuple[int, ...]] = []
+    hold = type(engine).hold
+
+    def count(self: object, rows: np.ndarray, targets: np.ndarray) -> None:
+        held.append(rows.shape)
+        hold(self, rows, targets)
+
+    monkeypatch.setattr(type(engine), "hold", count)
+
+    class Change(bp.callbacks.Callback):
+        """What is held is what counts: the host's memory is not read again."""
+
+        def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+            x[:] = 0
+
+    twin, *_ = on_cuda()
+    kept = x.copy()
+    options = {"epochs": 3, "batch_size": 8, "verbose": 0}
+    wanted = twin.fit(kept, y, validation_data=(kept[:10].copy(), y[:10]), **options)
+    held.clear()
+    found = model.fit(x, y, validation_data=(kept[:10], y[:10]), callbacks=[Change()], **options)
+    assert found.history == wanted.history
+    assert held == [(30, 4), (10, 4)]
+    assert model.evaluate(x, y) == twin.evaluate(np.zeros_like(x), y)  # held no longer

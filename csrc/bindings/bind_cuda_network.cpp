@@ -94,7 +94,8 @@ class CudaNetwork {
   }
   void set_stream(std::uintptr_t stream) {
     run([&](const fbp_network_api& f) {
-      return f.set_stream(network_, reinterpret_cast<void*>(stream));
+      stream_ = reinterpret_cast<void*>(stream);
+      return f.set_stream(network_, stream_);
     });
   }
 
@@ -146,6 +147,15 @@ class CudaNetwork {
     run_train(args, what, outputs, x, [] {});
   }
 
+  // Copies of x and y stay on the device until release().
+  void hold(const py::array& x, const py::array& y) {
+    const fbp_samples rows = samples(x, y);
+    run([&](const fbp_network_api& f) { return f.hold(network_, &rows); });
+  }
+  void release() {
+    run([&](const fbp_network_api& f) { return f.release(network_); });
+  }
+
   double step(const py::array& x, const py::array& y) {
     const fbp_samples batch = samples(x, y);
     double loss = 0;
@@ -181,6 +191,22 @@ class CudaNetwork {
     const double loss = values[0];
     values.erase(values.begin());
     return py::make_tuple(loss, values);
+  }
+
+  // Of n rows on the device, to the device, behind what the stream has to do.
+  void predict_there(std::uintptr_t x, std::uintptr_t out, index_t n, std::uintptr_t on) {
+    fbp_samples rows{};
+    rows.n = n;
+    rows.on_device = 1;
+    rows.x = reinterpret_cast<const void*>(x);
+    const Interrupt signals = python_signals();
+    const fbp_interrupt interrupt = interrupt_of(signals);
+    run([&](const fbp_network_api& f) {
+      f.set_stream(network_, reinterpret_cast<void*>(on));
+      const int32_t code = f.predict(network_, &rows, reinterpret_cast<void*>(out), 0, &interrupt);
+      f.set_stream(network_, stream_);
+      return code;
+    });
   }
 
   void predict(const py::array& x, py::array out, bool training) {
@@ -358,6 +384,7 @@ class CudaNetwork {
   index_t inputs_, outputs_;
   bool wide_;
   int loss_ = -1;
+  void* stream_ = nullptr;  // the caller's
   std::mutex busy_;
   std::atomic<std::thread::id> owner_{};  // of busy_
 };
@@ -385,6 +412,9 @@ void bind_cuda_network(py::module_& m) {
            "steps"_a = -1, "outputs"_a = py::none())
       .def("train_batch", &CudaNetwork::train_batch, "x"_a, "y"_a, "metrics"_a, "sums"_a,
            "outputs"_a = py::none())
+      .def("hold", &CudaNetwork::hold, "x"_a, "y"_a)
+      .def("release", &CudaNetwork::release)
+      .def("predict_there", &CudaNetwork::predict_there, "x"_a, "out"_a, "n"_a, "stream"_a)
       .def("step", &CudaNetwork::step, "x"_a, "y"_a)
       .def("gradients", &CudaNetwork::gradients, "x"_a, "y"_a)
       .def("input_gradient", &CudaNetwork::input_gradient, "x"_a, "y"_a)

@@ -82,6 +82,20 @@ void cuda_synchronize(Address stream) {
   check(api, code);
 }
 
+// The bytes of a contiguous array of the host from the device's memory, behind what the stream has to
+// do.
+void cuda_copy_to_host(Address from, py::array to, Address stream) {
+  void* const data = to.mutable_data();
+  const std::size_t bytes = std::size_t(to.nbytes());
+  const fbp_api& api = cuda_api();
+  int32_t code = FBP_OK;
+  {
+    const PythonUnlocked unlocked;
+    code = api.copy_to_host(data, pointer(from), bytes, pointer(stream));
+  }
+  check(api, code);
+}
+
 }  // namespace
 
 void bind_device_ops(py::module_& m) {
@@ -90,6 +104,7 @@ void bind_device_ops(py::module_& m) {
         "bias"_a, "c"_a, "stream"_a);
   m.def("cuda_activation", &cuda_activation, "dtype"_a, "name"_a, "param"_a, "n"_a, "x"_a,
         "saved"_a, "out"_a, "stream"_a);
+  m.def("cuda_copy_to_host", &cuda_copy_to_host, "from_"_a, "to"_a, "stream"_a);
   m.def("cuda_synchronize", &cuda_synchronize, "stream"_a);
 }
 

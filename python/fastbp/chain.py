@@ -255,6 +255,7 @@ class Chain:
         width: int | None = None,
     ) -> tuple[Any, Array]:
         x = self._features(x, names[0], width=width)
+        y = self._host(names[1], y)
         rows = x.shape[0]
         if rows == 0:
             raise ValueError(f"{names[0]} has no rows; got shape {x.shape}")
@@ -271,6 +272,7 @@ class Chain:
     ) -> Any:
         """Rows, or sequences where the layers read them, in the engine's dtype."""
         kind = self._inputs or width, self._dtype, name
+        x = self._host(name, x)
         if not self._reads_sequences:
             require_no_sequences(x, name)
             ready = arrays.features(x, *kind, finite=finite, flatten=self._flattens)
@@ -285,6 +287,14 @@ class Chain:
             ends = x.cleared(ready) if isinstance(x, Sequences) else ready
             check_entries(ends, self._embedding, name)
         return x.like(ready) if isinstance(x, Sequences) else ready
+
+    def _host(self, name: str, value: Any) -> Any:
+        """Of an array on a GPU, where the model is on one too, a copy on the host."""
+        if not (arrays.is_on_device(value) and devices.is_cuda(self._device)):
+            return value
+        from . import device_ops
+
+        return device_ops.to_host(name, value)
 
     def _gives_sequences(self) -> bool:
         """Whether outputs have an axis of steps."""

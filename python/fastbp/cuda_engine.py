@@ -111,6 +111,16 @@ class CudaEngine:
         """Works behind what is enqueued on this cudaStream_t; 0: on the engine's own stream."""
         self._network.set_stream(stream)
 
+    def hold(self, x: Array, y: Array) -> None:
+        """Copies of these arrays stay on the device and serve all calls that get them, until
+        release(): of at most two sets of rows. They must not be changed meanwhile.
+        """
+        self._call(lambda: self._network.hold(x, y))
+
+    def release(self) -> None:
+        """Gives the memory of what hold() has copied back to the device."""
+        self._call(self._network.release)
+
     def compile(
         self, loss: str, loss_param: float, optimizer: str, hyper: dict[str, float]
     ) -> None:
@@ -199,6 +209,11 @@ class CudaEngine:
     def predict(self, x: Array, out: Array, training: bool = False) -> None:
         """Writes the output for the rows of x to out; `training`: as the next step sees them."""
         self._call(lambda: self._network.predict(x, out, training))
+
+    def predict_there(self, x: int, out: int, n: int, stream: int) -> None:
+        """predict() of n rows that lie on the device, x and out its addresses, contiguous; behind
+        what is enqueued on that cudaStream_t, and complete when it returns."""
+        self._call(lambda: self._network.predict_there(x, out, n, stream))
 
     def _copy(self, number: int) -> Array:
         copy = self._copies.get(number)

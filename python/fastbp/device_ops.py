@@ -1,4 +1,5 @@
-"""fastbp.ops on arrays that lie on a GPU: no copies, on the caller's stream, the caller's kind out.
+"""Arrays that lie on a GPU: fastbp.ops and predict without copies, on the caller's stream, the
+caller's kind out; a copy on the host for what checks values.
 
 Arrays come through `__cuda_array_interface__` (version 2 or later: CuPy, PyTorch, Numba, JAX).
 Work is enqueued on the stream that the interface names, and not waited for; arrays of another
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _core, cuda_library
-from .arrays import is_on_device
+from .arrays import Array, is_on_device
 from .errors import describe
 from .layers import Activation
 from .registry import ACTIVATIONS
@@ -51,11 +52,22 @@ class View(NamedTuple):
 
 def view(name: str, value: Any) -> View:
     """Raises TypeError for another kind or dtype, ValueError for a layout that no kernel reads."""
+    interface = _interface(name, value)
+    order, kind = interface["typestr"][0], interface["typestr"][1:]
+    if kind not in _FLOATS or order == ">":
+        raise TypeError(
+            f"{name} has dtype {interface['typestr']!r}; expected float32 or float64: convert it "
+            "with .astype"
+        )
+    return _strided(name, interface, _FLOATS[kind])
+
+
+def _interface(name: str, value: Any) -> dict[str, Any]:
     if not is_on_device(value):
         raise TypeError(
             f"{name} is on no GPU, but another argument is; got {describe(value)}: copy it"
         )
-    interface = value.__cuda_array_interface__
+    interface: dict[str, Any] = value.__cuda_array_interface__
     if interface["version"] < 2:
         raise TypeError(
             f"{name} has __cuda_array_interface__ of version {interface['version']}; expected 2 or "
@@ -63,16 +75,10 @@ def view(name: str, value: Any) -> View:
         )
     if interface.get("mask") is not None:
         raise TypeError(f"{name} is a masked array, and masks are not supported")
-    order, kind = interface["typestr"][0], interface["typestr"][1:]
-    if kind not in _FLOATS or order == ">":
-        raise TypeError(
-            f"{name} has dtype {interface['typestr']!r}; expected float32 or float64: convert it "
-            "with .astype"
-        )
-    return _checked(name, interface, _FLOATS[kind])
+    return interface
 
 
-def _checked(name: str, interface: dict[str, Any], dtype: np.dtype[Any]) -> View:
+def _strided(name: str, interface: dict[str, Any], dtype: np.dtype[Any]) -> View:
     shape = tuple(interface["shape"])
     pointer, read_only = interface["data"]
     steps, size = interface.get("strides"), dtype.itemsize
@@ -88,6 +94,45 @@ def _dense_strides(shape: Sequence[int]) -> tuple[int, ...]:
         strides.append(step)
         step *= n
     return tuple(reversed(strides))
+
+
+def to_host(name: str, value: Any) -> Array:
+    """A NumPy array with the values of an array on a GPU, of any numeric dtype, complete when it
+    returns."""
+    interface = _interface(name, value)
+    dtype, shape = np.dtype(interface["typestr"]), tuple(interface["shape"])
+    if dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers; got dtype {dtype}")
+    one = _strided(name, interface, dtype)
+    low, high = one.span()
+    memory = np.empty(high - low, np.uint8)
+    stream = _stream([one])
+    if memory.size:
+        _core.cuda_copy_to_host(low, memory, stream)
+    steps = tuple(stride * dtype.itemsize for stride in one.strides)
+    offset = one.pointer - low if memory.size else 0
+    return np.ndarray(shape, dtype, memory, offset, steps)
+
+
+def predict(model: Any, x: Any) -> Any:
+    """Sequential.predict of rows (n, inputs) on the device of a model on CUDA."""
+    rows = _contiguous("X", view("X", x))
+    if rows.dtype != model._dtype:
+        raise TypeError(
+            f"X has dtype {rows.dtype}, and the model's is {model._dtype}: convert it with .astype"
+        )
+    if len(rows.shape) != 2:
+        raise ValueError(f"X must be 2-D, one row per sample; got shape {rows.shape}")
+    inputs = model._inputs or rows.shape[1]
+    if rows.shape[1] != inputs:
+        raise ValueError(f"X has {rows.shape[1]} columns; the model has {inputs} inputs")
+    engine = model._engine or model._build(inputs)
+    shape = (rows.shape[0], model.outputs)
+    result, target = _result(x, shape, rows.dtype, None, [rows], in_place=False)
+    if rows.shape[0]:
+        stream = _stream([rows, target])
+        engine.predict_there(rows.pointer, target.pointer, rows.shape[0], stream)
+    return result
 
 
 def matmul(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from . import arrays, carried, checks, freezing, losses, network
+from . import arrays, carried, checks, devices, freezing, losses, network
 from .arrays import Array
 from .carried import Stream
 from .chain import Chain
@@ -260,7 +260,8 @@ class Sequential(Chain):
 
         That is logits where the loss takes logits; see predict_proba. A row's result does not
         depend on the other rows. NaN and infinity are let through and stay in their rows. Raises
-        TypeError and ValueError for wrong arrays.
+        TypeError and ValueError for wrong arrays. A model on CUDA takes arrays that lie on its GPU,
+        contiguous and of its dtype, as they are, and returns one of the same kind.
 
         Of networks with recurrent layers X is (n, steps, features), or Sequences; where all layers
         put out every step the result is (n, steps, outputs).
@@ -281,6 +282,11 @@ class Sequential(Chain):
             return carried.predict(self, X, initial_state, return_state)
         if initial_state is not None or return_state:
             raise ValueError("states are those of recurrent layers; the network has none")
+        if arrays.is_on_device(X) and devices.is_cuda(self._device):
+            from . import device_ops
+
+            there: Array = device_ops.predict(self, X)
+            return there
         lazy = self._is_lazy(X)
         x: Any = LazyRows(X, self._inputs, self._dtype) if lazy else self._features(X, finite=False)
         engine = self._engine or self._build(x.shape[-1])

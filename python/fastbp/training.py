@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from . import _core, carried, checks, holdout, metrics, progress
 from . import callbacks as hook_objects
 from .batches import Augment, Augmenter, IteratorSource, is_batches, rows_source
@@ -118,11 +120,24 @@ def fit(
     display = progress.make(verbose, epochs)
     job = Job(source, validation, epochs, wants_norms)
     try:
+        _hold(engine, source, validation)
         kind(model, engine, job, run, hooks, display).run_to_end(state)
     finally:
         display.close()
         run.interrupts.remove()
+        if hasattr(engine, "release"):
+            engine.release()
     return history
+
+
+def _hold(engine: Any, source: Any, validation: holdout.Rows | None) -> None:
+    """Copies the rows to a device with memory of its own, once for the whole run."""
+    if not hasattr(engine, "hold"):
+        return
+    data = source.data if source.native else None
+    for rows in (data, validation):
+        if rows is not None and isinstance(rows.x, np.ndarray):
+            engine.hold(rows.x, rows.y)
 
 
 def _convergence(tol: float | None, patience: int | None) -> list[Callback]:

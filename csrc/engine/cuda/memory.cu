@@ -12,6 +12,8 @@ constexpr const char* kNames[kPieces] = {"parameters, gradients and optimizer st
                                          "order of the rows, learning rates and losses of an epoch",
                                          "activations of a prediction",
                                          "the data",
+                                         "the training data",
+                                         "the validation data",
                                          "results on their way to the host",
                                          "bfloat16 copies of the parameters",
                                          "bfloat16 copies of activations",

@@ -17,12 +17,14 @@ enum class Piece {
   epoch,
   inference,
   data,
+  held,
+  held_validation,
   result,
   shadow_weights,
   shadow_input,
   shadow_delta
 };
-inline constexpr std::size_t kPieces = 10;
+inline constexpr std::size_t kPieces = 12;
 
 class DeviceMemory {
  public:
@@ -30,6 +32,7 @@ class DeviceMemory {
   // *fresh becomes true where given. Work that uses the old place must have ended. A Failure of
   // FBP_OUT_OF_MEMORY has all pieces in its text.
   void* require(Piece piece, std::size_t bytes, bool* fresh = nullptr);
+  void release(Piece piece) { blocks_[std::size_t(piece)] = {}; }
 
  private:
   std::string out_of_memory(Piece piece, std::size_t bytes) const;

@@ -6,6 +6,7 @@
 
 #include "core/random.h"
 #include "engine/cuda/chain.h"
+#include "engine/cuda/data.h"
 #include "engine/cuda/memory.h"
 #include "engine/cuda/narrow.h"
 #include "engine/cuda/pace.h"
@@ -71,6 +72,17 @@ template <class T> class DeviceNetwork final : public Network {
     chain_.stream = stream ? static_cast<cudaStream_t>(stream) : own_stream_.get();
   }
 
+  void hold(const fbp_samples& samples) override {
+    select();
+    data_.hold(samples, stream());
+    finish();
+  }
+  void release() override {
+    select();
+    finish();
+    data_.release();
+  }
+
   void read(int array, void* host) override {
     select();
     copy(host, flat(array), layout_.parameter_count * sizeof(T), cudaMemcpyDeviceToHost);
@@ -93,7 +105,7 @@ template <class T> class DeviceNetwork final : public Network {
     else
       use_training_plan(rows);
     DeviceBatch<T> batch;
-    batch.samples = upload(run.samples);
+    batch.samples = data_.place(run.samples, stream());
     batch.rows_per_batch = rows;
     batch.metrics = &run.metrics;
     batch.update = run.update;
@@ -135,7 +147,7 @@ template <class T> class DeviceNetwork final : public Network {
     const index_t n = run.samples.n, rows = std::min(run.batch_size, n);
     const Measures measures = prepare_tables(run, rows);
     use_inference_plan(rows);
-    const DeviceSamples<T> samples = upload(run.samples);
+    const DeviceSamples<T> samples = data_.place(run.samples, stream());
     T* const outputs = outputs_of(run);
     Poll poll(run.interrupt);
     Pace pace;
@@ -179,7 +191,7 @@ template <class T> class DeviceNetwork final : public Network {
       const T* x = static_cast<const T*>(samples.x) + at * layout_.inputs;
       T* const y = static_cast<T*>(out) + at * layout_.outputs;
       if (staged) {
-        copy(staged, x, here * layout_.inputs * sizeof(T), cudaMemcpyHostToDevice);
+        data_.staging.copy(staged, x, here * layout_.inputs * sizeof(T), stream());
         x = staged;
       }
       chain_.infer(space, here, x, staged ? nullptr : y, training);
@@ -340,31 +352,6 @@ template <class T> class DeviceNetwork final : public Network {
     copy(chain_.tables.counter, counter, sizeof *counter, cudaMemcpyHostToDevice);
   }
 
-  DeviceSamples<T> upload(const fbp_samples& samples) {
-    DeviceSamples<T> here{static_cast<const T*>(samples.x), static_cast<const T*>(samples.target),
-                          samples.labels};
-    if (samples.on_device) return here;
-    ArenaLayout arena;
-    const auto piece = [&](const void* from, std::size_t bytes) {
-      return arena.add(from ? bytes : 0);
-    };
-    const std::size_t x_bytes = array_bytes<T>(samples.n, layout_.inputs),
-                      target_bytes = array_bytes<T>(samples.n, layout_.outputs),
-                      label_bytes = array_bytes<std::int64_t>(samples.n);
-    const std::size_t x = piece(here.x, x_bytes), target = piece(here.target, target_bytes),
-                      labels = piece(here.labels, label_bytes);
-    auto* base = static_cast<unsigned char*>(memory_.require(Piece::data, arena.total()));
-    const auto send = [&](auto*& pointer, std::size_t offset, std::size_t bytes) {
-      if (!pointer) return;
-      copy(base + offset, pointer, bytes, cudaMemcpyHostToDevice);
-      pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(base + offset);
-    };
-    send(here.x, x, x_bytes);
-    send(here.target, target, target_bytes);
-    send(here.labels, labels, label_bytes);
-    return here;
-  }
-
   // All that the launches of a training step depend on.
   StepGraphs::Key key_of(const DeviceBatch<T>& batch) const {
     const RunTables<T>& tables = chain_.tables;
@@ -499,6 +486,7 @@ template <class T> class DeviceNetwork final : public Network {
   NetworkLayout layout_;
   Stream own_stream_;
   DeviceMemory memory_;
+  Data<T> data_{layout_, memory_};
   Chain<T> chain_;
   OptimizerSpec optimizer_;
   BetaPowers powers_;

@@ -48,6 +48,9 @@ class Network {
   virtual void compile(const LossSpec& loss, const OptimizerSpec& optimizer) = 0;
   virtual void set_hyper(const Hyper& hyper) = 0;
   virtual void set_stream(void* stream) = 0;
+  // A copy of the samples stays on the device for all calls with the same pointers, until release().
+  virtual void hold(const fbp_samples& samples) = 0;
+  virtual void release() = 0;
   virtual void read(int array, void* host) = 0;
   virtual void write(int array, const void* host) = 0;
   // Trains from (epoch, at) on, which then are where the run stands.

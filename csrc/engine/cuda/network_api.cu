@@ -169,6 +169,21 @@ int32_t set_stream(fbp_network* network, void* stream) {
   });
 }
 
+int32_t hold(fbp_network* network, const fbp_samples* samples) {
+  return guarded([&] {
+    if (!samples || samples->n < 1 || !samples->x) throw invalid("hold: expected samples");
+    network->network->hold(*samples);
+    return FBP_OK;
+  });
+}
+
+int32_t release(fbp_network* network) {
+  return guarded([&] {
+    network->network->release();
+    return FBP_OK;
+  });
+}
+
 void require_array(int32_t array) {
   if (array < FBP_PARAMETERS || array > FBP_SLOT_1) throw invalid("there is no such array");
 }
@@ -300,6 +315,8 @@ const fbp_network_api kNetworkApi = {sizeof(fbp_network_api),
                                      set_persistent,
                                      set_steps,
                                      set_stream,
+                                     hold,
+                                     release,
                                      read,
                                      write,
                                      train,

@@ -122,6 +122,11 @@ typedef struct fbp_network_api {
    * complete when a call returns; null: a stream of the network's own. */
   int32_t (*set_stream)(fbp_network* network, void* stream);
 
+  /* A copy of the samples (host) is on the device from now on, and serves every call that names the
+   * same pointers and n, until release; of at most two sets. Their memory must not change meanwhile. */
+  int32_t (*hold)(fbp_network* network, const fbp_samples* samples);
+  int32_t (*release)(fbp_network* network);
+
   /* Whole flat arrays, between the device and the host. */
   int32_t (*read)(fbp_network* network, int32_t array, void* host);
   int32_t (*write)(fbp_network* network, int32_t array, const void* host);
