@@ -81,6 +81,17 @@ class CudaNetwork {
     const fbp_hyper values = hyper_of(hyper);
     run([&](const fbp_network_api& f) { return f.set_hyper(network_, &values); });
   }
+  // The rules of Engine::set_rules; of these, the rates.
+  void set_rates(const py::dict& values) {
+    const UpdateRules rules = rules_from(values, parameter_count());
+    std::vector<fbp_rate_piece> pieces;
+    for (const RatePiece& p : rules.rates)
+      pieces.push_back({p.start, int32_t(p.form), p.first, p.last, p.length, p.ratio});
+    run([&](const fbp_network_api& f) {
+      return f.set_rates(network_, pieces.data(), int64_t(pieces.size()), rules.rate_values.data(),
+                         int64_t(rules.rate_values.size()));
+    });
+  }
   std::int64_t steps() const { return api().steps(network_); }
   std::int64_t replays() const { return api().replays(network_); }
   std::int64_t persistent_steps() const { return api().persistent_steps(network_); }
@@ -407,6 +418,7 @@ void bind_cuda_network(py::module_& m) {
       .def("set_stream", &CudaNetwork::set_stream, "stream"_a)
       .def("compile", &CudaNetwork::compile, "loss"_a, "loss_param"_a, "optimizer"_a, "hyper"_a)
       .def("set_hyper", &CudaNetwork::set_hyper, "hyper"_a)
+      .def("set_rates", &CudaNetwork::set_rates, "rules"_a)
       .def("train", &CudaNetwork::train, "x"_a, "y"_a, "batch_size"_a, "epochs"_a, "first_epoch"_a,
            "shuffle"_a, "seed"_a, "metrics"_a, "position"_a = py::none(), "record"_a = py::none(),
            "steps"_a = -1, "outputs"_a = py::none())

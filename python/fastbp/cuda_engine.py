@@ -134,12 +134,14 @@ class CudaEngine:
         self._network.set_hyper(hyper)
 
     def set_rules(self, rules: dict[str, Any]) -> None:
-        """What else happens to gradients; raises ValueError for all but nothing."""
-        if rules:
+        """What else happens; raises ValueError for all but a schedule of the learning rate."""
+        others = [name for name in rules if name not in ("rates", "rate_values")]
+        if others:
             raise ValueError(
-                "device 'cuda' has no schedules, clipping, accumulation, penalties, averages and "
-                f"rates of layers yet; got {', '.join(rules)}: use device='cpu'"
+                "device 'cuda' has no clipping, accumulation, penalties, averages and rates of "
+                f"layers yet; got {', '.join(others)}: use device='cpu'"
             )
+        self._network.set_rates(rules)
 
     def train(
         self,

@@ -52,7 +52,9 @@ std::string DeviceMemory::out_of_memory(Piece piece, std::size_t bytes) const {
     const std::size_t size = i == std::size_t(piece) ? bytes : blocks_[i].bytes;
     if (size > 0) text += mebibytes(size) + " " + kNames[i] + ", ";
   }
-  text.replace(text.size() - 2, 2, ". A smaller batch_size needs less");
+  const bool rows = piece == Piece::data || piece == Piece::held || piece == Piece::held_validation;
+  text.replace(text.size() - 2, 2,
+               rows ? ". Fewer rows at a time need less" : ". A smaller batch_size needs less");
   return text;
 }
 

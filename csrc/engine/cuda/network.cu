@@ -63,10 +63,12 @@ template <class T> class DeviceNetwork final : public Network {
     chain_.loss = loss;
     chain_.optimizer = optimizer.optimizer;
     optimizer_ = optimizer;
+    rates_ = {};
     steps = 0;
   }
 
   void set_hyper(const Hyper& hyper) override { optimizer_.hyper = hyper; }
+  void set_rates(const UpdateRules& rules) override { rates_ = rules; }
 
   void set_stream(void* stream) override {
     chain_.stream = stream ? static_cast<cudaStream_t>(stream) : own_stream_.get();
@@ -435,7 +437,9 @@ template <class T> class DeviceNetwork final : public Network {
       const index_t batches = parts_of(run.samples.n - at, m.rows);
       for (index_t b = 0; b < batches; ++b) {
         powers_.advance(optimizer_.hyper, steps + b + 1);
-        hyper[b] = step_hyper<T>(optimizer_, powers_);
+        OptimizerSpec now = optimizer_;
+        now.hyper.learning_rate = rates_.rate(steps + b + 1, now.hyper.learning_rate);
+        hyper[b] = step_hyper<T>(now, powers_);
       }
       copy(hyper_, hyper, array_bytes<StepHyper<T>>(batches), cudaMemcpyHostToDevice);
     }
@@ -489,6 +493,7 @@ template <class T> class DeviceNetwork final : public Network {
   Data<T> data_{layout_, memory_};
   Chain<T> chain_;
   OptimizerSpec optimizer_;
+  UpdateRules rates_;
   BetaPowers powers_;
   Workspace training_, inference_;
   Shadows shadows_;

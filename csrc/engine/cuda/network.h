@@ -12,6 +12,7 @@
 
 #include "engine/network_spec.h"
 #include "engine/plan.h"
+#include "engine/update_rules.h"
 #include "kernels/cuda/fastbp_cuda.h"
 
 namespace fastbp {
@@ -47,6 +48,8 @@ class Network {
   virtual std::int64_t replays() const = 0;
   virtual void compile(const LossSpec& loss, const OptimizerSpec& optimizer) = 0;
   virtual void set_hyper(const Hyper& hyper) = 0;
+  // Only the rates of the rules are read.
+  virtual void set_rates(const UpdateRules& rules) = 0;
   virtual void set_stream(void* stream) = 0;
   // A copy of the samples stays on the device for all calls with the same pointers, until release().
   virtual void hold(const fbp_samples& samples) = 0;

@@ -143,6 +143,20 @@ int32_t set_hyper(fbp_network* network, const fbp_hyper* hyper) {
   });
 }
 
+int32_t set_rates(fbp_network* network, const fbp_rate_piece* pieces, int64_t count,
+                  const double* values, int64_t value_count) {
+  return guarded([&] {
+    UpdateRules rules;
+    for (const fbp_rate_piece* p = pieces; p < pieces + count; ++p) {
+      if (p->form < 0 || p->form > int(RateForm::table)) throw invalid("rates: unknown form");
+      rules.rates.push_back({p->start, RateForm(p->form), p->first, p->last, p->length, p->ratio});
+    }
+    rules.rate_values.assign(values, values + value_count);
+    network->network->set_rates(rules);
+    return FBP_OK;
+  });
+}
+
 int64_t steps(const fbp_network* network) { return network->network->steps; }
 
 int64_t replays(const fbp_network* network) { return network->network->replays(); }
@@ -309,6 +323,7 @@ const fbp_network_api kNetworkApi = {sizeof(fbp_network_api),
                                      parameter_shapes,
                                      compile,
                                      set_hyper,
+                                     set_rates,
                                      steps,
                                      replays,
                                      persistent_steps,

@@ -39,6 +39,13 @@ typedef struct fbp_hyper {
   double learning_rate, momentum, rho, beta_1, beta_2, epsilon, weight_decay;
 } fbp_hyper;
 
+/* A piece of a learning-rate schedule: RatePiece of ops/schedules.h, form as RateForm. */
+typedef struct fbp_rate_piece {
+  int64_t start;
+  int32_t form;
+  double first, last, length, ratio;
+} fbp_rate_piece;
+
 /* n rows, contiguous: x (n, inputs) of the network's dtype; one of target (n, outputs) and labels (n),
  * or neither for a prediction. */
 typedef struct fbp_samples {
@@ -110,6 +117,10 @@ typedef struct fbp_network_api {
   int32_t (*compile)(fbp_network* network, const char* loss, double loss_param,
                      const char* optimizer, const fbp_hyper* hyper);
   int32_t (*set_hyper)(fbp_network* network, const fbp_hyper* hyper);
+  /* The learning rate of each update from now on, in the place of set_hyper's: pieces in order, the
+   * first from update 0, and the values of the form `table`. No pieces: set_hyper's. */
+  int32_t (*set_rates)(fbp_network* network, const fbp_rate_piece* pieces, int64_t count,
+                       const double* values, int64_t value_count);
   int64_t (*steps)(const fbp_network* network);
   /* Of these, those that were replayed from a recording (a CUDA graph), since the network was made. */
   int64_t (*replays)(const fbp_network* network);
