@@ -143,8 +143,10 @@ void place(NetworkLayout& layout, Stage& stage) {
   const index_t rows = sum(stage.parameter_rows, stage.bias ? 1 : 0);
   stage.parameter_offset = take(layout.parameter_count, rows, stage.parameter_cols);
   stage.state_offset = take(layout.state_count, stage.state_rows, stage.outputs);
-  // Mean, variance and two sums over the batch.
-  stage.worker_offset = take(layout.worker_count, stage.batch_coupled() ? 4 : 0, stage.outputs);
+  // Mean, variance and two sums over the batch; of a scan the transpose of its weights.
+  const index_t values = stage.batch_coupled() ? 4 : stage.scan() ? stage.units : 0;
+  const index_t width = stage.scan() ? stage.parameter_cols : stage.outputs;
+  stage.worker_offset = take(layout.worker_count, values, width);
   stage.carried_offset = layout.carried_width;
   if (stage.scan())
     layout.carried_width = sum(layout.carried_width, product(stage.way_count() * stage.units,

@@ -8,12 +8,26 @@
 // Of h and c the plan has one row block more than there are steps: the states before the first. A step's
 // output is the state behind it, so the block of step t is t + 1, or t where the steps run backwards.
 // Where there is one way the blocks of h are the stage's output as they are; two ways are joined there.
+#include <algorithm>
 #include <cstring>
 
 #include "core/random.h"
 #include "engine/step.h"
 
 namespace fastbp {
+namespace {
+
+// to (cols, rows) = the transpose of from (rows, cols), by tiles whose lines stay in L1.
+template <class T> void transpose(const T* from, index_t rows, index_t cols, T* to) {
+  constexpr index_t tile = 16;
+  for (index_t i0 = 0; i0 < rows; i0 += tile)
+    for (index_t j0 = 0; j0 < cols; j0 += tile)
+      for (index_t j = j0; j < std::min(cols, j0 + tile); ++j)
+        for (index_t i = i0; i < std::min(rows, i0 + tile); ++i)
+          to[j * rows + i] = from[i * cols + j];
+}
+
+}  // namespace
 
 // One way of a scan, over this worker's sequences.
 template <class T> struct Step<T>::Scan {
@@ -209,6 +223,9 @@ template <class T> void Step<T>::input_delta_way(const Scan& scan, Rows<const T>
   args.dc = at(memory.dc, own_);
   args.dr = at(memory.product, own_);
   T* through = at(memory.through, own_);
+  // Every step's product reads the weights by columns: once transposed, they need no packing.
+  T* transposed = worker_values(scan.stage);
+  if (scan.steps > 1) transpose(c_.parameters.w + scan.parameters, units, cols, transposed);
   std::memset(args.dh, 0, bytes);
   std::memset(args.dc, 0, bytes);
   for (index_t i = scan.steps; i-- > 0 && !stopping();) {
@@ -232,7 +249,7 @@ template <class T> void Step<T>::input_delta_way(const Scan& scan, Rows<const T>
     g.m = scan.rows, g.n = units, g.k = cols;
     g.a = scan.cell.keeps ? args.dr : args.a, g.a_row = scan.cell.keeps ? cols : scan.a.row;
     g.a_col = 1;
-    g.b = c_.parameters.w + scan.parameters, g.b_row = 1, g.b_col = cols;
+    g.b = transposed, g.b_row = units, g.b_col = 1;
     g.c = through, g.c_row = units;
     run_gemm(g, Share{});
     if (scan.drops) state_dropout(scan, {through, units}, {through, units});
