@@ -57,6 +57,16 @@ template <class T> bool Step<T>::small() const {
   return small_.count > 0 && all_.share.count == 1 && all_.rows <= kMaxChunk && !c_.abort;
 }
 
+// A part of a network adds up its stage 1 with the others'.
+template <class T> void Step<T>::small_forward() {
+  const index_t stages = small_.count;
+  if (!c_.link) return c_.kernels->small_forward(small_, all_.rows, {0, stages});
+  c_.kernels->small_forward(small_, all_.rows, {0, 1});
+  const BatchMatrix &x = plan().y[0], &y = plan().y[1];
+  forward_dense(1, {at(x), x.row}, {at(y), y.row});
+  c_.kernels->small_forward(small_, all_.rows, {2, stages});
+}
+
 template class Step<float>;
 template class Step<double>;
 

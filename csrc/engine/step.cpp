@@ -94,7 +94,7 @@ template <class T> void Step<T>::train(const TrainBatch<T>& batch) {
   wrote_own_ = wrote_together_ = false;
   training_ = true;
   number_ = batch.number;
-  if (!described_ && !c_.link) describe_small_network(), described_ = true;
+  if (!described_) describe_small_network(), described_ = true;
   chunk_ = c_.layout->row_chunk(batch.rows);
   count_rows(batch.samples, batch.order, batch.rows);
   states_before_ = batch.states_before, states_behind_ = batch.states_behind;
@@ -111,7 +111,7 @@ template <class T> void Step<T>::go_up(const TrainBatch<T>& batch) {
   else
     gather(batch);
   if (small())
-    c_.kernels->small_forward(small_, all_.rows);
+    small_forward();
   else
     forward(at(plan().x), plan().x.row, nullptr);
   if (batch.outputs) keep_outputs(batch);

@@ -207,6 +207,7 @@ template <class T> class Step {
   const T* sum_by_inputs(std::size_t stage, const T* input, index_t input_row, index_t row);
   bool stopping();
   void describe_small_network();
+  void small_forward();
   bool small() const;
   template <class Body> void for_row_chunks(index_t rows, index_t row_elements, Body body);
 

@@ -46,10 +46,10 @@ template <class T> struct KernelTable {
   // total[j] = x[0, j] + x[1, j] + ..., in order; with `onward`, total[j] + x[0, j] + ...
   void (*add_rows)(const T* x, index_t x_row, index_t rows, index_t cols, T* total, bool onward);
   void (*gather_rows)(const GatherArgs<T>&);
-  // A batch of a small network, by one worker: every y of the stages, and whatever backward reads;
+  // A batch of a small network, by one worker: every y of some stages, and whatever backward reads;
   // from dz of the last stage the others, and the flat gradient, summed over `chunk` rows at a time. No
   // layer may be wider than kMaxChunk.
-  void (*small_forward)(const SmallNetwork<T>&, index_t rows);
+  void (*small_forward)(const SmallNetwork<T>&, index_t rows, Range stages);
   void (*small_backward)(const SmallNetwork<T>&, index_t rows, index_t chunk, T* gradient);
   void (*dropout)(const DropoutArgs<T>&);
   RandomBatch random_batch;  // core/random.h

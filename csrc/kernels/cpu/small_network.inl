@@ -126,8 +126,9 @@ template <class T> FBP_FN static index_t rows_at_once(index_t rows, index_t cols
   return rows * cols <= values ? rows : values / cols;
 }
 
-template <class T> static void small_forward(const SmallNetwork<T>& net, index_t rows) {
-  for (int i = 0; i < net.count; ++i) {
+template <class T>
+static void small_forward(const SmallNetwork<T>& net, index_t rows, Range stages) {
+  for (index_t i = stages.begin; i < stages.end; ++i) {
     const SmallStage<T>& s = net.stage[i];
     const T* w = net.w + s.parameter_offset;
     const bool few = s.outputs <= kFewOutputs && 2 * rows >= Vec<T>::lanes;
