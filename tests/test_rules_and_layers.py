@@ -229,6 +229,26 @@ def test_sequences(dtype: str, every_step: bool) -> None:
     assert counted == pytest.approx(models[1].evaluate(x[twice], y[twice])["loss"], rel=limit)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("loss", ["mse", "half_sse"])
+def test_the_weight_of_a_sequence_is_that_of_each_of_its_steps(loss: str, device: str) -> None:
+    """Of sequences of different lengths too: a weight of 2 is the sequence twice."""
+    rng = np.random.default_rng(5)
+    lengths, y = rng.integers(1, 7, 30), rng.normal(size=(30, 6, 2))
+    x = bp.Sequences(rng.normal(size=(30, 6, 3)), lengths)
+    model = bp.Sequential([bp.LSTM(4, return_sequences=True), bp.Dense(2)], seed=2)
+    model.compile("sgd", loss, device=device, dtype="float64")
+    weights = np.arange(30) % 3
+    twice = np.repeat(np.arange(30), weights)
+    found, gradients = model.gradients(x, y, sample_weight=weights)
+    expected, repeated = model.gradients(x[twice], y[twice])
+    assert found == pytest.approx(expected, rel=1e-12)
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, repeated[name], rtol=1e-9, atol=1e-13)
+    counted = model.evaluate(x, y, sample_weight=weights, batch_size=7)["loss"]
+    assert counted == pytest.approx(model.evaluate(x[twice], y[twice])["loss"], rel=1e-12)
+
+
 def test_class_weights_are_not_for_steps_of_sequences() -> None:
     model = bp.Sequential([bp.LSTM(4, return_sequences=True), bp.Dense(3)], seed=0)
     model.compile("adam", "softmax_cross_entropy")

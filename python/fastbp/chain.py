@@ -317,13 +317,15 @@ class Chain:
         return np.empty((x.shape[0], *steps, self.outputs), self._dtype)
 
     def _weights(
-        self, y: Array, sample_weight: Any, class_weight: weights.ClassWeight = None
+        self, x: Any, y: Array, sample_weight: Any, class_weight: weights.ClassWeight = None
     ) -> Array | None:
-        """The weights of rows with checked targets y; None where all are alike."""
+        """The weights of checked rows x with targets y; None where all are alike."""
         if sample_weight is None and class_weight is None:
             return None
         loss = self._require_compiled().loss
-        return weights.rows(sample_weight, class_weight, y, loss, self._dtype)
+        uneven = isinstance(x, Sequences) and self._gives_sequences()
+        steps = x.lengths if uneven else None
+        return weights.rows(sample_weight, class_weight, y, loss, self._dtype, steps)
 
     def _sync_optimizer(self, engine: _core.Engine, steps: int = 1) -> None:
         """Hands changed hyper-parameters to the engine; keeps its state.

@@ -52,7 +52,7 @@ def split(
     x, y = pair(model, given.x, given.y)
     samples = given.sample_weight
     if not share:
-        rows = Rows(x, y, model._weights(y, samples, given.class_weight))
+        rows = Rows(x, y, model._weights(x, y, samples, given.class_weight))
         return rows, validation(model, validation_data, x.shape[-1])
     kept = math.floor(len(x) * (1 - share) + 1e-9)  # 10 * (1 - 0.9) is a little below 1
     if not 0 < kept < len(x):
@@ -69,8 +69,9 @@ def split(
     parts = []
     for chosen, class_weight in ((train, given.class_weight), (held, None)):
         own = None if samples is None else samples[chosen]
-        factors = model._weights(y[chosen], own, class_weight)
-        parts.append(Rows(part(x, chosen), y[chosen], factors))
+        rows = Rows(part(x, chosen), y[chosen], None)
+        factors = model._weights(rows.x, rows.y, own, class_weight)
+        parts.append(rows._replace(weights=factors))
     return parts[0], parts[1]
 
 
@@ -81,7 +82,7 @@ def validation(model: Sequential, data: Any, inputs: int) -> Rows | None:
         return None
     x, y, *samples = data
     x, y = pair(model, x, y, ("validation_data[0]", "validation_data[1]"), inputs)
-    return Rows(x, y, model._weights(y, samples[0] if samples else None))
+    return Rows(x, y, model._weights(x, y, samples[0] if samples else None))
 
 
 def _require_rows(data: Any) -> None:

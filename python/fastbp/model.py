@@ -167,7 +167,7 @@ class Sequential(Chain):
             if loss is not None:
                 return loss
         engine, x, y = self._batch(x, y)
-        weights = self._weights(y, sample_weight, class_weight) if weighted else None
+        weights = self._weights(x, y, sample_weight, class_weight) if weighted else None
         if self.optimizer.changed:
             self._sync_optimizer(engine)
         with carried.states_of(self, engine, x) as rows:
@@ -182,14 +182,14 @@ class Sequential(Chain):
         clipping. Parameters of frozen layers have no gradient.
         """
         engine, x, y = self._batch(x, y)
-        loss = engine.gradients(x, y, self._weights(y, sample_weight, class_weight))
+        loss = engine.gradients(x, y, self._weights(x, y, sample_weight, class_weight))
         views = network.views(self._layers, engine, engine.gradients_)
         return loss, {name: views[name].copy() for name in freezing.trained(self, views)}
 
     def input_gradient(self, x: Any, y: Any, sample_weight: Any = None) -> tuple[float, Array]:
         """The loss of one batch and its gradient by x: (loss, array of the shape of x)."""
         engine, x, y = self._batch(x, y)
-        return engine.input_gradient(x, y, self._weights(y, sample_weight))
+        return engine.input_gradient(x, y, self._weights(x, y, sample_weight))
 
     def evaluate(
         self,
@@ -219,7 +219,7 @@ class Sequential(Chain):
             engine = self._engine or self._build(x.shape[1])
         else:
             engine, x, y = self._batch(X, y)
-        data = holdout.Rows(x, y, self._weights(y, sample_weight))
+        data = holdout.Rows(x, y, self._weights(x, y, sample_weight))
         for watcher in watchers:
             watcher.set_model(self)
         return evaluation.evaluate(self, engine, data, size, Hooks(watchers), Place())

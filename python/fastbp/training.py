@@ -169,7 +169,7 @@ def _batch_check(
     def check(x: Any, y: Any, weights: Any = None) -> holdout.Rows:
         compiled = model._require_compiled()
         x, y = model._check_rows(x, y, compiled, ("a batch's x", "its y"))
-        return holdout.Rows(x, y, model._weights(y, weights, class_weight))
+        return holdout.Rows(x, y, model._weights(x, y, weights, class_weight))
 
     return check
 

@@ -33,12 +33,14 @@ def rows(
     target: Array,
     loss: Loss,
     dtype: np.dtype[Any],
+    steps: Array | None = None,
     name: str = "sample_weight",
 ) -> Array | None:
     """The factor of each row of `target` as the engine takes them, (n,); None where all are 1.
 
-    target is what arrays.targets returned. Raises TypeError and ValueError for weights that are
-    negative, not finite, all 0, of another length, or of classes that there are none.
+    target is what arrays.targets returned, steps (n,) how many losses each row has where that
+    differs: the mean weight is that of the losses. Raises TypeError and ValueError for weights that
+    are negative, not finite, all 0, of another length, or of classes that there are none.
     """
     weight = None if sample_weight is None else samples(sample_weight, len(target), name)
     if class_weight is not None:
@@ -49,7 +51,8 @@ def rows(
             raise ValueError("class_weight and sample_weight leave no row with a weight above 0")
     if weight is None:
         return None
-    mean = 1.0 if loss.name == "half_sse" else math.fsum(weight) / len(weight)
+    counts = np.ones(len(weight)) if steps is None else steps
+    mean = 1.0 if loss.name == "half_sse" else math.fsum(weight * counts) / math.fsum(counts)
     ready: Array = (weight / mean).astype(dtype)
     return ready
 
