@@ -29,6 +29,7 @@ examples:
   fastbp bench --only 784-128 --peers
   fastbp bench --report run.json --plots figures --markdown run.md
   fastbp bench --compare old.json new.json --fail-above 1.1
+  fastbp bench --device cuda                     the goals for a GPU, and its times
 
 Nothing else should run on the machine meanwhile.
 Plots need matplotlib: pip install 'fastbp[bench]'.
@@ -65,7 +66,12 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         default=["float32", "bfloat16"],
         help="default: float32, and bfloat16 where fastbp offers it on this processor",
     )
-    what.add_argument("--device", choices=["cpu"], default="cpu", help="default: cpu")
+    what.add_argument(
+        "--device",
+        choices=["cpu", "cuda"],
+        default="cpu",
+        help="default: cpu; cuda prints the goals for a GPU beside what this machine's takes",
+    )
     what.add_argument("--repeats", metavar="N", type=kinds.positive_int, help="default: 7")
     what.add_argument(
         "--quick", action="store_true", help="3 short rounds, and nothing above 1 GFLOP a step"
@@ -112,6 +118,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.fail_above is not None and not arguments.compare:
         raise CommandError("--fail-above needs --compare OLD NEW")
+    if arguments.device == "cuda":
+        return _cuda()
     if arguments.plots:
         _check_plots(arguments.plots)
     try:
@@ -120,6 +128,20 @@ def run(arguments: argparse.Namespace) -> int:
         return _write(arguments, _saved(arguments) if arguments.report else _measured(arguments))
     except (DocumentError, OSError) as error:
         raise CommandError(str(error)) from error
+
+
+def _cuda() -> int:
+    from .. import cuda_library
+    from ..benchmark import cuda
+    from ..errors import DeviceNotAvailableError
+
+    try:
+        name = cuda_library.open_device(0).name
+        device = None if name == "emulated" else "cuda"
+    except DeviceNotAvailableError as error:
+        name, device = f"no GPU: {error}", None
+    print(cuda.report(device, name))
+    return 0
 
 
 def _check_plots(folder: Path) -> None:
