@@ -33,6 +33,9 @@ inline constexpr index_t kSetWays = 8;
 // Half an L2 of 1 MiB: what is read again from there while other things pass.
 inline constexpr index_t kNearBytes = 512 * 1024;
 
+// More than caches hold: memory delivers long rows faster than many pieces of them.
+inline constexpr index_t kFarBytes = 16 << 20;
+
 // Where A is packed: in blocks that stay in L2 beside the panel of B of kChunksPerBlock chunks,
 // which is packed again for each of them; a block is made of strips of rows, a multiple of the rows of
 // every x86 tile.

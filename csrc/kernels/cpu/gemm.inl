@@ -183,6 +183,7 @@ FBP_FN static bool take_part(Share* share, index_t pieces) {
   return share->id < share->count;
 }
 
+#include "kernels/cpu/gemm_columns.inl"
 #include "kernels/cpu/gemm_dots.inl"
 #include "kernels/cpu/gemm_thin.inl"
 

@@ -24,49 +24,126 @@ template <class T> struct Thin {
   T* sums;  // laid out as z; of one chunk
 };
 
-// Sums of one vector of columns of Z over k in [begin, end), Y by columns.
-template <class T, int Rows>
-FBP_FN static void add_thin_columns(const Thin<T>& t, const T* y, index_t cols, index_t begin,
-                                    index_t end, Vec<T> (&sum)[Rows]) {
-  using V = Vec<T>;
-  constexpr index_t line = V::lanes;
-  V block[V::lanes];
-  // Where the columns share few sets of the caches, blocks that straddle lines would read each twice, with its
-  // eviction in between: then a short first block goes up to the next line.
-  const bool aligned = t.y_col * index_t(sizeof(T)) % (kSetSpan / 2) == 0;
-  index_t depth =
-      aligned ? line - index_t(reinterpret_cast<std::uintptr_t>(y + begin) / sizeof(T)) % line
-              : line;
-  for (index_t p = begin; p < end; p += depth, depth = line) {
-    if (depth > end - p) depth = end - p;
-    const T* x = t.x + p * t.x_col;
-    load_columns(y + p, t.y_col, depth, cols, block);
-#pragma GCC unroll 16
-    for (int q = 0; q < V::lanes; ++q)
-      if (q < depth)
-#pragma GCC unroll 16
-        for (int i = 0; i < Rows; ++i)
-          sum[i] = fma(V(x[i * t.x_row + q * t.x_col]), block[q], sum[i]);
+// How many groups of columns may be read side by side: those whose rows share few sets of the caches would push each
+// other out, since a line is read in several visits.
+template <class T> FBP_FN static index_t groups_in_cache(index_t y_col) {
+  const index_t bytes = y_col * index_t(sizeof(T));
+  const index_t rows = bytes % kSetSpan == 0         ? kSetWays
+                       : bytes % (kSetSpan / 2) == 0 ? 2 * kSetWays
+                                                     : 4 * kSetWays;
+  return rows / Narrow<T>::lanes;
+}
+
+// Rows of Z, of the columns from j on: read from `from`, with the sums over [begin, end) of k added, to `to`.
+template <class T> struct ThinSpan {
+  index_t j, cols;
+  index_t begin, end;
+  const T* from;
+  T* to;
+};
+
+// The sums of `groups` groups of columns from `column` on, the last of them moved back to end with the last column; or,
+// with Apart, of one group, by as many chunks at a time.
+template <class T, int Rows, bool Apart>
+static void thin_groups(const Thin<T>& t, const ThinSpan<T>& span, ColumnSums<T>& s, index_t column,
+                        index_t groups) {
+  using N = Narrow<T>;
+  alignas(64) T sums[column_groups(Rows)][Rows][N::lanes],
+      total[column_groups(Rows)][Rows][N::lanes];
+  const auto place = [&](index_t g) {
+    const index_t c = column + g * N::lanes, last = span.cols - N::lanes;
+    return c < last ? c : last < 0 ? 0 : last;
+  };
+  s.sums = &sums[0][0][0];
+  constexpr index_t x_col = side_by_side<T>(Rows);
+  s.x_group = t.chunk * x_col;
+  const T* x = s.x;
+  const index_t sets = Apart ? 1 : groups;
+  for (index_t g = 0; g < sets; ++g)
+    for (int i = 0; i < Rows; ++i) N::load(span.from + i * t.z_row + place(g)).store(total[g][i]);
+  index_t side_by_side = 1;
+  for (index_t p = span.begin; p < span.end; p += side_by_side * t.chunk) {
+    const index_t whole = (span.end - p) / t.chunk;
+    side_by_side = !Apart || whole == 0 ? 1 : whole < groups ? whole : groups;
+    const index_t count = Apart ? side_by_side : groups;
+    s.k = whole == 0 ? span.end - p : t.chunk;
+    s.x = x + (p - span.begin) * x_col;
+    for (index_t g = 0; g < count; ++g) {
+      s.y[g] = t.y + (span.j + place(Apart ? 0 : g)) * t.y_col + p + (Apart ? g * t.chunk : 0);
+      for (int i = 0; i < Rows; ++i)
+        (p == 0 && (!Apart || g == 0) ? N::load(total[g][i]) : N(T(0))).store(sums[g][i]);
+    }
+    kColumnKernels<T, Rows>.get[Apart][count - 1](s);
+    for (index_t g = 0; g < count; ++g)
+      for (int i = 0; i < Rows; ++i) {
+        T* to = total[Apart ? 0 : g][i];
+        const N sum = N::load(sums[g][i]);
+        (p == 0 && (!Apart || g == 0) ? sum : N::load(to) + sum).store(to);
+      }
+  }
+  s.x = x;
+  for (index_t g = 0; g < sets; ++g)
+    for (int i = 0; i < Rows; ++i) N::load(total[g][i]).store(span.to + i * t.z_row + place(g));
+}
+
+// The rows of X from value p of k on as add_columns() reads them: row i's value q at to[i * row + q], or side by side at
+// to[q * row + i].
+template <class T>
+static void pack_x(const Thin<T>& t, index_t p, index_t k, bool by_rows, index_t row, T* to) {
+  using N = Narrow<T>;
+  if (by_rows) {
+    for (index_t i = 0; i < t.rows; ++i)
+      for (index_t q = 0; q < k; ++q) to[i * row + q] = t.x[i * t.x_row + (p + q) * t.x_col];
+    return;
+  }
+  std::ptrdiff_t at[N::lanes];
+  for (index_t i = 0; i < t.rows; i += N::lanes) {
+    for (index_t l = 0; l < N::lanes; ++l) at[l] = (i + l < t.rows ? i + l : t.rows - 1) * t.x_row;
+    index_t q = 0;
+    if (t.x_col == 1)
+      for (; q + N::depth <= k; q += N::depth) {
+        N column[N::depth];
+        load_rows(t.x + p + q, at, column);
+        for (int c = 0; c < N::depth; ++c) column[c].store(to + (q + c) * row + i);
+      }
+    for (; q < k; ++q)
+      for (index_t l = 0; l < N::lanes; ++l) to[q * row + i + l] = t.x[(p + q) * t.x_col + at[l]];
   }
 }
 
-// Y by columns: blocks of lanes x lanes are transposed in registers.
+// Y by columns: narrow vectors of them, transposed in registers.
 template <class T, int Rows> static void thin_columns(const Thin<T>& t, index_t j, index_t cols) {
-  using V = Vec<T>;
-  for (index_t v = 0; v < cols; v += V::lanes) {
-    const T* y = t.y + (j + v) * t.y_col;
-    V total[Rows];
-    for (int i = 0; i < Rows; ++i) total[i] = V::load(t.z + i * t.z_row + v);
-    add_thin_columns<T, Rows>(t, y, cols - v, 0, t.k < t.chunk ? t.k : t.chunk, total);
-    for (index_t begin = t.chunk; begin < t.k; begin += t.chunk) {
-      V sum[Rows];
-      for (int i = 0; i < Rows; ++i) sum[i] = V(T(0));
-      add_thin_columns<T, Rows>(t, y, cols - v, begin,
-                                t.k - begin < t.chunk ? t.k : begin + t.chunk, sum);
-      for (int i = 0; i < Rows; ++i) total[i] = total[i] + sum[i];
+  using N = Narrow<T>;
+  constexpr index_t most = column_groups(Rows);
+  ColumnSums<T> s;
+  for (index_t i = 0; i < N::lanes; ++i) s.at[i] = (i < cols ? i : cols - 1) * t.y_col;
+  constexpr index_t width = side_by_side<T>(Rows);
+  const bool by_rows = Rows < kSideBySide, pack = !by_rows || t.x_col != 1;
+  const index_t length = pack ? kChunksPerPanel * t.chunk : t.k;
+  T* packed = t.sums + (t.sums - t.z);
+  s.x_row = pack ? length : t.x_row;
+  const index_t groups = parts_of(cols, N::lanes), near = groups_in_cache<T>(t.y_col);
+  const index_t at_once = near < most ? near : most;
+  const bool far = t.k * cols * index_t(sizeof(T)) > kFarBytes;
+  const bool apart = t.k >= 2 * t.chunk && most > 1 && (groups < most || near < most) && !far;
+  T *from = t.z, *to = t.sums;
+  for (index_t p = 0; p < t.k; p += length) {
+    const ThinSpan<T> span{j, cols, p, t.k - p < length ? t.k : p + length, from, to};
+    if (pack) pack_x(t, p, span.end - p, by_rows, by_rows ? length : width, packed);
+    s.x = pack ? packed : t.x + p;
+    const index_t calls = apart ? groups : parts_of(groups, at_once);
+    for (index_t call = 0; call < calls; ++call) {
+      const index_t g = groups * call / calls, count = groups * (call + 1) / calls - g;
+      if (apart)
+        thin_groups<T, Rows, true>(t, span, s, g * N::lanes, most);
+      else
+        thin_groups<T, Rows, false>(t, span, s, g * N::lanes, count);
     }
-    for (int i = 0; i < Rows; ++i) total[i].store(t.z + i * t.z_row + v);
+    T* const other = from;
+    from = to, to = other;
   }
+  if (from == t.z) return;
+  for (index_t i = 0; i < Rows * t.z_row; i += Vec<T>::lanes) Vec<T>::load(from + i).store(t.z + i);
 }
 
 // Vectors of the widest tile that has `rows` rows.
@@ -165,11 +242,14 @@ template <class T> FBP_FN static ThinForm thin_form(const GemmArgs<T>& g) {
   if (g.n > kThinRows && g.m > kThinRows) return ThinForm::none;
   if (g.n <= kThinRows) {
     if (g.n <= kStreamRows && g.m >= lanes) return ThinForm::columns;
-    const index_t swapped = thin_cost<T>(g.n, g.m, g.a_col == 1);
-    if (8 * swapped < 7 * thin_cost<T>(g.m, g.n, g.b_col != 1)) return ThinForm::columns;
+    const index_t chunks = parts_of(g.k, g.chunk ? g.chunk : k_chunk(g.k));
+    const index_t swapped = thin_cost<T>(g.n, g.m, g.a_col == 1, chunks);
+    const index_t straight = thin_cost<T>(g.m, g.n, g.m <= kThinRows && g.b_col != 1, chunks);
+    if (8 * swapped < 7 * straight) return ThinForm::columns;
   }
-  if (g.m > kThinRows || g.n < lanes || g.k < lanes || g.discard_c) return ThinForm::none;
+  if (g.m > kThinRows || g.k < lanes || g.discard_c) return ThinForm::none;
   if (g.b_col != 1) return ThinForm::rows;
+  if (g.n < lanes) return ThinForm::none;
   const index_t row_bytes = g.b_row * index_t(sizeof(T));
   const bool by_pages = row_bytes >= kSetSpan && row_bytes * g.k > kInPlaceBytes;
   return g.m <= kStreamRows && by_pages ? ThinForm::rows : ThinForm::none;

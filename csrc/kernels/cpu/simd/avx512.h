@@ -290,4 +290,6 @@ FBP_FN double reduce_max(Vd a) {
   return _mm_cvtsd_f64(_mm_max_sd(h2, _mm_unpackhi_pd(h2, h2)));
 }
 
+#include "kernels/cpu/simd/ymm.inl"
+
 }  // namespace fastbp::avx512

@@ -260,4 +260,51 @@ FBP_FN double reduce_max(Vd a) {
   return x0 > x1 ? x0 : x1;
 }
 
+// As in ymm.inl, of one q register.
+template <class T> struct Narrow;
+template <> struct Narrow<float> {
+  using scalar = float;
+  static constexpr int lanes = 4, depth = 4;
+  float32x4_t v;
+  Narrow() = default;
+  FBP_FN explicit Narrow(float32x4_t x) : v(x) {}
+  FBP_FN explicit Narrow(float x) : v(vdupq_n_f32(x)) {}
+  FBP_FN static Narrow load(const float* p) { return Narrow(vld1q_f32(p)); }
+  FBP_FN void store(float* p) const { vst1q_f32(p, v); }
+};
+template <> struct Narrow<double> {
+  using scalar = double;
+  static constexpr int lanes = 2, depth = 2;
+  float64x2_t v;
+  Narrow() = default;
+  FBP_FN explicit Narrow(float64x2_t x) : v(x) {}
+  FBP_FN explicit Narrow(double x) : v(vdupq_n_f64(x)) {}
+  FBP_FN static Narrow load(const double* p) { return Narrow(vld1q_f64(p)); }
+  FBP_FN void store(double* p) const { vst1q_f64(p, v); }
+};
+FBP_FN Narrow<float> operator+(Narrow<float> a, Narrow<float> b) {
+  return Narrow<float>(vaddq_f32(a.v, b.v));
+}
+FBP_FN Narrow<double> operator+(Narrow<double> a, Narrow<double> b) {
+  return Narrow<double>(vaddq_f64(a.v, b.v));
+}
+FBP_FN Narrow<float> fma(Narrow<float> a, Narrow<float> b, Narrow<float> c) {
+  return Narrow<float>(vfmaq_f32(c.v, a.v, b.v));
+}
+FBP_FN Narrow<double> fma(Narrow<double> a, Narrow<double> b, Narrow<double> c) {
+  return Narrow<double>(vfmaq_f64(c.v, a.v, b.v));
+}
+FBP_FN void load_rows(const float* p, const std::ptrdiff_t (&at)[4], Narrow<float> (&v)[4]) {
+  const float32x4_t x0 = vld1q_f32(p + at[0]), x1 = vld1q_f32(p + at[1]);
+  const float32x4_t x2 = vld1q_f32(p + at[2]), x3 = vld1q_f32(p + at[3]);
+  const float32x4_t a = vzip1q_f32(x0, x2), b = vzip1q_f32(x1, x3);
+  const float32x4_t c = vzip2q_f32(x0, x2), d = vzip2q_f32(x1, x3);
+  v[0].v = vzip1q_f32(a, b), v[1].v = vzip2q_f32(a, b);
+  v[2].v = vzip1q_f32(c, d), v[3].v = vzip2q_f32(c, d);
+}
+FBP_FN void load_rows(const double* p, const std::ptrdiff_t (&at)[2], Narrow<double> (&v)[2]) {
+  const float64x2_t x0 = vld1q_f64(p + at[0]), x1 = vld1q_f64(p + at[1]);
+  v[0].v = vzip1q_f64(x0, x1), v[1].v = vzip2q_f64(x0, x1);
+}
+
 }  // namespace fastbp::neon

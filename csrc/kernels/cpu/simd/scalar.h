@@ -153,4 +153,36 @@ template <class T> FBP_FN T reduce_max(Vec<T> a) {
   return a.a[0].v;
 }
 
+// As in ymm.inl.
+template <class T> struct Narrow {
+  using scalar = T;
+  static constexpr int lanes = 4, depth = 4;
+  Lane<T> a[lanes];
+  Narrow() = default;
+  FBP_FN explicit Narrow(T x) {
+    for (int i = 0; i < lanes; ++i) a[i] = Lane<T>(x);
+  }
+  FBP_FN static Narrow load(const T* p) {
+    Narrow r;
+    for (int i = 0; i < lanes; ++i) r.a[i] = Lane<T>(p[i]);
+    return r;
+  }
+  FBP_FN void store(T* p) const {
+    for (int i = 0; i < lanes; ++i) p[i] = a[i].v;
+  }
+};
+template <class T> FBP_FN Narrow<T> operator+(Narrow<T> a, Narrow<T> b) {
+  for (int i = 0; i < Narrow<T>::lanes; ++i) a.a[i] = a.a[i] + b.a[i];
+  return a;
+}
+template <class T> FBP_FN Narrow<T> fma(Narrow<T> a, Narrow<T> b, Narrow<T> c) {
+  for (int i = 0; i < Narrow<T>::lanes; ++i) c.a[i] = fma(a.a[i], b.a[i], c.a[i]);
+  return c;
+}
+template <class T>
+FBP_FN void load_rows(const T* p, const std::ptrdiff_t (&at)[4], Narrow<T> (&v)[4]) {
+  for (int c = 0; c < 4; ++c)
+    for (int i = 0; i < 4; ++i) v[c].a[i] = Lane<T>(p[at[i] + c]);
+}
+
 }  // namespace fastbp::scalar
