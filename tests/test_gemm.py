@@ -111,13 +111,15 @@ def test_every_size_to_67(isa: str, dtype: str, form: tuple[bool, bool]) -> None
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_few_rows_and_columns_have_the_bits_of_many(isa: str, dtype: str) -> None:
     """Few rows, few columns and both are made by kernels of their own; k around one chunk, around
-    the lanes of chunks that they take side by side, and with a last chunk that is shorter.
+    the lanes of chunks that they take side by side, with a last chunk that is shorter, and where
+    rows lie whole pages apart; sides around the groups of lanes that are transposed at once.
     """
-    for k in (3, 20, 513, 2047, 4097, 4700):
+    sides = [(1, 1), (1, 40), (40, 1), (3, 5), (9, 12), (12, 9), (2, 2), (33, 1), (2, 25), (6, 17)]
+    for k in (3, 20, 513, 1024, 2047, 4097, 4700):
         a, b = sweeps.normal(k, dtype, 40, k), sweeps.normal(k + 1, dtype, k, 40)
         bias = sweeps.normal(k + 2, dtype, 40)
         whole = matmul(a, b, bias)
-        for (m, n), form in product(((1, 1), (1, 40), (40, 1), (3, 5), (9, 12), (12, 9)), FORMS):
+        for (m, n), form in product(sides, FORMS):
             part = matmul(stored(a[:m], form[0]), stored(b[:, :n], form[1]), bias[:n])
             assert np.array_equal(part, whole[:m, :n]), f"{isa} {m}x{k} by {k}x{n} {form}"
 

@@ -3,6 +3,13 @@
 // clocks pass from one term to the next: several groups of lanes are summed side by side, which are other columns,
 // or other chunks of the same ones.
 
+// Sums worth it: long ones. Whole vectors of float64 take 24 shuffles for 64 values, so that narrow ones gain where nothing
+// else is done.
+static constexpr index_t kNarrowDepth = 64;
+template <class T> FBP_FN static constexpr bool is_narrow(index_t rows, index_t k) {
+  return k >= kNarrowDepth && (sizeof(T) == 4 || rows == 1);
+}
+
 // Groups of lanes side by side for `rows` rows of sums, as registers allow.
 FBP_FN static constexpr int column_groups(int rows) { return rows <= 2 ? 4 : rows <= 4 ? 2 : 1; }
 // X is read by rows; from kSideBySide rows on they lie side by side, [k][side_by_side()]: one pointer instead of many.

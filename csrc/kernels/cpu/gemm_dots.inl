@@ -7,31 +7,31 @@
 static constexpr int kDotsSide = 12;
 static constexpr int kDotsBlock = 16;
 
-// Clocks for each k of a product Z (rows, cols) = X Y, in eighths, roughly. Y by rows: an FMA for each row and vector,
-// four to wait for each other. Y by columns: narrow vectors, an FMA for each row and the transposition, where
-// four clocks pass for each of the groups, or chunks, that are summed side by side.
+// Clocks for each k of a product Z (rows, cols) = X Y, in eighths, roughly: an FMA for each row and vector, four to
+// wait for each other; where Y lies by columns its transposition. Narrow vectors have an FMA for each half, and
+// four clocks pass for each of the groups, or chunks, that are summed side by side; to begin and end takes 200.
 template <class T>
-FBP_FN static index_t thin_cost(index_t rows, index_t cols, bool by_columns, index_t chunks) {
-  constexpr index_t transposition = sizeof(T) == 4 ? 12 : 8;
-  if (!by_columns) {
-    const index_t products = rows * parts_of(cols, Vec<T>::lanes);
-    return products < 4 ? 32 : 8 * products;
+FBP_FN static index_t thin_cost(index_t rows, index_t cols, bool by_columns, index_t k,
+                                index_t chunks) {
+  if (!by_columns || !is_narrow<T>(rows, k)) {
+    const index_t vectors = parts_of(cols, Vec<T>::lanes), products = rows * vectors;
+    return 8 * ((products < 4 ? 4 : products) + (by_columns ? 4 * vectors : 0));
   }
+  constexpr index_t transposition = sizeof(T) == 4 ? 12 : 8;
   const index_t groups = parts_of(cols, Narrow<T>::lanes), most = column_groups(int(rows));
   const index_t sets = groups > chunks ? groups : chunks, side_by_side = sets < most ? sets : most;
   const index_t work = groups * (transposition + 4 * rows);
   const index_t wait = 32 * groups / side_by_side;
-  return work > wait ? work : wait;
+  return (work > wait ? work : wait) + 1600 / k;
 }
 
-// The same where vectors V of chunks are summed.
-template <class T, class V>
+// The same where narrow vectors of chunks are transposed, stored and summed.
+template <class T>
 FBP_FN static index_t dots_cost(const GemmArgs<T>& g, index_t chunk, index_t chunks) {
-  constexpr index_t narrow = V::lanes / Narrow<T>::lanes;
-  constexpr index_t transposition = sizeof(T) == 4 ? 16 : 12;  // and storing
-  const index_t products = narrow * g.m * g.n * 4;
-  const index_t vector = narrow * transposition * (g.m + g.n) + (products < 32 ? 32 : products);
-  return parts_of(chunks, V::lanes) * vector * chunk / (g.k / 16 + 1) / 16;
+  constexpr index_t transposition = sizeof(T) == 4 ? 16 : 12;
+  const index_t products = 4 * g.m * g.n;
+  const index_t vector = transposition * (g.m + g.n) + (products < 32 ? 32 : products);
+  return parts_of(chunks, Narrow<T>::lanes) * vector * chunk / (g.k / 16 + 1) / 16;
 }
 
 // Whether lanes are better filled with chunks than with rows or columns of C.
@@ -39,38 +39,35 @@ template <class T> FBP_FN static bool is_dots(const GemmArgs<T>& g) {
   if (g.m > kDotsSide || g.n > kDotsSide || g.k <= 2 * kMaxChunk || g.a_col != 1 || g.b_row != 1)
     return false;
   const index_t chunk = g.chunk ? g.chunk : k_chunk(g.k), chunks = parts_of(g.k, chunk);
-  const index_t by_rows = thin_cost<T>(g.n, g.m, g.m > 1, chunks);
-  const index_t by_columns = thin_cost<T>(g.m, g.n, g.n > 1, chunks);
-  const index_t dots = chunks > Narrow<T>::lanes ? dots_cost<T, Vec<T>>(g, chunk, chunks)
-                                                 : dots_cost<T, Narrow<T>>(g, chunk, chunks);
+  const index_t by_rows = thin_cost<T>(g.n, g.m, g.m > 1, g.k, chunks);
+  const index_t by_columns = thin_cost<T>(g.m, g.n, g.n > 1, g.k, chunks);
+  const index_t dots = dots_cost(g, chunk, chunks);
   return dots < (by_rows < by_columns ? by_rows : by_columns);
 }
 
-// Vectors V of k values for `lines` rows of A or columns of B, lane l of them from at[l] on: to[q * lines + i].
-template <class V, class T>
-static void load_chunks(const T* p, index_t line, index_t lines, const index_t* at, index_t k,
-                        T* to) {
+// Vectors of k values for `lines` rows of A or columns of B, lane l of them from at[l] on: to[q * lines + i].
+template <class T>
+static void load_chunks(const T* p, index_t line, index_t lines,
+                        const std::ptrdiff_t (&at)[Narrow<T>::lanes], index_t k, T* to) {
   using N = Narrow<T>;
-  for (index_t i = 0; i < lines; ++i, p += line, to += V::lanes)
-    for (int l = 0; l < V::lanes; l += N::lanes) {
-      std::ptrdiff_t from[N::lanes];
-      for (int e = 0; e < N::lanes; ++e) from[e] = at[l + e];
-      index_t q = 0;
-      for (; q + N::depth <= k; q += N::depth) {
-        N column[N::depth];
-        load_rows(p + q, from, column);
+  for (index_t i = 0; i < lines; ++i, p += line, to += N::lanes) {
+    index_t q = 0;
+    for (; q + N::depth <= k; q += N::depth) {
+      N column[N::depth];
+      load_rows(p + q, at, column);
 #pragma GCC unroll 4
-        for (int c = 0; c < N::depth; ++c) column[c].store(to + (q + c) * lines * V::lanes + l);
-      }
-      for (; q < k; ++q)
-        for (int e = 0; e < N::lanes; ++e) to[q * lines * V::lanes + l + e] = p[q + from[e]];
+      for (int c = 0; c < N::depth; ++c) column[c].store(to + (q + c) * lines * N::lanes);
     }
+    for (; q < k; ++q)
+      for (int l = 0; l < N::lanes; ++l) to[q * lines * N::lanes + l] = p[q + at[l]];
+  }
 }
 
 // sums (Rows, Columns) += x y, vectors lane by lane, for k values of k.
-template <class V, class T, int Rows, int Columns>
+template <class T, int Rows, int Columns>
 static void add_dots(const T* x, index_t x_line, const T* y, index_t y_line, index_t k, T* sums,
                      index_t row) {
+  using V = Narrow<T>;
   constexpr index_t lanes = V::lanes;
   V sum[Rows][Columns];
 #pragma GCC unroll 4
@@ -97,29 +94,29 @@ static void add_dots(const T* x, index_t x_line, const T* y, index_t y_line, ind
 template <class T>
 using AddDots = void (*)(const T* x, index_t x_line, const T* y, index_t y_line, index_t k, T* sums,
                          index_t row);
-template <class V, class T>
+template <class T>
 static constexpr AddDots<T> kAddDots[4][4] = {
-    {add_dots<V, T, 1, 1>, add_dots<V, T, 1, 2>, add_dots<V, T, 1, 3>, add_dots<V, T, 1, 4>},
-    {add_dots<V, T, 2, 1>, add_dots<V, T, 2, 2>, add_dots<V, T, 2, 3>, add_dots<V, T, 2, 4>},
-    {add_dots<V, T, 3, 1>, add_dots<V, T, 3, 2>, add_dots<V, T, 3, 3>, add_dots<V, T, 3, 4>},
-    {add_dots<V, T, 4, 1>, add_dots<V, T, 4, 2>, add_dots<V, T, 4, 3>, add_dots<V, T, 4, 4>}};
+    {add_dots<T, 1, 1>, add_dots<T, 1, 2>, add_dots<T, 1, 3>, add_dots<T, 1, 4>},
+    {add_dots<T, 2, 1>, add_dots<T, 2, 2>, add_dots<T, 2, 3>, add_dots<T, 2, 4>},
+    {add_dots<T, 3, 1>, add_dots<T, 3, 2>, add_dots<T, 3, 3>, add_dots<T, 3, 4>},
+    {add_dots<T, 4, 1>, add_dots<T, 4, 2>, add_dots<T, 4, 3>, add_dots<T, 4, 4>}};
 
 // sums += the products of `length` values of k of each of `chunks` chunks, the first from a and b on.
-template <class V, class T>
+template <class T>
 static void sum_chunks(const GemmArgs<T>& g, const T* a, const T* b, index_t chunk, index_t chunks,
                        index_t length, T* sums) {
-  constexpr index_t lanes = V::lanes;
+  constexpr index_t lanes = Narrow<T>::lanes;
   alignas(64) T x[kDotsSide * kDotsBlock * lanes], y[kDotsSide * kDotsBlock * lanes];
-  index_t at[lanes];
+  std::ptrdiff_t at[lanes];
   for (index_t l = 0; l < lanes; ++l) at[l] = (l < chunks ? l : 0) * chunk;
   for (index_t p = 0; p < length; p += kDotsBlock) {
     const index_t k = length - p < kDotsBlock ? length - p : kDotsBlock;
-    load_chunks<V>(a + p, g.a_row, g.m, at, k, x);
-    load_chunks<V>(b + p, g.b_col, g.n, at, k, y);
+    load_chunks(a + p, g.a_row, g.m, at, k, x);
+    load_chunks(b + p, g.b_col, g.n, at, k, y);
     for (index_t i = 0; i < g.m; i += 4)
       for (index_t j = 0; j < g.n; j += 4) {
         const AddDots<T> add =
-            kAddDots<V, T>[g.m - i < 4 ? g.m - i - 1 : 3][g.n - j < 4 ? g.n - j - 1 : 3];
+            kAddDots<T>[g.m - i < 4 ? g.m - i - 1 : 3][g.n - j < 4 ? g.n - j - 1 : 3];
         add(x + i * lanes, g.m * lanes, y + j * lanes, g.n * lanes, k, sums + (i * g.n + j) * lanes,
             g.n * lanes);
       }
@@ -127,17 +124,17 @@ static void sum_chunks(const GemmArgs<T>& g, const T* a, const T* b, index_t chu
 }
 
 // c[e] = or += the lanes of sums[e], one after the other.
-template <class V, class T>
+template <class T>
 static void add_lanes(const T* sums, index_t count, index_t chunks, bool first, T* c) {
-  for (index_t e = 0; e < count; ++e, sums += V::lanes) {
+  for (index_t e = 0; e < count; ++e, sums += Narrow<T>::lanes) {
     T total = first ? sums[0] : c[e] + sums[0];
     for (index_t l = 1; l < chunks; ++l) total = total + sums[l];
     c[e] = total;
   }
 }
 
-template <class V, class T> static void sum_dots(const GemmArgs<T>& g, index_t chunk, T* totals) {
-  constexpr index_t lanes = V::lanes;
+template <class T> static void sum_dots(const GemmArgs<T>& g, index_t chunk, T* totals) {
+  constexpr index_t lanes = Narrow<T>::lanes;
   alignas(64) T sums[kDotsSide * kDotsSide * lanes], last_sums[kDotsSide * kDotsSide];
   const index_t step = chunk * lanes, count = g.m * g.n;
   for (index_t begin = 0; begin < g.k; begin += step) {
@@ -147,25 +144,21 @@ template <class V, class T> static void sum_dots(const GemmArgs<T>& g, index_t c
     if (begin == 0 && g.bias)
       for (index_t e = 0; e < count; ++e) sums[e * lanes] = g.bias[e % g.n];
     const T *a = g.a + begin, *b = g.b + begin;
-    sum_chunks<V>(g, a, b, chunk, chunks, last, sums);
+    sum_chunks(g, a, b, chunk, chunks, last, sums);
     if (last < chunk && chunks > 1) {  // the others go on
       for (index_t e = 0; e < count; ++e) last_sums[e] = sums[e * lanes + chunks - 1];
-      sum_chunks<V>(g, a + last, b + last, chunk, chunks - 1, chunk - last, sums);
+      sum_chunks(g, a + last, b + last, chunk, chunks - 1, chunk - last, sums);
       for (index_t e = 0; e < count; ++e) sums[e * lanes + chunks - 1] = last_sums[e];
     }
     if (g.stop && g.stop(g.stop_context)) return;
-    add_lanes<V>(sums, count, chunks, begin == 0, totals);
+    add_lanes(sums, count, chunks, begin == 0, totals);
   }
 }
 
 template <class T> static void dots_gemm(const GemmArgs<T>& g, Share share) {
   if (share.id > 0) return;
   T totals[kDotsSide * kDotsSide] = {};
-  const index_t chunk = g.chunk ? g.chunk : k_chunk(g.k);
-  if (parts_of(g.k, chunk) > Narrow<T>::lanes)
-    sum_dots<Vec<T>>(g, chunk, totals);
-  else
-    sum_dots<Narrow<T>>(g, chunk, totals);
+  sum_dots(g, g.chunk ? g.chunk : k_chunk(g.k), totals);
   for (index_t i = 0; i < g.m; ++i)
     for (index_t j = 0; j < g.n; ++j) g.c[i * g.c_row + j] = totals[i * g.n + j];
   if (g.op) g.op(g.context, g.c, g.c_row, 0, g.m, 0, g.n);

@@ -24,6 +24,51 @@ template <class T> struct Thin {
   T* sums;  // laid out as z; of one chunk
 };
 
+// Sums of one vector of columns of Z over k in [begin, end), Y by columns.
+template <class T, int Rows>
+FBP_FN static void add_thin_columns(const Thin<T>& t, const T* y, index_t cols, index_t begin,
+                                    index_t end, Vec<T> (&sum)[Rows]) {
+  using V = Vec<T>;
+  constexpr index_t line = V::lanes;
+  V block[V::lanes];
+  // Where the columns share few sets of the caches, blocks that straddle lines would read each twice, with its
+  // eviction in between: then a short first block goes up to the next line.
+  const bool aligned = t.y_col * index_t(sizeof(T)) % (kSetSpan / 2) == 0;
+  index_t depth =
+      aligned ? line - index_t(reinterpret_cast<std::uintptr_t>(y + begin) / sizeof(T)) % line
+              : line;
+  for (index_t p = begin; p < end; p += depth, depth = line) {
+    if (depth > end - p) depth = end - p;
+    const T* x = t.x + p * t.x_col;
+    load_columns(y + p, t.y_col, depth, cols, block);
+#pragma GCC unroll 16
+    for (int q = 0; q < V::lanes; ++q)
+      if (q < depth)
+#pragma GCC unroll 16
+        for (int i = 0; i < Rows; ++i)
+          sum[i] = fma(V(x[i * t.x_row + q * t.x_col]), block[q], sum[i]);
+  }
+}
+
+// Y by columns: blocks of lanes x lanes are transposed in registers.
+template <class T, int Rows> static void thin_columns(const Thin<T>& t, index_t j, index_t cols) {
+  using V = Vec<T>;
+  for (index_t v = 0; v < cols; v += V::lanes) {
+    const T* y = t.y + (j + v) * t.y_col;
+    V total[Rows];
+    for (int i = 0; i < Rows; ++i) total[i] = V::load(t.z + i * t.z_row + v);
+    add_thin_columns<T, Rows>(t, y, cols - v, 0, t.k < t.chunk ? t.k : t.chunk, total);
+    for (index_t begin = t.chunk; begin < t.k; begin += t.chunk) {
+      V sum[Rows];
+      for (int i = 0; i < Rows; ++i) sum[i] = V(T(0));
+      add_thin_columns<T, Rows>(t, y, cols - v, begin,
+                                t.k - begin < t.chunk ? t.k : begin + t.chunk, sum);
+      for (int i = 0; i < Rows; ++i) total[i] = total[i] + sum[i];
+    }
+    for (int i = 0; i < Rows; ++i) total[i].store(t.z + i * t.z_row + v);
+  }
+}
+
 // How many groups of columns may be read side by side: those whose rows share few sets of the caches would push each
 // other out, since a line is read in several visits.
 template <class T> FBP_FN static index_t groups_in_cache(index_t y_col) {
@@ -111,8 +156,8 @@ static void pack_x(const Thin<T>& t, index_t p, index_t k, bool by_rows, index_t
   }
 }
 
-// Y by columns: narrow vectors of them, transposed in registers.
-template <class T, int Rows> static void thin_columns(const Thin<T>& t, index_t j, index_t cols) {
+// Y by columns, long sums: narrow vectors of them, transposed in registers.
+template <class T, int Rows> static void thin_narrow(const Thin<T>& t, index_t j, index_t cols) {
   using N = Narrow<T>;
   constexpr index_t most = column_groups(Rows);
   ColumnSums<T> s;
@@ -222,14 +267,15 @@ template <class T> using ThinKernel = void (*)(const Thin<T>&, index_t j, index_
 
 // By rows of Z, from 1.
 template <class T> struct ThinKernels {
-  ThinKernel<T> rows[kStreamRows], columns[kThinRows];
+  ThinKernel<T> rows[kStreamRows], columns[kThinRows], narrow[kThinRows];
 
   template <int Rows> constexpr void fill() {
     columns[Rows - 1] = thin_columns<T, Rows>;
+    if constexpr (is_narrow<T>(Rows, kNarrowDepth)) narrow[Rows - 1] = thin_narrow<T, Rows>;
     if constexpr (Rows <= kStreamRows) rows[Rows - 1] = thin_rows<T, Rows>;
     if constexpr (Rows > 1) fill<Rows - 1>();
   }
-  constexpr ThinKernels() : rows{}, columns{} { fill<kThinRows>(); }
+  constexpr ThinKernels() : rows{}, columns{}, narrow{} { fill<kThinRows>(); }
 };
 template <class T> static constexpr ThinKernels<T> kThinKernels{};
 
@@ -243,13 +289,20 @@ template <class T> FBP_FN static ThinForm thin_form(const GemmArgs<T>& g) {
   if (g.n <= kThinRows) {
     if (g.n <= kStreamRows && g.m >= lanes) return ThinForm::columns;
     const index_t chunks = parts_of(g.k, g.chunk ? g.chunk : k_chunk(g.k));
-    const index_t swapped = thin_cost<T>(g.n, g.m, g.a_col == 1, chunks);
-    const index_t straight = thin_cost<T>(g.m, g.n, g.m <= kThinRows && g.b_col != 1, chunks);
+    // Storing C counts where sums are short: its transpose has to be turned back.
+    const index_t turn = (g.n <= 4 ? 12 : 48 * parts_of(g.n, lanes)) * g.m / (g.k + 1);
+    const index_t store = 24 * parts_of(g.n, lanes) * g.m / (g.k + 1);
+    // Narrow vectors want X by rows; 0 stands for sums that are too short for them.
+    const index_t swapped_depth = g.b_row == 1 || g.m >= kNarrowDepth ? g.k : 0;
+    const index_t straight_depth = g.a_col == 1 && g.m <= kThinRows ? g.k : 0;
+    const index_t swapped = thin_cost<T>(g.n, g.m, g.a_col == 1, swapped_depth, chunks) + turn;
+    const index_t straight = thin_cost<T>(g.m, g.n, g.b_col != 1, straight_depth, chunks) + store;
     if (8 * swapped < 7 * straight) return ThinForm::columns;
   }
   if (g.m > kThinRows || g.k < lanes || g.discard_c) return ThinForm::none;
+  const bool narrow = g.b_col != 1 && g.a_col == 1 && is_narrow<T>(g.m, g.k);
+  if (g.n < lanes && !narrow) return ThinForm::none;
   if (g.b_col != 1) return ThinForm::rows;
-  if (g.n < lanes) return ThinForm::none;
   const index_t row_bytes = g.b_row * index_t(sizeof(T));
   const bool by_pages = row_bytes >= kSetSpan && row_bytes * g.k > kInPlaceBytes;
   return g.m <= kStreamRows && by_pages ? ThinForm::rows : ThinForm::none;
@@ -322,10 +375,14 @@ static void start_thin(const GemmArgs<T>& g, const Thin<T>& t, bool swapped, ind
 
 // Whole rows of Y are worth reading where tiles would walk it by pages, and it comes from far; and for one row of Z.
 template <class T> static ThinKernel<T> thin_kernel(const Thin<T>& t, index_t n) {
-  if (t.y_col != 1) return kThinKernels<T>.columns[t.rows - 1];
+  const auto& kernels = kThinKernels<T>;
+  if (t.y_col != 1) {
+    const bool narrow = is_narrow<T>(t.rows, t.k) && (t.x_col == 1 || n >= kNarrowDepth);
+    return narrow ? kernels.narrow[t.rows - 1] : kernels.columns[t.rows - 1];
+  }
   const bool far = t.k * n * index_t(sizeof(T)) > kNearBytes;
   const bool stream = t.rows <= kStreamRows && n >= 4 * Vec<T>::lanes && t.k >= Vec<T>::lanes;
-  return stream && (far || t.rows == 1) ? kThinKernels<T>.rows[t.rows - 1] : thin_tiles<T>;
+  return stream && (far || t.rows == 1) ? kernels.rows[t.rows - 1] : thin_tiles<T>;
 }
 
 template <class T> static void thin_gemm(const GemmArgs<T>& g, bool swapped, Share share) {
