@@ -208,7 +208,7 @@ def test_the_command_reports_saved_runs(tmp_path: Path, capsys: pytest.CaptureFi
         (["--only", "no such network"], "no workload has 'no such network' in its name"),
         (["--report", "nowhere.json"], "nowhere.json"),
         (["--repeats", "0"], "too small"),
-        (["--device", "cuda"], "invalid choice"),
+        (["--device", "tpu"], "invalid choice"),
     ],
 )
 def test_mistakes_end_with_status_2(

@@ -30,6 +30,12 @@ std::size_t memory_limit() {
   return std::size_t(environment_number("FASTBP_EMULATION_MEMORY", 80ll << 30, 0, 1ll << 40));
 }
 
+// What is left on the device; the limit may have come down since. To be called under the mutex.
+std::size_t memory_left(int device) {
+  const std::size_t limit = memory_limit(), used = bytes_in_use[device];
+  return used < limit ? limit - used : 0;
+}
+
 // The block that holds [pointer, pointer + bytes), or null. To be called under the mutex.
 const Allocation* block_of(const void* pointer, std::size_t bytes) {
   const auto after = blocks.upper_bound(pointer);
@@ -53,7 +59,7 @@ cudaError_t allocate(void** pointer, std::size_t bytes) try {
   if (bytes == 0) return cudaSuccess;
   const std::lock_guard<std::mutex> lock(blocks_mutex);
   const int device = current_device();
-  if (bytes > memory_limit() - bytes_in_use[device]) throw std::bad_alloc();
+  if (bytes > memory_left(device)) throw std::bad_alloc();
   auto memory = std::make_unique<GuardedMemory>(bytes);
   *pointer = memory->data();
   watch(*memory, false);
@@ -117,7 +123,7 @@ cudaError_t cudaFreeAsync(void* pointer, cudaStream_t) { return cudaFree(pointer
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) try {
   const std::lock_guard<std::mutex> lock(blocks_mutex);
   *total = memory_limit();
-  *free = *total - bytes_in_use[current_device()];
+  *free = memory_left(current_device());
   return cudaSuccess;
 } catch (const std::invalid_argument& error) {
   *free = *total = 0;

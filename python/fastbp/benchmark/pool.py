@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 LAST_WORDS = 2000  # characters of a worker's stderr that are shown when it has died
@@ -60,7 +60,8 @@ class Process:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._stderr):
             if stream is not None:
-                stream.close()
+                with suppress(BrokenPipeError):  # of a request that nobody has read
+                    stream.close()
 
     def _signal(self, number: signal.Signals) -> None:
         os.kill(self._process.pid, number)

@@ -77,12 +77,12 @@ class Samples:
 
 def parts(x: Rows) -> tuple[Array, Array | None, Array | None]:
     """The sequences or rows, lengths and states."""
-    if isinstance(x, np.ndarray):
-        return x, None, None
     if isinstance(x, tuple):
         values, lengths, *states = x
         return values, lengths, states[0] if states else None
-    return x.values, x.lengths, x.states
+    if hasattr(x, "lengths"):
+        return x.values, x.lengths, x.states
+    return x, None, None
 
 
 def by_rows(output: F64, y: Array) -> tuple[F64, Array]:
