@@ -88,6 +88,47 @@ void barriers_separate_phases() {
   }
 }
 
+// Each piece once, whoever takes it, and what it wrote is there when the call returns; jobs in between.
+void pieces_run_once() {
+  for (int count : kCounts) {
+    for (int round = 0; round < 300; ++round) {
+      const int pieces = round % 7;
+      std::vector<int> runs(7, 0);
+      const auto piece = [](void* context, int i) {
+        ++(*static_cast<std::vector<int>*>(context))[static_cast<std::size_t>(i)];
+        if (i == 3) std::this_thread::yield();
+      };
+      Team::instance().run_pieces(pieces, piece, &runs, round % 2 == 0);
+      for (int i = 0; i < 7; ++i) FBP_EXPECT(runs[static_cast<std::size_t>(i)] == (i < pieces));
+      if (round % 50 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      std::atomic<int> workers{0};
+      auto job = [&](Worker& worker) {
+        worker.barrier();
+        ++workers;
+      };
+      run(count, job);
+      FBP_EXPECT(workers == count);
+    }
+  }
+}
+
+void two_callers_have_their_own_pieces() {
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 3; ++i) {
+    callers.emplace_back([] {
+      for (int round = 0; round < 300; ++round) {
+        std::vector<int> runs(4, 0);
+        const auto piece = [](void* context, int k) {
+          ++(*static_cast<std::vector<int>*>(context))[static_cast<std::size_t>(k)];
+        };
+        Team::instance().run_pieces(4, piece, &runs, false);
+        FBP_EXPECT(runs == std::vector<int>(4, 1));
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+}
+
 void a_job_inside_a_job_runs_alone() {
   std::atomic<int> inner_workers{0}, inner_counts{0};
   auto inner = [&](Worker& worker) {
@@ -326,6 +367,8 @@ int main() {
   counts_are_checked();
   each_worker_runs_once();
   barriers_separate_phases();
+  pieces_run_once();
+  two_callers_have_their_own_pieces();
   a_job_inside_a_job_runs_alone();
   two_callers_get_right_results();
   denormals_and_rounding();
