@@ -52,6 +52,21 @@ def test_a_sequence_does_not_see_how_long_the_others_are() -> None:
         np.testing.assert_array_equal(model.predict(parts[i][None]), whole[i : i + 1])
 
 
+def test_one_of_many_and_some_of_many() -> None:
+    parts, lengths = ragged()
+    x = bp.Sequences(parts)
+    model = made([bp.GRU(5), bp.Dense(2)])
+    whole = model.predict(x)
+    for i in (7, -1, np.int64(3)):
+        one = x[i]
+        assert len(one) == 1 and one.lengths[0] == lengths[i]
+        np.testing.assert_array_equal(model.predict(one)[0], whole[i])
+    for rows in (slice(3, 30, 4), lengths > 4, np.array([8, 2, 2])):
+        np.testing.assert_array_equal(model.predict(x[rows]), whole[rows])
+    with pytest.raises(IndexError):
+        x[40]
+
+
 def test_outputs_at_every_step_count_as_far_as_the_inputs_do(device: str) -> None:
     """Whatever y and X hold behind the ends; the loss is the mean over all steps that count."""
     parts, lengths = ragged(30)

@@ -66,8 +66,10 @@ class Sequences:
         return len(self.values)
 
     def __getitem__(self, rows: Any) -> Sequences:
-        """Those sequences, by a slice, a mask or an array of numbers."""
-        return self.like(self.values[rows], self.lengths[rows])
+        """Those sequences, by a slice, a mask, an array of numbers or one number."""
+        if isinstance(rows, (int, np.integer)):
+            rows = [rows]
+        return self.like(self.values[rows], np.ascontiguousarray(self.lengths[rows]))
 
     def like(self, values: Array, lengths: Array | None = None) -> Sequences:
         """Others with these values, which have been checked."""
