@@ -10,20 +10,20 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .. import arrays, files, weights
+from .. import arrays, weights
 from ..arrays import Array
 from ..callbacks import Callback
 from ..callbacks import get as get_callbacks
 from ..model import Sequential
 from . import lbfgs, settings
 from .monitor import Monitor
+from .pickling import PickledModel
 from .settings import Objective
 
 INPUTS = {"accept_sparse": ["csr", "csc"], "dtype": (np.float64, np.float32)}
@@ -42,7 +42,7 @@ class Rows(NamedTuple):
     weights: Array | None = None
 
 
-class BaseMLP(BaseEstimator):
+class BaseMLP(PickledModel):
     """A Sequential model behind scikit-learn's interface; see MLPClassifier, MLPRegressor."""
 
     device: str
@@ -320,20 +320,6 @@ class BaseMLP(BaseEstimator):
         if len(values) != len(names):
             raise ValueError(f"{len(names)} arrays are needed, one per layer; got {len(values)}")
         self.model_.set_parameters(dict(zip(names, values, strict=True)))
-
-    # Pickling: the model travels as the bytes of its file, which hold no code.
-
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__().copy()
-        if "model_" in state:
-            state["model_"] = files.to_bytes(state["model_"])
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = state.copy()
-        if "model_" in state:
-            state["model_"] = files.from_bytes(state["model_"], state["device"])
-        super().__setstate__(state)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

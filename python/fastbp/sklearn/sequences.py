@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from .. import arrays, checks, files, weights
+from .. import arrays, checks, weights
 from ..arrays import Array
 from ..callbacks import EarlyStopping
 from ..errors import describe, lookup
@@ -24,12 +24,13 @@ from ..optimizers import Adam
 from ..recurrent import GRU, LSTM, SimpleRNN
 from ..sequences import Sequences
 from ..wrappers import Bidirectional
+from .pickling import PickledModel
 
 _CELLS: dict[str, Any] = {"lstm": LSTM, "gru": GRU, "rnn": SimpleRNN}
 _below_one = partial(checks.real, low=0, high=1, open_high=True)
 
 
-class _BaseSequence(BaseEstimator):
+class _BaseSequence(PickledModel):
     """What the two estimators share; see SequenceClassifier."""
 
     model_: Sequential
@@ -118,18 +119,6 @@ class _BaseSequence(BaseEstimator):
         check_is_fitted(self, "model_")
         output: Array = getattr(self.model_, method)(self._sequences(X))
         return output
-
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__().copy()
-        if "model_" in state:  # travels as the bytes of its file, which hold no code
-            state["model_"] = files.to_bytes(state["model_"])
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = state.copy()
-        if "model_" in state:
-            state["model_"] = files.from_bytes(state["model_"], state["device"])
-        super().__setstate__(state)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
