@@ -57,6 +57,7 @@ int Shards<T>::worthwhile(const NetworkLayout& layout, index_t rows, int threads
 
 template <class T> void Shards<T>::make(const NetworkLayout& whole, index_t rows, int workers) {
   shards_.clear();
+  rows_ = 0;  // until all is there: no memory is an exception
   const Stage& summed = whole.stages[1];
   const index_t parts = parts_of(summed.inputs, summed.input_chunk);
   for (int i = 0; i < workers; ++i) {
