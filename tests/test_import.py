@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 import fastbp as bp
+from fastbp import _core
 
 MILLISECONDS = 20  # of processor time beyond NumPy's own import
 
@@ -132,3 +134,11 @@ def test_threads_can_be_set() -> None:
         assert bp.get_num_threads() == 1
     finally:
         bp.set_num_threads(before)
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="nm is not on PATH")
+def test_the_extension_exports_its_module_alone() -> None:
+    """So that no symbol of a C++ library linked into it is taken for one of NumPy's."""
+    command = ["nm", "-D", "--defined-only", "--format=posix", _core.__file__]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in found.splitlines()] == ["PyInit__core"]
