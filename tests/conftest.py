@@ -2,12 +2,14 @@
 
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import cuda_library
 import fastbp as bp
+from fastbp.cuda_library import VARIABLE, open_device
 
 
 def pytest_configure() -> None:
@@ -48,3 +50,35 @@ def nvcc_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("nvcc is not on PATH")
     architecture = cuda_library.gpu_architecture() or "90"
     return cuda_library.build_release(tmp_path_factory.mktemp("nvcc"), [architecture])
+
+
+@pytest.fixture(scope="session")
+def watched_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The emulated device's library with every access watched, built once for the whole run."""
+    if shutil.which(cuda_library.COMPILER.split()[0]) is None:
+        pytest.skip(f"no C++ compiler: {cuda_library.COMPILER} is not on PATH")
+    return cuda_library.build_emulated(tmp_path_factory.mktemp("watched"), watched=True)
+
+
+@pytest.fixture(scope="session", params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device_library(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The library of the process's CUDA device: the emulated one, or with `pytest -m gpu` a GPU.
+
+    A process has one such library, so a run tests either.
+    """
+    if request.param == "gpu" and cuda_library.gpu_architecture() is None:
+        pytest.skip("no NVIDIA GPU")
+    library: Path = request.getfixturevalue(
+        "nvcc_library" if request.param == "gpu" else "emulated_library"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(library))
+        assert (open_device(0).name == "emulated") == (request.param == "emulated")
+        yield library
+
+
+@pytest.fixture
+def emulated_device(device_library: Path) -> None:
+    """Of tests that need what only the emulated device can do: a small memory, another age."""
+    if not cuda_library.is_emulated(device_library):
+        pytest.skip("of the emulated device")

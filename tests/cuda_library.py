@@ -9,7 +9,7 @@ import functools
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
@@ -95,6 +95,25 @@ def _nvcc_flags() -> list[str]:
     ptxas = "-Xptxas=-Werror,-warn-spills,-warn-lmem-usage"
     host = "-Xcompiler=-fPIC,-fvisibility=hidden,-ffp-contract=off,-Wall,-Wextra"
     return ["-fmad=false", ptxas, host, VERSION, f"-I{CSRC}", "-Werror", "all-warnings"]
+
+
+def is_emulated(library: Path) -> bool:
+    return hasattr(ctypes.CDLL(str(library)), "fbp_emulation_set_schedule")
+
+
+def in_orders(library: Path, schedules: Sequence[str]) -> Iterator[str]:
+    """Each schedule, while the emulated device runs threads in it. A GPU has an order of its own
+    each time.
+    """
+    handle = ctypes.CDLL(str(library))
+    try:
+        for schedule in schedules:
+            if is_emulated(library):
+                assert handle.fbp_emulation_set_schedule(schedule.encode()) == 0
+            yield schedule
+    finally:
+        if is_emulated(library):
+            assert handle.fbp_emulation_set_schedule(b"forward") == 0
 
 
 def gpu_architecture() -> str | None:

@@ -1,4 +1,4 @@
-"""dtype="bfloat16" on device="cuda": tensor cores, on the emulated device, against the NumPy twin.
+"""dtype="bfloat16" on device="cuda": tensor cores against the NumPy twin.
 
 Both round the same operands to bfloat16 and sum in float32; the order of the sums differs. A
 gradient is held to the bound of one rounded product for each layer (tolerances.py), training to a
@@ -7,8 +7,6 @@ loss that follows the twin's. The same run gives the same bits, in any order of 
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 
 import fastbp as bp
+from cuda_library import in_orders
 from fastbp import cuda_library, devices
 from sweeps import Array
 from test_cuda_training import digest, state
@@ -32,12 +31,9 @@ SIZES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def library(emulated_library: Path) -> Iterator[Path]:
-    """The emulated device is the process's CUDA device."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTBP_CUDA_LIBRARY", str(emulated_library))
-        yield emulated_library
+@pytest.fixture(autouse=True)
+def library(device_library: Path) -> Path:
+    return device_library
 
 
 def model(device: str, units: tuple[int, ...], **options: Any) -> bp.Sequential:
@@ -118,19 +114,16 @@ def test_layers_without_products_in_between(library: Path) -> None:
               bp.Dense(5, use_bias=False), bp.Dense(3)]  # fmt: skip
     x, _ = data(8, 1, 40)
     y = np.random.default_rng(1).integers(0, 3, 40)
-    found: dict[str, list[Any]] = {"cuda": [], "reference": []}
-    set_schedule = ctypes.CDLL(str(library)).fbp_emulation_set_schedule
-    for device, schedule in (
-        ("reference", ""), ("cuda", "forward"), ("cuda", "reverse"), ("cuda", "random:1")
-    ):  # fmt: skip
-        assert device == "reference" or set_schedule(schedule.encode()) == 0
+
+    def train(device: str) -> tuple[Array, str]:
         made = bp.Sequential(layers, seed=2)
         made.compile(bp.Adam(0.01), "softmax_cross_entropy", ["accuracy"], device, "bfloat16")
         made.fit(x, y, epochs=2, batch_size=16, verbose=0)
-        found[device].append((made.predict(x), digest(state(made))))
-    assert set_schedule(b"forward") == 0
-    assert len({bits for _, bits in found["cuda"]}) == 1
-    assert_close(found["cuda"][0][0], found["reference"][0][0])
+        return made.predict(x), digest(state(made))
+
+    found = [train("cuda") for _ in in_orders(library, ("forward", "reverse", "random:1"))]
+    assert len({bits for _, bits in found}) == 1
+    assert_close(found[0][0], train("reference")[0])
 
 
 def test_parameters_written_by_the_caller_are_used() -> None:
@@ -142,6 +135,7 @@ def test_parameters_written_by_the_caller_are_used() -> None:
     assert np.all(made.predict(x) == 7)
 
 
+@pytest.mark.usefixtures("emulated_device")
 def test_old_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     old = cuda_library.Device("Turing", 75, 2**33)
     monkeypatch.setattr(cuda_library, "open_device", lambda number: old)

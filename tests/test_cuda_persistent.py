@@ -1,5 +1,5 @@
 """Narrow networks are trained whole by one kernel (kernels/cuda/train/narrow.cu), many steps to
-a launch, on the emulated device.
+a launch.
 
 In float32 it has the CPU's bits, as the stages one by one have: parameters, optimizer state, losses
 and metrics, for any order of the threads. In bfloat16 it follows the NumPy twin, and gives the same
@@ -9,19 +9,17 @@ finds none.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-import cuda_library
 import fastbp as bp
+from cuda_library import in_orders
 from sweeps import Array
 from test_cuda_training import digest, state
 
@@ -76,12 +74,9 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def library(emulated_library: Path) -> Iterator[Path]:
-    """The emulated device is the process's CUDA device."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTBP_CUDA_LIBRARY", str(emulated_library))
-        yield emulated_library
+@pytest.fixture(autouse=True)
+def library(device_library: Path) -> Path:
+    return device_library
 
 
 def train(case: Case, device: str, dtype: str = "float32", *, whole: bool = True) -> Any:
@@ -114,16 +109,9 @@ def test_bfloat16_follows_the_twin(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_order_of_threads_does_not_matter(library: Path, dtype: str) -> None:
-    set_schedule = ctypes.CDLL(str(library)).fbp_emulation_set_schedule
     case = CASES["many units"]
-    try:
-        found = set()
-        for schedule in ("forward", "reverse", "random:1", "random:2"):
-            assert set_schedule(schedule.encode()) == 0
-            found.add(digest(train(case, "cuda", dtype)))
-        assert len(found) == 1
-    finally:
-        assert set_schedule(b"forward") == 0
+    schedules = ("forward", "reverse", "random:1", "random:2")
+    assert len({digest(train(case, "cuda", dtype)) for _ in in_orders(library, schedules)}) == 1
 
 
 def test_gradients_in_bfloat16_are_exact_for_small_integers() -> None:
@@ -191,13 +179,13 @@ print("no hazard")
 """
 
 
-def test_no_races_and_no_unwritten_memory(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("emulated_device")
+def test_no_races_and_no_unwritten_memory(watched_library: Path) -> None:
     """In a process of its own: it has one CUDA library."""
-    watched = cuda_library.build_emulated(tmp_path, watched=True)
     tests = Path(__file__).parent
     path = os.pathsep.join([str(tests), str(Path(bp.__file__).parents[1])])
     done = subprocess.run(
         [sys.executable, "-c", WATCHED], capture_output=True, text=True, check=False, timeout=300,
-        env={**os.environ, "FASTBP_CUDA_LIBRARY": str(watched), "PYTHONPATH": path},
+        env={**os.environ, "FASTBP_CUDA_LIBRARY": str(watched_library), "PYTHONPATH": path},
     )  # fmt: skip
     assert done.stdout.strip() == "no hazard", done.stderr

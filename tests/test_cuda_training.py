@@ -1,19 +1,19 @@
-"""device="cuda" gives the bits of device="cpu": whole networks on the emulated device.
+"""device="cuda" gives the bits of device="cpu": whole networks, emulated or on a GPU.
 
-The library of csrc/kernels/cuda and csrc/engine/cuda is built for the emulated device and loaded as
-a real one would be, through FASTBP_CUDA_LIBRARY. Compared bit for bit with the CPU, in float32 and
-float64: parameters and optimizer state after training, losses, metrics, predictions and gradients.
+The library of csrc/kernels/cuda and csrc/engine/cuda is built for the emulated device, or with
+`pytest -m gpu` for this machine's, and loaded through FASTBP_CUDA_LIBRARY. Compared bit for bit
+with the CPU, in float32 and float64: parameters and optimizer state after training, losses,
+metrics, predictions and gradients.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,18 +21,16 @@ import numpy as np
 import pytest
 
 import fastbp as bp
+from cuda_library import in_orders
 from fastbp import _core
 from sweeps import DTYPES, Array
 
 SCHEDULES = ("reverse", "random:1", "random:2")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def library(emulated_library: Path) -> Iterator[Path]:
-    """The emulated device is the process's CUDA device."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTBP_CUDA_LIBRARY", str(emulated_library))
-        yield emulated_library
+@pytest.fixture(autouse=True)
+def library(device_library: Path) -> Path:
+    return device_library
 
 
 class Case(NamedTuple):
@@ -164,15 +162,10 @@ def test_bits_are_the_cpus(name: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("name", ["adagrad, classes", "momentum, one batch of chunks"])
 def test_order_of_threads_does_not_matter(library: Path, name: str) -> None:
-    set_schedule = ctypes.CDLL(str(library)).fbp_emulation_set_schedule
     expected = digest(state(trained(CASES[name], "cuda", "float32", epochs=1)[0]))
-    try:
-        for schedule in SCHEDULES:
-            assert set_schedule(schedule.encode()) == 0
-            found = digest(state(trained(CASES[name], "cuda", "float32", epochs=1)[0]))
-            assert found == expected, schedule
-    finally:
-        assert set_schedule(b"forward") == 0
+    for schedule in in_orders(library, SCHEDULES):
+        found = digest(state(trained(CASES[name], "cuda", "float32", epochs=1)[0]))
+        assert found == expected, schedule
 
 
 def test_steps_are_recorded_and_replayed() -> None:
@@ -279,6 +272,7 @@ def test_training_goes_on_from_a_file_on_another_device(tmp_path: Path) -> None:
         assert digest(state(again)) == digest(state(whole))
 
 
+@pytest.mark.usefixtures("emulated_device")
 def test_too_little_memory_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES["sgd, batches with a rest"]
     rows = 600_000  # what other tests still hold is little beside them

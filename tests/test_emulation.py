@@ -46,9 +46,8 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Library:
-    """fastbp's library, with every access watched."""
-    return Library(cuda_library.build_emulated(tmp_path_factory.mktemp("watched"), watched=True))
+def watched(watched_library: Path) -> Library:
+    return Library(watched_library)
 
 
 def in_orders(library: ctypes.CDLL, schedules: list[str], run: Callable[[str], None]) -> None:
