@@ -170,7 +170,9 @@ def test_the_rest_of_an_epoch_and_single_steps_go_on_from_it() -> None:
 WATCHED = """
 import numpy as np
 import test_cuda_persistent as cases
-import fastbp as bp
+import test_cuda_layers as layers
+for name in layers.WATCHED:
+    layers.outcome(layers.CASES[name], "cuda", "float32")
 for dtype in ("float32", "bfloat16"):
     for name in ("rests everywhere", "few classes", "classes as rows", "logits"):
         for whole in (True, False):

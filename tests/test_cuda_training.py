@@ -343,16 +343,6 @@ def test_a_run_stops_and_goes_on_anywhere(name: str) -> None:
 def test_what_cuda_does_not_have_is_said() -> None:
     with pytest.raises(ValueError, match=r"device 'cuda' has no 'mystery' yet.* use device='cpu'"):
         _core.CudaNetwork(2, [("dense", 3, True), ("mystery", 1)], "float32", 0, 0)
-    case = CASES["sgd, batches with a rest"]
-    x, y = case.data("float32")
-    engine: Any = trained(case, "cuda", "float32", epochs=1)[0]._require_built()
-    steps = engine.steps
-    with pytest.raises(ValueError, match="no weights of rows yet: use device='cpu'"):
-        engine.step(x, y, np.ones(len(x), np.float32))
-    engine.set_rules({})
-    with pytest.raises(ValueError, match=r"no clipping, .*; got clip_norm: use device="):
-        engine.set_rules({"clip_norm": 1.0})
-    assert engine.steps == steps
 
 
 def test_engine_checks_what_it_is_given() -> None:

@@ -81,15 +81,33 @@ class CudaNetwork {
     const fbp_hyper values = hyper_of(hyper);
     run([&](const fbp_network_api& f) { return f.set_hyper(network_, &values); });
   }
-  // The rules of Engine::set_rules; of these, the rates.
-  void set_rates(const py::dict& values) {
+  // As Engine::set_rules and Engine::set_trainable.
+  void set_rules(const py::dict& values) {
+    require_compiled();
     const UpdateRules rules = rules_from(values, parameter_count());
-    std::vector<fbp_rate_piece> pieces;
+    std::vector<fbp_rate_piece> rates;
     for (const RatePiece& p : rules.rates)
-      pieces.push_back({p.start, int32_t(p.form), p.first, p.last, p.length, p.ratio});
+      rates.push_back({p.start, int32_t(p.form), p.first, p.last, p.length, p.ratio});
+    std::vector<fbp_range> ranges;
+    for (const ParameterRange& r : rules.ranges)
+      ranges.push_back({r.begin, r.end, r.rate, r.l1, r.l2});
+    const fbp_rules to{rules.clip_norm,
+                       rules.clip_value,
+                       rules.accumulation,
+                       rules.average,
+                       rules.average_momentum,
+                       int64_t(ranges.size()),
+                       ranges.data(),
+                       int64_t(rates.size()),
+                       rates.data(),
+                       int64_t(rules.rate_values.size()),
+                       rules.rate_values.data()};
+    run([&](const fbp_network_api& f) { return f.set_rules(network_, &to); });
+  }
+  void set_trainable(const std::vector<bool>& layers) {
+    const std::vector<int32_t> given(layers.begin(), layers.end());
     run([&](const fbp_network_api& f) {
-      return f.set_rates(network_, pieces.data(), int64_t(pieces.size()), rules.rate_values.data(),
-                         int64_t(rules.rate_values.size()));
+      return f.set_trainable(network_, given.data(), int64_t(given.size()));
     });
   }
   std::int64_t steps() const { return api().steps(network_); }
@@ -114,7 +132,8 @@ class CudaNetwork {
   py::tuple train(const py::array& x, const py::array& y, index_t batch_size, index_t epochs,
                   std::int64_t first_epoch, bool shuffle, std::uint64_t seed,
                   const std::vector<std::string>& metrics, const py::object& position,
-                  const py::object& record, index_t steps, const py::object& outputs) {
+                  const py::object& record, index_t steps, const py::object& outputs,
+                  const py::object& weights) {
     require_batch_size(batch_size);
     if (epochs < 0)
       throw py::value_error("epochs: expected at least 0, got " + std::to_string(epochs));
@@ -123,7 +142,7 @@ class CudaNetwork {
     py::array values = record.is_none() ? zeros(epochs, places) : py::array(record);
     require_shape(values, "record", epochs, places);
     fbp_train_args args{};
-    args.samples = samples(x, y);
+    args.samples = samples(x, y, weights);
     const RunRecord start = run_record(values, position, epochs, args.samples.n);
     args.batch_size = batch_size;
     args.epochs = epochs;
@@ -146,52 +165,53 @@ class CudaNetwork {
   }
 
   void train_batch(const py::array& x, const py::array& y, const std::vector<std::string>& metrics,
-                   py::array sums, const py::object& outputs) {
+                   py::array sums, const py::object& outputs, const py::object& weights) {
     const std::vector<fbp_metric> what = metrics_of(metrics);
     fbp_train_args args{};
     args.record = output<double>(sums, "sums");
     require_length(sums, "sums", index_t(what.size() + 1));
-    args.samples = samples(x, y);
+    args.samples = samples(x, y, weights);
     args.batch_size = args.samples.n;
     args.epochs = 1;
     args.steps = -1;
     run_train(args, what, outputs, x, [] {});
   }
 
-  // Copies of x and y stay on the device until release().
-  void hold(const py::array& x, const py::array& y) {
-    const fbp_samples rows = samples(x, y);
+  // Copies of the rows stay on the device until release().
+  void hold(const py::array& x, const py::array& y, const py::object& weights) {
+    const fbp_samples rows = samples(x, y, weights);
     run([&](const fbp_network_api& f) { return f.hold(network_, &rows); });
   }
   void release() {
     run([&](const fbp_network_api& f) { return f.release(network_); });
   }
 
-  double step(const py::array& x, const py::array& y) {
-    const fbp_samples batch = samples(x, y);
+  double step(const py::array& x, const py::array& y, const py::object& weights) {
+    const fbp_samples batch = samples(x, y, weights);
     double loss = 0;
     run([&](const fbp_network_api& f) { return f.step(network_, &batch, &loss); });
     return loss;
   }
 
-  double gradients(const py::array& x, const py::array& y) {
-    return gradients_and(samples(x, y), nullptr);
+  double gradients(const py::array& x, const py::array& y, const py::object& weights) {
+    return gradients_and(samples(x, y, weights), nullptr);
   }
-  py::tuple input_gradient(const py::array& x, const py::array& y) {
-    const fbp_samples batch = samples(x, y);
+  py::tuple input_gradient(const py::array& x, const py::array& y, const py::object& weights) {
+    const fbp_samples batch = samples(x, y, weights);
     py::array dx(x.dtype(), std::vector<index_t>(x.shape(), x.shape() + x.ndim()));
     const double loss = gradients_and(batch, dx.mutable_data());
     return py::make_tuple(loss, dx);
   }
 
   py::tuple evaluate(const py::array& x, const py::array& y, index_t batch_size,
-                     const std::vector<std::string>& metrics, const py::object& outputs) {
+                     const std::vector<std::string>& metrics, const py::object& outputs,
+                     const py::object& weights) {
     require_batch_size(batch_size);
     const std::vector<fbp_metric> what = metrics_of(metrics);
     std::vector<double> values(what.size() + 1);
     const Interrupt signals = python_signals();
     fbp_evaluate_args args{};
-    args.samples = samples(x, y);
+    args.samples = samples(x, y, weights);
     args.batch_size = batch_size;
     args.metric_count = int32_t(what.size());
     args.metrics = what.data();
@@ -357,8 +377,8 @@ class CudaNetwork {
     return metrics;
   }
 
-  // x and y, checked.
-  fbp_samples samples(const py::array& x, const py::array& y) const {
+  // x, y and the weights of the rows (or None), checked.
+  fbp_samples samples(const py::array& x, const py::array& y, const py::object& weights) const {
     require_compiled();
     require_array(x, "x", dtype(), false);
     require_shape(x, "x", -1, inputs_);
@@ -376,6 +396,12 @@ class CudaNetwork {
       require_array(y, "y", dtype(), false);
       require_shape(y, "y", rows.n, outputs_);
       rows.target = y.data();
+    }
+    if (!weights.is_none()) {
+      const py::array given = py::cast<py::array>(weights);
+      require_array(given, "weights", dtype(), false);
+      require_length(given, "weights", rows.n);
+      rows.weight = given.data();
     }
     return rows;
   }
@@ -418,20 +444,21 @@ void bind_cuda_network(py::module_& m) {
       .def("set_stream", &CudaNetwork::set_stream, "stream"_a)
       .def("compile", &CudaNetwork::compile, "loss"_a, "loss_param"_a, "optimizer"_a, "hyper"_a)
       .def("set_hyper", &CudaNetwork::set_hyper, "hyper"_a)
-      .def("set_rates", &CudaNetwork::set_rates, "rules"_a)
+      .def("set_rules", &CudaNetwork::set_rules, "rules"_a)
+      .def("set_trainable", &CudaNetwork::set_trainable, "layers"_a)
       .def("train", &CudaNetwork::train, "x"_a, "y"_a, "batch_size"_a, "epochs"_a, "first_epoch"_a,
            "shuffle"_a, "seed"_a, "metrics"_a, "position"_a = py::none(), "record"_a = py::none(),
-           "steps"_a = -1, "outputs"_a = py::none())
+           "steps"_a = -1, "outputs"_a = py::none(), "weights"_a = py::none())
       .def("train_batch", &CudaNetwork::train_batch, "x"_a, "y"_a, "metrics"_a, "sums"_a,
-           "outputs"_a = py::none())
-      .def("hold", &CudaNetwork::hold, "x"_a, "y"_a)
+           "outputs"_a = py::none(), "weights"_a = py::none())
+      .def("hold", &CudaNetwork::hold, "x"_a, "y"_a, "weights"_a = py::none())
       .def("release", &CudaNetwork::release)
       .def("predict_there", &CudaNetwork::predict_there, "x"_a, "out"_a, "n"_a, "stream"_a)
-      .def("step", &CudaNetwork::step, "x"_a, "y"_a)
-      .def("gradients", &CudaNetwork::gradients, "x"_a, "y"_a)
-      .def("input_gradient", &CudaNetwork::input_gradient, "x"_a, "y"_a)
+      .def("step", &CudaNetwork::step, "x"_a, "y"_a, "weights"_a = py::none())
+      .def("gradients", &CudaNetwork::gradients, "x"_a, "y"_a, "weights"_a = py::none())
+      .def("input_gradient", &CudaNetwork::input_gradient, "x"_a, "y"_a, "weights"_a = py::none())
       .def("evaluate", &CudaNetwork::evaluate, "x"_a, "y"_a, "batch_size"_a, "metrics"_a,
-           "outputs"_a = py::none())
+           "outputs"_a = py::none(), "weights"_a = py::none())
       .def("predict", &CudaNetwork::predict, "x"_a, "out"_a, "training"_a = false);
 }
 

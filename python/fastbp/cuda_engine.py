@@ -20,7 +20,7 @@ from .registry import OPTIMIZERS
 Result = TypeVar("Result")
 
 # Numbers of the flat arrays (csrc/kernels/cuda/fastbp_cuda_network.h).
-PARAMETERS, GRADIENTS, FIRST_SLOT = 0, 1, 2
+PARAMETERS, GRADIENTS, FIRST_SLOT, ACCUMULATED, AVERAGE = 0, 1, 2, 4, 5
 
 
 class CudaEngine:
@@ -47,6 +47,7 @@ class CudaEngine:
         self.inputs = inputs
         self._dtype = stored(dtype)
         self._slots = 0
+        self._rules: list[int] = []  # arrays of the optimizer's state that rules want
         self._copies: dict[int, Array] = {}  # on the host, by number
 
     @property
@@ -66,8 +67,9 @@ class CudaEngine:
 
     @property
     def optimizer_state(self) -> list[Array]:
-        """The optimizer's slots, laid out as parameters, live and writable."""
-        return [self._copy(FIRST_SLOT + slot) for slot in range(self._slots)]
+        """The optimizer's slots, then what rules keep; laid out as parameters, live, writable."""
+        slots = range(FIRST_SLOT, FIRST_SLOT + self._slots)
+        return [self._copy(number) for number in (*slots, *self._rules)]
 
     @property
     def state(self) -> Array:
@@ -80,9 +82,8 @@ class CudaEngine:
         return []
 
     def set_trainable(self, layers: Sequence[bool]) -> None:
-        """Which layers are trained; raises ValueError unless all are."""
-        if not all(layers):
-            raise ValueError("device 'cuda' has no frozen layers yet: use device='cpu'")
+        """Whether the parameters and the state of each layer are trained."""
+        self._call(lambda: self._network.set_trainable(list(layers)))
 
     @property
     def steps(self) -> int:
@@ -111,11 +112,11 @@ class CudaEngine:
         """Works behind what is enqueued on this cudaStream_t; 0: on the engine's own stream."""
         self._network.set_stream(stream)
 
-    def hold(self, x: Array, y: Array) -> None:
+    def hold(self, x: Array, y: Array, weights: Array | None = None) -> None:
         """Copies of these arrays stay on the device and serve all calls that get them, until
         release(): of at most two sets of rows. They must not be changed meanwhile.
         """
-        self._call(lambda: self._network.hold(x, y))
+        self._call(lambda: self._network.hold(x, y, weights))
 
     def release(self) -> None:
         """Gives the memory of what hold() has copied back to the device."""
@@ -128,20 +129,23 @@ class CudaEngine:
         network = self._network
         self._call(lambda: network.compile(loss, loss_param, optimizer, hyper))
         self._slots = OPTIMIZERS[optimizer]["slots"]
+        self._rules = []
 
     def set_hyper(self, hyper: dict[str, float]) -> None:
         """Changes the hyper-parameters; state and step count stay."""
         self._network.set_hyper(hyper)
 
     def set_rules(self, rules: dict[str, Any]) -> None:
-        """What else happens; raises ValueError for all but a schedule of the learning rate."""
-        others = [name for name in rules if name not in ("rates", "rate_values")]
-        if others:
-            raise ValueError(
-                "device 'cuda' has no clipping, accumulation, penalties, averages and rates of "
-                f"layers yet; got {', '.join(others)}: use device='cpu'"
+        """What else happens; the keys are those of fastbp.reference.rules.Rules."""
+        self._call(lambda: self._network.set_rules(rules))
+        self._rules = [
+            array
+            for array, wanted in (
+                (ACCUMULATED, rules.get("accumulation", 1) > 1),
+                (AVERAGE, "average_momentum" in rules),
             )
-        self._network.set_rates(rules)
+            if wanted
+        ]
 
     def train(
         self,
@@ -160,10 +164,9 @@ class CudaEngine:
         weights: Array | None = None,
     ) -> tuple[Array, Array]:
         """Losses (epochs,) and metrics (epochs, M); arguments as fastbp.reference.Engine.train."""
-        _refuse(weights)
         schedule = (batch_size, epochs, first_epoch, shuffle, seed, metrics)
         where = (position, record, steps, outputs)
-        return self._call(lambda: self._network.train(x, y, *schedule, *where))
+        return self._call(lambda: self._network.train(x, y, *schedule, *where, weights))
 
     def train_batch(
         self,
@@ -175,25 +178,21 @@ class CudaEngine:
         weights: Array | None = None,
     ) -> None:
         """One step as part of an epoch: adds to sums (1 + M,) what train() keeps of a batch."""
-        _refuse(weights)
-        self._call(lambda: self._network.train_batch(x, y, metrics, sums, outputs))
+        self._call(lambda: self._network.train_batch(x, y, metrics, sums, outputs, weights))
 
     def step(self, x: Array, y: Array, weights: Array | None = None) -> float:
         """One step on one batch; its loss before the update."""
-        _refuse(weights)
-        return self._call(lambda: self._network.step(x, y))
+        return self._call(lambda: self._network.step(x, y, weights))
 
     def gradients(self, x: Array, y: Array, weights: Array | None = None) -> float:
         """Fills gradients_ for one batch; its loss."""
-        _refuse(weights)
-        return self._call(lambda: self._network.gradients(x, y))
+        return self._call(lambda: self._network.gradients(x, y, weights))
 
     def input_gradient(
         self, x: Array, y: Array, weights: Array | None = None
     ) -> tuple[float, Array]:
         """The loss of one batch and its gradient with respect to x."""
-        _refuse(weights)
-        return self._call(lambda: self._network.input_gradient(x, y))
+        return self._call(lambda: self._network.input_gradient(x, y, weights))
 
     def evaluate(
         self,
@@ -205,8 +204,8 @@ class CudaEngine:
         weights: Array | None = None,
     ) -> tuple[float, list[float]]:
         """Loss and metrics over all rows, by batches; fills outputs (n, O) too if it is given."""
-        _refuse(weights)
-        return self._call(lambda: self._network.evaluate(x, y, batch_size, metrics, outputs))
+        rows = (x, y, batch_size, metrics, outputs, weights)
+        return self._call(lambda: self._network.evaluate(*rows))
 
     def predict(self, x: Array, out: Array, training: bool = False) -> None:
         """Writes the output for the rows of x to out; `training`: as the next step sees them."""
@@ -239,9 +238,3 @@ class CudaEngine:
         finally:
             for number, copy in self._copies.items():
                 self._network.read(number, copy)
-
-
-def _refuse(weights: Array | None) -> None:
-    """Raises ValueError for weights of rows."""
-    if weights is not None:
-        raise ValueError("device 'cuda' has no weights of rows yet: use device='cpu'")

@@ -137,7 +137,7 @@ def _hold(engine: Any, source: Any, validation: holdout.Rows | None) -> None:
     data = source.data if source.native else None
     for rows in (data, validation):
         if rows is not None and isinstance(rows.x, np.ndarray):
-            engine.hold(rows.x, rows.y)
+            engine.hold(rows.x, rows.y, rows.weights)
 
 
 def _convergence(tol: float | None, patience: int | None) -> list[Callback]:

@@ -13,6 +13,10 @@ constexpr index_t kEnoughBlocks = 264;
 constexpr const char* kForward = "forward pass";
 constexpr const char* kBackward = "backward pass";
 
+#define FBP_ELEMENTWISE(L) L::elementwise,
+constexpr bool kElementwise[] = {FBP_LOSSES(FBP_ELEMENTWISE)};
+#undef FBP_ELEMENTWISE
+
 index_t gradient_rows(const Stage& stage) { return stage.inputs + (stage.bias ? 1 : 0); }
 
 }  // namespace
@@ -52,8 +56,12 @@ template <class T> void Chain<T>::train(const Workspace& space, const DeviceBatc
   DeviceSamples<T> targets;
   if (batch.samples.target) targets.target = space.at<T>(space.plan.target);
   if (batch.samples.labels) targets.labels = space.at<std::int64_t>(space.plan.labels_offset);
+  if (batch.samples.weight) targets.weight = space.at<T>(space.plan.weight);
   measure(space, batch.rows, space.at<T>(space.plan.y.back()), targets, *batch.metrics);
   backward(space, batch);
+  rules->enqueue(batch.update ? FinishUse::update : FinishUse::store, finish_state(), stream);
+  if (batch.update && rules->need_whole_gradient())
+    Products<T>(*layout, shadows, stream).refresh(arrays.parameters.w);
   check(advance(tables.counter, stream), kBackward);
 }
 
@@ -67,7 +75,13 @@ template <class T>
 void Chain<T>::evaluate(const Workspace& space, index_t rows, const T* y,
                         const DeviceSamples<T>& targets,
                         const std::vector<MetricSpec>& metrics) const {
-  measure(space, rows, y, targets, metrics);
+  DeviceSamples<T> there = targets;
+  if (there.weight) {
+    T* const weight = space.at<T>(space.plan.weight);
+    check(repeat_columns(there.weight, rows, weight_copies(), weight, stream), kForward);
+    there.weight = weight;
+  }
+  measure(space, rows, y, there, metrics);
   check(advance(tables.counter, stream), kForward);
 }
 
@@ -87,6 +101,9 @@ void Chain<T>::gather(const Workspace& space, const DeviceBatch<T>& batch) const
   g.target_out = space.at<T>(space.plan.target);
   g.labels = batch.samples.labels;
   g.labels_out = space.at<std::int64_t>(space.plan.labels_offset);
+  g.weight = batch.samples.weight;
+  g.weight_copies = weight_copies();
+  g.weight_out = space.at<T>(space.plan.weight);
   check(cuda::gather(g, stream), "gathering a batch");
 }
 
@@ -159,7 +176,7 @@ void Chain<T>::measure(const Workspace& space, index_t rows, const T* y,
                        const std::vector<MetricSpec>& metrics) const {
   bool plain_errors = false;
   for (const MetricSpec& what : metrics) plain_errors |= what.of_softmax;
-  plain_errors &= loss.param != 0;
+  plain_errors &= loss.param != 0 || targets.weight;
   T* const dy = space.at<T>(space.plan.delta.back());
   take_loss(rows, y, targets, dy, plain_errors);
   for (std::size_t m = 0; m < metrics.size(); ++m) {
@@ -178,7 +195,12 @@ void Chain<T>::measure(const Workspace& space, index_t rows, const T* y,
   if (plain_errors) take_loss(rows, y, targets, dy, false);
 }
 
-// Leaves dy; `plain`: without label smoothing.
+// How often the loss's kernel wants the weight of a row: for every element, or once.
+template <class T> index_t Chain<T>::weight_copies() const {
+  return kElementwise[loss.loss] ? layout->outputs : 1;
+}
+
+// Leaves dy; `plain`: without label smoothing and weights.
 template <class T>
 void Chain<T>::take_loss(index_t rows, const T* y, const DeviceSamples<T>& targets, T* dy,
                          bool plain) const {
@@ -191,27 +213,56 @@ void Chain<T>::take_loss(index_t rows, const T* y, const DeviceSamples<T>& targe
   args.dy = dy;
   args.dy_scale = T(1 / loss_divisor(loss, rows, layout->outputs));
   args.param = plain ? T(0) : T(loss.param);
+  args.weight = plain ? nullptr : targets.weight;
   check(cuda::loss(loss.loss, args, tables.place(0), stream), "loss");
 }
 
 template <class T>
 void Chain<T>::backward(const Workspace& space, const DeviceBatch<T>& batch) const {
   const index_t parts = partials_of(batch.rows);
+  const std::size_t lowest = batch.dx ? 0 : layout->lowest_trained;
+  const bool update = batch.update && !rules->need_whole_gradient();
   Products<T> products(*layout, shadows, stream);
   output_delta(space, batch.rows);
-  for (std::size_t s = last() + 1; s-- > 0;) {
+  for (std::size_t s = last() + 1; s-- > lowest;) {
     const BatchMatrix& dz = space.plan.delta[s];
     if (layout->stages[s].dense()) products.take_delta(s, space.at<T>(dz), dz.row, batch.rows);
     // The product for the stage below reads the weights: they change after it.
-    if (s > 0 || batch.dx) input_delta(products, space, batch.rows, s, s > 0 ? nullptr : batch.dx);
-    parameter_gradient(products, space, batch.rows, s, parts, batch.update);
+    if (s > lowest || batch.dx)
+      input_delta(products, space, batch.rows, s, s > 0 ? nullptr : batch.dx);
+    parameter_gradient(products, space, batch.rows, s, parts, update);
   }
-  if (parts > 1)
-    check(add_parts(
-              partials, parts, layout->parameter_count, batch.update ? nullptr : arrays.gradient,
-              batch.update ? optimizer : kNoOptimizer, arrays.parameters, tables.steps, stream),
+  if (parts > 1) add_up_parts(parts, update);
+  if (parts > 1 && update) products.refresh(arrays.parameters.w);
+}
+
+// The partials of what is trained, into the flat gradient or the optimizer.
+template <class T> void Chain<T>::add_up_parts(index_t parts, bool update) const {
+  const auto add = [&](index_t begin, index_t end) {
+    if (begin >= end) return;
+    check(add_parts(partials + begin, parts, layout->parameter_count, end - begin,
+                    update ? nullptr : arrays.gradient + begin, update ? optimizer : kNoOptimizer,
+                    arrays.parameters.from(begin), tables.steps, stream),
           "update");
-  if (parts > 1 && batch.update) products.refresh(arrays.parameters.w);
+  };
+  if (!layout->any_frozen) return add(0, layout->parameter_count);
+  for (const Stage& stage : layout->stages)
+    if (stage.trainable)
+      add(stage.parameter_offset, stage.parameter_offset + stage.parameter_count());
+}
+
+template <class T> FinishState<T> Chain<T>::finish_state() const {
+  FinishState<T> state;
+  state.gradient = arrays.gradient;
+  state.to = arrays.parameters;
+  state.optimizer = optimizer;
+  state.steps = tables.steps;
+  state.penalties = tables.penalties;
+  return state;
+}
+
+template <class T> void Chain<T>::measure_penalties() const {
+  rules->enqueue(FinishUse::measure, finish_state(), stream);
 }
 
 // dz of the last stage from the dy that the loss left.
@@ -271,7 +322,7 @@ template <class T>
 void Chain<T>::parameter_gradient(const Products<T>& products, const Workspace& space, index_t rows,
                                   std::size_t s, index_t parts, bool update) const {
   const Stage& stage = layout->stages[s];
-  if (!stage.dense()) return;
+  if (!stage.dense() || !stage.trainable) return;
   const BatchMatrix& input = s == 0 ? space.plan.x : space.plan.y[s - 1];
   const BatchMatrix& dz = space.plan.delta[s];
   GemmArgs<T> g;
@@ -281,11 +332,7 @@ void Chain<T>::parameter_gradient(const Products<T>& products, const Workspace& 
   g.b = space.at<T>(dz), g.b_row = dz.row, g.b_col = 1;
   g.c_row = stage.outputs;
   if (parts == 1 && update) {
-    Parameters<T> to = arrays.parameters;
-    to.w += stage.parameter_offset;
-    for (T*& slot : to.slot)
-      if (slot) slot += stage.parameter_offset;
-    products.update(s, g, optimizer, to, tables.steps);
+    products.update(s, g, optimizer, arrays.parameters.from(stage.parameter_offset), tables.steps);
     return;
   }
   g.c = (parts > 1 ? partials : arrays.gradient) + stage.parameter_offset;

@@ -9,6 +9,7 @@
 
 #include "engine/cuda/products.h"
 #include "engine/cuda/resources.h"
+#include "engine/cuda/rules.h"
 #include "engine/plan.h"
 #include "engine/step_scales.h"
 #include "kernels/cuda/train/kernels.h"
@@ -38,10 +39,11 @@ template <class T> struct DeviceSamples {
   const T* x = nullptr;  // (n, inputs), contiguous
   const T* target = nullptr;
   const std::int64_t* labels = nullptr;
+  const T* weight = nullptr;  // (n,), of each row's loss; null: none. Gathered: as LossArgs
 
   DeviceSamples from(index_t row, index_t inputs, index_t outputs) const {
     return {x + row * inputs, target ? target + row * outputs : nullptr,
-            labels ? labels + row : nullptr};
+            labels ? labels + row : nullptr, weight ? weight + row : nullptr};
   }
 };
 
@@ -51,6 +53,7 @@ template <class T> struct RunTables {
   StepTable<T> steps;
   RunCounter* counter = nullptr;  // steps.counter, to be advanced
   double* sums = nullptr;         // the loss's, then each metric's
+  double* penalties = nullptr;    // of each batch
   index_t blocks = 0;             // of a whole batch
   index_t batches = 0;            // of an epoch
 
@@ -73,6 +76,7 @@ template <class T> class Chain {
   int optimizer = 0;
   std::uint64_t seed = 0;  // of what a step draws
   RunTables<T> tables;
+  const Rules<T>* rules = nullptr;
   T* partials = nullptr;             // partials_of(rows) gradients
   const Shadows* shadows = nullptr;  // float alone: products are made of these, on tensor cores
   cudaStream_t stream = nullptr;
@@ -88,6 +92,9 @@ template <class T> class Chain {
   void evaluate(const Workspace& space, index_t rows, const T* y, const DeviceSamples<T>& targets,
                 const std::vector<MetricSpec>& metrics) const;
 
+  // The penalties on the parameters, to the running batch's place.
+  void measure_penalties() const;
+
   // Gradients of parts of a batch that are summed apart: where a product has too few tiles to keep a
   // device busy, every chunk of its sum over the rows is a part. 1: none are.
   index_t partials_of(index_t rows) const;
@@ -102,6 +109,7 @@ template <class T> class Chain {
                index_t y_row) const;
   void measure(const Workspace& space, index_t rows, const T* y, const DeviceSamples<T>& targets,
                const std::vector<MetricSpec>& metrics) const;
+  index_t weight_copies() const;
   void take_loss(index_t rows, const T* y, const DeviceSamples<T>& targets, T* dy,
                  bool plain) const;
   void backward(const Workspace& space, const DeviceBatch<T>& batch) const;
@@ -110,6 +118,8 @@ template <class T> class Chain {
                    T* dx) const;
   void parameter_gradient(const Products<T>& products, const Workspace& space, index_t rows,
                           std::size_t stage, index_t parts, bool update) const;
+  void add_up_parts(index_t parts, bool update) const;
+  FinishState<T> finish_state() const;
   const BatchMatrix* saved(const Workspace& space, std::size_t stage) const;
   std::size_t last() const { return layout->stages.size() - 1; }
 };

@@ -70,7 +70,7 @@ template <class T> class Data {
   DeviceSamples<T> place(const fbp_samples& samples, cudaStream_t stream) {
     if (samples.on_device)
       return {static_cast<const T*>(samples.x), static_cast<const T*>(samples.target),
-              samples.labels};
+              samples.labels, static_cast<const T*>(samples.weight)};
     const Held* const set = held(samples);
     return set ? set->here : copy(samples, Piece::data, stream);
   }
@@ -84,7 +84,7 @@ template <class T> class Data {
   const Held* held(const fbp_samples& s) const {
     for (const Held& set : sets_)
       if (set.host.x && set.host.x == s.x && set.host.n == s.n && set.host.target == s.target &&
-          set.host.labels == s.labels)
+          set.host.labels == s.labels && set.host.weight == s.weight)
         return &set;
     return nullptr;
   }
@@ -94,9 +94,10 @@ template <class T> class Data {
     const std::size_t x_bytes = array_bytes<T>(samples.n, layout_.inputs),
                       target_bytes =
                           array_bytes<T>(samples.target ? samples.n : 0, layout_.outputs),
-                      label_bytes = array_bytes<std::int64_t>(samples.labels ? samples.n : 0);
+                      label_bytes = array_bytes<std::int64_t>(samples.labels ? samples.n : 0),
+                      weight_bytes = array_bytes<T>(samples.weight ? samples.n : 0);
     const std::size_t x = arena.add(x_bytes), target = arena.add(target_bytes),
-                      labels = arena.add(label_bytes);
+                      labels = arena.add(label_bytes), weight = arena.add(weight_bytes);
     auto* const base = static_cast<unsigned char*>(memory_.require(piece, arena.total()));
     DeviceSamples<T> here;
     here.x = reinterpret_cast<const T*>(base + x);
@@ -108,6 +109,10 @@ template <class T> class Data {
     if (samples.labels) {
       here.labels = reinterpret_cast<const std::int64_t*>(base + labels);
       staging.copy(base + labels, samples.labels, label_bytes, stream);
+    }
+    if (samples.weight) {
+      here.weight = reinterpret_cast<const T*>(base + weight);
+      staging.copy(base + weight, samples.weight, weight_bytes, stream);
     }
     return here;
   }

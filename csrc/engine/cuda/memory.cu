@@ -17,7 +17,10 @@ constexpr const char* kNames[kPieces] = {"parameters, gradients and optimizer st
                                          "results on their way to the host",
                                          "bfloat16 copies of the parameters",
                                          "bfloat16 copies of activations",
-                                         "bfloat16 copies of gradients"};
+                                         "bfloat16 copies of gradients",
+                                         "sums of gradients of several batches",
+                                         "averages of the parameters",
+                                         "tables of the rules of updates"};
 
 std::string mebibytes(std::size_t bytes) {
   char text[32];

@@ -22,9 +22,12 @@ enum class Piece {
   result,
   shadow_weights,
   shadow_input,
-  shadow_delta
+  shadow_delta,
+  accumulated,
+  average,
+  rules
 };
-inline constexpr std::size_t kPieces = 12;
+inline constexpr std::size_t kPieces = 15;
 
 class DeviceMemory {
  public:

@@ -4,12 +4,13 @@
 #include <cstring>
 #include <type_traits>
 
-#include "core/random.h"
 #include "engine/cuda/chain.h"
 #include "engine/cuda/data.h"
+#include "engine/cuda/epochs.h"
 #include "engine/cuda/memory.h"
 #include "engine/cuda/narrow.h"
 #include "engine/cuda/pace.h"
+#include "engine/cuda/rules.h"
 #include "engine/cuda/step_graph.h"
 
 namespace fastbp {
@@ -29,6 +30,7 @@ template <class T> class DeviceNetwork final : public Network {
     select();
     own_stream_ = make_stream();
     chain_.layout = &layout_;
+    chain_.rules = &rules_;
     chain_.stream = own_stream_.get();
     const std::size_t bytes = array_bytes<T>(layout_.parameter_count);
     const std::size_t all = checked_product(bytes, 4);
@@ -59,16 +61,35 @@ template <class T> class DeviceNetwork final : public Network {
     for (T* slot : chain_.arrays.parameters.slot)
       check(cudaMemsetAsync(slot, 0, array_bytes<T>(layout_.parameter_count), stream()),
             "clearing the optimizer's state");
-    finish();
     chain_.loss = loss;
     chain_.optimizer = optimizer.optimizer;
-    optimizer_ = optimizer;
-    rates_ = {};
+    epochs_.optimizer = optimizer;
+    rules_.set({}, stream());
+    ++changes_;
+    finish();
     steps = 0;
   }
 
-  void set_hyper(const Hyper& hyper) override { optimizer_.hyper = hyper; }
-  void set_rates(const UpdateRules& rules) override { rates_ = rules; }
+  void set_hyper(const Hyper& hyper) override { epochs_.optimizer.hyper = hyper; }
+  void set_rules(const UpdateRules& rules) override {
+    select();
+    rules_.set(rules, stream());
+    ++changes_;
+    finish();
+  }
+  void set_trainable(const std::vector<bool>& layers) override {
+    select();
+    if (layers.size() != layout_.stage_of_layer.size())
+      throw Failure(FBP_INVALID_ARGUMENT, "layers: expected a value for each");
+    layout_.set_trainable(layers);
+    // What is frozen has no gradient from now on.
+    check(cudaMemsetAsync(chain_.arrays.gradient, 0, array_bytes<T>(layout_.parameter_count),
+                          stream()),
+          "clearing memory");
+    rules_.set_frozen(stream());
+    ++changes_;
+    finish();
+  }
 
   void set_stream(void* stream) override {
     chain_.stream = stream ? static_cast<cudaStream_t>(stream) : own_stream_.get();
@@ -100,7 +121,8 @@ template <class T> class DeviceNetwork final : public Network {
   bool train(RunArgs& run) override {
     select();
     const index_t n = run.samples.n, rows = std::min(run.batch_size, n);
-    const Measures measures = prepare_tables(run, rows);
+    run.training = true;
+    const Measures measures = epochs_.prepare(run, rows);
     const bool whole = trains_whole(run);
     if (whole)
       use_partials(narrow_.partials_of(layout_, rows));
@@ -117,8 +139,8 @@ template <class T> class DeviceNetwork final : public Network {
     Pace pace;
     index_t epoch = run.epoch, at = run.at, left = run.steps;
     while (epoch < run.epochs && left != 0 && !poll.stopped()) {
-      Slot& slot = next_slot(run, measures, poll);
-      begin_epoch(slot, run, measures, epoch, at);
+      auto& slot = epochs_.next(run, measures, poll);
+      epochs_.begin(slot, run, measures, epoch, at, steps);
       index_t taken = 1;
       do {
         batch.rows = std::min(rows, n - at);
@@ -134,10 +156,10 @@ template <class T> class DeviceNetwork final : public Network {
         if (run.update) steps += taken;
         if (left > 0) left -= taken;
       } while (pace.step(stream(), poll, int(taken)) && at < n && left != 0);
-      end_epoch(slot, measures);
+      epochs_.end(slot, measures);
       if (at == n) ++epoch, at = 0;
     }
-    for (int i = 0; i < 2; ++i) next_slot(run, measures, poll);
+    epochs_.collect_all(run, measures, poll);
     if (run.dx && !run.samples.on_device)
       copy(run.dx, batch.dx, n * layout_.inputs * sizeof(T), cudaMemcpyDeviceToHost);
     return_outputs(run, outputs);
@@ -147,14 +169,15 @@ template <class T> class DeviceNetwork final : public Network {
   bool evaluate(RunArgs& run) override {
     select();
     const index_t n = run.samples.n, rows = std::min(run.batch_size, n);
-    const Measures measures = prepare_tables(run, rows);
+    const Measures measures = epochs_.prepare(run, rows);
     use_inference_plan(rows);
     const DeviceSamples<T> samples = data_.place(run.samples, stream());
     T* const outputs = outputs_of(run);
     Poll poll(run.interrupt);
     Pace pace;
-    Slot& slot = next_slot(run, measures, poll);
-    begin_epoch(slot, run, measures, 0, 0);
+    auto& slot = epochs_.next(run, measures, poll);
+    epochs_.begin(slot, run, measures, 0, 0, steps);
+    chain_.measure_penalties();
     const T* const y = inference_.at<T>(inference_.plan.y.back());
     for (index_t at = 0; at < n; at += rows) {
       const index_t here = std::min(rows, n - at);
@@ -165,8 +188,9 @@ template <class T> class DeviceNetwork final : public Network {
       ++slot.batches;
       if (!pace.step(stream(), poll)) return finish(), false;
     }
-    end_epoch(slot, measures);
-    for (int i = 0; i < 2; ++i) next_slot(run, measures, poll);
+    epochs_.end(slot, measures);
+    epochs_.collect_all(run, measures, poll);
+    run.record[0] += epochs_.penalty();
     return_outputs(run, outputs);
     return !poll.stopped();
   }
@@ -180,7 +204,7 @@ template <class T> class DeviceNetwork final : public Network {
     const Workspace& space = training ? training_ : inference_;
     if (training) {
       use_training_plan(rows);
-      use_counter();
+      epochs_.use_counter(steps);
     } else {
       use_inference_plan(rows);
     }
@@ -207,23 +231,6 @@ template <class T> class DeviceNetwork final : public Network {
   }
 
  private:
-  // How a run's losses and metrics are counted.
-  struct Measures {
-    index_t rows = 0;     // of a batch
-    index_t batches = 0;  // of an epoch
-    index_t blocks = 0;   // of a batch
-    index_t places = 0;   // the loss and the metrics
-
-    index_t sums() const { return places * batches * blocks; }
-  };
-  // What the host has of an epoch, or a part of one, that is under way.
-  struct Slot {
-    PinnedMemory order, hyper, counter, sums;
-    Event done;
-    index_t epoch = 0, first_row = 0, batches = 0;
-    bool under_way = false;
-  };
-
   cudaStream_t stream() const { return chain_.stream; }
   void select() { check(cudaSetDevice(device_), "choosing the device"); }
   void finish() { check(cudaStreamSynchronize(stream()), "the device's work"); }
@@ -233,8 +240,10 @@ template <class T> class DeviceNetwork final : public Network {
 
   T* flat(int array) {
     const FlatArrays<T>& arrays = chain_.arrays;
-    T* const places[] = {arrays.parameters.w, arrays.gradient, arrays.parameters.slot[0],
-                         arrays.parameters.slot[1]};
+    T* const places[] = {arrays.parameters.w,       arrays.gradient,      arrays.parameters.slot[0],
+                         arrays.parameters.slot[1], rules_.accumulated(), rules_.average()};
+    if (!places[array])
+      throw Failure(FBP_INVALID_ARGUMENT, "the rules of updates want no such array");
     return places[array];
   }
 
@@ -293,7 +302,8 @@ template <class T> class DeviceNetwork final : public Network {
   // Whether the run's steps are taken by the kernel for narrow networks.
   bool trains_whole(const RunArgs& run) {
     if constexpr (std::is_same_v<T, float>) {
-      if (!persistent || !run.update || run.dx || run.outputs) return false;
+      if (!persistent || !run.update || run.dx || run.outputs || run.samples.weight) return false;
+      if (rules_.need_whole_gradient() || layout_.any_frozen) return false;
       if (run.metrics.size() > std::size_t(kNarrowMetrics)) return false;
       if (!planned_) narrow_ = NarrowPlan(layout_, chain_.shadows != nullptr, device_);
       planned_ = true;
@@ -319,41 +329,6 @@ template <class T> class DeviceNetwork final : public Network {
     inference_.plan = std::move(plan);
   }
 
-  // Room for what an epoch has beside its plan.
-  Measures prepare_tables(const RunArgs& run, index_t rows) {
-    Measures m;
-    m.rows = rows;
-    m.batches = parts_of(run.samples.n, rows);
-    m.blocks = loss_blocks(rows);
-    m.places = 1 + index_t(run.metrics.size());
-    ArenaLayout arena;
-    const std::size_t counter = arena.add(sizeof(RunCounter));
-    const std::size_t order = arena.add(array_bytes<std::int64_t>(run.shuffle ? run.samples.n : 0));
-    const std::size_t hyper = arena.add(array_bytes<StepHyper<T>>(run.update ? m.batches : 0));
-    const std::size_t sums = arena.add(array_bytes<double>(m.places, m.batches * m.blocks));
-    auto* base = static_cast<unsigned char*>(memory_.require(Piece::epoch, arena.total()));
-    RunTables<T>& tables = chain_.tables;
-    order_ = reinterpret_cast<std::int64_t*>(base + order);
-    hyper_ = reinterpret_cast<StepHyper<T>*>(base + hyper);
-    tables.order = run.shuffle ? order_ : nullptr;
-    tables.counter = reinterpret_cast<RunCounter*>(base + counter);
-    tables.steps = {hyper_, tables.counter};
-    tables.sums = reinterpret_cast<double*>(base + sums);
-    tables.blocks = m.blocks;
-    tables.batches = m.batches;
-    for (Slot& slot : slots_) slot.under_way = false;
-    return m;
-  }
-
-  // The counter of a pass that is no run: it stands in front of the next step.
-  void use_counter() {
-    chain_.tables.counter =
-        static_cast<RunCounter*>(memory_.require(Piece::epoch, sizeof(RunCounter)));
-    auto* counter = slots_[0].counter.template require<RunCounter>(1);
-    *counter = {0, 0, steps};
-    copy(chain_.tables.counter, counter, sizeof *counter, cudaMemcpyHostToDevice);
-  }
-
   // All that the launches of a training step depend on.
   StepGraphs::Key key_of(const DeviceBatch<T>& batch) const {
     const RunTables<T>& tables = chain_.tables;
@@ -361,6 +336,7 @@ template <class T> class DeviceNetwork final : public Network {
                         word(training_.memory),
                         word(training_.plan.capacity),
                         word(chain_.partials),
+                        word(changes_),
                         word(shadows_.input.memory),
                         word(shadows_.delta.memory),
                         word(shadows_.input_rows),
@@ -370,13 +346,14 @@ template <class T> class DeviceNetwork final : public Network {
                         word(chain_.optimizer),
                         word(tables.order),
                         word(tables.counter),
-                        word(hyper_),
+                        word(tables.steps.hyper),
                         word(tables.sums),
                         word(tables.blocks),
                         word(tables.batches),
                         word(batch.samples.x),
                         word(batch.samples.target),
                         word(batch.samples.labels),
+                        word(batch.samples.weight),
                         word(batch.rows_per_batch),
                         word(batch.rows),
                         word(batch.update),
@@ -415,96 +392,21 @@ template <class T> class DeviceNetwork final : public Network {
     finish();
   }
 
-  // The slot that has waited longest; what it measured is in the record.
-  Slot& next_slot(RunArgs& run, const Measures& m, Poll& poll) {
-    Slot& slot = slots_[turn_ ^= 1];
-    if (slot.under_way) collect(slot, run, m, poll);
-    return slot;
-  }
-
-  // Gives the device what the rest of the epoch needs; the slot's memory is free.
-  void begin_epoch(Slot& slot, const RunArgs& run, const Measures& m, index_t epoch, index_t at) {
-    slot.epoch = epoch;
-    slot.first_row = at;
-    slot.batches = 0;
-    if (run.shuffle) {
-      auto* order = slot.order.template require<std::int64_t>(std::size_t(run.samples.n));
-      random_permutation(order, run.samples.n, run.seed, std::uint32_t(run.first_epoch + epoch));
-      copy(order_, order, array_bytes<std::int64_t>(run.samples.n), cudaMemcpyHostToDevice);
-    }
-    if (run.update) {
-      auto* hyper = slot.hyper.template require<StepHyper<T>>(std::size_t(m.batches));
-      const index_t batches = parts_of(run.samples.n - at, m.rows);
-      for (index_t b = 0; b < batches; ++b) {
-        powers_.advance(optimizer_.hyper, steps + b + 1);
-        OptimizerSpec now = optimizer_;
-        now.hyper.learning_rate = rates_.rate(steps + b + 1, now.hyper.learning_rate);
-        hyper[b] = step_hyper<T>(now, powers_);
-      }
-      copy(hyper_, hyper, array_bytes<StepHyper<T>>(batches), cudaMemcpyHostToDevice);
-    }
-    auto* counter = slot.counter.template require<RunCounter>(1);
-    *counter = {0, at, steps};
-    copy(chain_.tables.counter, counter, sizeof *counter, cudaMemcpyHostToDevice);
-  }
-
-  void end_epoch(Slot& slot, const Measures& m) {
-    auto* sums = slot.sums.template require<double>(std::size_t(m.sums()));
-    copy(sums, chain_.tables.sums, array_bytes<double>(m.sums()), cudaMemcpyDeviceToHost);
-    if (!slot.done.get()) slot.done = make_event();
-    check(cudaEventRecord(slot.done.get(), stream()), "ending an epoch");
-    slot.under_way = true;
-  }
-
-  // Waits for the slot's batches and adds up what they measured: blocks in order, then batches in
-  // order, onto what the record has.
-  void collect(Slot& slot, RunArgs& run, const Measures& m, Poll& poll) {
-    wait_for(slot.done.get(), poll);
-    slot.under_way = false;
-    const double* const sums = slot.sums.template require<double>(std::size_t(m.sums()));
-    double* const record = run.record + slot.epoch * m.places;
-    const bool weighs = loss_is_mean(chain_.loss);
-    const index_t n = run.samples.n;
-    index_t at = slot.first_row;
-    for (index_t b = 0; b < slot.batches; ++b) {
-      const index_t rows = std::min(m.rows, n - at);
-      for (index_t place = 0; place < m.places; ++place) {
-        const double* const blocks = sums + (place * m.batches + b) * m.blocks;
-        double sum = 0;
-        for (index_t i = 0; i < loss_blocks(rows); ++i) sum += blocks[i];
-        if (place == 0)
-          sum =
-              sum / loss_divisor(chain_.loss, rows, layout_.outputs) * (weighs ? double(rows) : 1);
-        record[place] += sum;
-      }
-      at += rows;
-    }
-    const bool complete = at == n;
-    if (complete && run.means)
-      for (index_t place = weighs ? 0 : 1; place < m.places; ++place) record[place] /= double(n);
-    run.epoch = complete ? slot.epoch + 1 : slot.epoch;
-    run.at = complete ? 0 : at;
-  }
-
   int device_;
   NetworkLayout layout_;
   Stream own_stream_;
   DeviceMemory memory_;
   Data<T> data_{layout_, memory_};
+  Rules<T> rules_{layout_, memory_};
   Chain<T> chain_;
-  OptimizerSpec optimizer_;
-  UpdateRules rates_;
-  BetaPowers powers_;
+  Epochs<T> epochs_{layout_, chain_, memory_};
   Workspace training_, inference_;
   Shadows shadows_;
   bool stale_ = true;  // the weights' shadows
-  std::int64_t* order_ = nullptr;
-  StepHyper<T>* hyper_ = nullptr;
-  Slot slots_[2];
   StepGraphs graphs_;
+  std::int64_t changes_ = 0;  // of what a step is: a recording holds until the next
   NarrowPlan narrow_;
   bool planned_ = false;  // narrow_ is
-  int turn_ = 0;
 };
 
 }  // namespace

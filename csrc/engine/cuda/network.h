@@ -28,6 +28,7 @@ struct RunArgs {
   bool shuffle = false;
   std::uint64_t seed = 0;
   std::vector<MetricSpec> metrics;
+  bool training = false;  // set by train()
   bool update = true;
   bool means = true;  // a completed epoch's sums become means
   void* dx = nullptr;
@@ -48,8 +49,8 @@ class Network {
   virtual std::int64_t replays() const = 0;
   virtual void compile(const LossSpec& loss, const OptimizerSpec& optimizer) = 0;
   virtual void set_hyper(const Hyper& hyper) = 0;
-  // Only the rates of the rules are read.
-  virtual void set_rates(const UpdateRules& rules) = 0;
+  virtual void set_rules(const UpdateRules& rules) = 0;
+  virtual void set_trainable(const std::vector<bool>& layers) = 0;
   virtual void set_stream(void* stream) = 0;
   // A copy of the samples stays on the device for all calls with the same pointers, until release().
   virtual void hold(const fbp_samples& samples) = 0;

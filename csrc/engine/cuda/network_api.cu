@@ -143,16 +143,41 @@ int32_t set_hyper(fbp_network* network, const fbp_hyper* hyper) {
   });
 }
 
-int32_t set_rates(fbp_network* network, const fbp_rate_piece* pieces, int64_t count,
-                  const double* values, int64_t value_count) {
+UpdateRules rules_of(const fbp_rules& from, index_t parameters) {
+  UpdateRules rules;
+  rules.clip_norm = from.clip_norm;
+  rules.clip_value = from.clip_value;
+  rules.accumulation = from.accumulation;
+  rules.average = from.average != 0;
+  rules.average_momentum = from.average_momentum;
+  if (!(rules.clip_norm >= 0 && rules.clip_value >= 0 && rules.accumulation >= 1))
+    throw invalid("rules: expected clip_norm and clip_value of at least 0, accumulation of 1");
+  index_t end = 0;
+  for (const fbp_range* r = from.ranges; r < from.ranges + from.range_count; ++r) {
+    if (r->begin < end || r->end < r->begin || r->end > parameters)
+      throw invalid("ranges: expected ranges of parameters, one behind the other");
+    rules.ranges.push_back({r->begin, r->end, r->rate, r->l1, r->l2});
+    end = r->end;
+  }
+  for (const fbp_rate_piece* p = from.rates; p < from.rates + from.rate_count; ++p) {
+    if (p->form < 0 || p->form > int(RateForm::table)) throw invalid("rates: unknown form");
+    rules.rates.push_back({p->start, RateForm(p->form), p->first, p->last, p->length, p->ratio});
+  }
+  rules.rate_values.assign(from.rate_values, from.rate_values + from.rate_value_count);
+  return rules;
+}
+
+int32_t set_rules(fbp_network* network, const fbp_rules* rules) {
   return guarded([&] {
-    UpdateRules rules;
-    for (const fbp_rate_piece* p = pieces; p < pieces + count; ++p) {
-      if (p->form < 0 || p->form > int(RateForm::table)) throw invalid("rates: unknown form");
-      rules.rates.push_back({p->start, RateForm(p->form), p->first, p->last, p->length, p->ratio});
-    }
-    rules.rate_values.assign(values, values + value_count);
-    network->network->set_rates(rules);
+    Network& net = *network->network;
+    net.set_rules(rules_of(*rules, net.layout().parameter_count));
+    return FBP_OK;
+  });
+}
+
+int32_t set_trainable(fbp_network* network, const int32_t* layers, int64_t count) {
+  return guarded([&] {
+    network->network->set_trainable(std::vector<bool>(layers, layers + count));
     return FBP_OK;
   });
 }
@@ -199,7 +224,7 @@ int32_t release(fbp_network* network) {
 }
 
 void require_array(int32_t array) {
-  if (array < FBP_PARAMETERS || array > FBP_SLOT_1) throw invalid("there is no such array");
+  if (array < FBP_PARAMETERS || array > FBP_AVERAGE) throw invalid("there is no such array");
 }
 
 int32_t read(fbp_network* network, int32_t array, void* host) {
@@ -323,7 +348,8 @@ const fbp_network_api kNetworkApi = {sizeof(fbp_network_api),
                                      parameter_shapes,
                                      compile,
                                      set_hyper,
-                                     set_rates,
+                                     set_rules,
+                                     set_trainable,
                                      steps,
                                      replays,
                                      persistent_steps,

@@ -46,6 +46,29 @@ typedef struct fbp_rate_piece {
   double first, last, length, ratio;
 } fbp_rate_piece;
 
+/* Parameters begin <= i < end of the flat block: their rate, times the learning rate; l1 |w| + l2 w^2
+ * is added to the loss. */
+typedef struct fbp_range {
+  int64_t begin, end;
+  double rate, l1, l2;
+} fbp_range;
+
+/* What happens to a gradient before the update: UpdateRules of engine/update_rules.h. */
+typedef struct fbp_rules {
+  double clip_norm, clip_value; /* 0: no limit */
+  int64_t accumulation;         /* batches to an update, at least 1 */
+  int32_t average;              /* whether a moving average of the parameters is kept */
+  double average_momentum;
+  int64_t range_count;
+  const fbp_range* ranges; /* in order, apart from each other */
+  /* The learning rate of each update, in the place of set_hyper's: pieces in order, the first from
+   * update 0, and the values of the form `table`. No pieces: set_hyper's. */
+  int64_t rate_count;
+  const fbp_rate_piece* rates;
+  int64_t rate_value_count;
+  const double* rate_values;
+} fbp_rules;
+
 /* n rows, contiguous: x (n, inputs) of the network's dtype; one of target (n, outputs) and labels (n),
  * or neither for a prediction. */
 typedef struct fbp_samples {
@@ -54,6 +77,7 @@ typedef struct fbp_samples {
   const void* x;
   const void* target;
   const int64_t* labels;
+  const void* weight; /* (n) of the network's dtype: of each row's loss; or null */
 } fbp_samples;
 
 enum { FBP_ACCURACY_ARGMAX = 0, FBP_ACCURACY_THRESHOLD = 1, FBP_MSE = 2, FBP_MAE = 3 };
@@ -100,8 +124,16 @@ typedef struct fbp_evaluate_args {
   fbp_interrupt interrupt;
 } fbp_evaluate_args;
 
-/* Flat arrays of one layout. */
-enum { FBP_PARAMETERS = 0, FBP_GRADIENTS = 1, FBP_SLOT_0 = 2, FBP_SLOT_1 = 3 };
+/* Flat arrays of one layout. The last two are there once rules have wanted them: the sum of the
+ * gradients of some batches, the average of the parameters. */
+enum {
+  FBP_PARAMETERS = 0,
+  FBP_GRADIENTS = 1,
+  FBP_SLOT_0 = 2,
+  FBP_SLOT_1 = 3,
+  FBP_ACCUMULATED = 4,
+  FBP_AVERAGE = 5
+};
 
 typedef struct fbp_network_api {
   size_t size; /* of this struct */
@@ -117,10 +149,10 @@ typedef struct fbp_network_api {
   int32_t (*compile)(fbp_network* network, const char* loss, double loss_param,
                      const char* optimizer, const fbp_hyper* hyper);
   int32_t (*set_hyper)(fbp_network* network, const fbp_hyper* hyper);
-  /* The learning rate of each update from now on, in the place of set_hyper's: pieces in order, the
-   * first from update 0, and the values of the form `table`. No pieces: set_hyper's. */
-  int32_t (*set_rates)(fbp_network* network, const fbp_rate_piece* pieces, int64_t count,
-                       const double* values, int64_t value_count);
+  /* From now on; none after compile. Arrays that were not wanted before begin with 0. */
+  int32_t (*set_rules)(fbp_network* network, const fbp_rules* rules);
+  /* Of each layer, whether it is trained; all are at first. */
+  int32_t (*set_trainable)(fbp_network* network, const int32_t* layers, int64_t count);
   int64_t (*steps)(const fbp_network* network);
   /* Of these, those that were replayed from a recording (a CUDA graph), since the network was made. */
   int64_t (*replays)(const fbp_network* network);

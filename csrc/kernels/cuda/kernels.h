@@ -51,6 +51,10 @@ template <class T> struct StepTable {
 template <class T> struct Parameters {
   T* w = nullptr;
   T* slot[2] = {nullptr, nullptr};
+
+  Parameters from(index_t begin) const {
+    return {w + begin, {slot[0] ? slot[0] + begin : nullptr, slot[1] ? slot[1] + begin : nullptr}};
+  }
 };
 
 }  // namespace cuda

@@ -6,6 +6,7 @@
 // for each of them; the sum of block of rows b goes to sums[b].
 #pragma once
 
+#include "kernels/cuda/folds.cuh"
 #include "kernels/cuda/train/kernels.h"
 #include "ops/lane.h"
 #include "ops/losses.h"
@@ -16,34 +17,13 @@ namespace {
 
 // Threads of a block; a multiple of the lanes of the CPU's vector and of kLossBlockRows.
 constexpr int kLossThreads = 256;
-template <class T> constexpr int kLanes = 64 / sizeof(T);
-
-// The tree that folds a vector: lane i with i + L/2, then i + L/4, ... values[0] of every group of L
-// threads is the result; `values` has a place for each thread of the block. All threads must call.
-template <class T, class Combine>
-FBP_DEVICE Lane<T> fold(T* values, Lane<T> mine, Combine combine) {
-  const int lane = int(threadIdx.x) % kLanes<T>;
-  T* const here = values + threadIdx.x;
-  mine.store(here);
-  for (int half = kLanes<T> / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (lane < half) combine(Lane<T>(here[0]), Lane<T>(here[half])).store(here);
-  }
-  __syncthreads();
-  const Lane<T> result(here[-lane]);
-  __syncthreads();  // the next fold writes there
-  return result;
-}
-template <class T> FBP_DEVICE Lane<T> fold_sum(T* values, Lane<T> mine) {
-  return fold(values, mine, [](Lane<T> a, Lane<T> b) { return a + b; });
-}
-template <class T> FBP_DEVICE Lane<T> fold_max(T* values, Lane<T> mine) {
-  return fold(values, mine, [](Lane<T> a, Lane<T> b) { return max(a, b); });
-}
 
 // Blocks of rows from `first` on, as many as the threads are groups of: a block of rows is one flat
 // run of elements for a group of as many threads as the CPU's vector has lanes.
-template <class T, class Loss>
+//
+// `weighted`: args.weight may be there; the kernel for narrow networks, which has no registers left,
+// is never given any.
+template <class T, class Loss, bool weighted = false>
 FBP_DEVICE void elementwise_loss_rows(const LossArgs<T>& args, index_t first, T* values,
                                       double* sums) {
   constexpr int lanes = kLanes<T>;
@@ -58,8 +38,14 @@ FBP_DEVICE void elementwise_loss_rows(const LossArgs<T>& args, index_t first, T*
   FBP_UNROLL(1)  // four at once spill on some generations
   for (index_t e = begin + lane; e < end; e += lanes) {
     const Lane<T> y(args.y[e]), t(args.target[e]);
-    sum = sum + Loss::value(y, t, param);
-    (Loss::gradient(y, t, param) * scale).store(args.dy + e);
+    Lane<T> value = Loss::value(y, t, param), dy = Loss::gradient(y, t, param) * scale;
+    if (weighted && args.weight) {
+      const Lane<T> w(args.weight[e]);
+      value = value * w;
+      dy = dy * w;
+    }
+    sum = sum + value;
+    dy.store(args.dy + e);
   }
   const Lane<T> total = fold_sum(values, sum);
   if (lane == 0 && begin < all) sums[block] = double(total.v);
@@ -146,14 +132,17 @@ FBP_FN Lane<T> narrow_row(const T* z, const T* target, index_t label, index_t co
 }
 
 // Row `row` for the calling thread.
-template <class T>
+template <class T, bool weighted = false>
 FBP_DEVICE void narrow_softmax_rows(const LossArgs<T>& args, index_t row, T* values, double* sums) {
   if (row < args.rows) {
     const index_t at = row * args.cols;
-    narrow_row(args.y + at, args.target ? args.target + at : nullptr,
-               args.labels ? index_t(args.labels[row]) : 0, args.cols, args.dy + at,
-               Lane<T>(args.dy_scale), args.param)
-        .store(values + threadIdx.x);
+    const bool weighs = weighted && args.weight;
+    const Lane<T> weight(weighs ? args.weight[row] : T(1));
+    const Lane<T> scale(args.dy_scale);
+    const Lane<T> loss = narrow_row(args.y + at, args.target ? args.target + at : nullptr,
+                                    args.labels ? index_t(args.labels[row]) : 0, args.cols,
+                                    args.dy + at, weighs ? scale * weight : scale, args.param);
+    (weighs ? loss * weight : loss).store(values + threadIdx.x);
   }
   store_block_sum(values, row, args.rows, kLanes<T>, sums);
 }
@@ -212,18 +201,20 @@ FBP_DEVICE Lane<T> wide_row(const T* z, const T* target, index_t label, index_t 
 // each thread and each row.
 template <class T> constexpr int kWideThreads = kLossBlockRows * kLanes<T>;
 template <class T> constexpr int kWideValues = kWideThreads<T> + int(kLossBlockRows);
-template <class T>
+template <class T, bool weighted = false>
 FBP_DEVICE void wide_softmax_rows(const LossArgs<T>& args, index_t first, T* values, double* sums) {
   T* const row_losses = values + kWideThreads<T>;
   const int r = int(threadIdx.x) / kLanes<T>;
   const index_t row = first + r;
   const bool there = row < args.rows;
   const index_t at = there ? row * args.cols : 0;
+  const bool weighs = weighted && there && args.weight;
+  const Lane<T> weight(weighs ? args.weight[row] : T(1)), scale(args.dy_scale);
   const Lane<T> loss =
       wide_row(args.y + at, args.target ? args.target + at : nullptr,
                there && args.labels ? index_t(args.labels[row]) : 0, there ? args.cols : 0,
-               args.dy + at, Lane<T>(args.dy_scale), args.param, values);
-  if (threadIdx.x % kLanes<T> == 0) loss.store(row_losses + r);
+               args.dy + at, weighs ? scale * weight : scale, args.param, values);
+  if (threadIdx.x % kLanes<T> == 0) (weighs ? loss * weight : loss).store(row_losses + r);
   __syncthreads();
   const index_t rows = args.rows - first < kLossBlockRows ? args.rows - first : kLossBlockRows;
   if (threadIdx.x == 0) sums[first / kLossBlockRows] = sum_of_rows(row_losses, rows, 1);

@@ -10,20 +10,33 @@ namespace fastbp {
 namespace cuda {
 namespace {
 
-// A row's inputs, targets and label stand side by side.
+// A row's inputs, targets, label and weights stand side by side.
+template <class T> FBP_FN index_t gathered_columns(const GatherArgs<T>& g) {
+  return g.inputs + (g.target ? g.outputs : 0) + (g.labels ? 1 : 0) +
+         (g.weight ? g.weight_copies : 0);
+}
 template <class T>
 __global__ void __launch_bounds__(kElementThreads) gather_kernel(GatherArgs<T> g) {
   const index_t first = g.counter->first_row + g.counter->batch * g.rows_per_batch;
   const index_t labels_at = g.inputs + (g.target ? g.outputs : 0);
-  for_each_element(g.rows, labels_at + (g.labels ? 1 : 0), [&](index_t i, index_t j) {
+  const index_t weights_at = labels_at + (g.labels ? 1 : 0);
+  for_each_element(g.rows, gathered_columns(g), [&](index_t i, index_t j) {
     const index_t row = g.order ? index_t(g.order[first + i]) : first + i;
     if (j < g.inputs)
       g.x_out[i * g.x_row + j] = g.x[row * g.inputs + j];
     else if (j < labels_at)
       g.target_out[i * g.outputs + j - g.inputs] = g.target[row * g.outputs + j - g.inputs];
-    else
+    else if (j < weights_at)
       g.labels_out[i] = g.labels[row];
+    else
+      g.weight_out[i * g.weight_copies + j - weights_at] = g.weight[row];
   });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kElementThreads)
+    repeat_kernel(const T* x, index_t rows, index_t copies, T* out) {
+  for_each_element(rows, copies, [&](index_t i, index_t j) { out[i * copies + j] = x[i]; });
 }
 
 template <class T>
@@ -63,10 +76,11 @@ __global__ void __launch_bounds__(kElementThreads)
 
 template <class T>
 __global__ void __launch_bounds__(kElementThreads)
-    add_parts_kernel(const T* part, index_t parts, index_t n, T* gradient, Update<T> update) {
+    add_parts_kernel(const T* part, index_t parts, index_t apart, index_t n, T* gradient,
+                     Update<T> update) {
   for_each_element(1, n, [&](index_t, index_t e) {
     Lane<T> sum(part[e]);
-    for (index_t p = 1; p < parts; ++p) sum = sum + Lane<T>(part[p * n + e]);
+    for (index_t p = 1; p < parts; ++p) sum = sum + Lane<T>(part[p * apart + e]);
     if (gradient) sum.store(gradient + e);
     if (update.optimizer != kNoOptimizer) update.at(e, sum);
   });
@@ -85,9 +99,15 @@ cudaError_t map_backward(int activation, const ElementwiseArgs<T>& args, cudaStr
 }
 
 template <class T> cudaError_t gather(const GatherArgs<T>& args, cudaStream_t stream) {
-  const index_t cols = args.inputs + (args.target ? args.outputs : 0) + (args.labels ? 1 : 0);
-  const ElementGrid shape(args.rows, cols);
+  const ElementGrid shape(args.rows, gathered_columns(args));
   FBP_LAUNCH(gather_kernel<T>, shape.grid, shape.block, 0, stream)(args);
+  return cudaGetLastError();
+}
+
+template <class T>
+cudaError_t repeat_columns(const T* x, index_t rows, index_t copies, T* out, cudaStream_t stream) {
+  const ElementGrid shape(rows, copies);
+  FBP_LAUNCH(repeat_kernel<T>, shape.grid, shape.block, 0, stream)(x, rows, copies, out);
   return cudaGetLastError();
 }
 
@@ -110,12 +130,13 @@ cudaError_t dropout(const DropoutArgs<T>& args, const RunCounter* counter, cudaS
 }
 
 template <class T>
-cudaError_t add_parts(const T* part, index_t parts, index_t n, T* gradient, int optimizer,
-                      const Parameters<T>& to, const StepTable<T>& steps, cudaStream_t stream) {
+cudaError_t add_parts(const T* part, index_t parts, index_t apart, index_t n, T* gradient,
+                      int optimizer, const Parameters<T>& to, const StepTable<T>& steps,
+                      cudaStream_t stream) {
   if (n <= 0) return cudaSuccess;
   const ElementGrid shape(1, n);
   FBP_LAUNCH(add_parts_kernel<T>, shape.grid, shape.block, 0, stream)
-  (part, parts, n, gradient, Update<T>{to, 0, optimizer, steps});
+  (part, parts, apart, n, gradient, Update<T>{to, 0, optimizer, steps});
   return cudaGetLastError();
 }
 
@@ -123,10 +144,11 @@ cudaError_t add_parts(const T* part, index_t parts, index_t n, T* gradient, int 
   template cudaError_t map_forward(int, const ElementwiseArgs<T>&, cudaStream_t);                  \
   template cudaError_t map_backward(int, const ElementwiseArgs<T>&, cudaStream_t);                 \
   template cudaError_t gather(const GatherArgs<T>&, cudaStream_t);                                 \
+  template cudaError_t repeat_columns(const T*, index_t, index_t, T*, cudaStream_t);               \
   template cudaError_t write_ones(T*, index_t, index_t, cudaStream_t);                             \
   template cudaError_t dropout(const DropoutArgs<T>&, const RunCounter*, cudaStream_t);            \
-  template cudaError_t add_parts(const T*, index_t, index_t, T*, int, const Parameters<T>&,        \
-                                 const StepTable<T>&, cudaStream_t);
+  template cudaError_t add_parts(const T*, index_t, index_t, index_t, T*, int,                     \
+                                 const Parameters<T>&, const StepTable<T>&, cudaStream_t);
 FBP_INSTANTIATE(float)
 FBP_INSTANTIATE(double)
 #undef FBP_INSTANTIATE

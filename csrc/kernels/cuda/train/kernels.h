@@ -52,8 +52,15 @@ template <class T> struct GatherArgs {
   T* target_out = nullptr;
   const std::int64_t* labels = nullptr;  // (n,), or null
   std::int64_t* labels_out = nullptr;
+  const T* weight = nullptr;  // (n,), or null; weight_copies of each are written side by side
+  index_t weight_copies = 1;
+  T* weight_out = nullptr;
 };
 template <class T> cudaError_t gather(const GatherArgs<T>& args, cudaStream_t stream);
+
+// out (rows, copies): `copies` times each of x (rows,).
+template <class T>
+cudaError_t repeat_columns(const T* x, index_t rows, index_t copies, T* out, cudaStream_t stream);
 
 // x[i * row] = 1 for i < rows.
 template <class T> cudaError_t write_ones(T* x, index_t row, index_t rows, cudaStream_t stream);
@@ -64,12 +71,13 @@ cudaError_t advance(RunCounter* counter, cudaStream_t stream);
 template <class T>
 cudaError_t dropout(const DropoutArgs<T>& args, const RunCounter* counter, cudaStream_t stream);
 
-// total[i] = part[0][i] + part[1][i] + ..., in order, i < n; parts are n apart. Stored in `gradient`
-// where that is not null, and given to the optimizer where that is not kNoOptimizer.
+// total[i] = part[0][i] + part[1][i] + ..., in order, i < n; parts are `apart` elements apart. Stored
+// in `gradient` where that is not null, and given to the optimizer where that is not kNoOptimizer.
 inline constexpr int kNoOptimizer = -1;
 template <class T>
-cudaError_t add_parts(const T* part, index_t parts, index_t n, T* gradient, int optimizer,
-                      const Parameters<T>& to, const StepTable<T>& steps, cudaStream_t stream);
+cudaError_t add_parts(const T* part, index_t parts, index_t apart, index_t n, T* gradient,
+                      int optimizer, const Parameters<T>& to, const StepTable<T>& steps,
+                      cudaStream_t stream);
 
 // Where the sums of a run go: block b of the running batch to sums[counter->batch * blocks + b].
 struct BlockSums {

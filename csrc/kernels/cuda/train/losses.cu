@@ -12,8 +12,8 @@ template <class T, class Loss>
 __global__ void __launch_bounds__(kLossThreads)
     elementwise_loss_kernel(LossArgs<T> args, BlockSums to) {
   FBP_SHARED(T, values);
-  elementwise_loss_rows<T, Loss>(args, index_t(blockIdx.x) * (kLossThreads / kLanes<T>), values,
-                                 place_of(to));
+  elementwise_loss_rows<T, Loss, true>(args, index_t(blockIdx.x) * (kLossThreads / kLanes<T>),
+                                       values, place_of(to));
 }
 
 template <class T>
@@ -21,14 +21,14 @@ __global__ void __launch_bounds__(kLossThreads)
     narrow_softmax_kernel(LossArgs<T> args, BlockSums to) {
   FBP_SHARED(T, values);
   const index_t row = index_t(blockIdx.x) * kLossThreads + threadIdx.x;
-  narrow_softmax_rows(args, row, values, place_of(to));
+  narrow_softmax_rows<T, true>(args, row, values, place_of(to));
 }
 
 template <class T>
 __global__ void __launch_bounds__(kWideThreads<T>)
     wide_softmax_kernel(LossArgs<T> args, BlockSums to) {
   FBP_SHARED(T, values);
-  wide_softmax_rows(args, index_t(blockIdx.x) * kLossBlockRows, values, place_of(to));
+  wide_softmax_rows<T, true>(args, index_t(blockIdx.x) * kLossBlockRows, values, place_of(to));
 }
 
 template <class T>

@@ -1,0 +1,194 @@
+// The epochs of a run that are under way: what the device has of each when it begins (order of the
+// rows, hyper-parameters of every step, a counter), and what comes back when it ends (sums of loss and
+// metrics). One may be prepared while another runs.
+#pragma once
+
+#include <algorithm>
+
+#include "core/arena.h"
+#include "core/random.h"
+#include "engine/cuda/chain.h"
+#include "engine/cuda/memory.h"
+#include "engine/cuda/network.h"
+#include "engine/cuda/pace.h"
+#include "engine/cuda/rules.h"
+
+namespace fastbp {
+namespace cuda {
+
+// How a run's losses and metrics are counted.
+struct Measures {
+  index_t rows = 0;     // of a batch
+  index_t batches = 0;  // of an epoch
+  index_t blocks = 0;   // of a batch
+  index_t places = 0;   // the loss and the metrics
+
+  index_t sums() const { return places * batches * blocks; }
+};
+
+template <class T> class Epochs {
+ public:
+  // What the host has of an epoch, or a part of one, that is under way.
+  struct Slot {
+    PinnedMemory order, hyper, counter, sums;
+    Event done;
+    index_t epoch = 0, first_row = 0, batches = 0;
+    bool under_way = false;
+  };
+
+  Epochs(const NetworkLayout& layout, Chain<T>& chain, DeviceMemory& memory)
+      : layout_(layout), chain_(chain), memory_(memory) {}
+
+  OptimizerSpec optimizer;
+
+  // Room for what an epoch has beside its plan.
+  Measures prepare(const RunArgs& run, index_t rows) {
+    Measures m;
+    m.rows = rows;
+    m.batches = parts_of(run.samples.n, rows);
+    m.blocks = loss_blocks(rows);
+    m.places = 1 + index_t(run.metrics.size());
+    ArenaLayout arena;
+    const index_t steps = run.update ? m.batches : 0;
+    const std::size_t counter = arena.add(sizeof(RunCounter));
+    const std::size_t order = arena.add(array_bytes<std::int64_t>(run.shuffle ? run.samples.n : 0));
+    const std::size_t hyper =
+        arena.add(array_bytes<StepHyper<T>>(steps, chain_.rules->variant_count()));
+    const std::size_t sums = arena.add(array_bytes<double>(m.places, m.batches * m.blocks));
+    const std::size_t penalties = arena.add(array_bytes<double>(m.batches));
+    auto* base = static_cast<unsigned char*>(memory_.require(Piece::epoch, arena.total()));
+    RunTables<T>& tables = chain_.tables;
+    order_ = reinterpret_cast<std::int64_t*>(base + order);
+    hyper_ = reinterpret_cast<StepHyper<T>*>(base + hyper);
+    tables.order = run.shuffle ? order_ : nullptr;
+    tables.counter = reinterpret_cast<RunCounter*>(base + counter);
+    tables.steps = {hyper_, tables.counter};
+    tables.sums = reinterpret_cast<double*>(base + sums);
+    tables.penalties = reinterpret_cast<double*>(base + penalties);
+    tables.blocks = m.blocks;
+    tables.batches = m.batches;
+    for (Slot& slot : slots_) slot.under_way = false;
+    return m;
+  }
+
+  // The counter of a pass that is no run: it stands in front of step `steps` + 1.
+  void use_counter(std::int64_t steps) {
+    chain_.tables.counter =
+        static_cast<RunCounter*>(memory_.require(Piece::epoch, sizeof(RunCounter)));
+    send_counter(slots_[0], {0, 0, steps});
+  }
+
+  // The slot that has waited longest; what it measured is in the record.
+  Slot& next(RunArgs& run, const Measures& m, Poll& poll) {
+    Slot& slot = slots_[turn_ ^= 1];
+    if (slot.under_way) collect(slot, run, m, poll);
+    return slot;
+  }
+  // The penalty on the parameters that the last epoch began with.
+  double penalty() const { return penalty_; }
+  void collect_all(RunArgs& run, const Measures& m, Poll& poll) {
+    for (int i = 0; i < 2; ++i) next(run, m, poll);
+  }
+
+  // Gives the device what the rest of the epoch needs; the slot's memory is free.
+  void begin(Slot& slot, const RunArgs& run, const Measures& m, index_t epoch, index_t at,
+             std::int64_t steps) {
+    slot.epoch = epoch;
+    slot.first_row = at;
+    slot.batches = 0;
+    if (run.shuffle) {
+      auto* order = slot.order.template require<std::int64_t>(std::size_t(run.samples.n));
+      random_permutation(order, run.samples.n, run.seed, std::uint32_t(run.first_epoch + epoch));
+      copy(order_, order, array_bytes<std::int64_t>(run.samples.n), cudaMemcpyHostToDevice);
+    }
+    if (run.update) send_hyper(slot, parts_of(run.samples.n - at, m.rows), steps);
+    send_counter(slot, {0, at, steps});
+  }
+
+  void end(Slot& slot, const Measures& m) {
+    auto* sums = slot.sums.template require<double>(std::size_t(m.sums() + m.batches));
+    copy(sums, chain_.tables.sums, array_bytes<double>(m.sums()), cudaMemcpyDeviceToHost);
+    if (chain_.rules->penalize())
+      copy(sums + m.sums(), chain_.tables.penalties, array_bytes<double>(m.batches),
+           cudaMemcpyDeviceToHost);
+    if (!slot.done.get()) slot.done = make_event();
+    check(cudaEventRecord(slot.done.get(), chain_.stream), "ending an epoch");
+    slot.under_way = true;
+  }
+
+ private:
+  void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+    check(cudaMemcpyAsync(to, from, bytes, kind, chain_.stream), "a copy");
+  }
+  void send_counter(Slot& slot, const RunCounter& value) {
+    auto* counter = slot.counter.template require<RunCounter>(1);
+    *counter = value;
+    copy(chain_.tables.counter, counter, sizeof *counter, cudaMemcpyHostToDevice);
+  }
+
+  // Of the batches behind step `steps`: for each rate that a range of parameters has.
+  void send_hyper(Slot& slot, index_t batches, std::int64_t steps) {
+    const UpdateRules& rules = chain_.rules->of();
+    const index_t variants = chain_.rules->variant_count();
+    auto* hyper = slot.hyper.template require<StepHyper<T>>(std::size_t(batches * variants));
+    for (index_t b = 0; b < batches; ++b) {
+      const std::int64_t t = rules.update_of(steps + b + 1);
+      powers_.advance(optimizer.hyper, t);
+      const double rate = rules.rate(t, optimizer.hyper.learning_rate);
+      for (index_t v = 0; v < variants; ++v) {
+        OptimizerSpec now = optimizer;
+        now.hyper.learning_rate = rate * chain_.rules->variant(v);
+        hyper[b * variants + v] = step_hyper<T>(now, powers_);
+      }
+    }
+    copy(hyper_, hyper, array_bytes<StepHyper<T>>(batches, variants), cudaMemcpyHostToDevice);
+  }
+
+  // Waits for the slot's batches and adds up what they measured: blocks in order, then batches in
+  // order, onto what the record has.
+  void collect(Slot& slot, RunArgs& run, const Measures& m, Poll& poll) {
+    wait_for(slot.done.get(), poll);
+    slot.under_way = false;
+    const double* const sums =
+        slot.sums.template require<double>(std::size_t(m.sums() + m.batches));
+    const bool penalized = chain_.rules->penalize();
+    penalty_ = penalized ? sums[m.sums()] : 0;
+    double* const record = run.record + slot.epoch * m.places;
+    const bool weighs = loss_is_mean(chain_.loss);
+    const index_t n = run.samples.n;
+    index_t at = slot.first_row;
+    for (index_t b = 0; b < slot.batches; ++b) {
+      const index_t rows = std::min(m.rows, n - at);
+      for (index_t place = 0; place < m.places; ++place) {
+        const double* const blocks = sums + (place * m.batches + b) * m.blocks;
+        double sum = 0;
+        for (index_t i = 0; i < loss_blocks(rows); ++i) sum += blocks[i];
+        if (place == 0) {
+          sum = sum / loss_divisor(chain_.loss, rows, layout_.outputs);
+          if (penalized && run.training) sum += sums[m.sums() + b];
+          sum *= weighs ? double(rows) : 1;
+        }
+        record[place] += sum;
+      }
+      at += rows;
+    }
+    const bool complete = at == n;
+    if (complete && run.means)
+      for (index_t place = weighs ? 0 : 1; place < m.places; ++place) record[place] /= double(n);
+    run.epoch = complete ? slot.epoch + 1 : slot.epoch;
+    run.at = complete ? 0 : at;
+  }
+
+  const NetworkLayout& layout_;
+  Chain<T>& chain_;
+  DeviceMemory& memory_;
+  BetaPowers powers_;
+  std::int64_t* order_ = nullptr;
+  StepHyper<T>* hyper_ = nullptr;
+  Slot slots_[2];
+  int turn_ = 0;
+  double penalty_ = 0;
+};
+
+}  // namespace cuda
+}  // namespace fastbp

@@ -1,0 +1,57 @@
+// The end of a step whose gradient is whole before any parameter changes: averaged over batches,
+// penalized, limited (engine/update_rules.h), then the update. The device's twin of engine/finish.cpp
+// and kernels/cpu/gradient.inl, with their sums.
+#pragma once
+
+#include "kernels/cuda/kernels.h"
+
+namespace fastbp {
+namespace cuda {
+
+// Parameters of one block (kGradientBlock) that follow each other and have the same rule.
+template <class T> struct RulePiece {
+  index_t begin = 0, count = 0;
+  int variant = 0;  // which of the step's rates
+  bool trained = false, penalized = false;
+  T l1 = 0, l2 = 0;
+};
+
+// In device memory.
+template <class T> struct FinishTables {
+  const RulePiece<T>* pieces = nullptr;  // of all parameters, in order
+  const index_t* first_piece = nullptr;  // of each block, and one past the last
+  double* squares = nullptr;             // of each block
+  double* penalties = nullptr;           // of each block
+  double* factor = nullptr;              // what the gradient's norm is scaled by
+};
+
+// What a step has that does not depend on rules.
+template <class T> struct FinishState {
+  T* gradient = nullptr;
+  Parameters<T> to;
+  int optimizer = 0;
+  StepTable<T> steps;           // a hyper for each batch and variant
+  double* penalties = nullptr;  // of each batch of the run
+};
+
+// measure: penalties alone; store: they are added to the gradient; update: all of it.
+enum class FinishUse { measure, store, update };
+
+template <class T> struct FinishArgs {
+  FinishUse use = FinishUse::update;
+  FinishState<T> state;
+  FinishTables<T> tables;
+  index_t parameters = 0, variants = 1;
+  index_t accumulation = 1;
+  T share = 1;  // 1 / accumulation
+  T* accumulated = nullptr;
+  bool penalize = false;
+  T clip_value = 0;      // 0: no limit
+  double clip_norm = 0;  // 0: no limit
+  T* average = nullptr;  // null: none
+  T average_momentum = 0;
+};
+template <class T> cudaError_t finish_gradient(const FinishArgs<T>& args, cudaStream_t stream);
+
+}  // namespace cuda
+}  // namespace fastbp
