@@ -13,7 +13,8 @@ from fastbp import _core, reference
 
 ENGINES = {"cpu": _core.Engine, "reference": reference.Engine}
 LAYERS = [("dense", 6, True), ("activation", "tanh", 0.0), ("dense", 3, True)]
-METRICS = ["accuracy", "mse"]
+METRICS = ["accuracy", "class_counts", "mse"]
+WIDTH = 1 + 1 + 9 + 1  # the loss, and of each of 3 classes 3 counts
 N, BATCH, EPOCHS, SEED = 23, 5, 3, 9
 STEPS = -(-N // BATCH) * EPOCHS
 
@@ -41,7 +42,7 @@ def test_pieces_are_the_whole(device: str, piece: int, shuffle: bool, loss: str)
     x, y = data(loss)
     whole, engine = make(device, loss), make(device, loss)
     losses, values = whole.train(x, y, BATCH, EPOCHS, 2, shuffle, SEED, METRICS)
-    position, record = np.zeros(2, np.int64), np.zeros((EPOCHS, 1 + len(METRICS)))
+    position, record = np.zeros(2, np.int64), np.zeros((EPOCHS, WIDTH))
     for taken in range(0, STEPS, piece):
         arguments = (x, y, BATCH, EPOCHS, 2, shuffle, SEED, METRICS)
         engine.train(*arguments, position=position, record=record, steps=piece)
@@ -84,7 +85,7 @@ def test_batches_by_themselves_add_up_to_an_epoch(device: str) -> None:
     outputs, seen = np.empty((N, 3), np.float32), np.empty((N, 3), np.float32)
     losses, values = whole.train(x, y, BATCH, 1, 0, True, SEED, METRICS, outputs=outputs)
     order = reference.random.permutation(N, SEED, 0)
-    sums = np.zeros(1 + len(METRICS))
+    sums = np.zeros(WIDTH)
     for at in range(0, N, BATCH):
         rows = order[at : at + BATCH]
         expected = np.empty((len(rows), 3), np.float32)
@@ -92,7 +93,9 @@ def test_batches_by_themselves_add_up_to_an_epoch(device: str) -> None:
         engine.train_batch(x[rows], y[rows], METRICS, sums, outputs=seen[at : at + BATCH])
         assert (seen[at : at + BATCH] == expected).all()  # as they were before the step
     assert (engine.parameters == whole.parameters).all()
-    assert sums / N == pytest.approx([losses[0], *values[0]], rel=1e-15)
+    sums[[0, 1, -1]] /= N  # counts stay
+    assert sums == pytest.approx([losses[0], *values[0]], rel=1e-15)
+    assert sums[2:-1].reshape(3, 3).sum(axis=1)[1:].tolist() == [N, N]  # taken, and of the class
     assert (outputs == seen).all()
 
 

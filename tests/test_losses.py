@@ -426,10 +426,12 @@ def test_layouts_are_checked() -> None:
 @pytest.mark.parametrize("name", ENTRIES)
 @pytest.mark.parametrize("cols", [1, 3, 16, 17, 40])
 def test_metrics(isa: str, dtype: str, name: str, cols: int) -> None:
-    """accuracy exactly; mse and mae, summed in float64, within the rounding of softmax at worst.
-    In batches whose size does not divide the rows, on any number of threads.
+    """accuracy, top 2 and counts exactly; mse and mae, summed in float64, within the rounding of
+    softmax at worst. In batches whose size does not divide the rows, on any number of threads.
     """
-    metrics = ["accuracy", "mse", "mae"]
+    metrics = ["mse", "mae", "accuracy", "class_counts"]
+    if name in ROWS:
+        metrics += ["top_2"]
     for rows in (1, 33, 100):
         y, t = data(name, dtype, rows, cols)
         y[::5] = np.round(y[::5])  # ties, of which the first is the class
@@ -447,9 +449,10 @@ def test_metrics(isa: str, dtype: str, name: str, cols: int) -> None:
                 value, results = engines[0].evaluate(y, target, batch, metrics)
                 _, wanted = engines[1].evaluate(y, target, batch, metrics)
                 what = f"{isa} {name} {rows}x{cols} by {batch}"
-                tolerances.check(results[0], wanted[0], 1e-15 * rows, f"{what}: accuracy")
-                allowance = 16 * tolerances.unit(dtype) * (1 + abs(wanted[1]) + abs(wanted[2]))
-                tolerances.check(results[1:], wanted[1:], allowance, f"{what}: mse, mae")
+                tolerances.check(results[2], wanted[2], 1e-15 * rows, f"{what}: accuracy")
+                assert results[3:] == wanted[3:], f"{what}: counts"
+                allowance = 16 * tolerances.unit(dtype) * (1 + abs(wanted[0]) + abs(wanted[1]))
+                tolerances.check(results[:2], wanted[:2], allowance, f"{what}: mse, mae")
                 for threads in machine.THREADS if (rows, batch) == (33, 33) else ():
                     with machine.using_threads(threads):
                         again = engines[0].evaluate(y, target, batch, metrics)

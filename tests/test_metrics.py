@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastbp as bp
+import machine
 from fastbp import metrics
 
 sk = pytest.importorskip("sklearn.metrics")
@@ -234,6 +235,67 @@ def test_of_training_from_the_outputs_of_its_steps(kind: str, watched: bool) -> 
     history = model.fit(x, y, batch_size=16, epochs=2, callbacks=batches if watched else None)
     for name, value in model.evaluate(x, y).items():
         assert history.history[name] == pytest.approx([value] * 2, rel=1e-6), name
+
+
+def test_counts_do_not_depend_on_who_counts() -> None:
+    """By whole epochs, by steps, by several workers, from an iterator, and in the NumPy twin."""
+    histories = []
+    for threads, device, way in (
+        (1, "cpu", "rows"),
+        (4, "cpu", "steps"),
+        (2, "cpu", "batches"),
+        (1, "reference", "rows"),
+    ):
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(300, 6)).astype(np.float32)
+        y = rng.integers(0, 3, 300)
+        model = bp.Sequential([bp.Dense(20, "relu"), bp.Dense(3)], seed=2)
+        model.compile("sgd", "softmax_cross_entropy", ["f1", "accuracy", "top_2"], device=device)
+        data = (
+            (x, y)
+            if way != "batches"
+            else ([(x[i : i + 64], y[i : i + 64]) for i in range(0, 300, 64)],)
+        )
+        hooks = bp.LambdaCallback(on_train_batch_end=lambda batch, logs: None)
+        with machine.using_threads(threads):
+            history = model.fit(
+                *data,
+                epochs=3,
+                batch_size=64,
+                shuffle=False,
+                callbacks=hooks if way == "steps" else None,
+            )
+        histories.append([history.history[name] for name in ("f1", "accuracy", "top_2")])
+    assert histories[0] == histories[1] == histories[2]
+    np.testing.assert_allclose(histories[3], histories[0], rtol=1e-12)
+
+
+def test_of_outputs_at_every_step() -> None:
+    """Of sequences the steps are counted that are there; areas need whole outputs."""
+    rng = np.random.default_rng(1)
+    x, lengths = rng.normal(size=(20, 5, 2)), rng.integers(1, 6, 20)
+    y = rng.integers(0, 3, (20, 5))
+    model = bp.Sequential([bp.SimpleRNN(4, return_sequences=True), bp.Dense(3)], seed=0)
+    model.compile("sgd", "softmax_cross_entropy", ["f1_micro", "accuracy", "top_2"])
+    model.fit(x, y, lengths=lengths, verbose=0)
+    scores = model.evaluate(x, y, lengths=lengths)
+    there = np.arange(5) < lengths[:, None]
+    outputs = model.predict(x, lengths)[there]
+    assert scores["f1_micro"] == pytest.approx(np.mean(outputs.argmax(axis=1) == y[there]))
+    assert scores["accuracy"] == pytest.approx(scores["f1_micro"])
+    assert scores["top_2"] == pytest.approx(metrics.top_k(y[there], outputs, 2))
+    model.compile("sgd", "softmax_cross_entropy", ["auc"])
+    with pytest.raises(ValueError, match=r"every step.*'auc'"):
+        model.evaluate(x, y, lengths=lengths)
+
+
+def test_of_a_run_that_diverged() -> None:
+    x, y = np.ones((40, 2)), np.eye(3)[np.arange(40) % 3]
+    model = bp.Sequential([bp.Dense(3)], seed=0)
+    model.compile(bp.SGD(1e30), "mse", ["f1", "top_2"])
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        history = model.fit(x, y, epochs=3)
+    assert all(np.isnan(history.history[name][-1]) for name in ("f1", "top_2"))
 
 
 def test_monitored_by_name() -> None:

@@ -368,6 +368,8 @@ class CudaNetwork {
     std::vector<fbp_metric> metrics;
     for (const std::string& name : names) {
       const MetricSpec spec = metric_from(name, loss_, outputs_);
+      if (spec.counts > 0 || spec.k > 0)
+        throw py::value_error("metric '" + name + "' is not summed on a CUDA device");
       const int32_t kind = spec.kind == MetricKind::accuracy_argmax      ? FBP_ACCURACY_ARGMAX
                            : spec.kind == MetricKind::accuracy_threshold ? FBP_ACCURACY_THRESHOLD
                            : spec.kind == MetricKind::mse                ? FBP_MSE

@@ -270,12 +270,13 @@ class Engine {
       throw py::value_error("epochs: expected at least 0, got " + std::to_string(epochs));
     const std::vector<MetricSpec> what = metric_specs(metrics);
     py::array values = record;
+    const index_t width = value_count(what);
     if (record.is_none()) {
-      py::array_t<double> fresh({epochs, index_t(what.size() + 1)});
+      py::array_t<double> fresh({epochs, width});
       std::fill_n(fresh.mutable_data(), fresh.size(), 0.0);
       values = fresh;
     }
-    require_shape(values, "record", epochs, index_t(what.size() + 1));
+    require_shape(values, "record", epochs, width);
     const Schedule schedule{batch_size, epochs, first_epoch, shuffle, seed};
     const Interrupt signals = python_signals();
     RowsIn rows(x);
@@ -295,7 +296,7 @@ class Engine {
     });
     keep_position(run, position);
     if (!finished) throw py::error_already_set();
-    const py::slice all(0, epochs, 1), rest(1, index_t(what.size() + 1), 1);
+    const py::slice all(0, epochs, 1), rest(1, width, 1);
     return py::make_tuple(values[py::make_tuple(all, 0)], values[py::make_tuple(all, rest)]);
   }
 
@@ -304,7 +305,7 @@ class Engine {
     require_compiled();
     const std::vector<MetricSpec> what = metric_specs(metrics);
     double* totals = output<double>(sums, "sums");
-    require_length(sums, "sums", index_t(what.size() + 1));
+    require_length(sums, "sums", value_count(what));
     const RowsIn rows(x);
     visit([&](auto& net) {
       using T = std::remove_pointer_t<decltype(net.block().w)>;
@@ -350,7 +351,7 @@ class Engine {
     if (batch_size < 1)
       throw py::value_error("batch_size: expected at least 1, got " + std::to_string(batch_size));
     const std::vector<MetricSpec> what = metric_specs(metrics);
-    double loss = 0, values[kMaxMetrics] = {};
+    std::vector<double> values(std::size_t(value_count(what)));
     const Interrupt signals = python_signals();
     const RowsIn rows(x);
     const bool finished = visit([&](auto& net) {
@@ -358,13 +359,11 @@ class Engine {
       T* kept = outputs_array<T>(outputs, rows, net.layout());
       return with_samples_of(
           net, rows, y, weights, [&](auto& same, const Samples<T>& samples, index_t n) {
-            return same.evaluate(samples, n, batch_size, what, signals, &loss, values, kept);
+            return same.evaluate(samples, n, batch_size, what, signals, values.data(), kept);
           });
     });
     if (!finished) throw py::error_already_set();
-    py::list results;
-    for (std::size_t m = 0; m < what.size(); ++m) results.append(values[m]);
-    return py::make_tuple(loss, results);
+    return py::make_tuple(values[0], std::vector<double>(values.begin() + 1, values.end()));
   }
 
   void predict(const py::object& x, py::array out, bool training) {

@@ -167,6 +167,18 @@ UpdateRules rules_from(const py::dict& values, index_t parameters) {
   return rules;
 }
 
+namespace {
+
+// 5 of "top_5"; 0 of anything else.
+index_t top_number(const std::string& name) {
+  const std::string digits = name.compare(0, 4, "top_") == 0 ? name.substr(4) : "";
+  const bool number = !digits.empty() && digits.size() <= 6 &&
+                      digits.find_first_not_of("0123456789") == std::string::npos;
+  return number ? index_t(std::stol(digits)) : 0;
+}
+
+}  // namespace
+
 MetricSpec metric_from(const std::string& name, int loss, index_t outputs) {
   MetricSpec spec;
   const bool logits_of_classes = loss_takes_labels(loss);
@@ -175,12 +187,22 @@ MetricSpec metric_from(const std::string& name, int loss, index_t outputs) {
     spec.of_softmax = logits_of_classes;
     return spec;
   }
-  if (name != "accuracy")
-    throw py::value_error("unknown metric '" + name + "'; choose one of: accuracy, mse, mae");
   const double threshold = kLosses[loss].threshold;
   const bool by_class = logits_of_classes || (std::isnan(threshold) && outputs > 1);
-  spec.kind = by_class ? MetricKind::accuracy_argmax : MetricKind::accuracy_threshold;
   spec.threshold = std::isnan(threshold) ? 0.5 : threshold;
+  spec.k = by_class ? top_number(name) : 0;
+  if (name == "accuracy") {
+    spec.kind = by_class ? MetricKind::accuracy_argmax : MetricKind::accuracy_threshold;
+  } else if (name == "class_counts") {
+    spec.kind = by_class ? MetricKind::counts_argmax : MetricKind::counts_threshold;
+    spec.counts = 3 * (outputs == 1 ? 2 : outputs);
+  } else if (spec.k > 0) {
+    spec.kind = MetricKind::top_k;
+  } else {
+    throw py::value_error("unknown metric '" + name +
+                          "'; choose one of: accuracy, mse, mae, class_counts, and for one class "
+                          "of several top_<number>");
+  }
   return spec;
 }
 

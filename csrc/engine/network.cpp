@@ -163,6 +163,27 @@ double Network<T>::batch_metric(const Step<T>& step, int place, index_t rows,
   return step.block_total(place, rows * layout_.output_places(sequence));
 }
 
+// Adds what the step measured by `metrics` to a record; each sum counts `share` times.
+template <class T>
+void Network<T>::add_metrics(const Step<T>& step, const std::vector<MetricSpec>& metrics,
+                             double share, index_t rows, index_t sequence, double* record) const {
+  index_t at = 1;
+  for (std::size_t m = 0; m < metrics.size(); at += metrics[m++].values())
+    if (metrics[m].counts == 0)
+      record[at] += share * batch_metric(step, int(m) + 1, rows, sequence);
+}
+
+// A record's sums over so many rows become means, but for a loss that is a sum, and for counts.
+template <class T>
+void Network<T>::divide(const std::vector<MetricSpec>& metrics, double rows, double* record) const {
+  if (loss_is_mean(context_.loss)) record[0] /= rows;
+  index_t at = 1;
+  for (const MetricSpec& metric : metrics) {
+    if (metric.counts == 0) record[at] /= rows;
+    at += metric.values();
+  }
+}
+
 template <class T> struct Network<T>::InferenceJob {
   Network* network;
   Samples<T> samples;
@@ -171,8 +192,9 @@ template <class T> struct Network<T>::InferenceJob {
   T* out = nullptr;                               // null: the plan's own
   bool training = false;                          // the pass of a training step
   const std::vector<MetricSpec>* what = nullptr;  // null: nothing is measured
-  double loss = 0, penalty = 0;
-  double metrics[kMaxMetrics] = {};
+  double* values = nullptr;                       // value_count(*what)
+  double penalty = 0;
+  Counters counters;
   double counted = 0;  // outputs that those are sums over
   Poll* poll = nullptr;
   std::atomic<bool> abort{false};
@@ -185,7 +207,7 @@ template <class T> void Network<T>::run_inference(void* context, Worker& worker)
   const index_t steps = job.samples.steps;
   const index_t width = net.layout_.output_places(steps) * net.layout_.outputs;
   const bool weighted = loss_is_mean(net.context_.loss);
-  const std::size_t metric_count = job.what ? job.what->size() : 0;
+  if (job.counters.any()) step.count_into(job.counters.of(worker.id));
   for (index_t at = 0; at < job.n && !job.abort; at += job.batch_size) {
     const index_t rows = std::min(job.batch_size, job.n - at);
     T* out = job.out ? job.out + at * width : nullptr;
@@ -197,10 +219,11 @@ template <class T> void Network<T>::run_inference(void* context, Worker& worker)
     worker.barrier();
     if (worker.id == 0) {
       job.counted += double(step.counted());
-      if (job.what)
-        job.loss += net.batch_loss(step, rows, steps) * (weighted ? double(step.counted()) : 1);
-      for (std::size_t m = 0; m < metric_count; ++m)
-        job.metrics[m] += net.batch_metric(step, int(m) + 1, rows, steps);
+      if (job.what) {
+        const double loss = net.batch_loss(step, rows, steps);
+        job.values[0] += loss * (weighted ? double(step.counted()) : 1);
+        net.add_metrics(step, *job.what, 1, rows, steps, job.values);
+      }
       if ((*job.poll)()) job.abort = true;
     }
     worker.barrier();
@@ -220,6 +243,7 @@ template <class T> bool Network<T>::run(InferenceJob& job) {
   context_.abort =
       layout_.inference_flop(job.n * sequence) > kShortInferenceFlop ? &job.abort : nullptr;
   context_.interrupt = {ask_poll, job.poll};
+  if (job.what) job.counters.make(*job.what, threads);
   Team::instance().run(threads, run_inference, &job, true);
   context_.abort = nullptr;
   return !job.abort;
@@ -228,7 +252,7 @@ template <class T> bool Network<T>::run(InferenceJob& job) {
 template <class T>
 bool Network<T>::evaluate(const Samples<T>& samples, index_t n, index_t batch_size,
                           const std::vector<MetricSpec>& what, const Interrupt& interrupt,
-                          double* loss, double* metrics, T* outputs) {
+                          double* values, T* outputs) {
   Poll poll(interrupt);
   InferenceJob job;
   job.network = this;
@@ -238,9 +262,11 @@ bool Network<T>::evaluate(const Samples<T>& samples, index_t n, index_t batch_si
   job.what = &what;
   job.out = outputs;
   job.poll = &poll;
+  std::fill_n(job.values = values, value_count(what), 0.0);
   const bool finished = run(job);
-  *loss = (loss_is_mean(context_.loss) ? job.loss / job.counted : job.loss) + job.penalty;
-  for (std::size_t m = 0; m < what.size(); ++m) metrics[m] = job.metrics[m] / job.counted;
+  divide(what, job.counted, values);
+  values[0] += job.penalty;
+  job.counters.move_to(what, values);
   return finished;
 }
 

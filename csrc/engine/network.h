@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/counters.h"
 #include "engine/shards.h"
 #include "engine/step.h"
 #include "engine/thread_governor.h"
@@ -29,7 +30,7 @@ struct Schedule {
 struct RunRecord {
   index_t epoch = 0;  // epochs completed of the schedule's
   index_t at = 0;     // rows done of the next one
-  // A row for each epoch, of 1 + number of metrics values: what train() reports of the completed ones;
+  // A row for each epoch, of value_count(metrics) values: what train() reports of the completed ones;
   // of the next one, the sums over its first `at` rows.
   double* values = nullptr;
   index_t steps = -1;  // how many may still be taken; negative: all
@@ -85,11 +86,11 @@ template <class T> class Network {
             double* sums, T* outputs);
   // Fills the gradient block and, unless null, dx (rows, inputs). Changes no parameter.
   double gradients(const Samples<T>& batch, index_t rows, T* dx);
-  // Mean loss and metrics over n samples (half_sse: the sum); their outputs (n, outputs) too, unless
-  // null.
+  // Mean loss and metrics over n samples (half_sse: the sum; counts as they are), value_count(what)
+  // values; their outputs (n, outputs) too, unless null.
   bool evaluate(const Samples<T>& samples, index_t n, index_t batch_size,
-                const std::vector<MetricSpec>& what, const Interrupt& interrupt, double* loss,
-                double* metrics, T* outputs);
+                const std::vector<MetricSpec>& what, const Interrupt& interrupt, double* values,
+                T* outputs);
   // out (n, outputs) contiguous. With `training`, as the next step would see the rows as one batch.
   bool predict(const Samples<T>& samples, index_t n, T* out, const Interrupt& interrupt,
                bool training = false);
@@ -104,6 +105,9 @@ template <class T> class Network {
   int threads_for(index_t rows, index_t sequence, bool training) const;
   double batch_loss(const Step<T>& step, index_t rows, index_t sequence) const;
   double batch_metric(const Step<T>& step, int place, index_t rows, index_t sequence) const;
+  void add_metrics(const Step<T>& step, const std::vector<MetricSpec>& metrics, double share,
+                   index_t rows, index_t sequence, double* record) const;
+  void divide(const std::vector<MetricSpec>& metrics, double rows, double* record) const;
   void prepare_scratch(int threads);
   void prepare_order(const TrainJob& job);
   void use_training_plan(index_t rows, index_t sequence, int threads);

@@ -61,7 +61,18 @@ struct MetricSpec {
   MetricKind kind = MetricKind::mse;
   double threshold = 0;
   bool of_softmax = false;  // mse, mae of softmax(logits)
+  index_t k = 0;            // top_k
+  index_t counts = 0;       // integers that it counts, in the place of a sum
+
+  index_t values() const { return counts > 0 ? counts : 1; }
 };
+
+// Of a record of a loss and these metrics.
+inline index_t value_count(const std::vector<MetricSpec>& metrics) {
+  index_t count = 1;
+  for (const MetricSpec& metric : metrics) count += metric.values();
+  return count;
+}
 
 struct OptimizerSpec {
   int optimizer = 0;  // index in FBP_OPTIMIZERS

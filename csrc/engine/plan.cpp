@@ -98,6 +98,7 @@ struct Builder : Plan {
     x = matrix(layout.inputs, reads_ones(layout, in_place(layout) ? 1 : 0), false, steps);
     target = matrix(layout.outputs, false, true, out);
     weight = matrix(layout.outputs, false, true, out);
+    taken = matrix(1, false, true, out);
     labels_offset =
         arena.add(checked_product(std::size_t(product(capacity, out)), sizeof(std::int64_t)));
     lengths_offset = arena.add(
@@ -448,6 +449,7 @@ Plan make_inference_plan(const NetworkLayout& layout, const BatchShape& shape,
   const index_t places = plan.places(layout.stages[last].sequence);
   plan.delta[last] = plan.matrix(layout.outputs, false, true, places);  // the loss's working memory
   if (!layout.sequences) plan.weight = plan.matrix(layout.outputs, false, true);
+  if (!layout.sequences) plan.taken = plan.matrix(1, false, true);
   plan.add_block_sums(product(shape.rows, shape.steps));
   plan.add_work(layout, shape.rows);
   plan.part_rows = shape.part_rows;

@@ -297,6 +297,12 @@ template <class T> index_t Step<T>::weight_copies() const {
 template <class T> void Step<T>::gather_weights(const GatherArgs<T>& rows, index_t to) {
   const index_t copies = weight_copies();
   T* out = at(plan().weight) + to * copies;
+  if (copies == 1) {
+    GatherArgs<T> single = rows;
+    single.cols = single.to_row = 1;
+    single.to = out;
+    return c_.kernels->gather_rows(single);
+  }
   for (index_t i = 0; i < rows.rows; ++i) {
     const T weight = rows.from[rows.order ? index_t(rows.order[i]) : i];
     for (index_t j = 0; j < copies; ++j) *out++ = weight;
@@ -312,24 +318,40 @@ void Step<T>::measure(const T* y, const Samples<T>& targets,
   for (std::size_t m = 0; metrics && m < metrics->size(); ++m)
     plain_errors |= (*metrics)[m].of_softmax;
   plain_errors &= c_.loss.param != 0 || targets.weight;
-  loss(y, targets, plain_errors);
+  T* const taken = metrics ? room_for_taken(*metrics) : nullptr;
+  loss(y, targets, plain_errors, taken);
   MetricArgs<T> args;
   args.y = y;
+  args.taken = taken;
+  args.counts = counts_;
   for (std::size_t m = 0; metrics && m < metrics->size(); ++m) {
     const MetricSpec& what = (*metrics)[m];
     args.kind = what.kind;
     args.threshold = T(what.threshold);
+    args.k = what.k;
+    if (what.counts > 0 && !counts_) continue;
     // Of logits the errors are those of their softmax: what the loss has just left in dy, but for
     // the mean's factor.
     args.error = what.of_softmax ? at(plan().delta.back()) : nullptr;
-    args.error_scale = T(loss_divisor(c_.loss, counted_, c_.layout->outputs));
+    if (args.error) args.error_scale = T(loss_divisor(c_.loss, counted_, c_.layout->outputs));
     metric(args, targets, int(m) + 1);
+    if (counts_) args.counts += what.counts;
   }
-  if (plain_errors) loss(y, targets, false);
+  if (plain_errors) loss(y, targets, false, nullptr);
+}
+
+// Where the loss's kernel is to leave the classes that rows are taken for; null where no metric asks
+// or the kernel does not compare the outputs.
+template <class T> T* Step<T>::room_for_taken(const std::vector<MetricSpec>& metrics) const {
+  if (kElementwise[c_.loss.loss] || c_.layout->outputs > kTakenColumns<T>) return nullptr;
+  for (const MetricSpec& metric : metrics)
+    if (metric.kind == MetricKind::accuracy_argmax || metric.kind == MetricKind::counts_argmax)
+      return at(plan().taken);
+  return nullptr;
 }
 
 // Leaves dy; `plain`: without label smoothing and weights.
-template <class T> void Step<T>::loss(const T* y, const Samples<T>& targets, bool plain) {
+template <class T> void Step<T>::loss(const T* y, const Samples<T>& targets, bool plain, T* taken) {
   const index_t cols = c_.layout->outputs;
   LossArgs<T> args;
   args.cols = cols;
@@ -344,6 +366,7 @@ template <class T> void Step<T>::loss(const T* y, const Samples<T>& targets, boo
     args.labels = targets.labels ? targets.labels + row : nullptr;
     if (targets.weight && !plain) args.weight = targets.weight + row * weight_copies();
     args.dy = at(plan().delta.back()) + row * cols;
+    if (taken) args.taken = taken + row;
     args.block_loss = block_sums(0) + (own.first + first) / kLossBlockRows;
     c_.kernels->loss[c_.loss.loss](args, Share{});
   });
@@ -363,6 +386,7 @@ void Step<T>::metric(const MetricArgs<T>& what, const Samples<T>& targets, int p
     args.target = targets.target ? targets.target + row * cols : nullptr;
     args.labels = targets.labels ? targets.labels + row : nullptr;
     args.error = what.error ? what.error + row * cols : nullptr;
+    args.taken = what.taken ? what.taken + row : nullptr;
     args.block_sum = block_sums(place) + (own.first + first) / kLossBlockRows;
     c_.kernels->metric(args, Share{});
   });

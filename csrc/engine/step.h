@@ -147,6 +147,8 @@ template <class T> class Step {
              const std::vector<MetricSpec>* metrics);
   // The outputs as a step of that number would see them in training; as infer() without measuring.
   void forward_training(index_t rows, const Samples<T>& samples, T* out, std::int64_t number);
+  // Where the metrics that count do so; null: nowhere.
+  void count_into(std::int64_t* counts) { counts_ = counts; }
   // Rows of output of the batch at work that count: all, but for steps behind the end of a sequence.
   index_t counted() const { return counted_; }
   // Sum over blocks of the loss (place 0) or metric (place 1, ...), in order; for one worker.
@@ -228,7 +230,8 @@ template <class T> class Step {
   void join_deltas(const Stage& stage, TileOp<T> below, const ActivationTile<T>& tile);
   ActivationTile<T> delta_tile(std::size_t stage, T* dx, const Window& w) const;
   void measure(const T* y, const Samples<T>& targets, const std::vector<MetricSpec>* metrics);
-  void loss(const T* y, const Samples<T>& targets, bool plain);
+  T* room_for_taken(const std::vector<MetricSpec>& metrics) const;
+  void loss(const T* y, const Samples<T>& targets, bool plain, T* taken);
   void metric(const MetricArgs<T>& what, const Samples<T>& targets, int place);
   index_t weight_copies() const;
   void gather_weights(const GatherArgs<T>& rows, index_t to);
@@ -304,6 +307,7 @@ template <class T> class Step {
   bool masks_ = false;                // and so do their outputs
   index_t counted_ = 0;               // see counted()
   index_t running_ = 0;               // of those, this worker's
+  std::int64_t* counts_ = nullptr;    // see count_into()
   const T* states_before_ = nullptr;  // as in TrainBatch, from the batch's first row on
   T* states_behind_ = nullptr;
   index_t chunk_ = 0;  // rows over which a parameter's gradient is summed at once

@@ -17,6 +17,8 @@ constexpr double kLongStep = 0.05;  // seconds
 // Cutting a network in shards, and putting it together, costs about one step.
 constexpr index_t kShardedSteps = 16;
 
+const std::vector<MetricSpec> kNoMetrics;
+
 // Between looks at the clock a train job does this much work at least; a look costs 25 ns.
 constexpr double kPollFlop = 2e6;
 
@@ -27,7 +29,8 @@ template <class T> struct Network<T>::TrainJob {
   Samples<T> samples;
   index_t n = 0;
   Schedule schedule;
-  const std::vector<MetricSpec>* what = nullptr;
+  const std::vector<MetricSpec>* what = &kNoMetrics;
+  Counters counters;     // of those that count
   Poll* poll = nullptr;  // null: not interruptible
   GradientUse use = GradientUse::update;
   bool take_step = true;
@@ -123,27 +126,30 @@ template <class T> struct Network<T>::TrainJob {
       account(step, rows);
       decide(number);
       if (record->steps > 0) --record->steps;
+      const bool halts = stop || pause || record->steps == 0;
+      // A long step may be given up: what it counted must not be there then.
+      if (counters.any() && (halts || record->at == 0 || abortable())) read_counters();
     }
     go_on[number & 1] = !(stop || pause || record->steps == 0);
   }
 
+  double* row_of(index_t epoch) { return record->values + epoch * value_count(*what); }
+
+  // Adds what was counted since the last time to the epoch of the step that has just ended.
+  void read_counters() { counters.move_to(*what, row_of(record->epoch - (record->at == 0))); }
+
   // Adds what a step measured to the epoch's sums: each batch counts by its rows.
   void account(const Step<T>& step, index_t rows) {
     const LossSpec& spec = network->context_.loss;
-    const index_t count = what ? index_t(what->size()) : 0;
-    double* sums = record->values + record->epoch * (1 + count);
+    double* sums = row_of(record->epoch);
     // A row of several outputs counts with their mean.
     const double share = step.counted() == rows ? 1 : double(rows) / double(step.counted());
     const double loss = network->batch_loss(step, rows, samples.steps) + step.penalty();
     sums[0] += loss * (loss_is_mean(spec) ? double(rows) : 1);
-    for (index_t m = 1; m <= count; ++m)
-      sums[m] += share * network->batch_metric(step, int(m), rows, samples.steps);
+    network->add_metrics(step, *what, share, rows, samples.steps, sums);
     record->at += rows;
     if (record->at < n) return;
-    if (means) {
-      if (loss_is_mean(spec)) sums[0] /= double(n);
-      for (index_t m = 1; m <= count; ++m) sums[m] /= double(n);
-    }
+    if (means) network->divide(*what, double(n), sums);
     ++record->epoch;
     record->at = 0;
   }
@@ -167,6 +173,9 @@ void Network<T>::walk_batches(TrainJob& job, const StepContext<T>& context, Work
   Network& net = *job.network;
   Step<T> step(context, worker);
   const bool lead = worker.id == 0;
+  // Of the parts of a network each measures the whole batch.
+  const bool counts = job.counters.any() && (lead || !context.link);
+  if (counts) step.count_into(job.counters.of(worker.id));
   const index_t epochs = job.schedule.epochs;
   const std::int64_t* order = job.schedule.shuffle ? net.order_.data() : nullptr;
   TrainBatch<T> batch;
@@ -241,6 +250,7 @@ template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
   job.governed = wanted > 1 && parallel_threshold() > 0;
   if (job.governed) governor_.start(ThreadGovernor::Clock::now());
   job.steps_seen = steps;
+  job.counters.make(*job.what, wanted);
   const std::size_t carried = std::size_t(batch_rows * layout_.carried_width);
   if (job.samples.states) {
     for (auto& states : job.states) states.resize(carried);

@@ -102,6 +102,10 @@ template <class T> struct GemmArgs {
   T* scratch = nullptr;  // KernelTable::gemm_scratch elements for each worker, 64-byte aligned
 };
 
+// So many classes of a row are compared with each other by the loss's kernel on its way: the lanes of a
+// vector, on every ISA.
+template <class T> inline constexpr index_t kTakenColumns = 64 / index_t(sizeof(T));
+
 // Loss of rows x cols outputs, and its gradient. y, target and dy are contiguous.
 template <class T> struct LossArgs {
   index_t rows = 0, cols = 0;
@@ -112,8 +116,11 @@ template <class T> struct LossArgs {
   // none.
   const T* weight = nullptr;
   T* dy = nullptr;  // may be y's memory; also the working memory of softmax_cross_entropy
-  T dy_scale = 1;   // 1 / (rows * cols), 1 / rows or 1: the mean's factor
-  T param = 0;      // the loss's one number (LossDefaults::parameter)
+  // (rows,), where not null: the class of the largest output. Only of a loss over rows of at most
+  // kTakenColumns classes.
+  T* taken = nullptr;
+  T dy_scale = 1;                // 1 / (rows * cols), 1 / rows or 1: the mean's factor
+  T param = 0;                   // the loss's one number (LossDefaults::parameter)
   double* block_loss = nullptr;  // one sum for each block of kLossBlockRows rows
 };
 
@@ -188,10 +195,19 @@ FBP_FN index_t loss_blocks(index_t rows) { return parts_of(rows, kLossBlockRows)
 inline constexpr index_t kGradientBlock = 1024;
 FBP_FN index_t gradient_blocks(index_t parameters) { return parts_of(parameters, kGradientBlock); }
 
-enum class MetricKind { accuracy_argmax, accuracy_threshold, mse, mae };
+enum class MetricKind {
+  accuracy_argmax,
+  accuracy_threshold,
+  mse,
+  mae,
+  top_k,
+  counts_argmax,
+  counts_threshold,
+};
 
 // Sum over rows of a metric (mean over the row's columns where it is elementwise). Contiguous as
-// LossArgs.
+// LossArgs. The kinds that count add to `counts` instead: for each class the rows that are right, then
+// those taken for it, then its own.
 template <class T> struct MetricArgs {
   MetricKind kind = MetricKind::mse;
   index_t rows = 0, cols = 0;
@@ -201,7 +217,10 @@ template <class T> struct MetricArgs {
   const T* error =
       nullptr;  // mse, mae: where given, (y - target) / error_scale, in the place of y and target
   T error_scale = 1;
-  T threshold = 0;              // accuracy_threshold: y above it means class 1
+  const T* taken = nullptr;  // where given, what the loss left there
+  T threshold = 0;           // of the kinds that cut: y above it means class 1
+  index_t k = 0;             // top_k
+  std::int64_t* counts = nullptr;
   double* block_sum = nullptr;  // one sum for each block of kLossBlockRows rows
 };
 

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import _core, metrics, network
+from . import _core, devices, metrics, network
 from .arrays import Array
 from .callbacks.hooks import Hooks
 from .holdout import Rows
 from .lazy import LazyRows
+from .measures import Measures
 from .runs import Place
 
 if TYPE_CHECKING:
@@ -32,23 +33,38 @@ def evaluate(
     return logs
 
 
+def measures_of(model: Sequential, inputs: int | None = None) -> Measures:
+    """What is measured of the model, or of the model for so many inputs where it is not built."""
+    compiled = model._require_compiled()
+    outputs = network.outputs(model.layers, model.inputs or inputs)
+    counts = not devices.is_cuda(model.device)
+    steps = model._gives_sequences()
+    measures = Measures(compiled.metrics, compiled.loss, outputs, counts=counts, steps=steps)
+    if measures.computed and steps:
+        raise ValueError(
+            "metrics of outputs at every step are 'accuracy', 'mse', 'mae', 'top_5' and those of "
+            f"precision, recall and f1; got {', '.join(map(repr, measures.computed))}"
+        )
+    return measures
+
+
 def _measure(
-    model: Sequential,
     engine: _core.Engine,
+    measures: Measures,
     data: Rows,
     batch_size: int,
     place: Place,
     outputs: Array | None,
-) -> tuple[float, list[float]]:
-    """Loss and the summed metrics; fills outputs."""
-    names = metrics.summed(model._require_compiled().metrics)
+) -> Array:
+    """The engine's record of the rows (measures.width,), with means; fills outputs."""
     opened, place.interrupts.open = place.interrupts.open, True
     try:
-        return engine.evaluate(
-            data.x, data.y, batch_size, names, outputs=outputs, weights=data.weights
+        loss, values = engine.evaluate(
+            data.x, data.y, batch_size, measures.engine, outputs=outputs, weights=data.weights
         )
     finally:
         place.interrupts.open = opened
+    return np.array([loss, *values])
 
 
 def _whole(
@@ -60,62 +76,54 @@ def _whole(
     place: Place,
 ) -> dict[str, float]:
     """Loss and all metrics, in one call of the engine, or for each batch between the hooks."""
-    compiled = model._require_compiled()
-    summed = metrics.summed(compiled.metrics)
-    outputs = outputs_of_all(model, len(data.x))
+    measures = measures_of(model)
+    outputs = outputs_of_all(model, measures, engine.inputs, len(data.x))
     by_batches = hooks.has("on_test_batch_begin") or hooks.has("on_test_batch_end")
-    in_parts = by_batches or isinstance(data.x, LazyRows)
-    chunk = batch_size if in_parts else len(data.x)
-    sums, logs = np.zeros(1 + len(summed)), dict.fromkeys(("loss", *summed), 0.0)
-    total = 0
-    for batch, first in enumerate(range(0, len(data.x), chunk)):
+    if not by_batches and not isinstance(data.x, LazyRows):
+        record = _measure(engine, measures, data, batch_size, place, outputs)
+        logs = measures.named(record[None])[0]
+        return all_metrics(model, measures, logs, data.y, outputs)
+    sums, total, logs = np.zeros(measures.width), 0, {}
+    for batch, first in enumerate(range(0, len(data.x), batch_size)):
         if by_batches:
-            hooks.call("on_test_batch_begin", place, batch, dict(logs) if batch else {})
-        rows = slice(first, first + chunk)
+            hooks.call("on_test_batch_begin", place, batch, dict(logs))
+        rows = slice(first, first + batch_size)
         kept = None if outputs is None else outputs[rows]
         some = data.part(rows)
-        loss, values = _measure(model, engine, some, batch_size, place, kept)
-        if not in_parts:
-            logs = dict(zip(logs, (loss, *values), strict=True))
-            break
+        record = _measure(engine, measures, some, batch_size, place, kept)
         count = model._counted(some.x)
         total += count
-        if batch and compiled.loss.traits.sums:
-            loss -= network.penalty(model.layers, engine, model._frozen)  # once is enough
-        weights = np.full(len(sums), count)
-        weights[0] = 1 if compiled.loss.traits.sums else count
-        sums += weights * np.array([loss, *values])
-        means = sums / total
-        means[0] = sums[0] if compiled.loss.traits.sums else means[0]
-        logs = dict(zip(logs, means.tolist(), strict=True))
+        if batch and not measures.means[0]:
+            record[0] -= network.penalty(model.layers, engine, model._frozen)  # once is enough
+        sums += np.where(measures.means, count, 1) * record
+        means = sums.copy()
+        measures.divide(means, total)
+        logs = measures.named(means[None])[0]
         if by_batches:
             hooks.call("on_test_batch_end", place, batch, dict(logs))
-    return all_metrics(model, logs, data.y, outputs)
+    return all_metrics(model, measures, logs, data.y, outputs)
 
 
-def outputs_of_all(model: Sequential, rows: int) -> Array | None:
+def outputs_of_all(model: Sequential, measures: Measures, inputs: int, rows: int) -> Array | None:
     """Room for the outputs of so many rows, where a metric is computed from them."""
-    names = model._require_compiled().metrics
-    if len(metrics.summed(names)) == len(names):
+    if not measures.computed:
         return None
-    if model._gives_sequences():
-        raise ValueError(
-            "metrics of outputs at every step are 'accuracy', 'mse' and 'mae'; got "
-            f"{', '.join(map(repr, names))}"
-        )
-    return np.empty((rows, model.outputs), model._dtype)
+    return np.empty((rows, network.outputs(model.layers, inputs)), model._dtype)
 
 
 def all_metrics(
-    model: Sequential, logs: dict[str, float], y: Array, outputs: Array | None
+    model: Sequential,
+    measures: Measures,
+    logs: dict[str, float],
+    y: Array,
+    outputs: Array | None,
 ) -> dict[str, float]:
-    """Loss and metrics in the order of compile: those summed are in `logs`."""
-    compiled = model._require_compiled()
+    """Loss and metrics in the order of compile: those of the engine are in `logs`."""
     if outputs is None:
         return logs
-    computed = metrics.measure(compiled.metrics, y, outputs, compiled.loss)
-    known = {**logs, **computed}
-    return {name: known[name] for name in ("loss", *compiled.metrics)}
+    loss = model._require_compiled().loss
+    known = {**logs, **metrics.measure(measures.computed, y, outputs, loss)}
+    return {name: known[name] for name in ("loss", *measures.names)}
 
 
 def gradient_norms(model: Sequential, engine: _core.Engine, batch: Rows) -> dict[str, float]:

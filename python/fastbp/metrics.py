@@ -9,12 +9,19 @@ accuracy: share of right answers; softmax_cross_entropy compares the largest out
 mse, mae: mean of (y - t)^2 and |y - t| over a row; y is the network's output, or softmax of it
     where the loss is softmax_cross_entropy.
 
-These are computed from the outputs of all rows once an epoch (of training: the outputs that its
-steps made, each before its update; so that no second pass is needed, but memory for them is):
+top_5 (any number): share of the rows whose class is among the five largest outputs.
+
+For these it counts the rows that were right, taken for a class and of it (integers), and the ratios
+are made once an epoch:
 
 precision, recall, f1: of class 1 for one output, else the mean over the classes; f1_macro,
     f1_micro, f1_weighted and so on for another mean.
-top_5 (any number), auc (ROC), pr_auc (average precision), r2.
+
+Of training all these are of the outputs that its steps made, each before its update. So are those
+that are computed once an epoch, from the outputs of all its rows, which takes memory for them and
+time for sorting (device="cuda": top_5, precision, recall and F1 too):
+
+auc (ROC), pr_auc (average precision), r2.
 """
 
 from __future__ import annotations
@@ -41,7 +48,7 @@ from .scores import (
     precision,
     r2,
     recall,
-    score_of_counts,
+    scores_of_counts,
     top_k,
 )
 
@@ -59,7 +66,6 @@ __all__ = [
     "precision",
     "r2",
     "recall",
-    "summed",
     "top_k",
 ]
 
@@ -114,14 +120,25 @@ def get(metrics: str | Iterable[str] | None) -> list[str]:
     return names
 
 
-def summed(names: Sequence[str]) -> list[str]:
-    """Those that the engine adds up batch by batch."""
-    return [name for name in names if name in METRICS]
+def top(name: str) -> int:
+    """5 of "top_5"; 0 of another name."""
+    found = _TOP.fullmatch(name)
+    return int(found[1]) if found else 0
 
 
-def measure(names: Sequence[str], y: Array, outputs: Array, loss: Loss) -> dict[str, float]:
-    """Those of `names` that are computed from outputs, of the targets y; NaN if an output is."""
-    wanted = [name for name in names if name not in METRICS]
+def is_of_counts(name: str) -> bool:
+    """Whether the metric follows from how often each class was right, taken and there."""
+    return name.partition("_")[0] in _BY_CLASS
+
+
+def by_class(loss: Loss, outputs: int) -> bool:
+    """Whether each row has one class of several, and not outputs that are each yes or no."""
+    link = loss.traits.link
+    return link == "softmax" or (link is None and outputs > 1)
+
+
+def measure(wanted: Sequence[str], y: Array, outputs: Array, loss: Loss) -> dict[str, float]:
+    """Metrics that are computed from all outputs, of the targets y; NaN if an output is."""
     if not wanted:
         return {}
     if first_non_finite(np.ascontiguousarray(outputs)) >= 0:
@@ -135,16 +152,9 @@ def _by_class(names: Sequence[str], y: Array, outputs: Array, loss: Loss) -> dic
     if not wanted:
         return {}
     t, q = _classes(y, outputs, loss)
-    counts = class_counts(t, q, max(2, outputs.shape[1])) if t.ndim == 1 else None
-    values = {}
-    for name in wanted:
-        stem, _, average = name.partition("_")
-        average = average or ("binary" if outputs.shape[1] == 1 else "macro")
-        if counts is None:
-            values[name] = float(_BY_CLASS[stem](t, q, average))
-        else:
-            values[name] = score_of_counts(stem, counts, average)
-    return values
+    counts = class_counts(t, q, max(2, outputs.shape[1]))[None]
+    found = scores_of_counts(wanted, counts, outputs.shape[1] == 1, t.ndim == 2)
+    return {name: float(values[0]) for name, values in found.items()}
 
 
 def _others(names: Sequence[str], y: Array, outputs: Array, loss: Loss) -> dict[str, float]:
@@ -153,9 +163,8 @@ def _others(names: Sequence[str], y: Array, outputs: Array, loss: Loss) -> dict[
 
 
 def _one(name: str, y: Array, outputs: Array, loss: Loss) -> Any:
-    top = _TOP.fullmatch(name)
-    if top is not None:
-        return top_k(_true_classes(y, outputs, loss), outputs, int(top[1]))
+    if top(name):
+        return top_k(_true_classes(y, outputs, loss), outputs, top(name))
     if name == "r2":
         return _r2(y, outputs, loss)
     return _of_scores(_OF_SCORES[name], y, outputs, loss)
@@ -164,7 +173,7 @@ def _one(name: str, y: Array, outputs: Array, loss: Loss) -> Any:
 def _classes(y: Array, outputs: Array, loss: Loss) -> tuple[Array, Array]:
     """True and chosen classes (n,), or labels (n, K), as predict_class has them."""
     link, several = loss.traits.link, outputs.shape[1] > 1
-    if link == "softmax" or (link is None and several):
+    if by_class(loss, outputs.shape[1]):
         return _true_classes(y, outputs, loss), np.argmax(outputs, axis=1)
     chosen = (outputs > (0 if link in ("sigmoid", "sign") else 0.5)).astype(np.int64)
     true = (y > (0 if link == "sign" else 0.5)).astype(np.int64)

@@ -16,6 +16,7 @@ from .arrays import Array
 from .callbacks.base import Callback
 from .history import History
 from .interrupts import Interrupts
+from .measures import Measures
 
 STAGES = ("epoch_begin", "batch_begin", "batch", "batch_end", "validate", "epoch_end")
 
@@ -27,7 +28,7 @@ class Settings(NamedTuple):
     batch_size: int | None
     steps: int  # of an epoch
     shuffle: bool
-    names: list[str]  # of the metrics that are summed batch by batch
+    names: list[str]  # of what the engine measures batch by batch
     mean: bool  # whether the loss is a mean over rows
 
 
@@ -54,26 +55,28 @@ class Run(Place):
     """The state of a run.
 
     Attributes: epoch: epochs that are complete, callbacks included; batch: steps done of the next
-    one; seen: its rows so far; sums: float64 (1 + metrics,), its loss and metrics summed over them,
-    and their means when it is complete; logs: of the epoch in its last stages; outputs: (rows,
-    outputs) of the epoch in its order, where a metric needs them; first_epoch, first_step: epochs
-    and steps that the model had been trained before; running: whether fit is at work on it.
+    one; seen: its rows so far; measures: what is measured; sums: float64 (measures.width,), its
+    loss and metrics summed over them, and their means when it is complete; logs: of the epoch in
+    its last stages; outputs: (rows, outputs) of the epoch in its order, where a metric needs them;
+    first_epoch, first_step: epochs and steps that the model had been trained before; running:
+    whether fit is at work on it.
     """
 
     def __init__(
         self,
         settings: Settings,
+        measures: Measures,
         history: History,
         callbacks: list[Callback],
         fingerprint: Callable[[], int],
     ) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.measures = settings, measures
         self.first_epoch = self.first_step = 0
         self.history, self.callbacks, self.fingerprint = history, callbacks, fingerprint
         self.epoch = self.batch = self.seen = 0
         self.stage = "epoch_begin"
-        self.sums = np.zeros(1 + len(settings.names))
+        self.sums = np.zeros(measures.width)
         self.logs: dict[str, float] = {}
         self.outputs: Array | None = None
         self.running = False
@@ -95,20 +98,16 @@ class Run(Place):
         self.sums[:] = 0
         self.stage = "epoch_begin"
 
-    def named(self, values: Sequence[float]) -> dict[str, float]:
-        """Loss and metrics by name, from an array like `sums`."""
-        return dict(zip(("loss", *self.settings.names), values, strict=True))
-
     def means(self) -> dict[str, float]:
         """Loss and metrics over the rows of the epoch so far."""
         values = self.sums.copy()
         if self.batch < self.settings.steps:
-            values[0 if self.settings.mean else 1 :] /= max(self.seen, 1)
-        return self.named(values.tolist())
+            self.measures.divide(values, max(self.seen, 1))
+        return self.measures.named(values[None])[0]
 
     def complete(self) -> None:
         """Turns the sums of an epoch that was worked off by single batches into means."""
-        self.sums[0 if self.settings.mean else 1 :] /= self.seen
+        self.measures.divide(self.sums, self.seen)
 
     def describe(self) -> str:
         done = f"{self.batch} of {self.settings.steps} steps done"

@@ -12,6 +12,7 @@ and NaN where scikit-learn warns of an undefined area.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -99,29 +100,59 @@ def _counts(y: Any, p: Any, average: Average, threshold: float) -> tuple[Array, 
     return right, np.bincount(taken, minlength=size), np.bincount(true, minlength=size)
 
 
-def class_counts(t: Array, q: Array, classes: int) -> tuple[Array, Array, Array]:
-    """For each class 0 .. classes - 1 its rows that were right, taken for it, and that it has."""
-    right = np.bincount(t[t == q], minlength=classes)
-    return right, np.bincount(q, minlength=classes), np.bincount(t, minlength=classes)
+def class_counts(t: Array, q: Array, classes: int) -> Array:
+    """(3, classes): for each class its rows that were right, taken for it, and that it has.
+
+    t and q are class numbers (n,), or labels, bool (n, classes).
+    """
+    if t.ndim == 2:
+        return np.array([(t & q).sum(axis=0), q.sum(axis=0), t.sum(axis=0)])
+    parts = (t[t == q], q, t)
+    return np.array([np.bincount(part, minlength=classes) for part in parts])
 
 
-def score_of_counts(name: str, counts: tuple[Array, Array, Array], average: str) -> float:
-    """precision, recall or f1 from what class_counts gives."""
-    right, taken, true = counts
+def scores_of_counts(
+    names: Sequence[str], counts: Array, binary: bool, labels: bool
+) -> dict[str, Array]:
+    """Metrics by name, each (E,), of E counts (E, 3, classes) as class_counts gives them.
+
+    binary: whether a name without an average is about class 1; labels: whether each row has
+    several labels, all of which are there. Otherwise what does not occur is no class.
+    """
+    right, taken, true = counts[:, 0], counts[:, 1], counts[:, 2]
+    there = np.ones_like(true, np.bool_) if labels else (taken > 0) | (true > 0)
+    found = {}
+    for name in names:
+        stem, _, average = name.partition("_")
+        if name == "accuracy":
+            found[name] = right.sum(axis=1) / true.sum(axis=1)
+            continue
+        parts, wholes = {
+            "precision": (right, taken),
+            "recall": (right, true),
+            "f1": (2 * right, taken + true),
+        }[stem]
+        average = average or ("binary" if binary else "macro")
+        found[name] = _averages(parts, wholes, true, there, average)
+    return found
+
+
+def _averages(parts: Array, wholes: Array, true: Array, there: Array, average: str) -> Array:
+    """parts / wholes of the classes (E, classes), averaged (E,); 0 / 0 is 0."""
     if average == "binary":
-        right, taken, true = right[1:2], taken[1:2], true[1:2]
-    else:  # what does not occur is no class
-        there = (taken > 0) | (true > 0)
-        right, taken, true = right[there], taken[there], true[there]
-    parts, wholes = {
-        "precision": (right, taken),
-        "recall": (right, true),
-        "f1": (2 * right, taken + true),
-    }[name]
-    return float(_averaged(parts, wholes, true, average))
+        return _ratio(parts[:, 1], wholes[:, 1])
+    if average == "micro":
+        return _ratio(parts.sum(axis=1), wholes.sum(axis=1))
+    weights = true if average == "weighted" else there
+    return _ratio((_ratio(parts, wholes) * weights).sum(axis=1), weights.sum(axis=1))
 
 
-def _averaged(parts: Array, wholes: Array, true: Array, average: Average | str) -> Any:
+def _ratio(parts: Array, wholes: Array) -> Array:
+    ratio: Array = np.divide(parts, wholes, out=np.zeros(parts.shape), where=wholes != 0)
+    return ratio
+
+
+def _averaged(parts: Array, wholes: Array, true: Array, average: Average) -> Any:
     """parts / wholes of the classes, averaged; 0 / 0 is 0."""
     if average == "micro":
         parts, wholes = parts.sum(keepdims=True), wholes.sum(keepdims=True)

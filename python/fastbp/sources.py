@@ -41,7 +41,7 @@ class ArraySource:
             run.seen = self.rows if complete else int(position[1])
 
     def train_epochs(
-        self, engine: _core.Engine, run: Run, epochs: int, completed: list[list[float]]
+        self, engine: _core.Engine, run: Run, epochs: int, completed: list[Array]
     ) -> None:
         """Whole epochs in one call; appends loss and metrics of each that is complete.
 
@@ -53,7 +53,7 @@ class ArraySource:
             self._call(engine, run, epochs, position, record, -1)
         finally:
             done, at = position.tolist()
-            completed += record[:done].tolist()
+            completed.extend(record[:done])
             run.batch, run.seen = at // self.batch_size, at
             if at:
                 run.sums[:] = record[done]

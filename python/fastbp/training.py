@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import _core, carried, checks, holdout, metrics, progress
+from . import _core, carried, checks, holdout, progress
 from . import callbacks as hook_objects
+from .arrays import Array
 from .batches import Augment, Augmenter, IteratorSource, is_batches, rows_source
 from .callbacks.base import Callback
 from .callbacks.hooks import Hooks
-from .evaluation import all_metrics, evaluate, gradient_norms, outputs_of_all
+from .evaluation import all_metrics, evaluate, gradient_norms, measures_of, outputs_of_all
 from .history import History
 from .lazy import EVALUATION_BATCH
 from .resume import prepare, require_same_run, restore
@@ -100,13 +101,13 @@ def fit(
     hooks.check(log_names(compiled.metrics, validation is not None, ["learning_rate"]))
 
     mean = not compiled.loss.traits.sums
-    summed = metrics.summed(compiled.metrics)
-    settings = Settings(rows, size, source.steps, shuffle, summed, mean)
+    measures = measures_of(begun, inputs)
+    settings = Settings(rows, size, source.steps, shuffle, measures.engine, mean)
     history = History(
         {"epochs": epochs, "batch_size": size, "steps": source.steps, "samples": rows}
     )
-    run = Run(settings, history, list(hooks.callbacks), source.fingerprint)
-    run.outputs = None if rows is None else outputs_of_all(model, rows)
+    run = Run(settings, measures, history, list(hooks.callbacks), source.fingerprint)
+    run.outputs = None if rows is None else outputs_of_all(begun, measures, inputs, rows)
     if state is not None:
         require_same_run(run, state)
         carried.require_boundary(begun, state)
@@ -302,15 +303,15 @@ class Fit:
         epochs = min(self._epoch_pace.size, self.job.epochs - run.epoch)
         self.model._sync_optimizer(self.engine, epochs * run.settings.steps)
         steps = self.engine.steps
-        completed: list[list[float]] = []
+        completed: list[Array] = []
         start = time.perf_counter()
         try:
             assert isinstance(self.job.source, ArraySource)
             self.job.source.train_epochs(self.engine, run, epochs, completed)
         finally:
-            for values in completed:
+            for values in run.measures.named(np.array(completed)) if completed else ():
                 steps += run.settings.steps
-                self._record(run.named(values), steps)
+                self._record(values, steps)
                 self.display.update(run.epoch + 1, progress.shown(run.logs))
                 run.epoch += 1
             self.model._epochs = run.first_epoch + run.epochs_trained
@@ -360,7 +361,8 @@ class Fit:
         run, job = self.run, self.job
         logs = run.means()
         if run.outputs is not None and isinstance(job.source, ArraySource):
-            logs = all_metrics(self.model, logs, job.source.targets(run), run.outputs)
+            targets = job.source.targets(run)
+            logs = all_metrics(self.model, run.measures, logs, targets, run.outputs)
         if job.validation is not None:
             data, size = job.validation, EVALUATION_BATCH
             place = self._place()

@@ -51,10 +51,16 @@ def rows(
             raise ValueError("class_weight and sample_weight leave no row with a weight above 0")
     if weight is None:
         return None
-    counts = np.ones(len(weight)) if steps is None else steps
-    mean = 1.0 if loss.name == "half_sse" else math.fsum(weight * counts) / math.fsum(counts)
+    mean = 1.0 if loss.name == "half_sse" else _mean(weight, steps)
     ready: Array = (weight / mean).astype(dtype)
     return ready
+
+
+def _mean(weight: Array, steps: Array | None) -> float:
+    """Of the weights, each counted `steps` times; rounded once."""
+    if steps is None:
+        return math.fsum(weight.tolist()) / len(weight)
+    return math.fsum((weight * steps).tolist()) / int(steps.sum())
 
 
 def samples(value: Any, n: int, name: str = "sample_weight") -> Array:

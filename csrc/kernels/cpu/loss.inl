@@ -1,4 +1,4 @@
-// Losses and metrics over a batch: sums by blocks of kLossBlockRows rows, so that no sum depends on
+// Losses over a batch: sums by blocks of kLossBlockRows rows, so that no sum depends on
 // the split among threads.
 
 // Calls body(block index, first row, rows) for the blocks of this share.
@@ -135,6 +135,20 @@ FBP_FN static void to_columns(const T* x, index_t rows, index_t cols, T* column)
     if (c < cols) v[c].store(column + c * lanes);
 }
 
+// Position of the largest, the first of equals, of each of up to `lanes` rows of at most `lanes` columns
+// (to_columns); 0 where the first is NaN.
+template <class T> FBP_FN static Vec<T> argmax_of_columns(const T* column, index_t cols) {
+  using V = Vec<T>;
+  V best = V::load(column), at(T(0));
+  for (index_t c = 1; c < cols; ++c) {
+    const V v = V::load(column + c * V::lanes);
+    const auto larger = v > best;
+    best = select(larger, v, best);
+    at = select(larger, V(T(c)), at);
+  }
+  return at;
+}
+
 // From so many columns on the way back goes by whole rows too.
 static constexpr index_t kColumnsToTranspose = 5;
 
@@ -180,6 +194,7 @@ static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int ro
   alignas(64) T at_label[lanes] = {};
   alignas(64) T t_column[lanes * lanes];
   to_columns(z, rows, cols, column);
+  if (args.taken) argmax_of_columns(column, cols).store_n(args.taken + begin, rows);
   const T lowest = -T(__builtin_inf());
   V shift(lowest);
   for (index_t c = 0; c < cols; ++c) shift = max(V::load(column + c * lanes), shift);
@@ -260,45 +275,5 @@ template <class T> static void softmax_cross_entropy(const LossArgs<T>& args, Sh
       }
     }
     args.block_loss[block] = sum;
-  });
-}
-
-// Position of the largest element, the first of equals.
-template <class T> static index_t argmax(const T* x, index_t n) {
-  index_t best = 0;
-  for (index_t j = 1; j < n; ++j)
-    if (x[j] > x[best]) best = j;
-  return best;
-}
-
-template <class T> static double metric_row(const MetricArgs<T>& args, index_t i) {
-  const T* y = args.y + i * args.cols;
-  const T* target = args.target ? args.target + i * args.cols : nullptr;
-  if (args.kind == MetricKind::accuracy_argmax)
-    return argmax(y, args.cols) == (target ? argmax(target, args.cols) : index_t(args.labels[i]));
-  double sum = 0;
-  for (index_t j = 0; j < args.cols; ++j) {
-    const double e = args.error ? double(args.error[i * args.cols + j]) * double(args.error_scale)
-                                : double(y[j]) - double(target[j]);
-    switch (args.kind) {
-    case MetricKind::accuracy_threshold:
-      sum += (y[j] > args.threshold) == (target[j] > T(0.5));
-      break;
-    case MetricKind::mse:
-      sum += e * e;
-      break;
-    default:
-      sum += e < 0 ? -e : e;
-      break;
-    }
-  }
-  return sum / double(args.cols);
-}
-
-template <class T> static void metric(const MetricArgs<T>& args, Share share) {
-  for_each_block(args.rows, share, [&](index_t block, index_t begin, index_t rows) {
-    double sum = 0;
-    for (index_t i = begin; i < begin + rows; ++i) sum += metric_row(args, i);
-    args.block_sum[block] = sum;
   });
 }

@@ -11,6 +11,7 @@ namespace FBP_ISA {
 #include "kernels/cpu/gemm.inl"
 #include "kernels/cpu/elementwise.inl"
 #include "kernels/cpu/loss.inl"
+#include "kernels/cpu/metrics.inl"
 #include "kernels/cpu/recurrent.inl"
 #include "kernels/cpu/reduce.inl"
 #include "kernels/cpu/dropout.inl"

@@ -1,7 +1,8 @@
-"""The metrics, one value per row of a batch; the caller averages over rows.
+"""The metrics, one value per row of a batch; the caller averages over rows, or adds up counts.
 
-METRICS is the one list. y is the network's output (B, O) in float64, t the target as in losses.py,
-loss the name of the loss the network was compiled with: it says how outputs are to be read.
+METRICS is the one list of means. y is the network's output (B, O) in float64, t the target as in
+losses.py, loss the name of the loss the network was compiled with: it says how outputs are to be
+read.
 """
 
 from collections.abc import Callable
@@ -45,8 +46,50 @@ def _mae(y: F64, t: Array, loss: str) -> F64:
     return as_float64(np.mean(np.abs(_difference(y, t, loss)), axis=1))
 
 
-METRICS: dict[str, Callable[[F64, Array, str], F64]] = {
-    "accuracy": _accuracy,
-    "mse": _mse,
-    "mae": _mae,
-}
+def _class_counts(y: F64, t: Array, loss: str) -> F64:
+    """(B, 3 C): in which of its classes the row is right, for which it is taken, of which it is.
+
+    C is 2 for one output; of several outputs with a threshold each is a class of its own.
+    """
+    threshold = LOSSES[loss].threshold
+    if threshold is None and y.shape[1] > 1:
+        q = one_hot(np.argmax(y, axis=1), y.shape[1])
+        t = one_hot(t if t.ndim == 1 else np.argmax(t, axis=1), y.shape[1])
+    else:
+        q = as_float64(y > (0.5 if threshold is None else threshold))
+        t = as_float64(t > 0.5)
+        if y.shape[1] == 1:
+            q, t = np.hstack([1 - q, q]), np.hstack([1 - t, t])
+    return np.hstack([q * t, q, t])
+
+
+def _in_top(k: int, y: F64, t: Array) -> F64:
+    """1 where fewer than k scores come before the class's own; of equal ones the later do."""
+    wanted = t if t.ndim == 1 else np.argmax(t, axis=1)
+    own = y[np.arange(len(y)), wanted][:, None]
+    later = np.arange(y.shape[1]) > wanted[:, None]
+    before = (y > own) | ((y == own) & later)
+    return as_float64(before.sum(axis=1) < k)
+
+
+Metric = Callable[[F64, Array, str], F64]
+METRICS: dict[str, Metric] = {"accuracy": _accuracy, "mse": _mse, "mae": _mae}
+
+
+def metric(name: str) -> Metric:
+    """One of METRICS, "class_counts" or "top_<number>", which is about one class of several."""
+    if name == "class_counts":
+        return _class_counts
+    stem, _, number = name.partition("_")
+    if stem == "top" and number.isascii() and number.isdigit():
+        return lambda y, t, loss: _in_top(int(number), y, t)
+    if name not in METRICS:
+        raise ValueError(
+            f"unknown metric {name!r}; choose one of: {', '.join(METRICS)}, class_counts, top_5"
+        )
+    return METRICS[name]
+
+
+def width(name: str, outputs: int) -> int:
+    """How many values a record has for it: of counts three for each class, else one."""
+    return 3 * max(outputs, 2) if name == "class_counts" else 1

@@ -7,9 +7,7 @@ the engine's dtype is float32, and both operands of each of the three matrix pro
 bfloat16. Sums run in NumPy's order, so the bits differ from the native engine's.
 """
 
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,14 +15,16 @@ import numpy as np
 from .arrays import F64, Array, as_float64, describe, rounded
 from .bfloat16 import round_to_bfloat16
 from .builder import Builder
+from .interrupts import interrupts_between_steps
 from .losses import LOSSES, Loss, check_target
-from .metrics import METRICS
+from .metrics import metric, width
 from .ops import quiet
 from .optimizers import OPTIMIZERS, Optimizer
 from .random import permutation
 from .rules import Rules
 from .sequences import Rows, Samples, by_rows, parts
 from .stages import Pass
+from .totals import Total
 
 Entry = TypeVar("Entry")
 
@@ -221,10 +221,10 @@ class Engine:
             )
         if epochs < 0:
             raise ValueError(f"epochs: expected at least 0, got {epochs}")
-        record = np.zeros((epochs, 1 + len(metrics))) if record is None else record
+        record = np.zeros((epochs, self._width(metrics))) if record is None else record
         where = np.zeros(2, np.int64) if position is None else position
-        total = _Total(self, metrics)
-        with _interrupts_between_steps() as deliver_interrupt:
+        total = self._total(metrics)
+        with interrupts_between_steps() as deliver_interrupt:
             while where[0] < epochs and steps != 0:
                 epoch, at = int(where[0]), int(where[1])
                 order = np.arange(len(samples))
@@ -259,9 +259,9 @@ class Engine:
         """One step as part of an epoch: adds to sums (1 + M,) what train() keeps of a batch."""
         self._compiled()
         samples = self._check_data(x, y, 1, metrics, weights)
-        with _interrupts_between_steps():
+        with interrupts_between_steps():
             loss, output = self._step(samples, y, weights)
-            _Total(self, metrics).add(loss, output, y, sums, samples)
+            self._total(metrics).add(loss, output, y, sums, samples)
             if outputs is not None:
                 rounded(output, self.dtype, outputs)
 
@@ -270,7 +270,7 @@ class Engine:
         """One step on one batch; returns the loss before the update."""
         self._compiled()
         samples = self._check_data(x, y, weights=weights)
-        with _interrupts_between_steps():
+        with interrupts_between_steps():
             return self._step(samples, y, weights)[0]
 
     @quiet
@@ -307,7 +307,7 @@ class Engine:
         """Loss and metrics over all rows, by batches; fills outputs (n, O) too if it is given."""
         self._compiled()
         samples = self._check_data(x, y, batch_size, metrics, weights)
-        total, sums, counted = _Total(self, metrics), np.zeros(1 + len(metrics)), 0
+        total, sums, counted = self._total(metrics), np.zeros(self._width(metrics)), 0
         for start in range(0, len(samples), batch_size):
             rows = slice(start, start + batch_size)
             batch = samples[rows]
@@ -446,6 +446,13 @@ class Engine:
             average = rules.average(as_float64(self._average), as_float64(self._parameters), t)
             rounded(average, self.dtype, self._average)
 
+    def _total(self, metrics: Sequence[str]) -> Total:
+        return Total(self._loss_name, self.dtype, self.outputs, metrics)
+
+    def _width(self, metrics: Sequence[str]) -> int:
+        """Of a record of the loss and these metrics."""
+        return 1 + sum(width(name, self.outputs) for name in metrics)
+
     def _compiled(self) -> tuple[Optimizer, Loss]:
         if self._optimizer is None or self._loss is None:
             raise ValueError("the engine has no loss and optimizer yet: call compile() first")
@@ -506,73 +513,10 @@ class Engine:
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         for name in metrics:
-            _find(METRICS, name, "metric")
+            metric(name)
         return samples
-
-
-class _Total:
-    """Loss and metrics over the rows of an epoch, summed batch by batch."""
-
-    def __init__(self, engine: Engine, metrics: Sequence[str]) -> None:
-        self._engine, self._names = engine, metrics
-        self._mean = not LOSSES[engine._loss_name].sums
-
-    def add(
-        self,
-        loss: float,
-        output: F64,
-        y: Array,
-        sums: F64,
-        batch: Samples,
-        weight: int | None = None,
-    ) -> None:
-        """One batch, which counts by its rows, or by `weight`.
-
-        Metrics see the output as predict gives it, rounded to the engine's dtype.
-        """
-        weight = len(output) if weight is None else weight
-        sums[0] += loss * weight if self._mean else loss
-        seen, target = by_rows(as_float64(rounded(output, self._engine.dtype)), y)
-        counts = batch.counts(output)
-        share = weight / int(counts.sum())
-        for m, name in enumerate(self._names):
-            values = METRICS[name](seen[counts], target[counts], self._engine._loss_name)
-            sums[1 + m] += share * values.sum()
-
-    def means(self, sums: F64, rows: int) -> F64:
-        """What the sums over so many rows come to: means, but for a loss that is a sum."""
-        means = sums / rows
-        return means if self._mean else np.concatenate([sums[:1], means[1:]])
 
 
 def _rows_of(weights: Array | None, rows: Any) -> Array | None:
     """The weights of some rows, where there are any."""
     return None if weights is None else weights[rows]
-
-
-@contextmanager
-def _interrupts_between_steps() -> Iterator[Callable[[], None]]:
-    """Holds Ctrl-C back inside, so that no step is cut in two; yields what lets it through.
-
-    Python runs signal handlers between any two bytecodes of the main thread, also between the write
-    of the parameters and that of the states. In other threads, and where Ctrl-C has no Python
-    handler, there is nothing to hold back.
-    """
-    handler = signal.getsignal(signal.SIGINT)
-    held: list[tuple[int, Any]] = []
-
-    def deliver() -> None:
-        if held and callable(handler):
-            handler(*held.pop())
-
-    try:
-        if callable(handler):
-            signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
-    except ValueError:  # not the main thread
-        handler = None
-    try:
-        yield deliver
-    finally:
-        if callable(handler):
-            signal.signal(signal.SIGINT, handler)
-        deliver()
