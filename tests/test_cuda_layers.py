@@ -40,10 +40,13 @@ class Case(NamedTuple):
     frozen: tuple[int, ...] = ()
     weights: bool = False  # of the rows
     labels: bool = False  # class numbers instead of rows
+    numbers: bool = False  # x is entries of a table
 
     def data(self, dtype: str) -> tuple[Array, Array]:
         rng = np.random.default_rng(7)
         x = rng.normal(size=(self.rows, self.inputs)).astype(dtype)
+        if self.numbers:
+            x = rng.integers(0, 11, x.shape).astype(dtype)
         outputs = bp.Sequential(self.layers()).outputs
         if self.labels:
             return x, rng.integers(0, outputs, self.rows)
@@ -80,6 +83,41 @@ def with_rules(**rules: Any) -> Callable[[], bp.optimizers.Optimizer]:
 
 ALL = {"clip_norm": 0.05, "clip_value": 0.002, "gradient_accumulation_steps": 2,
        "use_ema": True, "ema_momentum": 0.9, "layer_rates": {0: 0.5, 2: 0.0}}  # fmt: skip
+
+
+def blocks() -> list[bp.layers.Layer]:
+    """Around dense layers, within each other, from the input on; dropout behind what is added."""
+    return [bp.Residual([bp.Dense(6, activation="tanh"), bp.Dense(6)]), bp.Dropout(0.2),
+            bp.Residual([bp.Dense(9, activation="gelu"), bp.Residual([bp.ReLU()]), bp.Dense(6)]),
+            bp.Activation("silu"), bp.Dense(3)]  # fmt: skip
+
+
+def layer_norms() -> list[bp.layers.Layer]:
+    """Of more and fewer columns than the CPU's vector has lanes; without scale, without offset."""
+    return [bp.LayerNorm(), bp.Dense(37, activation="tanh"), bp.LayerNorm(scale=False), bp.Dense(4),
+            bp.LayerNorm(center=False), bp.ReLU()]  # fmt: skip
+
+
+def batch_norms() -> list[bp.layers.Layer]:
+    return [bp.BatchNorm(), bp.Dense(21, activation="silu"), bp.BatchNorm(scale=False), bp.ReLU(),
+            bp.Dense(5), bp.BatchNorm(momentum=0.8, center=False)]  # fmt: skip
+
+
+def normalized() -> list[bp.layers.Layer]:
+    layer = bp.Normalize()
+    layer.adapt(np.random.default_rng(2).normal(3, 2, size=(30, 6)))
+    return [layer, bp.Dense(9, activation="tanh"), bp.Dense(3)]
+
+
+def in_the_middle() -> list[bp.layers.Layer]:
+    """What the first layer may do over its input, behind another one and added to."""
+    return [bp.Residual([normalized()[0]]), bp.Dense(3)]
+
+
+def words() -> list[bp.layers.Layer]:
+    return [bp.Embedding(11, 19), bp.Dense(9, activation="tanh"), bp.Dense(3)]
+
+
 CASES = {
     "a frozen layer": Case(dense, frozen=(1,)),
     "frozen at the bottom, in chunks": Case(dense, frozen=(0,), rows=300, batch=300),
@@ -100,11 +138,29 @@ CASES = {
         dense, loss="softmax_cross_entropy", labels=True, weights=True),
     "weights of many classes": Case(
         lambda: [bp.Dense(21)], loss="softmax_cross_entropy", labels=True, weights=True),
+    "residual blocks": Case(blocks),
+    "residual blocks, limited": Case(blocks, optimizer=with_rules(clip_norm=0.05)),
+    "layer norms": Case(layer_norms),
+    "layer norms, in chunks": Case(layer_norms, rows=300, batch=290),
+    "layer norms, limited, some frozen": Case(
+        layer_norms, optimizer=with_rules(clip_norm=0.05), frozen=(0, 1)),
+    "batch norms": Case(batch_norms),
+    "batch norms, many blocks": Case(batch_norms, rows=1300, batch=1100),
+    "batch norms, all rules": Case(
+        batch_norms, optimizer=with_rules(**{**ALL, "layer_rates": {0: 0.5}})),
+    "batch norms, some frozen": Case(batch_norms, frozen=(0, 2)),
+    "inputs are normalized": Case(normalized),
+    "a block normalizes": Case(in_the_middle),
+    "a table": Case(words, numbers=True),
+    "a table, limited": Case(
+        words, numbers=True, optimizer=with_rules(clip_norm=0.05, layer_rates={0: 3.0})),
+    "a table, in chunks": Case(words, numbers=True, rows=300, batch=290),
 }  # fmt: skip
 
 
 # Under tests/test_cuda_persistent.py's watched device.
-WATCHED = ["all rules, chunks, one layer frozen", "weights", "weights of many classes"]
+WATCHED = ["all rules, chunks, one layer frozen", "weights", "weights of many classes",
+           "residual blocks", "layer norms, in chunks", "batch norms", "a table"]  # fmt: skip
 
 
 def outcome(case: Case, device: str, dtype: str) -> list[Any]:
@@ -114,6 +170,7 @@ def outcome(case: Case, device: str, dtype: str) -> list[Any]:
     said: list[Any] = [
         model.fit(x, y, epochs=2, batch_size=case.batch, sample_weight=weights, verbose=0).history,
         state(model),
+        model.state(),
         model.predict(x),
         model.evaluate(x, y, batch_size=24, sample_weight=weights),
         model.forward(x, training=True),
@@ -122,6 +179,7 @@ def outcome(case: Case, device: str, dtype: str) -> list[Any]:
         model.step(x, y),
         model.step(x, y),
         state(model),
+        model.state(),
     ]
     assert model.device == device
     return said
@@ -136,7 +194,10 @@ def test_bits_are_the_cpus(name: str, dtype: str) -> None:
         assert digest(got) == digest(want), f"{name}: result {place}: {got} is not {want}"
 
 
-@pytest.mark.parametrize("name", ["all rules, chunks, one layer frozen"])
+@pytest.mark.parametrize(
+    "name",
+    ["all rules, chunks, one layer frozen", "layer norms, in chunks", "batch norms", "a table"],
+)
 def test_order_of_threads_does_not_matter(library: Path, name: str) -> None:
     set_schedule = ctypes.CDLL(str(library)).fbp_emulation_set_schedule
     case = CASES[name]
@@ -154,6 +215,35 @@ def test_order_of_threads_does_not_matter(library: Path, name: str) -> None:
             assert found() == expected, schedule
     finally:
         assert set_schedule(b"forward") == 0
+
+
+def test_statistics_are_state_that_files_keep(tmp_path: Path) -> None:
+    """Saved on one device, a model goes on on the other with its moving means."""
+    case = CASES["batch norms"]
+    x, y = case.data("float32")
+    whole = case.model("cpu", "float32")
+    whole.fit(x, y, epochs=3, batch_size=case.batch, verbose=0)
+    for first, second in (("cuda", "cpu"), ("cpu", "cuda")):
+        model = case.model(first, "float32")
+        model.fit(x, y, epochs=1, batch_size=case.batch, verbose=0)
+        model.save(tmp_path / "net.safetensors")
+        again = bp.load(tmp_path / "net.safetensors", device=second)
+        again.fit(x, y, epochs=2, batch_size=case.batch, verbose=0)
+        assert digest(state(again), again.state()) == digest(state(whole), whole.state())
+
+
+def test_state_is_live_and_writable() -> None:
+    case = CASES["batch norms"]
+    x, y = case.data("float32")
+    models = [case.model(device, "float32") for device in ("cpu", "cuda")]
+    for model in models:
+        held = model._require_built().state
+        model.step(x, y)
+        held[3] = 2.0
+        model.step(x, y)
+    assert digest(models[0].predict(x), models[0].state()) == digest(
+        models[1].predict(x), models[1].state()
+    )
 
 
 def test_rules_come_and_go() -> None:

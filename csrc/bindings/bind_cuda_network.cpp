@@ -9,6 +9,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
 #include "bindings/names.h"
+#include "bindings/network_spec_in.h"
 #include "bindings/python_lock.h"
 #include "bindings/run_record.h"
 #include "bindings/turn.h"
@@ -25,11 +26,11 @@ class CudaNetwork {
  public:
   CudaNetwork(index_t inputs, const py::list& layers, const std::string& dtype, std::uint64_t seed,
               int device)
-      : inputs_(inputs), outputs_(inputs), wide_(dtype == "float64") {
-    if (inputs < 1)
-      throw py::value_error("inputs: expected at least 1, got " + std::to_string(inputs));
-    std::vector<std::string> names;
-    const std::vector<fbp_layer> specs = read_layers(layers, names);
+      : inputs_(inputs), wide_(dtype == "float64") {
+    const NetworkSpec described = network_spec(inputs, layers, seed, false);
+    outputs_ = make_layout(described).outputs;
+    std::vector<fbp_layer> specs;
+    for (const LayerSpec& layer : described.layers) specs.push_back(layer_of(layer));
     const fbp_network_spec spec{wide_                 ? FBP_FLOAT64
                                 : dtype == "bfloat16" ? FBP_BFLOAT16
                                                       : FBP_FLOAT32,
@@ -57,13 +58,22 @@ class CudaNetwork {
     return rows;
   }
   std::int64_t parameter_count() const { return api().parameter_count(network_); }
+  py::list state_shapes() const {
+    const auto shapes_of = api().state_shapes;
+    std::vector<std::array<int64_t, 3>> shapes(std::size_t(shapes_of(network_, nullptr, 0)));
+    shapes_of(network_, reinterpret_cast<int64_t (*)[3]>(shapes.data()), int64_t(shapes.size()));
+    py::list rows;
+    for (const auto& s : shapes) rows.append(py::make_tuple(s[0], s[1], s[2]));
+    return rows;
+  }
+  std::int64_t state_count() const { return api().state_count(network_); }
 
   void read(int array, py::array out) {
-    void* const data = flat(out, "out", true);
+    void* const data = flat(out, "out", array, true);
     run([&](const fbp_network_api& f) { return f.read(network_, array, data); });
   }
   void write(int array, py::array from) {
-    const void* const data = flat(from, "array", false);
+    const void* const data = flat(from, "array", array, false);
     run([&](const fbp_network_api& f) { return f.write(network_, array, data); });
   }
 
@@ -307,46 +317,30 @@ class CudaNetwork {
 
   py::dtype dtype() const { return wide_ ? py::dtype::of<double>() : py::dtype::of<float>(); }
 
-  void* flat(py::array& a, const char* name, bool writeable) const {
+  void* flat(py::array& a, const char* name, int number, bool writeable) const {
     require_array(a, name, dtype(), writeable);
-    if (a.ndim() != 1 || a.shape(0) != parameter_count())
-      throw py::value_error(std::string(name) + ": expected shape (" +
-                            std::to_string(parameter_count()) + ",), got a " + describe(a));
+    require_length(a, name, number == FBP_STATE ? state_count() : parameter_count());
     return const_cast<void*>(a.data());
   }
 
-  std::vector<fbp_layer> read_layers(const py::list& layers, std::vector<std::string>& names) {
-    if (layers.empty()) throw py::value_error("layers: expected at least one layer, got none");
-    std::vector<fbp_layer> specs;
-    names.reserve(layers.size());  // the specs point to them
-    for (py::handle entry : layers) {
-      const py::tuple t = py::cast<py::tuple>(entry);
-      const std::string kind = py::cast<std::string>(t[0]);
-      fbp_layer layer{};
-      if (kind == "dense") {
-        layer.kind = FBP_LAYER_DENSE;
-        layer.units = outputs_ = py::cast<index_t>(t[1]);
-        layer.use_bias = py::cast<bool>(t[2]);
-        if (layer.units < 1)
-          throw py::value_error("units: expected at least 1, got " + std::to_string(layer.units));
-      } else if (kind == "activation") {
-        names.push_back(py::cast<std::string>(t[1]));
-        activation_index(names.back());
-        layer.kind = FBP_LAYER_ACTIVATION;
-        layer.activation = names.back().c_str();
-        layer.param = py::cast<double>(t[2]);
-      } else if (kind == "dropout") {
-        layer.kind = FBP_LAYER_DROPOUT;
-        layer.param = py::cast<double>(t[1]);
-        if (!(layer.param >= 0 && layer.param < 1))
-          throw py::value_error("rate: expected 0 <= rate < 1, got " + std::to_string(layer.param));
-      } else {
-        throw py::value_error("layers: device 'cuda' has no '" + kind +
-                              "' yet, only 'dense', 'activation' and 'dropout'; use device='cpu'");
-      }
-      specs.push_back(layer);
-    }
-    return specs;
+  static fbp_layer layer_of(const LayerSpec& from) {
+    using Kind = LayerSpec::Kind;
+    constexpr std::pair<Kind, int32_t> kinds[] = {
+        {Kind::dense, FBP_LAYER_DENSE},           {Kind::activation, FBP_LAYER_ACTIVATION},
+        {Kind::dropout, FBP_LAYER_DROPOUT},       {Kind::layer_norm, FBP_LAYER_LAYER_NORM},
+        {Kind::batch_norm, FBP_LAYER_BATCH_NORM}, {Kind::normalize, FBP_LAYER_NORMALIZE},
+        {Kind::embedding, FBP_LAYER_EMBEDDING},   {Kind::add, FBP_LAYER_ADD}};
+    fbp_layer layer{};
+    for (const auto& [kind, code] : kinds)
+      if (kind == from.kind) layer.kind = code;
+    layer.use_bias = from.use_bias;
+    layer.use_scale = from.use_scale;
+    layer.units = from.units;
+    layer.span = from.span;
+    layer.activation = activation_name(from.activation);
+    layer.param = from.param;
+    layer.momentum = from.momentum;
+    return layer;
   }
 
   static fbp_hyper hyper_of(const py::dict& values) {
@@ -437,6 +431,8 @@ void bind_cuda_network(py::module_& m) {
            "layers"_a, "dtype"_a, "seed"_a, "device"_a)
       .def_property_readonly("parameter_shapes", &CudaNetwork::parameter_shapes)
       .def_property_readonly("parameter_count", &CudaNetwork::parameter_count)
+      .def_property_readonly("state_shapes", &CudaNetwork::state_shapes)
+      .def_property_readonly("state_count", &CudaNetwork::state_count)
       .def("read", &CudaNetwork::read, "array"_a, "out"_a)
       .def("write", &CudaNetwork::write, "array"_a, "from_"_a)
       .def_property("steps", &CudaNetwork::steps, &CudaNetwork::set_steps)

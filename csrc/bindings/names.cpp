@@ -89,6 +89,7 @@ int find_loss(std::string_view name) { return find(kLosses, name); }
 int find_vector_function(std::string_view name) { return find(kFunctions, name); }
 
 const char* loss_name(int index) { return kLosses[index].name; }
+const char* activation_name(int index) { return kActivations[index].name; }
 double loss_default_param(int index) { return kLosses[index].default_param; }
 double activation_default_param(int index) { return kActivations[index].default_param; }
 Saves activation_saves(int index) { return kActivations[index].saves; }

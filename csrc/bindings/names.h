@@ -23,6 +23,7 @@ int find_loss(std::string_view name);
 int find_vector_function(std::string_view name);
 
 const char* loss_name(int index);
+const char* activation_name(int index);
 double loss_default_param(int index);
 double loss_param_high(int index);  // excluded
 double activation_default_param(int index);

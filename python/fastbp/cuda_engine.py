@@ -20,7 +20,7 @@ from .registry import OPTIMIZERS
 Result = TypeVar("Result")
 
 # Numbers of the flat arrays (csrc/kernels/cuda/fastbp_cuda_network.h).
-PARAMETERS, GRADIENTS, FIRST_SLOT, ACCUMULATED, AVERAGE = 0, 1, 2, 4, 5
+PARAMETERS, GRADIENTS, FIRST_SLOT, ACCUMULATED, AVERAGE, STATE = 0, 1, 2, 4, 5, 6
 
 
 class CudaEngine:
@@ -73,13 +73,13 @@ class CudaEngine:
 
     @property
     def state(self) -> Array:
-        """What training changes and no optimizer does: nothing, for the layers that run here."""
-        return np.empty(0, self._dtype)
+        """What training changes and no optimizer does, flat, live and writable."""
+        return self._copy(STATE)
 
     @property
     def state_shapes(self) -> list[tuple[int, int, int]]:
-        """Of no layer."""
-        return []
+        """(offset, rows, cols) of each block of state."""
+        return self._network.state_shapes
 
     def set_trainable(self, layers: Sequence[bool]) -> None:
         """Whether the parameters and the state of each layer are trained."""
@@ -219,7 +219,9 @@ class CudaEngine:
     def _copy(self, number: int) -> Array:
         copy = self._copies.get(number)
         if copy is None:
-            copy = np.empty(self._network.parameter_count, self._dtype)
+            network = self._network
+            count = network.state_count if number == STATE else network.parameter_count
+            copy = np.empty(count, self._dtype)
             self._network.read(number, copy)
             self._copies[number] = copy
         return copy

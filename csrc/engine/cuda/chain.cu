@@ -1,7 +1,5 @@
 #include "engine/cuda/chain.h"
 
-#include "core/random.h"
-
 namespace fastbp {
 namespace cuda {
 namespace {
@@ -16,6 +14,11 @@ constexpr const char* kBackward = "backward pass";
 #define FBP_ELEMENTWISE(L) L::elementwise,
 constexpr bool kElementwise[] = {FBP_LOSSES(FBP_ELEMENTWISE)};
 #undef FBP_ELEMENTWISE
+
+// Whether a stage has parameters whose gradient is a sum over parts of the batch.
+bool in_parts(const Stage& stage) {
+  return stage.parameter_count() > 0 && (stage.dense() || stage.kind == StageKind::layer_norm);
+}
 
 index_t gradient_rows(const Stage& stage) { return stage.inputs + (stage.bias ? 1 : 0); }
 
@@ -62,6 +65,7 @@ template <class T> void Chain<T>::train(const Workspace& space, const DeviceBatc
   rules->enqueue(batch.update ? FinishUse::update : FinishUse::store, finish_state(), stream);
   if (batch.update && rules->need_whole_gradient())
     Products<T>(*layout, shadows, stream).refresh(arrays.parameters.w);
+  if (batch.update) update_state(space, batch.rows);
   check(advance(tables.counter, stream), kBackward);
 }
 
@@ -111,6 +115,8 @@ template <class T>
 void Chain<T>::forward(const Workspace& space, index_t rows, const T* x, index_t x_row, T* out,
                        bool training) const {
   Products<T> products(*layout, shadows, stream);
+  const Pass<T> pass{{x, x_row}, training};
+  Matrix<T> input = pass.x;
   for (std::size_t s = 0; s <= last(); ++s) {
     const Stage& stage = layout->stages[s];
     if (!training && stage.idle_in_inference() && s < last()) continue;
@@ -118,54 +124,31 @@ void Chain<T>::forward(const Workspace& space, index_t rows, const T* x, index_t
     tile.out = s == last() && out ? out : space.at<T>(space.plan.y[s]);
     tile.out_row = space.plan.y[s].row;
     tile.param = T(stage.param);
-    if (!stage.dense()) products.other_made();
-    if (stage.dense())
-      forward_dense(products, space, s, rows, x, x_row, tile, training);
-    else if (stage.kind == StageKind::dropout && training)
-      dropout(stage, rows, x, x_row, tile.out, tile.out_row);
-    else
-      check(map_forward(stage.activation, ElementwiseArgs<T>{rows, stage.outputs, x, x_row, tile},
-                        stream),
-            kForward);
-    x = tile.out;
-    x_row = tile.out_row;
+    if (stage.dense()) {
+      forward_dense(products, space, s, rows, input, tile, training);
+    } else {
+      products.other_made();
+      forward_own(space, s, rows, input, tile, pass);
+    }
+    input = {tile.out, tile.out_row};
   }
 }
 
 template <class T>
 void Chain<T>::forward_dense(Products<T>& products, const Workspace& space, std::size_t s,
-                             index_t rows, const T* x, index_t x_row, const ActivationTile<T>& tile,
+                             index_t rows, Matrix<T> x, const ActivationTile<T>& tile,
                              bool training) const {
   const Stage& stage = layout->stages[s];
   const T* const weights = arrays.parameters.w + stage.parameter_offset;
   GemmArgs<T> g;
   g.m = rows, g.n = stage.outputs, g.k = stage.inputs, g.chunk = stage.input_chunk;
-  g.a = x, g.a_row = x_row, g.a_col = 1;
+  g.a = x.data, g.a_row = x.row, g.a_col = 1;
   g.b = weights, g.b_row = stage.outputs, g.b_col = 1;
   if (stage.bias) g.bias = weights + stage.inputs * stage.outputs;
   if (space.plan.keeps_z(s)) g.c = space.at<T>(space.plan.z[s]), g.c_row = space.plan.z[s].row;
   std::size_t next = s + 1;
   while (!training && next <= last() && layout->stages[next].idle_in_inference()) ++next;
   products.forward(s, g, tile, next);
-}
-
-// The outputs of its inputs, and the gradient of those of that of its outputs: the factors are drawn
-// anew each time, from the same numbers.
-template <class T>
-void Chain<T>::dropout(const Stage& stage, index_t rows, const T* x, index_t x_row, T* y,
-                       index_t y_row) const {
-  DropoutArgs<T> args;
-  args.rows = rows;
-  args.cols = stage.outputs;
-  args.x = x;
-  args.x_row = x_row;
-  args.y = y;
-  args.y_row = y_row;
-  args.rate = stage.param;
-  args.seed = seed;
-  // The kernel knows the step.
-  args.stream = dropout_stream(0, stage.stream, static_cast<std::uint32_t>(Purpose::dropout));
-  check(cuda::dropout(args, tables.counter, stream), kForward);
 }
 
 // Of logits the errors are those of their softmax: what the loss without label smoothing leaves in
@@ -227,6 +210,7 @@ void Chain<T>::backward(const Workspace& space, const DeviceBatch<T>& batch) con
   for (std::size_t s = last() + 1; s-- > lowest;) {
     const BatchMatrix& dz = space.plan.delta[s];
     if (layout->stages[s].dense()) products.take_delta(s, space.at<T>(dz), dz.row, batch.rows);
+    batch_norm_sums(space, s, batch.rows);
     // The product for the stage below reads the weights: they change after it.
     if (s > lowest || batch.dx)
       input_delta(products, space, batch.rows, s, s > 0 ? nullptr : batch.dx);
@@ -238,17 +222,23 @@ void Chain<T>::backward(const Workspace& space, const DeviceBatch<T>& batch) con
 
 // The partials of what is trained, into the flat gradient or the optimizer.
 template <class T> void Chain<T>::add_up_parts(index_t parts, bool update) const {
-  const auto add = [&](index_t begin, index_t end) {
+  const auto add_up = [&](index_t begin, index_t end) {
     if (begin >= end) return;
     check(add_parts(partials + begin, parts, layout->parameter_count, end - begin,
                     update ? nullptr : arrays.gradient + begin, update ? optimizer : kNoOptimizer,
                     arrays.parameters.from(begin), tables.steps, stream),
           "update");
   };
-  if (!layout->any_frozen) return add(0, layout->parameter_count);
-  for (const Stage& stage : layout->stages)
-    if (stage.trainable)
-      add(stage.parameter_offset, stage.parameter_offset + stage.parameter_count());
+  index_t begin = 0, end = 0;  // of what is next to each other
+  for (const Stage& stage : layout->stages) {
+    if (!stage.trainable || !in_parts(stage)) continue;
+    if (stage.parameter_offset != round_to_block(end)) {
+      add_up(begin, end);
+      begin = stage.parameter_offset;
+    }
+    end = stage.parameter_offset + stage.parameter_count();
+  }
+  add_up(begin, end);
 }
 
 template <class T> FinishState<T> Chain<T>::finish_state() const {
@@ -298,22 +288,18 @@ void Chain<T>::input_delta(Products<T>& products, const Workspace& space, index_
     activation = below.activation;
   }
   const BatchMatrix& dz = space.plan.delta[s];
+  const bool joins = !stage.joins.empty();
+  const int applied = joins ? 0 : activation;
   if (stage.dense()) {
     GemmArgs<T> g;
     g.m = rows, g.n = stage.inputs, g.k = stage.outputs;
     g.a = space.at<T>(dz), g.a_row = dz.row, g.a_col = 1;
     g.b = arrays.parameters.w + stage.parameter_offset, g.b_row = 1, g.b_col = stage.outputs;
-    products.delta(s, g, activation, tile, dx ? layout->stages.size() : s - 1);
-    return;
+    products.delta(s, g, applied, tile, dx || joins ? layout->stages.size() : s - 1);
+  } else {
+    input_delta_own(space, s, rows, applied, tile);
   }
-  ElementwiseArgs<T> args{rows, stage.inputs, space.at<T>(dz), dz.row, tile};
-  if (stage.kind == StageKind::dropout) {
-    dropout(stage, rows, args.x, args.x_row, tile.out, tile.out_row);
-    if (activation == 0) return;
-    args.x = tile.out;
-    args.x_row = tile.out_row;
-  }
-  check(map_backward(activation, args, stream), kBackward);
+  if (joins) join_deltas(space, stage, rows, activation, tile);
 }
 
 // Into the flat gradient, or with `update` straight into the parameters; with several parts, into
@@ -322,7 +308,8 @@ template <class T>
 void Chain<T>::parameter_gradient(const Products<T>& products, const Workspace& space, index_t rows,
                                   std::size_t s, index_t parts, bool update) const {
   const Stage& stage = layout->stages[s];
-  if (!stage.dense() || !stage.trainable) return;
+  if (!stage.trainable || stage.parameter_count() == 0) return;
+  if (!stage.dense()) return own_gradient(space, rows, s, parts, update);
   const BatchMatrix& input = s == 0 ? space.plan.x : space.plan.y[s - 1];
   const BatchMatrix& dz = space.plan.delta[s];
   GemmArgs<T> g;

@@ -1,5 +1,6 @@
 // The stages of a network on a device: what a step enqueues. The device's twin of step.h and
-// stages.cpp; a new kind of stage costs a case in each of chain.cu's three passes.
+// stages.cpp. chain.cu has the order of a step and what dense stages do, chain_kinds.cu what the others
+// do: a new kind of stage costs a case in each of its passes.
 //
 // Nothing here waits. Every function enqueues on one stream, so each kernel sees what those before it
 // wrote; pointers and sizes do not change from step to step but with the rows of a batch.
@@ -13,6 +14,7 @@
 #include "engine/plan.h"
 #include "engine/step_scales.h"
 #include "kernels/cuda/train/kernels.h"
+#include "kernels/cuda/train/norms.h"
 
 namespace fastbp {
 namespace cuda {
@@ -26,6 +28,18 @@ struct Workspace {
     return reinterpret_cast<T*>(memory + offset);
   }
   template <class T> T* at(const BatchMatrix& m) const { return at<T>(m.offset); }
+};
+
+// Rows in device memory, `row` elements apart.
+template <class T> struct Matrix {
+  const T* data = nullptr;
+  index_t row = 0;
+};
+
+// A pass over the stages: what it began with.
+template <class T> struct Pass {
+  Matrix<T> x;
+  bool training = false;
 };
 
 // The flat arrays, all of one layout.
@@ -74,7 +88,9 @@ template <class T> class Chain {
   FlatArrays<T> arrays;
   LossSpec loss;
   int optimizer = 0;
-  std::uint64_t seed = 0;  // of what a step draws
+  T* state = nullptr;       // flat: what steps change besides parameters
+  T* statistics = nullptr;  // layout->worker_count values: of the batch at work, by column
+  std::uint64_t seed = 0;   // of what a step draws
   RunTables<T> tables;
   const Rules<T>* rules = nullptr;
   T* partials = nullptr;             // partials_of(rows) gradients
@@ -104,7 +120,32 @@ template <class T> class Chain {
   void forward(const Workspace& space, index_t rows, const T* x, index_t x_row, T* out,
                bool training) const;
   void forward_dense(Products<T>& products, const Workspace& space, std::size_t stage, index_t rows,
-                     const T* x, index_t x_row, const ActivationTile<T>& tile, bool training) const;
+                     Matrix<T> x, const ActivationTile<T>& tile, bool training) const;
+  void forward_own(const Workspace& space, std::size_t stage, index_t rows, Matrix<T> x,
+                   const ActivationTile<T>& tile, const Pass<T>& pass) const;
+  void input_delta_own(const Workspace& space, std::size_t stage, index_t rows, int activation,
+                       const ActivationTile<T>& tile) const;
+  void own_gradient(const Workspace& space, index_t rows, std::size_t stage, index_t parts,
+                    bool update) const;
+  void differentiate(int activation, index_t rows, index_t cols,
+                     const ActivationTile<T>& tile) const;
+  Matrix<T> added(const Workspace& space, const Stage& stage, const Pass<T>& pass) const;
+  void join_deltas(const Workspace& space, const Stage& stage, index_t rows, int activation,
+                   const ActivationTile<T>& tile) const;
+  void normalize(const Stage& stage, const T* center, index_t rows, Matrix<T> x,
+                 const ActivationTile<T>& tile) const;
+  NormArgs<T> norm_args(const Workspace& space, std::size_t stage, index_t rows,
+                        bool training) const;
+  NormArgs<T> norm_backward_args(const Workspace& space, std::size_t stage, index_t rows) const;
+  void norm_forward(const Workspace& space, std::size_t stage, index_t rows, Matrix<T> x,
+                    const ActivationTile<T>& tile, bool training) const;
+  void norm_delta(const Workspace& space, std::size_t stage, index_t rows,
+                  const ActivationTile<T>& tile) const;
+  void batch_norm_sums(const Workspace& space, std::size_t stage, index_t rows) const;
+  EmbeddingArgs<T> embedding_args(const Stage& stage, index_t rows, Matrix<T> x) const;
+  void embed(const Stage& stage, index_t rows, Matrix<T> x, const ActivationTile<T>& tile) const;
+  GradientSink<T> sink_of(const Stage& stage, index_t parts, bool update) const;
+  void update_state(const Workspace& space, index_t rows) const;
   void dropout(const Stage& stage, index_t rows, const T* x, index_t x_row, T* y,
                index_t y_row) const;
   void measure(const Workspace& space, index_t rows, const T* y, const DeviceSamples<T>& targets,
@@ -120,6 +161,12 @@ template <class T> class Chain {
                           std::size_t stage, index_t parts, bool update) const;
   void add_up_parts(index_t parts, bool update) const;
   FinishState<T> finish_state() const;
+  Matrix<T> matrix(const Workspace& space, const BatchMatrix& m) const {
+    return {space.at<T>(m), m.row};
+  }
+  Matrix<T> input_of(const Workspace& space, std::size_t stage) const {
+    return matrix(space, stage == 0 ? space.plan.x : space.plan.y[stage - 1]);
+  }
   const BatchMatrix* saved(const Workspace& space, std::size_t stage) const;
   std::size_t last() const { return layout->stages.size() - 1; }
 };

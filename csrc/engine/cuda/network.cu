@@ -33,7 +33,8 @@ template <class T> class DeviceNetwork final : public Network {
     chain_.rules = &rules_;
     chain_.stream = own_stream_.get();
     const std::size_t bytes = array_bytes<T>(layout_.parameter_count);
-    const std::size_t all = checked_product(bytes, 4);
+    const std::size_t all = checked_sum(checked_product(bytes, 4),
+                                        array_bytes<T>(layout_.state_count + layout_.worker_count));
     T* flat = static_cast<T*>(memory_.require(Piece::parameters, all));
     check(cudaMemsetAsync(flat, 0, all, stream()), "making the parameters");
     FlatArrays<T>& arrays = chain_.arrays;
@@ -42,6 +43,8 @@ template <class T> class DeviceNetwork final : public Network {
       *array = flat;
       flat += layout_.parameter_count;
     }
+    chain_.state = flat;
+    chain_.statistics = flat + layout_.state_count;
     if (bfloat16) {
       chain_.shadows = &shadows_;
       shadows_.lay_out_weights(layout_);
@@ -108,12 +111,12 @@ template <class T> class DeviceNetwork final : public Network {
 
   void read(int array, void* host) override {
     select();
-    copy(host, flat(array), layout_.parameter_count * sizeof(T), cudaMemcpyDeviceToHost);
+    copy(host, flat(array), size_of(array) * sizeof(T), cudaMemcpyDeviceToHost);
     finish();
   }
   void write(int array, const void* host) override {
     select();
-    copy(flat(array), host, layout_.parameter_count * sizeof(T), cudaMemcpyHostToDevice);
+    copy(flat(array), host, size_of(array) * sizeof(T), cudaMemcpyHostToDevice);
     if (array == FBP_PARAMETERS) stale_ = true;
     finish();
   }
@@ -238,10 +241,18 @@ template <class T> class DeviceNetwork final : public Network {
     check(cudaMemcpyAsync(to, from, bytes, kind, stream()), "a copy");
   }
 
+  index_t size_of(int array) const {
+    return array == FBP_STATE ? layout_.state_count : layout_.parameter_count;
+  }
   T* flat(int array) {
     const FlatArrays<T>& arrays = chain_.arrays;
-    T* const places[] = {arrays.parameters.w,       arrays.gradient,      arrays.parameters.slot[0],
-                         arrays.parameters.slot[1], rules_.accumulated(), rules_.average()};
+    T* const places[] = {arrays.parameters.w,
+                         arrays.gradient,
+                         arrays.parameters.slot[0],
+                         arrays.parameters.slot[1],
+                         rules_.accumulated(),
+                         rules_.average(),
+                         chain_.state};
     if (!places[array])
       throw Failure(FBP_INVALID_ARGUMENT, "the rules of updates want no such array");
     return places[array];

@@ -73,6 +73,28 @@ LayerSpec layer_of(const fbp_layer& from) {
     layer.kind = LayerSpec::Kind::dropout;
     layer.param = from.param;
     return layer;
+  case FBP_LAYER_LAYER_NORM:
+  case FBP_LAYER_BATCH_NORM:
+    layer.kind = from.kind == FBP_LAYER_LAYER_NORM ? LayerSpec::Kind::layer_norm
+                                                   : LayerSpec::Kind::batch_norm;
+    layer.param = from.param;
+    layer.momentum = from.momentum;
+    layer.use_bias = from.use_bias != 0;
+    layer.use_scale = from.use_scale != 0;
+    return layer;
+  case FBP_LAYER_NORMALIZE:
+    layer.kind = LayerSpec::Kind::normalize;
+    return layer;
+  case FBP_LAYER_EMBEDDING:
+    if (from.units < 1 || from.span < 1) throw invalid("entries, units: expected at least 1");
+    layer.kind = LayerSpec::Kind::embedding;
+    layer.span = from.span;
+    layer.units = from.units;
+    return layer;
+  case FBP_LAYER_ADD:
+    layer.kind = LayerSpec::Kind::add;
+    layer.span = from.span;
+    return layer;
   default:
     throw invalid("this CUDA library has no layer of kind " + std::to_string(from.kind));
   }
@@ -87,8 +109,14 @@ int32_t create(const fbp_network_spec* from, fbp_network** network) {
     NetworkSpec spec;
     spec.inputs = from->inputs;
     spec.seed = from->seed;
-    for (int64_t i = 0; i < from->layer_count; ++i)
+    for (int64_t i = 0; i < from->layer_count; ++i) {
       spec.layers.push_back(layer_of(from->layers[i]));
+      const LayerSpec& layer = spec.layers.back();
+      if (layer.kind == LayerSpec::Kind::add && (layer.span < 1 || layer.span > i))
+        throw invalid("span: expected 1 to the number of layers before");
+      if (layer.kind == LayerSpec::Kind::embedding && i > 0)
+        throw invalid("an embedding stands first");
+    }
     auto made = std::make_unique<fbp_network>();
     made->network = make_network(spec, from->dtype, from->device);
     *network = made.release();
@@ -112,7 +140,22 @@ int64_t parameter_shapes(const fbp_network* network, int64_t (*shapes)[4], int64
   for (const Stage& s : network->network->layout().stages) {
     if (s.parameter_count() == 0) continue;
     if (count < capacity) {
-      const int64_t shape[4] = {s.parameter_offset, s.parameter_rows, s.outputs, s.bias};
+      const int64_t shape[4] = {s.parameter_offset, s.parameter_rows, s.parameter_cols, s.bias};
+      std::memcpy(shapes[count], shape, sizeof shape);
+    }
+    ++count;
+  }
+  return count;
+}
+
+int64_t state_count(const fbp_network* network) { return network->network->layout().state_count; }
+
+int64_t state_shapes(const fbp_network* network, int64_t (*shapes)[3], int64_t capacity) {
+  int64_t count = 0;
+  for (const Stage& s : network->network->layout().stages) {
+    if (s.state_rows == 0) continue;
+    if (count < capacity) {
+      const int64_t shape[3] = {s.state_offset, s.state_rows, s.outputs};
       std::memcpy(shapes[count], shape, sizeof shape);
     }
     ++count;
@@ -224,7 +267,7 @@ int32_t release(fbp_network* network) {
 }
 
 void require_array(int32_t array) {
-  if (array < FBP_PARAMETERS || array > FBP_AVERAGE) throw invalid("there is no such array");
+  if (array < FBP_PARAMETERS || array > FBP_STATE) throw invalid("there is no such array");
 }
 
 int32_t read(fbp_network* network, int32_t array, void* host) {
@@ -346,6 +389,8 @@ const fbp_network_api kNetworkApi = {sizeof(fbp_network_api),
                                      destroy,
                                      parameter_count,
                                      parameter_shapes,
+                                     state_count,
+                                     state_shapes,
                                      compile,
                                      set_hyper,
                                      set_rules,

@@ -14,14 +14,27 @@ extern "C" {
 
 typedef struct fbp_network fbp_network;
 
-enum { FBP_LAYER_DENSE = 0, FBP_LAYER_ACTIVATION = 1, FBP_LAYER_DROPOUT = 2 };
+enum {
+  FBP_LAYER_DENSE = 0,
+  FBP_LAYER_ACTIVATION = 1,
+  FBP_LAYER_DROPOUT = 2,
+  FBP_LAYER_LAYER_NORM = 3,
+  FBP_LAYER_BATCH_NORM = 4,
+  FBP_LAYER_NORMALIZE = 5,
+  FBP_LAYER_EMBEDDING = 6,
+  FBP_LAYER_ADD = 7
+};
 
+/* As LayerSpec of engine/network_spec.h. */
 typedef struct fbp_layer {
   int32_t kind;
-  int32_t use_bias;       /* dense */
-  int64_t units;          /* dense */
+  int32_t use_bias;       /* dense, norms */
+  int32_t use_scale;      /* norms */
+  int64_t units;          /* dense; embedding: of an entry */
+  int64_t span;           /* embedding: entries; add: layers */
   const char* activation; /* activation: its name */
-  double param;           /* the activation's, or dropout's rate */
+  double param;           /* the activation's, dropout's rate, the epsilon of norms */
+  double momentum;        /* batch_norm */
 } fbp_layer;
 
 typedef struct fbp_network_spec {
@@ -124,15 +137,16 @@ typedef struct fbp_evaluate_args {
   fbp_interrupt interrupt;
 } fbp_evaluate_args;
 
-/* Flat arrays of one layout. The last two are there once rules have wanted them: the sum of the
- * gradients of some batches, the average of the parameters. */
+/* Flat arrays of one layout. Two are there once rules have wanted them: the sum of the gradients of
+ * some batches, the average of the parameters. What steps change besides has a layout of its own. */
 enum {
   FBP_PARAMETERS = 0,
   FBP_GRADIENTS = 1,
   FBP_SLOT_0 = 2,
   FBP_SLOT_1 = 3,
   FBP_ACCUMULATED = 4,
-  FBP_AVERAGE = 5
+  FBP_AVERAGE = 5,
+  FBP_STATE = 6
 };
 
 typedef struct fbp_network_api {
@@ -141,9 +155,13 @@ typedef struct fbp_network_api {
   int32_t (*create)(const fbp_network_spec* spec, fbp_network** network);
   int32_t (*destroy)(fbp_network* network);
   int64_t (*parameter_count)(const fbp_network* network);
-  /* Places of the dense layers' parameters: up to `capacity` of {offset, inputs, outputs, bias};
-   * returns their number. */
+  /* Places of the layers' parameters: up to `capacity` of {offset, rows, cols, bias}; returns their
+   * number. */
   int64_t (*parameter_shapes)(const fbp_network* network, int64_t (*shapes)[4], int64_t capacity);
+
+  /* The same of FBP_STATE: its length; places of {offset, rows, cols}. */
+  int64_t (*state_count)(const fbp_network* network);
+  int64_t (*state_shapes)(const fbp_network* network, int64_t (*shapes)[3], int64_t capacity);
 
   /* Loss and optimizer by name; slots and step count start anew. */
   int32_t (*compile)(fbp_network* network, const char* loss, double loss_param,

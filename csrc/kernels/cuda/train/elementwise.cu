@@ -40,6 +40,12 @@ __global__ void __launch_bounds__(kElementThreads)
 }
 
 template <class T>
+__global__ void __launch_bounds__(kElementThreads)
+    clear_kernel(T* x, index_t row, index_t rows, index_t cols) {
+  for_each_element(rows, cols, [&](index_t i, index_t j) { x[i * row + j] = T(0); });
+}
+
+template <class T>
 __global__ void __launch_bounds__(kElementThreads) ones_kernel(T* x, index_t row, index_t rows) {
   for_each_element(rows, 1, [&](index_t i, index_t) { x[i * row] = T(1); });
 }
@@ -111,6 +117,13 @@ cudaError_t repeat_columns(const T* x, index_t rows, index_t copies, T* out, cud
   return cudaGetLastError();
 }
 
+template <class T>
+cudaError_t clear(T* x, index_t row, index_t rows, index_t cols, cudaStream_t stream) {
+  const ElementGrid shape(rows, cols);
+  FBP_LAUNCH(clear_kernel<T>, shape.grid, shape.block, 0, stream)(x, row, rows, cols);
+  return cudaGetLastError();
+}
+
 template <class T> cudaError_t write_ones(T* x, index_t row, index_t rows, cudaStream_t stream) {
   const ElementGrid shape(rows, 1);
   FBP_LAUNCH(ones_kernel<T>, shape.grid, shape.block, 0, stream)(x, row, rows);
@@ -145,6 +158,7 @@ cudaError_t add_parts(const T* part, index_t parts, index_t apart, index_t n, T*
   template cudaError_t map_backward(int, const ElementwiseArgs<T>&, cudaStream_t);                 \
   template cudaError_t gather(const GatherArgs<T>&, cudaStream_t);                                 \
   template cudaError_t repeat_columns(const T*, index_t, index_t, T*, cudaStream_t);               \
+  template cudaError_t clear(T*, index_t, index_t, index_t, cudaStream_t);                         \
   template cudaError_t write_ones(T*, index_t, index_t, cudaStream_t);                             \
   template cudaError_t dropout(const DropoutArgs<T>&, const RunCounter*, cudaStream_t);            \
   template cudaError_t add_parts(const T*, index_t, index_t, index_t, T*, int,                     \

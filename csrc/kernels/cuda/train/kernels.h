@@ -62,6 +62,10 @@ template <class T> cudaError_t gather(const GatherArgs<T>& args, cudaStream_t st
 template <class T>
 cudaError_t repeat_columns(const T* x, index_t rows, index_t copies, T* out, cudaStream_t stream);
 
+// x (rows, cols) = 0, rows `row` elements apart.
+template <class T>
+cudaError_t clear(T* x, index_t row, index_t rows, index_t cols, cudaStream_t stream);
+
 // x[i * row] = 1 for i < rows.
 template <class T> cudaError_t write_ones(T* x, index_t row, index_t rows, cudaStream_t stream);
 // Goes on to the next batch.
