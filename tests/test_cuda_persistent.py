@@ -170,9 +170,10 @@ def test_the_rest_of_an_epoch_and_single_steps_go_on_from_it() -> None:
 WATCHED = """
 import numpy as np
 import test_cuda_persistent as cases
-import test_cuda_layers as layers
-for name in layers.WATCHED:
-    layers.outcome(layers.CASES[name], "cuda", "float32")
+import test_cuda_layers, test_cuda_recurrent
+for module in (test_cuda_layers, test_cuda_recurrent):
+    for name in module.WATCHED:
+        module.outcome(module.CASES[name], "cuda", "float32")
 for dtype in ("float32", "bfloat16"):
     for name in ("rests everywhere", "few classes", "classes as rows", "logits"):
         for whole in (True, False):

@@ -343,10 +343,6 @@ def test_a_run_stops_and_goes_on_anywhere(name: str) -> None:
 def test_what_cuda_does_not_have_is_said() -> None:
     with pytest.raises(ValueError, match=r"layers: expected .* got 'mystery'"):
         _core.CudaNetwork(2, [("dense", 3, True), ("mystery", 1)], "float32", 0, 0)
-    with pytest.raises(ValueError, match="recurrent layers do not run on device 'cuda' yet"):
-        model = bp.Sequential([bp.GRU(3), bp.Dense(1)])
-        model.compile("sgd", "mse", device="cuda")
-        model.build(2)
 
 
 def test_engine_checks_what_it_is_given() -> None:

@@ -25,10 +25,10 @@ int32_t ask(void* signals) {
 class CudaNetwork {
  public:
   CudaNetwork(index_t inputs, const py::list& layers, const std::string& dtype, std::uint64_t seed,
-              int device)
-      : inputs_(inputs), wide_(dtype == "float64") {
-    const NetworkSpec described = network_spec(inputs, layers, seed, false);
-    outputs_ = make_layout(described).outputs;
+              int device, bool sequences)
+      : wide_(dtype == "float64") {
+    const NetworkSpec described = network_spec(inputs, layers, seed, sequences);
+    layout_ = make_layout(described);
     std::vector<fbp_layer> specs;
     for (const LayerSpec& layer : described.layers) specs.push_back(layer_of(layer));
     const fbp_network_spec spec{wide_                 ? FBP_FLOAT64
@@ -38,7 +38,8 @@ class CudaNetwork {
                                 inputs,
                                 int64_t(specs.size()),
                                 specs.data(),
-                                seed};
+                                seed,
+                                sequences};
     const fbp_network_api& api = *cuda_api().network;
     mark_cuda_used();
     require(api.create(&spec, &network_));
@@ -66,6 +67,7 @@ class CudaNetwork {
     for (const auto& s : shapes) rows.append(py::make_tuple(s[0], s[1], s[2]));
     return rows;
   }
+  index_t carried_width() const { return layout_.carried_width; }
   std::int64_t state_count() const { return api().state_count(network_); }
 
   void read(int array, py::array out) {
@@ -139,7 +141,7 @@ class CudaNetwork {
   }
 
   // Arguments as Engine::train.
-  py::tuple train(const py::array& x, const py::array& y, index_t batch_size, index_t epochs,
+  py::tuple train(const py::object& x, const py::array& y, index_t batch_size, index_t epochs,
                   std::int64_t first_epoch, bool shuffle, std::uint64_t seed,
                   const std::vector<std::string>& metrics, const py::object& position,
                   const py::object& record, index_t steps, const py::object& outputs,
@@ -152,7 +154,7 @@ class CudaNetwork {
     py::array values = record.is_none() ? zeros(epochs, places) : py::array(record);
     require_shape(values, "record", epochs, places);
     fbp_train_args args{};
-    args.samples = samples(x, y, weights);
+    args.samples = samples(RowsIn(x), y, weights);
     const RunRecord start = run_record(values, position, epochs, args.samples.n);
     args.batch_size = batch_size;
     args.epochs = epochs;
@@ -174,13 +176,13 @@ class CudaNetwork {
     return py::make_tuple(values[py::make_tuple(all, 0)], values[py::make_tuple(all, rest)]);
   }
 
-  void train_batch(const py::array& x, const py::array& y, const std::vector<std::string>& metrics,
+  void train_batch(const py::object& x, const py::array& y, const std::vector<std::string>& metrics,
                    py::array sums, const py::object& outputs, const py::object& weights) {
     const std::vector<fbp_metric> what = metrics_of(metrics);
     fbp_train_args args{};
     args.record = output<double>(sums, "sums");
     require_length(sums, "sums", index_t(what.size() + 1));
-    args.samples = samples(x, y, weights);
+    args.samples = samples(RowsIn(x), y, weights);
     args.batch_size = args.samples.n;
     args.epochs = 1;
     args.steps = -1;
@@ -188,32 +190,34 @@ class CudaNetwork {
   }
 
   // Copies of the rows stay on the device until release().
-  void hold(const py::array& x, const py::array& y, const py::object& weights) {
-    const fbp_samples rows = samples(x, y, weights);
+  void hold(const py::object& x, const py::array& y, const py::object& weights) {
+    const fbp_samples rows = samples(RowsIn(x), y, weights);
     run([&](const fbp_network_api& f) { return f.hold(network_, &rows); });
   }
   void release() {
     run([&](const fbp_network_api& f) { return f.release(network_); });
   }
 
-  double step(const py::array& x, const py::array& y, const py::object& weights) {
-    const fbp_samples batch = samples(x, y, weights);
+  double step(const py::object& x, const py::array& y, const py::object& weights) {
+    const fbp_samples batch = samples(RowsIn(x), y, weights);
     double loss = 0;
     run([&](const fbp_network_api& f) { return f.step(network_, &batch, &loss); });
     return loss;
   }
 
-  double gradients(const py::array& x, const py::array& y, const py::object& weights) {
-    return gradients_and(samples(x, y, weights), nullptr);
+  double gradients(const py::object& x, const py::array& y, const py::object& weights) {
+    return gradients_and(samples(RowsIn(x), y, weights), nullptr);
   }
-  py::tuple input_gradient(const py::array& x, const py::array& y, const py::object& weights) {
-    const fbp_samples batch = samples(x, y, weights);
-    py::array dx(x.dtype(), std::vector<index_t>(x.shape(), x.shape() + x.ndim()));
+  py::tuple input_gradient(const py::object& x, const py::array& y, const py::object& weights) {
+    const fbp_samples batch = samples(RowsIn(x), y, weights);
+    const py::array values = RowsIn(x).x;
+    py::array dx(values.dtype(),
+                 std::vector<index_t>(values.shape(), values.shape() + values.ndim()));
     const double loss = gradients_and(batch, dx.mutable_data());
     return py::make_tuple(loss, dx);
   }
 
-  py::tuple evaluate(const py::array& x, const py::array& y, index_t batch_size,
+  py::tuple evaluate(const py::object& x, const py::array& y, index_t batch_size,
                      const std::vector<std::string>& metrics, const py::object& outputs,
                      const py::object& weights) {
     require_batch_size(batch_size);
@@ -221,12 +225,12 @@ class CudaNetwork {
     std::vector<double> values(what.size() + 1);
     const Interrupt signals = python_signals();
     fbp_evaluate_args args{};
-    args.samples = samples(x, y, weights);
+    args.samples = samples(RowsIn(x), y, weights);
     args.batch_size = batch_size;
     args.metric_count = int32_t(what.size());
     args.metrics = what.data();
     args.values = values.data();
-    args.outputs = kept_outputs(outputs, x);
+    args.outputs = kept_outputs(outputs, RowsIn(x));
     args.interrupt = interrupt_of(signals);
     run([&](const fbp_network_api& f) { return f.evaluate(network_, &args); });
     const double loss = values[0];
@@ -239,6 +243,7 @@ class CudaNetwork {
     fbp_samples rows{};
     rows.n = n;
     rows.on_device = 1;
+    rows.steps = 1;
     rows.x = reinterpret_cast<const void*>(x);
     const Interrupt signals = python_signals();
     const fbp_interrupt interrupt = interrupt_of(signals);
@@ -250,14 +255,11 @@ class CudaNetwork {
     });
   }
 
-  void predict(const py::array& x, py::array out, bool training) {
-    require_array(x, "x", dtype(), false);
-    require_shape(x, "x", -1, inputs_);
+  void predict(const py::object& x, py::array out, bool training) {
+    const RowsIn given(x);
+    const fbp_samples rows = rows_of(given);
     require_array(out, "out", dtype(), true);
-    require_shape(out, "out", x.shape(0), outputs_);
-    fbp_samples rows{};
-    rows.n = x.shape(0);
-    rows.x = x.data();
+    require_outputs(out, "out", given, layout_);
     void* const data = out.mutable_data();
     const Interrupt signals = python_signals();
     const fbp_interrupt interrupt = interrupt_of(signals);
@@ -292,11 +294,11 @@ class CudaNetwork {
   // The rest of a run's arguments, and the run; afterwards, interrupted or not, `always()`.
   template <class F>
   void run_train(fbp_train_args& args, const std::vector<fbp_metric>& what,
-                 const py::object& outputs, const py::array& x, F&& always) {
+                 const py::object& outputs, const py::object& x, F&& always) {
     const Interrupt signals = python_signals();
     args.metric_count = int32_t(what.size());
     args.metrics = what.data();
-    args.outputs = kept_outputs(outputs, x);
+    args.outputs = kept_outputs(outputs, RowsIn(x));
     args.interrupt = interrupt_of(signals);
     const int32_t code = call([&](const fbp_network_api& f) { return f.train(network_, &args); });
     always();
@@ -304,9 +306,9 @@ class CudaNetwork {
   }
 
   // The array that is to be filled with the outputs for the rows of x; null for None.
-  void* kept_outputs(const py::object& outputs, const py::array& x) const {
-    if (wide_) return outputs_array<double>(outputs, x, outputs_);
-    return outputs_array<float>(outputs, x, outputs_);
+  void* kept_outputs(const py::object& outputs, const RowsIn& x) const {
+    if (wide_) return outputs_array<double>(outputs, x, layout_);
+    return outputs_array<float>(outputs, x, layout_);
   }
 
   static py::array zeros(index_t rows, index_t cols) {
@@ -325,11 +327,15 @@ class CudaNetwork {
 
   static fbp_layer layer_of(const LayerSpec& from) {
     using Kind = LayerSpec::Kind;
-    constexpr std::pair<Kind, int32_t> kinds[] = {
-        {Kind::dense, FBP_LAYER_DENSE},           {Kind::activation, FBP_LAYER_ACTIVATION},
-        {Kind::dropout, FBP_LAYER_DROPOUT},       {Kind::layer_norm, FBP_LAYER_LAYER_NORM},
-        {Kind::batch_norm, FBP_LAYER_BATCH_NORM}, {Kind::normalize, FBP_LAYER_NORMALIZE},
-        {Kind::embedding, FBP_LAYER_EMBEDDING},   {Kind::add, FBP_LAYER_ADD}};
+    constexpr std::pair<Kind, int32_t> kinds[] = {{Kind::dense, FBP_LAYER_DENSE},
+                                                  {Kind::activation, FBP_LAYER_ACTIVATION},
+                                                  {Kind::dropout, FBP_LAYER_DROPOUT},
+                                                  {Kind::layer_norm, FBP_LAYER_LAYER_NORM},
+                                                  {Kind::batch_norm, FBP_LAYER_BATCH_NORM},
+                                                  {Kind::normalize, FBP_LAYER_NORMALIZE},
+                                                  {Kind::embedding, FBP_LAYER_EMBEDDING},
+                                                  {Kind::add, FBP_LAYER_ADD},
+                                                  {Kind::scan, FBP_LAYER_SCAN}};
     fbp_layer layer{};
     for (const auto& [kind, code] : kinds)
       if (kind == from.kind) layer.kind = code;
@@ -340,6 +346,15 @@ class CudaNetwork {
     layer.activation = activation_name(from.activation);
     layer.param = from.param;
     layer.momentum = from.momentum;
+    layer.per_sequence = from.per_sequence;
+    layer.cell = cell_info(from.cell).name;
+    layer.sequence = from.sequence;
+    layer.reverse = from.reverse;
+    layer.ways = int32_t(from.ways);
+    layer.truncate = from.truncate;
+    if (from.state_rate > 0)
+      throw py::value_error(
+          "recurrent_dropout does not run on device 'cuda' yet; use device='cpu'");
     return layer;
   }
 
@@ -361,7 +376,7 @@ class CudaNetwork {
     require_compiled();
     std::vector<fbp_metric> metrics;
     for (const std::string& name : names) {
-      const MetricSpec spec = metric_from(name, loss_, outputs_);
+      const MetricSpec spec = metric_from(name, loss_, layout_.outputs);
       if (spec.counts > 0 || spec.k > 0)
         throw py::value_error("metric '" + name + "' is not summed on a CUDA device");
       const int32_t kind = spec.kind == MetricKind::accuracy_argmax      ? FBP_ACCURACY_ARGMAX
@@ -373,24 +388,38 @@ class CudaNetwork {
     return metrics;
   }
 
-  // x, y and the weights of the rows (or None), checked.
-  fbp_samples samples(const py::array& x, const py::array& y, const py::object& weights) const {
-    require_compiled();
-    require_array(x, "x", dtype(), false);
-    require_shape(x, "x", -1, inputs_);
+  // What the engine's methods take as x, without targets.
+  fbp_samples rows_of(const RowsIn& given) const {
     fbp_samples rows{};
-    rows.n = x.shape(0);
-    if (rows.n == 0) throw py::value_error("x: expected at least one sample, got a " + describe(x));
-    rows.x = x.data();
-    if (y.ndim() == 1 && loss_takes_labels(loss_)) {
+    const auto take = [&](const auto& checked) {
+      rows.x = checked.x;
+      rows.steps = checked.steps;
+      rows.lengths = checked.lengths;
+      if (checked.states)
+        throw py::value_error("states of sequences that go on (stateful) do not run on device "
+                              "'cuda' yet; use device='cpu'");
+    };
+    wide_ ? take(given.samples<double>(layout_)) : take(given.samples<float>(layout_));
+    if (rows.lengths && layout_.stages.back().sequence)
+      throw py::value_error("sequences of unequal lengths with an output at every step do not run "
+                            "on device 'cuda' yet; use device='cpu'");
+    rows.n = given.count();
+    return rows;
+  }
+
+  // x, y and the weights of the rows (or None), checked.
+  fbp_samples samples(const RowsIn& given, const py::array& y, const py::object& weights) const {
+    require_compiled();
+    fbp_samples rows = rows_of(given);
+    if (rows.n == 0)
+      throw py::value_error("x: expected at least one sample, got a " + describe(given.x));
+    if (y.ndim() == 1 + layout_.stages.back().sequence && loss_takes_labels(loss_)) {
       rows.labels = input<std::int64_t>(y, "y");
-      if (y.shape(0) != rows.n)
-        throw py::value_error("y: expected " + std::to_string(rows.n) +
-                              " labels, one for each row of x, got " + std::to_string(y.shape(0)));
-      require_labels(rows.labels, rows.n, outputs_);
+      require_labels_shape(y, given, layout_);
+      require_labels(rows.labels, y.size(), layout_.outputs);
     } else {
       require_array(y, "y", dtype(), false);
-      require_shape(y, "y", rows.n, outputs_);
+      require_outputs(y, "y", given, layout_);
       rows.target = y.data();
     }
     if (!weights.is_none()) {
@@ -414,7 +443,7 @@ class CudaNetwork {
   }
 
   fbp_network* network_ = nullptr;
-  index_t inputs_, outputs_;
+  NetworkLayout layout_;
   bool wide_;
   int loss_ = -1;
   void* stream_ = nullptr;  // the caller's
@@ -427,8 +456,9 @@ class CudaNetwork {
 void bind_cuda_network(py::module_& m) {
   using namespace py::literals;
   py::class_<CudaNetwork>(m, "CudaNetwork")
-      .def(py::init<index_t, const py::list&, const std::string&, std::uint64_t, int>(), "inputs"_a,
-           "layers"_a, "dtype"_a, "seed"_a, "device"_a)
+      .def(py::init<index_t, const py::list&, const std::string&, std::uint64_t, int, bool>(),
+           "inputs"_a, "layers"_a, "dtype"_a, "seed"_a, "device"_a, "sequences"_a = false)
+      .def_property_readonly("carried_width", &CudaNetwork::carried_width)
       .def_property_readonly("parameter_shapes", &CudaNetwork::parameter_shapes)
       .def_property_readonly("parameter_count", &CudaNetwork::parameter_count)
       .def_property_readonly("state_shapes", &CudaNetwork::state_shapes)

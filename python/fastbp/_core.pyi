@@ -206,8 +206,16 @@ class CudaNetwork:
     steps: int
 
     def __init__(
-        self, inputs: int, layers: list[tuple[Any, ...]], dtype: str, seed: int, device: int
+        self,
+        inputs: int,
+        layers: list[tuple[Any, ...]],
+        dtype: str,
+        seed: int,
+        device: int,
+        sequences: bool = False,
     ) -> None: ...
+    @property
+    def carried_width(self) -> int: ...
     @property
     def parameter_shapes(self) -> list[tuple[int, int, int, bool]]: ...
     @property

@@ -41,9 +41,11 @@ class CudaEngine:
         *,
         device: int = 0,
     ) -> None:
-        if sequences:
-            raise ValueError("recurrent layers do not run on device 'cuda' yet; use device='cpu'")
-        self._network = _core.CudaNetwork(inputs, list(layers), dtype, seed, device)
+        if sequences and dtype == "bfloat16":
+            raise ValueError(
+                "recurrent layers do not run in bfloat16 on device 'cuda' yet; use dtype='float32'"
+            )
+        self._network = _core.CudaNetwork(inputs, list(layers), dtype, seed, device, sequences)
         self.inputs = inputs
         self._dtype = stored(dtype)
         self._slots = 0
@@ -54,6 +56,11 @@ class CudaEngine:
     def parameter_shapes(self) -> list[tuple[int, int, int, bool]]:
         """(offset, rows, cols, has_bias) of each block of parameters."""
         return self._network.parameter_shapes
+
+    @property
+    def carried_width(self) -> int:
+        """Values of the states of a sequence."""
+        return self._network.carried_width
 
     @property
     def parameters(self) -> Array:

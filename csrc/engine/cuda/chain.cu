@@ -15,9 +15,10 @@ constexpr const char* kBackward = "backward pass";
 constexpr bool kElementwise[] = {FBP_LOSSES(FBP_ELEMENTWISE)};
 #undef FBP_ELEMENTWISE
 
-// Whether a stage has parameters whose gradient is a sum over parts of the batch.
-bool in_parts(const Stage& stage) {
-  return stage.parameter_count() > 0 && (stage.dense() || stage.kind == StageKind::layer_norm);
+// Whether a stage has parameters whose gradient is a sum over parts of the batch: of sequences any.
+bool in_parts(const Stage& stage, bool sequences) {
+  return stage.parameter_count() > 0 &&
+         (sequences || stage.dense() || stage.kind == StageKind::layer_norm);
 }
 
 index_t gradient_rows(const Stage& stage) { return stage.inputs + (stage.bias ? 1 : 0); }
@@ -37,6 +38,7 @@ const BatchMatrix* Chain<T>::saved(const Workspace& space, std::size_t stage) co
 
 template <class T> index_t Chain<T>::partials_of(index_t rows) const {
   const index_t parts = parts_of(rows, layout->row_chunk(rows));
+  if (layout->sequences) return parts;
   index_t blocks = 0;
   for (const Stage& stage : layout->stages)
     if (stage.dense()) blocks += Products<T>::blocks(shadows, gradient_rows(stage), stage.outputs);
@@ -46,21 +48,21 @@ template <class T> index_t Chain<T>::partials_of(index_t rows) const {
 template <class T> void Chain<T>::write_ones(const Workspace& space) const {
   const auto write = [&](const BatchMatrix& m) {
     if (m.ones)
-      check(cuda::write_ones(space.at<T>(m) + m.width, m.row, space.plan.capacity, stream),
-            kForward);
+      check(
+          cuda::write_ones(space.at<T>(m) + m.width, m.row, space.plan.capacity * m.places, stream),
+          kForward);
   };
   write(space.plan.x);
   for (const BatchMatrix& y : space.plan.y) write(y);
+  for (const ScanMatrices& scan : space.plan.scan)
+    for (const ScanWay& way : scan.way) write(way.h);
 }
 
 template <class T> void Chain<T>::train(const Workspace& space, const DeviceBatch<T>& batch) const {
   gather(space, batch);
-  forward(space, batch.rows, space.at<T>(space.plan.x), space.plan.x.row, nullptr, true);
-  DeviceSamples<T> targets;
-  if (batch.samples.target) targets.target = space.at<T>(space.plan.target);
-  if (batch.samples.labels) targets.labels = space.at<std::int64_t>(space.plan.labels_offset);
-  if (batch.samples.weight) targets.weight = space.at<T>(space.plan.weight);
-  measure(space, batch.rows, space.at<T>(space.plan.y.back()), targets, *batch.metrics);
+  forward(space, batch.rows, gathered_pass(space, batch.samples.lengths != nullptr, true), nullptr);
+  measure(space, batch.rows, space.at<T>(space.plan.y.back()), gathered(space, batch.samples),
+          *batch.metrics);
   backward(space, batch);
   rules->enqueue(batch.update ? FinishUse::update : FinishUse::store, finish_state(), stream);
   if (batch.update && rules->need_whole_gradient())
@@ -69,18 +71,45 @@ template <class T> void Chain<T>::train(const Workspace& space, const DeviceBatc
   check(advance(tables.counter, stream), kBackward);
 }
 
+// The targets where a batch is gathered.
 template <class T>
-void Chain<T>::infer(const Workspace& space, index_t rows, const T* x, T* out,
+DeviceSamples<T> Chain<T>::gathered(const Workspace& space, const DeviceSamples<T>& from) const {
+  DeviceSamples<T> here;
+  if (from.target) here.target = space.at<T>(space.plan.target);
+  if (from.labels) here.labels = space.at<std::int64_t>(space.plan.labels_offset);
+  if (from.weight) here.weight = space.at<T>(space.plan.weight);
+  return here;
+}
+
+template <class T>
+Pass<T> Chain<T>::gathered_pass(const Workspace& space, bool lengths, bool training) const {
+  return {matrix(space, space.plan.x), training,
+          lengths ? space.at<std::int64_t>(space.plan.lengths_offset) : nullptr};
+}
+
+template <class T>
+void Chain<T>::infer(const Workspace& space, index_t rows, const DeviceSamples<T>& samples, T* out,
                      bool training) const {
-  forward(space, rows, x, layout->inputs, out, training);
+  if (!layout->sequences)
+    return forward(space, rows, {{samples.x, layout->inputs}, training, nullptr}, out);
+  check(gather_sequences(sequence_gather(space, rows, samples), stream), kForward);
+  forward(space, rows, gathered_pass(space, samples.lengths != nullptr, training), nullptr);
+  if (out) keep_outputs(space, rows, out);
+}
+
+template <class T> void Chain<T>::keep_outputs(const Workspace& space, index_t rows, T* to) const {
+  const index_t places = layout->output_places(space.plan.steps), cols = layout->outputs;
+  check(by_sequences(space.at<T>(space.plan.y.back()), cols, sequences(rows, places), cols, to,
+                     stream),
+        "keeping outputs");
 }
 
 template <class T>
 void Chain<T>::evaluate(const Workspace& space, index_t rows, const T* y,
                         const DeviceSamples<T>& targets,
                         const std::vector<MetricSpec>& metrics) const {
-  DeviceSamples<T> there = targets;
-  if (there.weight) {
+  DeviceSamples<T> there = layout->sequences ? gathered(space, targets) : targets;
+  if (there.weight && !layout->sequences) {
     T* const weight = space.at<T>(space.plan.weight);
     check(repeat_columns(there.weight, rows, weight_copies(), weight, stream), kForward);
     there.weight = weight;
@@ -91,6 +120,13 @@ void Chain<T>::evaluate(const Workspace& space, index_t rows, const T* y,
 
 template <class T>
 void Chain<T>::gather(const Workspace& space, const DeviceBatch<T>& batch) const {
+  if (layout->sequences) {
+    SequenceGather<T> g = sequence_gather(space, batch.rows, batch.samples);
+    g.order = tables.order;
+    g.counter = tables.counter;
+    g.rows_per_batch = batch.rows_per_batch;
+    return check(gather_sequences(g, stream), "gathering a batch");
+  }
   GatherArgs<T> g;
   g.order = tables.order;
   g.counter = tables.counter;
@@ -112,23 +148,25 @@ void Chain<T>::gather(const Workspace& space, const DeviceBatch<T>& batch) const
 }
 
 template <class T>
-void Chain<T>::forward(const Workspace& space, index_t rows, const T* x, index_t x_row, T* out,
-                       bool training) const {
+void Chain<T>::forward(const Workspace& space, index_t rows, const Pass<T>& pass, T* out) const {
   Products<T> products(*layout, shadows, stream);
-  const Pass<T> pass{{x, x_row}, training};
   Matrix<T> input = pass.x;
   for (std::size_t s = 0; s <= last(); ++s) {
     const Stage& stage = layout->stages[s];
-    if (!training && stage.idle_in_inference() && s < last()) continue;
+    if (!pass.training && stage.idle_in_inference() && s < last()) continue;
+    const index_t here = space.rows_of(stage, rows);
     ActivationTile<T> tile;
     tile.out = s == last() && out ? out : space.at<T>(space.plan.y[s]);
     tile.out_row = space.plan.y[s].row;
     tile.param = T(stage.param);
     if (stage.dense()) {
-      forward_dense(products, space, s, rows, input, tile, training);
+      forward_dense(products, space, s, here, input, tile, pass.training);
     } else {
       products.other_made();
-      forward_own(space, s, rows, input, tile, pass);
+      if (stage.scan())
+        forward_scan(space, s, rows, pass.lengths);
+      else
+        forward_own(space, s, here, input, tile, pass);
     }
     input = {tile.out, tile.out_row};
   }
@@ -154,9 +192,10 @@ void Chain<T>::forward_dense(Products<T>& products, const Workspace& space, std:
 // Of logits the errors are those of their softmax: what the loss without label smoothing leaves in
 // dy, but for the mean's factor.
 template <class T>
-void Chain<T>::measure(const Workspace& space, index_t rows, const T* y,
+void Chain<T>::measure(const Workspace& space, index_t batch_rows, const T* y,
                        const DeviceSamples<T>& targets,
                        const std::vector<MetricSpec>& metrics) const {
+  const index_t rows = space.rows_of(layout->stages.back(), batch_rows);
   bool plain_errors = false;
   for (const MetricSpec& what : metrics) plain_errors |= what.of_softmax;
   plain_errors &= loss.param != 0 || targets.weight;
@@ -209,15 +248,20 @@ void Chain<T>::backward(const Workspace& space, const DeviceBatch<T>& batch) con
   output_delta(space, batch.rows);
   for (std::size_t s = last() + 1; s-- > lowest;) {
     const BatchMatrix& dz = space.plan.delta[s];
-    if (layout->stages[s].dense()) products.take_delta(s, space.at<T>(dz), dz.row, batch.rows);
+    const index_t here = space.rows_of(layout->stages[s], batch.rows);
+    if (layout->stages[s].dense()) products.take_delta(s, space.at<T>(dz), dz.row, here);
     batch_norm_sums(space, s, batch.rows);
     // The product for the stage below reads the weights: they change after it.
-    if (s > lowest || batch.dx)
+    if (layout->stages[s].scan())
+      input_delta_scan(space, s, batch.rows,
+                       gathered_pass(space, batch.samples.lengths != nullptr, true).lengths);
+    else if (s > lowest || batch.dx)
       input_delta(products, space, batch.rows, s, s > 0 ? nullptr : batch.dx);
     parameter_gradient(products, space, batch.rows, s, parts, update);
   }
-  if (parts > 1) add_up_parts(parts, update);
-  if (parts > 1 && update) products.refresh(arrays.parameters.w);
+  const bool apart = parts > 1 || layout->sequences;
+  if (apart) add_up_parts(parts, update);
+  if (apart && update) products.refresh(arrays.parameters.w);
 }
 
 // The partials of what is trained, into the flat gradient or the optimizer.
@@ -231,7 +275,7 @@ template <class T> void Chain<T>::add_up_parts(index_t parts, bool update) const
   };
   index_t begin = 0, end = 0;  // of what is next to each other
   for (const Stage& stage : layout->stages) {
-    if (!stage.trainable || !in_parts(stage)) continue;
+    if (!stage.trainable || !in_parts(stage, layout->sequences)) continue;
     if (stage.parameter_offset != round_to_block(end)) {
       add_up(begin, end);
       begin = stage.parameter_offset;
@@ -261,22 +305,27 @@ template <class T> void Chain<T>::output_delta(const Workspace& space, index_t r
   if (stage.activation == 0) return;
   const BatchMatrix& delta = space.plan.delta.back();
   const BatchMatrix* kept = saved(space, last());
+  const index_t here = space.rows_of(stage, rows);
   T* dz = space.at<T>(delta);
   const ActivationTile<T> tile{kept ? space.at<T>(*kept) : nullptr, kept ? kept->row : 0, dz,
                                delta.row, T(stage.param)};
-  check(map_backward(stage.activation, ElementwiseArgs<T>{rows, delta.width, dz, delta.row, tile},
+  check(map_backward(stage.activation, ElementwiseArgs<T>{here, delta.width, dz, delta.row, tile},
                      stream),
         kBackward);
 }
 
 // dz of the stage below (its activation's derivative included), or dx of the network's input.
 template <class T>
-void Chain<T>::input_delta(Products<T>& products, const Workspace& space, index_t rows,
+void Chain<T>::input_delta(Products<T>& products, const Workspace& space, index_t batch_rows,
                            std::size_t s, T* dx) const {
   const Stage& stage = layout->stages[s];
+  const index_t rows = space.rows_of(stage, batch_rows);
   ActivationTile<T> tile;
   int activation = 0;
-  if (dx) {
+  if (dx && layout->sequences) {
+    tile.out = space.at<T>(space.plan.x);  // which nobody reads again but for the gradients
+    tile.out_row = space.plan.x.row;
+  } else if (dx) {
     tile.out = dx;
     tile.out_row = stage.inputs;
   } else {
@@ -300,30 +349,43 @@ void Chain<T>::input_delta(Products<T>& products, const Workspace& space, index_
     input_delta_own(space, s, rows, applied, tile);
   }
   if (joins) join_deltas(space, stage, rows, activation, tile);
+  if (dx && layout->sequences)
+    check(by_sequences(tile.out, tile.out_row, sequences(batch_rows, space.plan.steps),
+                       stage.inputs, dx, stream),
+          kBackward);
 }
 
-// Into the flat gradient, or with `update` straight into the parameters; with several parts, into
-// the partials.
+// Into the flat gradient, or with `update` straight into the parameters; with several parts, and of
+// sequences, into the partials.
 template <class T>
 void Chain<T>::parameter_gradient(const Products<T>& products, const Workspace& space, index_t rows,
                                   std::size_t s, index_t parts, bool update) const {
   const Stage& stage = layout->stages[s];
   if (!stage.trainable || stage.parameter_count() == 0) return;
+  if (layout->sequences) return sequence_gradient(products, space, rows, s);
   if (!stage.dense()) return own_gradient(space, rows, s, parts, update);
-  const BatchMatrix& input = s == 0 ? space.plan.x : space.plan.y[s - 1];
-  const BatchMatrix& dz = space.plan.delta[s];
-  GemmArgs<T> g;
-  g.m = gradient_rows(stage), g.n = stage.outputs, g.k = rows;
+  GemmArgs<T> g = gradient_product(space, s, 0, rows);
   g.chunk = layout->row_chunk(rows);
-  g.a = space.at<T>(input), g.a_row = 1, g.a_col = input.row;
-  g.b = space.at<T>(dz), g.b_row = dz.row, g.b_col = 1;
-  g.c_row = stage.outputs;
   if (parts == 1 && update) {
     products.update(s, g, optimizer, arrays.parameters.from(stage.parameter_offset), tables.steps);
     return;
   }
   g.c = (parts > 1 ? partials : arrays.gradient) + stage.parameter_offset;
   products.store(s, g, parts, layout->parameter_count);
+}
+
+// (x, 1)^T dz of a dense stage, over some rows of its matrices.
+template <class T>
+GemmArgs<T> Chain<T>::gradient_product(const Workspace& space, std::size_t s, index_t first,
+                                       index_t rows) const {
+  const Stage& stage = layout->stages[s];
+  const Matrix<T> input = input_of(space, s), dz = matrix(space, space.plan.delta[s]);
+  GemmArgs<T> g;
+  g.m = gradient_rows(stage), g.n = stage.outputs, g.k = rows;
+  g.a = input.data + first * input.row, g.a_row = 1, g.a_col = input.row;
+  g.b = dz.data + first * dz.row, g.b_row = dz.row, g.b_col = 1;
+  g.c_row = stage.outputs;
+  return g;
 }
 
 template class Chain<float>;

@@ -15,6 +15,7 @@
 #include "engine/step_scales.h"
 #include "kernels/cuda/train/kernels.h"
 #include "kernels/cuda/train/norms.h"
+#include "kernels/cuda/train/scan.h"
 
 namespace fastbp {
 namespace cuda {
@@ -28,7 +29,18 @@ struct Workspace {
     return reinterpret_cast<T*>(memory + offset);
   }
   template <class T> T* at(const BatchMatrix& m) const { return at<T>(m.offset); }
+  // The rows of a stage's output for so many rows of a batch.
+  index_t rows_of(const Stage& stage, index_t rows) const {
+    return rows * (stage.sequence ? plan.steps : 1);
+  }
+  // Of a scan stage, two (rows, parameter_cols): what goes back through the weights of two steps, of
+  // cells that keep more than the gates.
+  std::vector<std::size_t> gate_deltas;
 };
+
+// Of a plan for sequences: the outputs of scan stages lie by themselves, as other stages' do, so that
+// one launch serves all parts of a batch.
+void lay_out_scans(Workspace& space, const NetworkLayout& layout, std::size_t element_size);
 
 // Rows in device memory, `row` elements apart.
 template <class T> struct Matrix {
@@ -40,6 +52,7 @@ template <class T> struct Matrix {
 template <class T> struct Pass {
   Matrix<T> x;
   bool training = false;
+  const std::int64_t* lengths = nullptr;  // of sequences, where they end early
 };
 
 // The flat arrays, all of one layout.
@@ -50,14 +63,18 @@ template <class T> struct FlatArrays {
 
 // Rows in device memory; target or labels, or neither where only a prediction is wanted.
 template <class T> struct DeviceSamples {
-  const T* x = nullptr;  // (n, inputs), contiguous
+  const T* x = nullptr;  // (n, inputs), contiguous; of sequences (n, steps, inputs)
   const T* target = nullptr;
   const std::int64_t* labels = nullptr;
   const T* weight = nullptr;  // (n,), of each row's loss; null: none. Gathered: as LossArgs
+  const std::int64_t* lengths = nullptr;  // (n,), of sequences, or null
+  index_t steps = 1;
 
-  DeviceSamples from(index_t row, index_t inputs, index_t outputs) const {
-    return {x + row * inputs, target ? target + row * outputs : nullptr,
-            labels ? labels + row : nullptr, weight ? weight + row : nullptr};
+  DeviceSamples from(index_t row, const NetworkLayout& layout) const {
+    const index_t place = row * layout.output_places(steps);
+    return {x + row * steps * layout.inputs,   target ? target + place * layout.outputs : nullptr,
+            labels ? labels + place : nullptr, weight ? weight + row : nullptr,
+            lengths ? lengths + row : nullptr, steps};
   }
 };
 
@@ -101,9 +118,12 @@ template <class T> class Chain {
   void write_ones(const Workspace& space) const;
   // Gathers the running batch, trains on it and goes on to the next.
   void train(const Workspace& space, const DeviceBatch<T>& batch) const;
-  // From x (rows, inputs), contiguous, to the plan's last output, or to `out` where not null. With
-  // `training`, as the running batch's step would.
-  void infer(const Workspace& space, index_t rows, const T* x, T* out, bool training) const;
+  // From the samples' x to the plan's last output, or to `out` where not null. With `training`, as the
+  // running batch's step would.
+  void infer(const Workspace& space, index_t rows, const DeviceSamples<T>& samples, T* out,
+             bool training) const;
+  // The outputs of so many rows, contiguous, row by row of the batch.
+  void keep_outputs(const Workspace& space, index_t rows, T* to) const;
   // The running batch's loss and metrics of outputs y, which leaves dy; then on to the next.
   void evaluate(const Workspace& space, index_t rows, const T* y, const DeviceSamples<T>& targets,
                 const std::vector<MetricSpec>& metrics) const;
@@ -117,8 +137,8 @@ template <class T> class Chain {
 
  private:
   void gather(const Workspace& space, const DeviceBatch<T>& batch) const;
-  void forward(const Workspace& space, index_t rows, const T* x, index_t x_row, T* out,
-               bool training) const;
+  void forward(const Workspace& space, index_t rows, const Pass<T>& pass, T* out) const;
+  Pass<T> gathered_pass(const Workspace& space, bool lengths, bool training) const;
   void forward_dense(Products<T>& products, const Workspace& space, std::size_t stage, index_t rows,
                      Matrix<T> x, const ActivationTile<T>& tile, bool training) const;
   void forward_own(const Workspace& space, std::size_t stage, index_t rows, Matrix<T> x,
@@ -127,6 +147,21 @@ template <class T> class Chain {
                        const ActivationTile<T>& tile) const;
   void own_gradient(const Workspace& space, index_t rows, std::size_t stage, index_t parts,
                     bool update) const;
+  void own_gradient_of(const Workspace& space, std::size_t stage, index_t first, index_t rows,
+                       index_t chunk, index_t parts, const GradientSink<T>& to) const;
+  SequenceRows sequences(index_t rows, index_t places) const;
+  SequenceGather<T> sequence_gather(const Workspace& space, index_t rows,
+                                    const DeviceSamples<T>& from) const;
+  DeviceSamples<T> gathered(const Workspace& space, const DeviceSamples<T>& from) const;
+  struct Way;
+  Way way(const Workspace& space, std::size_t stage, int number, index_t rows) const;
+  ScanStep<T> scan_step(const Way& way, index_t number) const;
+  void forward_scan(const Workspace& space, std::size_t stage, index_t rows,
+                    const std::int64_t* lengths) const;
+  void input_delta_scan(const Workspace& space, std::size_t stage, index_t rows,
+                        const std::int64_t* lengths) const;
+  void scan_gradient(const Products<T>& products, const Workspace& space, std::size_t stage,
+                     index_t rows, index_t first, index_t count, T* gradient) const;
   void differentiate(int activation, index_t rows, index_t cols,
                      const ActivationTile<T>& tile) const;
   Matrix<T> added(const Workspace& space, const Stage& stage, const Pass<T>& pass) const;
@@ -146,8 +181,8 @@ template <class T> class Chain {
   void embed(const Stage& stage, index_t rows, Matrix<T> x, const ActivationTile<T>& tile) const;
   GradientSink<T> sink_of(const Stage& stage, index_t parts, bool update) const;
   void update_state(const Workspace& space, index_t rows) const;
-  void dropout(const Stage& stage, index_t rows, const T* x, index_t x_row, T* y,
-               index_t y_row) const;
+  void dropout(const Workspace& space, const Stage& stage, index_t rows, Matrix<T> x,
+               const ActivationTile<T>& tile) const;
   void measure(const Workspace& space, index_t rows, const T* y, const DeviceSamples<T>& targets,
                const std::vector<MetricSpec>& metrics) const;
   index_t weight_copies() const;
@@ -167,6 +202,10 @@ template <class T> class Chain {
   Matrix<T> input_of(const Workspace& space, std::size_t stage) const {
     return matrix(space, stage == 0 ? space.plan.x : space.plan.y[stage - 1]);
   }
+  GemmArgs<T> gradient_product(const Workspace& space, std::size_t stage, index_t first,
+                               index_t rows) const;
+  void sequence_gradient(const Products<T>& products, const Workspace& space, index_t rows,
+                         std::size_t stage) const;
   const BatchMatrix* saved(const Workspace& space, std::size_t stage) const;
   std::size_t last() const { return layout->stages.size() - 1; }
 };

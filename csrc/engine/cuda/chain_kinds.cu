@@ -40,7 +40,7 @@ void Chain<T>::forward_own(const Workspace& space, std::size_t s, index_t rows, 
                  kForward);
   }
   case StageKind::dropout:
-    if (pass.training) return dropout(stage, rows, x.data, x.row, tile.out, tile.out_row);
+    if (pass.training) return dropout(space, stage, rows, x, tile);
     [[fallthrough]];  // a copy: its activation is the identity
   default:
     check(map_forward(stage.activation,
@@ -59,7 +59,7 @@ void Chain<T>::input_delta_own(const Workspace& space, std::size_t s, index_t ro
   ElementwiseArgs<T> args{rows, stage.inputs, dz.data, dz.row, tile};
   switch (stage.kind) {
   case StageKind::dropout:
-    dropout(stage, rows, dz.data, dz.row, tile.out, tile.out_row);
+    dropout(space, stage, rows, dz, tile);
     break;
   case StageKind::normalize:
     normalize(stage, nullptr, rows, dz, tile);
@@ -111,20 +111,23 @@ void Chain<T>::join_deltas(const Workspace& space, const Stage& stage, index_t r
 // The outputs of its inputs, and the gradient of those of that of its outputs: the factors are drawn
 // anew each time, from the same numbers.
 template <class T>
-void Chain<T>::dropout(const Stage& stage, index_t rows, const T* x, index_t x_row, T* y,
-                       index_t y_row) const {
+void Chain<T>::dropout(const Workspace& space, const Stage& stage, index_t rows, Matrix<T> x,
+                       const ActivationTile<T>& tile) const {
   DropoutArgs<T> args;
   args.rows = rows;
   args.cols = stage.outputs;
-  args.x = x;
-  args.x_row = x_row;
-  args.y = y;
-  args.y_row = y_row;
+  args.x = x.data;
+  args.x_row = x.row;
+  args.y = tile.out;
+  args.y_row = tile.out_row;
   args.rate = stage.param;
   args.seed = seed;
   // The kernel knows the step.
   args.stream = dropout_stream(0, stage.stream, static_cast<std::uint32_t>(Purpose::dropout));
-  check(cuda::dropout(args, tables.counter, stream), kForward);
+  const index_t steps = stage.sequence ? space.plan.steps : 1;
+  check(cuda::dropout(args, sequences(rows / steps, steps), stage.per_sequence, tables.counter,
+                      stream),
+        kForward);
 }
 
 // y = (x - center) factor; center null: 0, which is the way back.
@@ -230,17 +233,26 @@ template <class T>
 void Chain<T>::own_gradient(const Workspace& space, index_t rows, std::size_t s, index_t parts,
                             bool update) const {
   const Stage& stage = layout->stages[s];
-  if (stage.kind == StageKind::layer_norm)
-    return check(layer_norm_gradient(norm_backward_args(space, s, rows), layout->row_chunk(rows),
-                                     parts, sink_of(stage, parts, update), stream),
-                 kBackward);
-  const GradientSink<T> to = sink_of(stage, 1, update);
-  if (stage.batch_coupled())
-    return check(batch_norm_gradient(norm_backward_args(space, s, rows), to, stream), kBackward);
-  const Matrix<T> dz = matrix(space, space.plan.delta[s]);
-  EmbeddingArgs<T> args = embedding_args(stage, rows, input_of(space, s));
-  args.d = dz.data, args.d_row = dz.row;
-  check(embedding_gradient(args, to, stream), kBackward);
+  if (stage.kind != StageKind::layer_norm) parts = 1;
+  own_gradient_of(space, s, 0, rows, layout->row_chunk(rows), parts, sink_of(stage, parts, update));
+}
+
+// Over some rows of its matrices.
+template <class T>
+void Chain<T>::own_gradient_of(const Workspace& space, std::size_t s, index_t first, index_t rows,
+                               index_t chunk, index_t parts, const GradientSink<T>& to) const {
+  const Stage& stage = layout->stages[s];
+  const Matrix<T> x = input_of(space, s), dz = matrix(space, space.plan.delta[s]);
+  if (stage.kind == StageKind::embedding) {
+    EmbeddingArgs<T> args = embedding_args(stage, rows, {x.data + first * x.row, x.row});
+    args.d = dz.data + first * dz.row, args.d_row = dz.row;
+    return check(embedding_gradient(args, to, stream), kBackward);
+  }
+  NormArgs<T> args = norm_backward_args(space, s, rows);
+  if (stage.batch_coupled()) return check(batch_norm_gradient(args, to, stream), kBackward);
+  args.x += first * x.row, args.d += first * dz.row;
+  args.row_stats += 2 * first;
+  check(layer_norm_gradient(args, chunk, parts, to, stream), kBackward);
 }
 
 template <class T>

@@ -68,11 +68,18 @@ template <class T> class Data {
   }
 
   DeviceSamples<T> place(const fbp_samples& samples, cudaStream_t stream) {
-    if (samples.on_device)
-      return {static_cast<const T*>(samples.x), static_cast<const T*>(samples.target),
-              samples.labels, static_cast<const T*>(samples.weight)};
     const Held* const set = held(samples);
-    return set ? set->here : copy(samples, Piece::data, stream);
+    return set ? set->here : copied(samples, stream);
+  }
+  // In memory that the next call uses again; where they are if that is on the device.
+  DeviceSamples<T> copied(const fbp_samples& samples, cudaStream_t stream) {
+    if (!samples.on_device) return copy(samples, Piece::data, stream);
+    return {static_cast<const T*>(samples.x),
+            static_cast<const T*>(samples.target),
+            samples.labels,
+            static_cast<const T*>(samples.weight),
+            samples.lengths,
+            samples.steps};
   }
 
  private:
@@ -84,36 +91,37 @@ template <class T> class Data {
   const Held* held(const fbp_samples& s) const {
     for (const Held& set : sets_)
       if (set.host.x && set.host.x == s.x && set.host.n == s.n && set.host.target == s.target &&
-          set.host.labels == s.labels && set.host.weight == s.weight)
+          set.host.labels == s.labels && set.host.weight == s.weight &&
+          set.host.lengths == s.lengths && set.host.steps == s.steps)
         return &set;
     return nullptr;
   }
 
   DeviceSamples<T> copy(const fbp_samples& samples, Piece piece, cudaStream_t stream) {
+    const index_t n = samples.n, places = layout_.output_places(samples.steps);
     ArenaLayout arena;
-    const std::size_t x_bytes = array_bytes<T>(samples.n, layout_.inputs),
+    const std::size_t x_bytes = array_bytes<T>(n, samples.steps * layout_.inputs),
                       target_bytes =
-                          array_bytes<T>(samples.target ? samples.n : 0, layout_.outputs),
-                      label_bytes = array_bytes<std::int64_t>(samples.labels ? samples.n : 0),
-                      weight_bytes = array_bytes<T>(samples.weight ? samples.n : 0);
+                          array_bytes<T>(samples.target ? n : 0, places * layout_.outputs),
+                      label_bytes = array_bytes<std::int64_t>(samples.labels ? n : 0, places),
+                      weight_bytes = array_bytes<T>(samples.weight ? n : 0),
+                      length_bytes = array_bytes<std::int64_t>(samples.lengths ? n : 0);
     const std::size_t x = arena.add(x_bytes), target = arena.add(target_bytes),
-                      labels = arena.add(label_bytes), weight = arena.add(weight_bytes);
+                      labels = arena.add(label_bytes), weight = arena.add(weight_bytes),
+                      lengths = arena.add(length_bytes);
     auto* const base = static_cast<unsigned char*>(memory_.require(piece, arena.total()));
+    const auto send = [&](const void* from, std::size_t to, std::size_t bytes) -> const void* {
+      if (!from) return nullptr;
+      staging.copy(base + to, from, bytes, stream);
+      return base + to;
+    };
     DeviceSamples<T> here;
-    here.x = reinterpret_cast<const T*>(base + x);
-    staging.copy(base + x, samples.x, x_bytes, stream);
-    if (samples.target) {
-      here.target = reinterpret_cast<const T*>(base + target);
-      staging.copy(base + target, samples.target, target_bytes, stream);
-    }
-    if (samples.labels) {
-      here.labels = reinterpret_cast<const std::int64_t*>(base + labels);
-      staging.copy(base + labels, samples.labels, label_bytes, stream);
-    }
-    if (samples.weight) {
-      here.weight = reinterpret_cast<const T*>(base + weight);
-      staging.copy(base + weight, samples.weight, weight_bytes, stream);
-    }
+    here.steps = samples.steps;
+    here.x = static_cast<const T*>(send(samples.x, x, x_bytes));
+    here.target = static_cast<const T*>(send(samples.target, target, target_bytes));
+    here.labels = static_cast<const std::int64_t*>(send(samples.labels, labels, label_bytes));
+    here.weight = static_cast<const T*>(send(samples.weight, weight, weight_bytes));
+    here.lengths = static_cast<const std::int64_t*>(send(samples.lengths, lengths, length_bytes));
     return here;
   }
 

@@ -19,6 +19,7 @@ namespace cuda {
 // How a run's losses and metrics are counted.
 struct Measures {
   index_t rows = 0;     // of a batch
+  index_t outputs = 1;  // rows of output for each: steps
   index_t batches = 0;  // of an epoch
   index_t blocks = 0;   // of a batch
   index_t places = 0;   // the loss and the metrics
@@ -46,7 +47,8 @@ template <class T> class Epochs {
     Measures m;
     m.rows = rows;
     m.batches = parts_of(run.samples.n, rows);
-    m.blocks = loss_blocks(rows);
+    m.outputs = layout_.output_places(run.samples.steps);
+    m.blocks = loss_blocks(rows * m.outputs);
     m.places = 1 + index_t(run.metrics.size());
     ArenaLayout arena;
     const index_t steps = run.update ? m.batches : 0;
@@ -158,23 +160,26 @@ template <class T> class Epochs {
     const index_t n = run.samples.n;
     index_t at = slot.first_row;
     for (index_t b = 0; b < slot.batches; ++b) {
-      const index_t rows = std::min(m.rows, n - at);
+      const index_t rows = std::min(m.rows, n - at), counted = rows * m.outputs;
       for (index_t place = 0; place < m.places; ++place) {
         const double* const blocks = sums + (place * m.batches + b) * m.blocks;
         double sum = 0;
-        for (index_t i = 0; i < loss_blocks(rows); ++i) sum += blocks[i];
+        for (index_t i = 0; i < loss_blocks(counted); ++i) sum += blocks[i];
         if (place == 0) {
-          sum = sum / loss_divisor(chain_.loss, rows, layout_.outputs);
+          sum = sum / loss_divisor(chain_.loss, counted, layout_.outputs);
           if (penalized && run.training) sum += sums[m.sums() + b];
-          sum *= weighs ? double(rows) : 1;
+          sum *= weighs ? double(run.training ? rows : counted) : 1;
+        } else if (run.training && counted != rows) {
+          sum *= double(rows) / double(counted);  // a row of several outputs counts with their mean
         }
         record[place] += sum;
       }
       at += rows;
     }
     const bool complete = at == n;
+    const double all = double(run.training ? n : n * m.outputs);
     if (complete && run.means)
-      for (index_t place = weighs ? 0 : 1; place < m.places; ++place) record[place] /= double(n);
+      for (index_t place = weighs ? 0 : 1; place < m.places; ++place) record[place] /= all;
     run.epoch = complete ? slot.epoch + 1 : slot.epoch;
     run.at = complete ? 0 : at;
   }

@@ -130,7 +130,7 @@ template <class T> class DeviceNetwork final : public Network {
     if (whole)
       use_partials(narrow_.partials_of(layout_, rows));
     else
-      use_training_plan(rows);
+      use_training_plan(rows, run.samples.steps);
     DeviceBatch<T> batch;
     batch.samples = data_.place(run.samples, stream());
     batch.rows_per_batch = rows;
@@ -164,7 +164,7 @@ template <class T> class DeviceNetwork final : public Network {
     }
     epochs_.collect_all(run, measures, poll);
     if (run.dx && !run.samples.on_device)
-      copy(run.dx, batch.dx, n * layout_.inputs * sizeof(T), cudaMemcpyDeviceToHost);
+      copy(run.dx, batch.dx, n * row_values(run.samples) * sizeof(T), cudaMemcpyDeviceToHost);
     return_outputs(run, outputs);
     return !poll.stopped();
   }
@@ -173,7 +173,7 @@ template <class T> class DeviceNetwork final : public Network {
     select();
     const index_t n = run.samples.n, rows = std::min(run.batch_size, n);
     const Measures measures = epochs_.prepare(run, rows);
-    use_inference_plan(rows);
+    use_inference_plan(rows, run.samples.steps);
     const DeviceSamples<T> samples = data_.place(run.samples, stream());
     T* const outputs = outputs_of(run);
     Poll poll(run.interrupt);
@@ -184,8 +184,8 @@ template <class T> class DeviceNetwork final : public Network {
     const T* const y = inference_.at<T>(inference_.plan.y.back());
     for (index_t at = 0; at < n; at += rows) {
       const index_t here = std::min(rows, n - at);
-      const auto batch = samples.from(at, layout_.inputs, layout_.outputs);
-      chain_.infer(inference_, here, batch.x, nullptr, false);
+      const auto batch = samples.from(at, layout_);
+      chain_.infer(inference_, here, batch, nullptr, false);
       chain_.evaluate(inference_, here, y, batch, run.metrics);
       if (outputs) keep_outputs(inference_, outputs, at, here);
       ++slot.batches;
@@ -203,30 +203,31 @@ template <class T> class DeviceNetwork final : public Network {
     select();
     if (samples.n == 0) return true;
     // What a training pass draws depends on the place in the batch: the rows are one.
-    const index_t rows = training ? samples.n : std::min(samples.n, kPredictionRows);
+    const index_t rows =
+        training ? samples.n
+                 : std::min(samples.n, std::max(index_t(1), kPredictionRows / samples.steps));
     const Workspace& space = training ? training_ : inference_;
     if (training) {
-      use_training_plan(rows);
+      use_training_plan(rows, samples.steps);
       epochs_.use_counter(steps);
     } else {
-      use_inference_plan(rows);
+      use_inference_plan(rows, samples.steps);
     }
     Poll poll(interrupt);
-    const std::size_t x_bytes = array_bytes<T>(rows, layout_.inputs);
-    T* const staged =
-        samples.on_device ? nullptr : static_cast<T*>(memory_.require(Piece::data, x_bytes));
+    const index_t width = output_values(samples);
+    T* const result =
+        samples.on_device
+            ? nullptr
+            : static_cast<T*>(memory_.require(Piece::result, array_bytes<T>(rows, width)));
     for (index_t at = 0; at < samples.n; at += rows) {
       const index_t here = std::min(rows, samples.n - at);
-      const T* x = static_cast<const T*>(samples.x) + at * layout_.inputs;
-      T* const y = static_cast<T*>(out) + at * layout_.outputs;
-      if (staged) {
-        data_.staging.copy(staged, x, here * layout_.inputs * sizeof(T), stream());
-        x = staged;
-      }
-      chain_.infer(space, here, x, staged ? nullptr : y, training);
-      if (staged)
-        copy(y, space.at<T>(space.plan.y.back()), here * layout_.outputs * sizeof(T),
-             cudaMemcpyDeviceToHost);
+      fbp_samples part = samples;
+      part.n = here;
+      part.x = static_cast<const T*>(samples.x) + at * row_values(samples);
+      if (samples.lengths) part.lengths = samples.lengths + at;
+      T* const y = static_cast<T*>(out) + at * width;
+      chain_.infer(space, here, data_.copied(part, stream()), result ? result : y, training);
+      if (result) copy(y, result, here * width * sizeof(T), cudaMemcpyDeviceToHost);
       finish();
       if (poll()) return false;
     }
@@ -286,20 +287,31 @@ template <class T> class DeviceNetwork final : public Network {
     }
   }
 
-  void use_training_plan(index_t rows) {
-    use_shadows(rows, true);
+  static BatchShape shape_of(index_t rows, index_t steps) {
     BatchShape shape;
     shape.rows = shape.window = rows;
+    shape.steps = steps;
+    return shape;
+  }
+  // The space's memory, for the plan that was made.
+  void provide(Workspace& space, Plan plan, Piece piece) {
+    Workspace fresh;
+    fresh.plan = std::move(plan);
+    if (layout_.sequences) lay_out_scans(fresh, layout_, sizeof(T));
+    fresh.memory = static_cast<unsigned char*>(memory_.require(piece, fresh.plan.arena.total()));
+    space = std::move(fresh);
+    chain_.write_ones(space);
+  }
+
+  void use_training_plan(index_t rows, index_t steps) {
+    use_shadows(rows, true);
+    const BatchShape shape = shape_of(rows, steps);
     if (!shape.fits(training_.plan)) {
       training_ = {};
-      Plan plan = make_training_plan(layout_, shape, sizeof(T));
-      training_.memory =
-          static_cast<unsigned char*>(memory_.require(Piece::training, plan.arena.total()));
-      training_.plan = std::move(plan);
-      chain_.write_ones(training_);
+      provide(training_, make_training_plan(layout_, shape, sizeof(T)), Piece::training);
     }
     const index_t parts = chain_.partials_of(rows);
-    if (parts > 1) use_partials(parts);
+    if (parts > 1 || layout_.sequences) use_partials(parts);
   }
 
   void use_partials(index_t parts) {
@@ -314,7 +326,7 @@ template <class T> class DeviceNetwork final : public Network {
   bool trains_whole(const RunArgs& run) {
     if constexpr (std::is_same_v<T, float>) {
       if (!persistent || !run.update || run.dx || run.outputs || run.samples.weight) return false;
-      if (rules_.need_whole_gradient() || layout_.any_frozen) return false;
+      if (rules_.need_whole_gradient() || layout_.any_frozen || layout_.sequences) return false;
       if (run.metrics.size() > std::size_t(kNarrowMetrics)) return false;
       if (!planned_) narrow_ = NarrowPlan(layout_, chain_.shadows != nullptr, device_);
       planned_ = true;
@@ -330,14 +342,18 @@ template <class T> class DeviceNetwork final : public Network {
     }
   }
 
-  void use_inference_plan(index_t rows) {
+  void use_inference_plan(index_t rows, index_t steps) {
     use_shadows(rows, false);
-    if (inference_.plan.capacity >= rows) return;
+    if (inference_.plan.capacity >= rows && inference_.plan.steps == steps) return;
     inference_ = {};
-    Plan plan = make_inference_plan(layout_, rows, sizeof(T));
-    inference_.memory =
-        static_cast<unsigned char*>(memory_.require(Piece::inference, plan.arena.total()));
-    inference_.plan = std::move(plan);
+    provide(inference_, make_inference_plan(layout_, shape_of(rows, steps), sizeof(T)),
+            Piece::inference);
+  }
+
+  // Values of a row of the samples, and of the outputs for it.
+  index_t row_values(const fbp_samples& samples) const { return samples.steps * layout_.inputs; }
+  index_t output_values(const fbp_samples& samples) const {
+    return layout_.output_places(samples.steps) * layout_.outputs;
   }
 
   // All that the launches of a training step depend on.
@@ -346,6 +362,7 @@ template <class T> class DeviceNetwork final : public Network {
     StepGraphs::Key key{word(stream()),
                         word(training_.memory),
                         word(training_.plan.capacity),
+                        word(training_.plan.steps),
                         word(chain_.partials),
                         word(changes_),
                         word(shadows_.input.memory),
@@ -365,6 +382,7 @@ template <class T> class DeviceNetwork final : public Network {
                         word(batch.samples.target),
                         word(batch.samples.labels),
                         word(batch.samples.weight),
+                        word(batch.samples.lengths),
                         word(batch.rows_per_batch),
                         word(batch.rows),
                         word(batch.update),
@@ -383,22 +401,22 @@ template <class T> class DeviceNetwork final : public Network {
   T* input_gradient(const RunArgs& run) {
     if (!run.dx || run.samples.on_device) return static_cast<T*>(run.dx);
     return static_cast<T*>(
-        memory_.require(Piece::result, array_bytes<T>(run.samples.n, layout_.inputs)));
+        memory_.require(Piece::result, array_bytes<T>(run.samples.n, row_values(run.samples))));
   }
 
   // Room for the run's outputs on the device; null where the caller wants none.
   T* outputs_of(const RunArgs& run) {
     if (!run.outputs || run.samples.on_device) return static_cast<T*>(run.outputs);
     return static_cast<T*>(
-        memory_.require(Piece::result, array_bytes<T>(run.samples.n, layout_.outputs)));
+        memory_.require(Piece::result, array_bytes<T>(run.samples.n, output_values(run.samples))));
   }
   void keep_outputs(const Workspace& space, T* outputs, index_t at, index_t rows) {
-    copy(outputs + at * layout_.outputs, space.at<T>(space.plan.y.back()),
-         rows * layout_.outputs * sizeof(T), cudaMemcpyDeviceToDevice);
+    chain_.keep_outputs(space, rows,
+                        outputs + at * layout_.output_places(space.plan.steps) * layout_.outputs);
   }
   void return_outputs(const RunArgs& run, const T* outputs) {
     if (outputs && !run.samples.on_device)
-      copy(run.outputs, outputs, array_bytes<T>(run.samples.n, layout_.outputs),
+      copy(run.outputs, outputs, array_bytes<T>(run.samples.n, output_values(run.samples)),
            cudaMemcpyDeviceToHost);
     finish();
   }

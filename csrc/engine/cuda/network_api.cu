@@ -13,6 +13,7 @@
 #include "ops/activations.h"
 #include "ops/losses.h"
 #include "ops/optimizers.h"
+#include "ops/recurrent.h"
 
 using fastbp::cuda::Failure;
 using fastbp::cuda::Network;
@@ -33,6 +34,7 @@ Failure invalid(const std::string& text) { return Failure(FBP_INVALID_ARGUMENT, 
 constexpr const char* kActivationNames[] = {FBP_ACTIVATIONS(FBP_NAME)};
 constexpr const char* kLossNames[] = {FBP_LOSSES(FBP_NAME)};
 constexpr const char* kOptimizerNames[] = {FBP_OPTIMIZERS(FBP_NAME)};
+constexpr const char* kCellNames[] = {FBP_CELLS(FBP_NAME)};
 #undef FBP_NAME
 
 template <std::size_t N> int find(const char* const (&names)[N], const char* name) {
@@ -72,6 +74,7 @@ LayerSpec layer_of(const fbp_layer& from) {
     if (!(from.param >= 0 && from.param < 1)) throw invalid("rate: expected 0 <= rate < 1");
     layer.kind = LayerSpec::Kind::dropout;
     layer.param = from.param;
+    layer.per_sequence = from.per_sequence != 0;
     return layer;
   case FBP_LAYER_LAYER_NORM:
   case FBP_LAYER_BATCH_NORM:
@@ -95,9 +98,31 @@ LayerSpec layer_of(const fbp_layer& from) {
     layer.kind = LayerSpec::Kind::add;
     layer.span = from.span;
     return layer;
+  case FBP_LAYER_SCAN:
+    if (from.units < 1) throw invalid("units: expected at least 1");
+    if (from.ways < 0 || from.ways > int(ScanWays::both_added) || from.truncate < 0)
+      throw invalid("ways, truncate: expected ScanWays and at least 0");
+    layer.kind = LayerSpec::Kind::scan;
+    layer.cell = find(kCellNames, from.cell);
+    layer.units = from.units;
+    layer.use_bias = from.use_bias != 0;
+    layer.sequence = from.sequence != 0;
+    layer.reverse = from.reverse != 0;
+    layer.ways = ScanWays(from.ways);
+    layer.truncate = from.truncate;
+    return layer;
   default:
     throw invalid("this CUDA library has no layer of kind " + std::to_string(from.kind));
   }
+}
+
+// Whether layer i, a scan, reads what it must.
+bool reads_gates(const NetworkSpec& spec, int64_t i) {
+  if (!spec.sequences || i == 0) return false;
+  const LayerSpec &scan = spec.layers[std::size_t(i)], &before = spec.layers[std::size_t(i - 1)];
+  const index_t ways = scan.ways == ScanWays::one ? 1 : 2;
+  return before.kind == LayerSpec::Kind::dense &&
+         before.units == ways * cell_info(scan.cell).gates * scan.units;
 }
 
 int32_t create(const fbp_network_spec* from, fbp_network** network) {
@@ -109,11 +134,16 @@ int32_t create(const fbp_network_spec* from, fbp_network** network) {
     NetworkSpec spec;
     spec.inputs = from->inputs;
     spec.seed = from->seed;
+    spec.sequences = from->sequences != 0;
+    if (spec.sequences && from->dtype == FBP_BFLOAT16)
+      throw invalid("create: sequences have no dtype bfloat16");
     for (int64_t i = 0; i < from->layer_count; ++i) {
       spec.layers.push_back(layer_of(from->layers[i]));
       const LayerSpec& layer = spec.layers.back();
       if (layer.kind == LayerSpec::Kind::add && (layer.span < 1 || layer.span > i))
         throw invalid("span: expected 1 to the number of layers before");
+      if (layer.kind == LayerSpec::Kind::scan && !reads_gates(spec, i))
+        throw invalid("a scan stands behind a dense layer of all its gates, over sequences");
       if (layer.kind == LayerSpec::Kind::embedding && i > 0)
         throw invalid("an embedding stands first");
     }
@@ -301,11 +331,20 @@ std::vector<MetricSpec> metrics_of(const fbp_metric* from, int32_t count) {
   return metrics;
 }
 
+void require_steps(const fbp_network* network, const fbp_samples& samples) {
+  const NetworkLayout& layout = network->network->layout();
+  if (samples.steps < 1 || (samples.steps > 1 && !layout.sequences))
+    throw invalid("steps: expected at least 1, and 1 where rows are no sequences");
+  if (samples.lengths && (!layout.sequences || layout.stages.back().sequence))
+    throw invalid("lengths: expected none where there is an output at every step");
+}
+
 void require_ready(const fbp_network* network, const fbp_samples& samples, int64_t batch_size) {
   if (!network->compiled) throw invalid("the network has no loss and optimizer yet");
   if (samples.n < 1 || batch_size < 1) throw invalid("expected at least one row");
   if (!samples.x || (!samples.target && !samples.labels))
     throw invalid("x, or both target and labels, are missing");
+  require_steps(network, samples);
 }
 
 int32_t train(fbp_network* network, fbp_train_args* args) {
@@ -377,6 +416,7 @@ int32_t predict(fbp_network* network, const fbp_samples* samples, void* out, int
                 const fbp_interrupt* interrupt) {
   return guarded([&] {
     if (samples->n > 0 && (!samples->x || !out)) throw invalid("x or out is missing");
+    require_steps(network, *samples);
     return ended(network->network->predict(*samples, out, training != 0,
                                            interrupt ? *interrupt : fbp_interrupt{}));
   });

@@ -22,7 +22,8 @@ enum {
   FBP_LAYER_BATCH_NORM = 4,
   FBP_LAYER_NORMALIZE = 5,
   FBP_LAYER_EMBEDDING = 6,
-  FBP_LAYER_ADD = 7
+  FBP_LAYER_ADD = 7,
+  FBP_LAYER_SCAN = 8
 };
 
 /* As LayerSpec of engine/network_spec.h. */
@@ -35,6 +36,12 @@ typedef struct fbp_layer {
   const char* activation; /* activation: its name */
   double param;           /* the activation's, dropout's rate, the epsilon of norms */
   double momentum;        /* batch_norm */
+  int32_t per_sequence;   /* dropout */
+  const char* cell;       /* scan: its name; units are its own */
+  int32_t sequence;       /* scan: an output at every step */
+  int32_t reverse;        /* scan */
+  int32_t ways;           /* scan: as ScanWays */
+  int64_t truncate;       /* scan */
 } fbp_layer;
 
 typedef struct fbp_network_spec {
@@ -44,7 +51,8 @@ typedef struct fbp_network_spec {
   int64_t inputs;
   int64_t layer_count;
   const fbp_layer* layers;
-  uint64_t seed; /* of what a step draws */
+  uint64_t seed;     /* of what a step draws */
+  int32_t sequences; /* rows are sequences of steps, of `inputs` values each; not in bfloat16 */
 } fbp_network_spec;
 
 /* Hyper-parameters; each optimizer reads those it has. */
@@ -83,7 +91,8 @@ typedef struct fbp_rules {
 } fbp_rules;
 
 /* n rows, contiguous: x (n, inputs) of the network's dtype; one of target (n, outputs) and labels (n),
- * or neither for a prediction. */
+ * or neither for a prediction. Of sequences x (n, steps, inputs), and where there is an output at every
+ * step target (n, steps, outputs) and labels (n, steps). */
 typedef struct fbp_samples {
   int64_t n;
   int32_t on_device; /* pointers are memory of the network's device */
@@ -91,6 +100,10 @@ typedef struct fbp_samples {
   const void* target;
   const int64_t* labels;
   const void* weight; /* (n) of the network's dtype: of each row's loss; or null */
+  int64_t steps;      /* of each sequence; 1 where rows are none */
+  const int64_t*
+      lengths; /* (n), from 1 to steps: the steps that count; null: all. Null where there is
+                           * an output at every step */
 } fbp_samples;
 
 enum { FBP_ACCURACY_ARGMAX = 0, FBP_ACCURACY_THRESHOLD = 1, FBP_MSE = 2, FBP_MAE = 3 };

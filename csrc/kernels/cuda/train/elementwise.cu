@@ -55,7 +55,8 @@ __global__ void advance_kernel(RunCounter* counter) { ++counter->batch; }
 // A thread draws one block of random words, which are those of four columns (ops/philox.h).
 template <class T>
 __global__ void __launch_bounds__(kElementThreads)
-    dropout_kernel(DropoutArgs<T> args, const RunCounter* counter) {
+    dropout_kernel(DropoutArgs<T> args, SequenceRows at, bool per_sequence,
+                   const RunCounter* counter) {
   constexpr int side = kDropoutGroup / 4;  // from one of the four columns to the next
   const DropoutStream stream =
       dropout_stream(std::uint64_t(counter->steps_done + counter->batch + 1), args.stream.layer,
@@ -65,7 +66,13 @@ __global__ void __launch_bounds__(kElementThreads)
   const index_t groups = parts_of(args.cols, kDropoutGroup);
   for_each_element(args.rows, groups * side, [&](index_t i, index_t b) {
     using Word = LaneBits<float>;
-    const std::uint32_t block = std::uint32_t((args.first_row + i) * groups * side + b);
+    index_t row = i;
+    if (at.steps > 1) {
+      index_t sequence, step;
+      at.find(i, &sequence, &step);
+      row = per_sequence ? sequence : sequence * at.steps + step;
+    }
+    const std::uint32_t block = std::uint32_t(row * groups * side + b);
     Word words[4] = {Word(std::int64_t{block}), Word(std::int64_t{stream.step}),
                      Word(std::int64_t{stream.layer}), Word(std::int64_t{stream.purpose})};
     philox_rounds(words, args.seed);
@@ -136,9 +143,11 @@ cudaError_t advance(RunCounter* counter, cudaStream_t stream) {
 }
 
 template <class T>
-cudaError_t dropout(const DropoutArgs<T>& args, const RunCounter* counter, cudaStream_t stream) {
+cudaError_t dropout(const DropoutArgs<T>& args, const SequenceRows& at, bool per_sequence,
+                    const RunCounter* counter, cudaStream_t stream) {
   const ElementGrid shape(args.rows, parts_of(args.cols, kDropoutGroup) * (kDropoutGroup / 4));
-  FBP_LAUNCH(dropout_kernel<T>, shape.grid, shape.block, 0, stream)(args, counter);
+  FBP_LAUNCH(dropout_kernel<T>, shape.grid, shape.block, 0, stream)
+  (args, at, per_sequence, counter);
   return cudaGetLastError();
 }
 
@@ -160,7 +169,8 @@ cudaError_t add_parts(const T* part, index_t parts, index_t apart, index_t n, T*
   template cudaError_t repeat_columns(const T*, index_t, index_t, T*, cudaStream_t);               \
   template cudaError_t clear(T*, index_t, index_t, index_t, cudaStream_t);                         \
   template cudaError_t write_ones(T*, index_t, index_t, cudaStream_t);                             \
-  template cudaError_t dropout(const DropoutArgs<T>&, const RunCounter*, cudaStream_t);            \
+  template cudaError_t dropout(const DropoutArgs<T>&, const SequenceRows&, bool,                   \
+                               const RunCounter*, cudaStream_t);                                   \
   template cudaError_t add_parts(const T*, index_t, index_t, index_t, T*, int,                     \
                                  const Parameters<T>&, const StepTable<T>&, cudaStream_t);
 FBP_INSTANTIATE(float)

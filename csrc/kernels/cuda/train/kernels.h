@@ -7,6 +7,7 @@
 
 #include "kernels/args.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/train/scan.h"
 
 namespace fastbp {
 namespace cuda {
@@ -72,8 +73,11 @@ template <class T> cudaError_t write_ones(T* x, index_t row, index_t rows, cudaS
 cudaError_t advance(RunCounter* counter, cudaStream_t stream);
 
 // y = x m as DropoutArgs, whose stream is that of step counter->steps_done + counter->batch + 1.
+// The rows are those of `at`; a row's number is that of its sequence, or unless `per_sequence` of its
+// step: sequence times steps, and the step.
 template <class T>
-cudaError_t dropout(const DropoutArgs<T>& args, const RunCounter* counter, cudaStream_t stream);
+cudaError_t dropout(const DropoutArgs<T>& args, const SequenceRows& at, bool per_sequence,
+                    const RunCounter* counter, cudaStream_t stream);
 
 // total[i] = part[0][i] + part[1][i] + ..., in order, i < n; parts are `apart` elements apart. Stored
 // in `gradient` where that is not null, and given to the optimizer where that is not kNoOptimizer.

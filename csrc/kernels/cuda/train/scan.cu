@@ -1,0 +1,295 @@
+// A step of a recurrent cell: the product of the states with the recurrent weights, or on the way back
+// of the gates' gradients with their transpose, and the cell, in one kernel. A thread has all gates of
+// one unit of some sequences; it sums along k as the CPU does, by FMA in order in chunks.
+#include "kernels/cuda/train/scan.h"
+
+#include "kernels/cuda/elements.cuh"
+#include "kernels/kernel_table.h"
+#include "ops/lane.h"
+
+namespace fastbp {
+namespace cuda {
+namespace {
+
+// 16 units by 16 sequences in a block, a sequence to a thread: small, as steps have few rows and wait for
+// each other.
+constexpr int kScanUnits = 16, kScanRows = 16;
+constexpr int kScanThreads = kScanUnits * kScanRows;
+constexpr int kScanDepth = 16;              // of a slab, along k
+constexpr int kScanPitch = kScanDepth + 1;  // of a slab whose rows run along k: a bank further each
+
+// The unit and the sequence of a thread; the first of its block's.
+struct ScanThread {
+  int column, side;
+  index_t unit0, row0, unit, row;
+  FBP_FN ScanThread()
+      : column(int(threadIdx.x) % kScanUnits), side(int(threadIdx.x) / kScanUnits),
+        unit0(index_t(blockIdx.x) * kScanUnits), row0(index_t(blockIdx.y) * kScanRows),
+        unit(unit0 + column), row(row0 + side) {}
+};
+
+// slab[i][p] = source(i, p) of 16 rows, p < depth; 0 beyond `count` rows.
+template <class T, class Source>
+FBP_FN void fetch_rows(T* slab, index_t count, int depth, const Source& source) {
+  static_assert(kScanRows * kScanDepth == kScanThreads && kScanUnits == kScanRows,
+                "one value each");
+  const int i = int(threadIdx.x) / kScanDepth, p = int(threadIdx.x) % kScanDepth;
+  if (p < depth) slab[i * kScanPitch + p] = i < count ? source(i, p) : T(0);
+}
+
+// r[g] = bias + sum over k of h[i, k] U[k, g units + j].
+template <class T, int gates>
+FBP_DEVICE void state_product(const ScanStep<T>& s, const ScanThread& me, T* shared,
+                              Lane<T> (&r)[gates]) {
+  const index_t cols = gates * s.units, chunk = k_chunk(s.units);
+  const SequenceRows states{s.at.rows, s.at.chunk, s.at.steps + 1};
+  T* const h = shared;
+  T* const u = shared + kScanRows * kScanPitch;
+  Lane<T> sum[gates];
+  FBP_UNROLL(1)
+  for (index_t begin = 0; begin < s.units; begin += chunk) {
+    const index_t end = s.units - begin < chunk ? s.units : begin + chunk;
+    const bool biased = begin == 0 && s.bias && me.unit < s.units;
+    for (int g = 0; g < gates; ++g) sum[g] = Lane<T>(biased ? s.bias[g * s.units + me.unit] : T(0));
+    FBP_UNROLL(1)
+    for (index_t p = begin; p < end; p += kScanDepth) {
+      const int depth = end - p < kScanDepth ? int(end - p) : kScanDepth;
+      fetch_rows(h, s.at.rows - me.row0, depth, [&](int i, int k) {
+        return s.h[states.of(me.row0 + i, s.before) * s.h_row + p + k];
+      });
+      FBP_UNROLL(1)
+      for (int e = threadIdx.x; e < depth * gates * kScanUnits; e += kScanThreads) {
+        const int k = e / (gates * kScanUnits), g = e / kScanUnits % gates;
+        const index_t j = me.unit0 + e % kScanUnits;
+        u[e] = j < s.units ? s.weights[(p + k) * cols + g * s.units + j] : T(0);
+      }
+      __syncthreads();
+      FBP_UNROLL(1)
+      for (int k = 0; k < depth; ++k) {
+        const Lane<T> state(h[me.side * kScanPitch + k]);
+        for (int g = 0; g < gates; ++g)
+          sum[g] = fma(state, Lane<T>(u[(k * gates + g) * kScanUnits + me.column]), sum[g]);
+      }
+      __syncthreads();
+    }
+    for (int g = 0; g < gates; ++g) r[g] = begin == 0 ? sum[g] : r[g] + sum[g];
+  }
+}
+
+template <class T, class Cell>
+__global__ void __launch_bounds__(kScanThreads) scan_forward_kernel(ScanStep<T> s) {
+  FBP_SHARED(T, shared);
+  constexpr int gates = Cell::gates;
+  const ScanThread me;
+  Lane<T> va[gates], vr[gates], kept[1] = {Lane<T>(T(0))}, c(T(0));
+  state_product<T, gates>(s, me, shared, vr);
+  const index_t i = me.row, j = me.unit;
+  if (j >= s.units || i >= s.at.rows) return;
+  const SequenceRows states{s.at.rows, s.at.chunk, s.at.steps + 1};
+  const index_t here = s.at.of(i, s.step);
+  const index_t before = states.of(i, s.before), after = states.of(i, s.after);
+  T* const a = s.a + here * s.a_row + j;
+  Lane<T> h(s.h[before * s.h_row + j]);
+  if (Cell::states == 2) c = Lane<T>(s.c[before * s.units + j]);
+  if (!s.lengths || s.step < s.lengths[i]) {
+    for (int g = 0; g < gates; ++g) va[g] = Lane<T>(a[g * s.units]);
+    Cell::forward(va, vr, kept, h, c);
+    for (int g = 0; g < gates; ++g) va[g].store(a + g * s.units);
+    if (Cell::keeps) kept[0].store(s.kept + here * s.units + j);
+  }
+  h.store(s.h + after * s.h_row + j);
+  if (Cell::states == 2) c.store(s.c + after * s.units + j);
+  if (!s.out) return;
+  T* const out = s.out + s.out_at.of(i, s.out_step) * s.out_row + j;
+  (s.adds ? Lane<T>(*out) + h : h).store(out);
+}
+
+// The sum over k of dr[i, k] U[j, k].
+template <class T, class Cell>
+FBP_DEVICE Lane<T> gate_product(const ScanStep<T>& s, const ScanThread& me, T* shared) {
+  const index_t cols = Cell::gates * s.units, chunk = k_chunk(cols);
+  T* const dr = shared;
+  T* const u = shared + kScanRows * kScanPitch;
+  Lane<T> total(T(0));
+  FBP_UNROLL(1)
+  for (index_t begin = 0; begin < cols; begin += chunk) {
+    const index_t end = cols - begin < chunk ? cols : begin + chunk;
+    Lane<T> sum(T(0));
+    FBP_UNROLL(1)
+    for (index_t p = begin; p < end; p += kScanDepth) {
+      const int depth = end - p < kScanDepth ? int(end - p) : kScanDepth;
+      fetch_rows(dr, s.at.rows - me.row0, depth, [&](int i, int k) {
+        const index_t row = me.row0 + i;
+        return Cell::keeps ? s.dr_behind[row * cols + p + k]
+                           : s.a[s.at.of(row, s.behind) * s.a_row + p + k];
+      });
+      fetch_rows(u, s.units - me.unit0, depth,
+                 [&](int j, int k) { return s.weights[(me.unit0 + j) * cols + p + k]; });
+      __syncthreads();
+      FBP_UNROLL(1)
+      for (int k = 0; k < depth; ++k)
+        sum =
+            fma(Lane<T>(dr[me.side * kScanPitch + k]), Lane<T>(u[me.column * kScanPitch + k]), sum);
+      __syncthreads();
+    }
+    total = begin == 0 ? sum : total + sum;
+  }
+  return total;
+}
+
+template <class T, class Cell>
+__global__ void __launch_bounds__(kScanThreads) scan_backward_kernel(ScanStep<T> s) {
+  FBP_SHARED(T, shared);
+  constexpr int gates = Cell::gates, same = gates - Cell::keeps;
+  const ScanThread me;
+  const bool comes_through = !s.begins && !s.cuts;
+  Lane<T> through(T(0));
+  if (comes_through) through = gate_product<T, Cell>(s, me, shared);
+  const index_t i = me.row, j = me.unit, at = i * s.units + j;
+  if (j >= s.units || i >= s.at.rows) return;
+  const SequenceRows states{s.at.rows, s.at.chunk, s.at.steps + 1};
+  const index_t here = s.at.of(i, s.step), before = states.of(i, s.before);
+  const bool ended = s.begins || (s.cuts && !(s.lengths && s.behind >= s.lengths[i]));
+  const bool runs = !s.lengths || s.step < s.lengths[i];
+  Lane<T> va[gates], kept[1] = {Lane<T>(T(0))}, c_before(T(0)), c_after(T(0));
+  Lane<T> dh(ended ? T(0) : s.dh[at]), dc(Cell::states == 2 && !ended ? s.dc[at] : T(0));
+  if (comes_through) dh = dh + through;
+  if (s.dy) dh = dh + Lane<T>(s.dy[s.out_at.of(i, s.out_step) * s.out_row + j]);
+  T* const a = s.a + here * s.a_row + j;
+  for (int g = 0; g < gates; ++g) va[g] = Lane<T>(runs ? a[g * s.units] : T(0));
+  if (runs) {
+    if (Cell::states == 2) {
+      c_before = Lane<T>(s.c[before * s.units + j]);
+      c_after = Lane<T>(s.c[states.of(i, s.after) * s.units + j]);
+    }
+    if (Cell::keeps) kept[0] = Lane<T>(s.kept[here * s.units + j]);
+    Cell::backward(va, kept, Lane<T>(s.h[before * s.h_row + j]), c_before, c_after, dh, dc);
+  }
+  for (int g = 0; g < gates; ++g) va[g].store(a + g * s.units);
+  if (Cell::keeps) {
+    T* const dr = s.dr + i * gates * s.units + j;
+    kept[0].store(s.kept + here * s.units + j);
+    for (int g = 0; g < same; ++g) va[g].store(dr + g * s.units);
+    kept[0].store(dr + same * s.units);
+  }
+  dh.store(s.dh + at);
+  if (Cell::states == 2) dc.store(s.dc + at);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kElementThreads)
+    clear_step_kernel(T* x, index_t x_row, SequenceRows at, index_t block, index_t cols) {
+  const SequenceRows states{at.rows, at.chunk, at.steps + 1};
+  for_each_element(at.rows, cols,
+                   [&](index_t i, index_t j) { x[states.of(i, block) * x_row + j] = T(0); });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kElementThreads) gather_sequences_kernel(SequenceGather<T> g) {
+  const index_t first = g.counter ? g.counter->first_row + g.counter->batch * g.rows_per_batch : 0;
+  for_each_element(g.at.all(), g.inputs, [&](index_t row, index_t j) {
+    index_t i, t;
+    g.at.find(row, &i, &t);
+    const index_t from = g.order ? index_t(g.order[first + i]) : first + i;
+    const index_t length = g.lengths ? index_t(g.lengths[from]) : g.at.steps;
+    g.x_out[row * g.x_row + j] = t < length ? g.x[(from * g.at.steps + t) * g.inputs + j] : T(0);
+    if (t == 0 && j == 0) g.lengths_out[i] = length;
+  });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kElementThreads) gather_targets_kernel(SequenceGather<T> g) {
+  const index_t first = g.counter ? g.counter->first_row + g.counter->batch * g.rows_per_batch : 0;
+  const index_t width = g.target ? g.outputs : 0, labels_at = width + (g.labels ? 1 : 0);
+  for_each_element(g.out_at.all(), labels_at + (g.weight ? g.weight_copies : 0),
+                   [&](index_t row, index_t j) {
+                     index_t i, t;
+                     g.out_at.find(row, &i, &t);
+                     const index_t from = g.order ? index_t(g.order[first + i]) : first + i;
+                     const index_t place = from * g.out_at.steps + t;
+                     if (j < width)
+                       g.target_out[row * width + j] = g.target[place * width + j];
+                     else if (j < labels_at)
+                       g.labels_out[row] = g.labels[place];
+                     else
+                       g.weight_out[row * g.weight_copies + j - labels_at] = g.weight[from];
+                   });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kElementThreads)
+    by_sequences_kernel(const T* x, index_t x_row, SequenceRows at, index_t cols, T* out) {
+  for_each_element(at.all(), cols, [&](index_t row, index_t j) {
+    index_t i, t;
+    at.find(row, &i, &t);
+    out[(i * at.steps + t) * cols + j] = x[row * x_row + j];
+  });
+}
+
+template <class T> dim3 scan_grid(const ScanStep<T>& s) {
+  return dim3(unsigned(ceil_div(s.units, kScanUnits)), unsigned(ceil_div(s.at.rows, kScanRows)));
+}
+
+}  // namespace
+
+template <class T>
+cudaError_t scan_forward(int cell, const ScanStep<T>& step, cudaStream_t stream) {
+#define FBP_KERNEL(C) scan_forward_kernel<T, C>,
+  static constexpr void (*kernels[])(ScanStep<T>) = {FBP_CELLS(FBP_KERNEL)};
+#undef FBP_KERNEL
+  const int values = kScanRows * kScanPitch + kScanDepth * cell_info(cell).gates * kScanUnits;
+  FBP_LAUNCH(kernels[cell], scan_grid(step), dim3(kScanThreads), values * sizeof(T), stream)(step);
+  return cudaGetLastError();
+}
+
+template <class T>
+cudaError_t scan_backward(int cell, const ScanStep<T>& step, cudaStream_t stream) {
+#define FBP_KERNEL(C) scan_backward_kernel<T, C>,
+  static constexpr void (*kernels[])(ScanStep<T>) = {FBP_CELLS(FBP_KERNEL)};
+#undef FBP_KERNEL
+  const int values = (kScanRows + kScanUnits) * kScanPitch;
+  FBP_LAUNCH(kernels[cell], scan_grid(step), dim3(kScanThreads), values * sizeof(T), stream)(step);
+  return cudaGetLastError();
+}
+
+template <class T>
+cudaError_t clear_step(T* x, index_t x_row, const SequenceRows& at, index_t block, index_t cols,
+                       cudaStream_t stream) {
+  const ElementGrid shape(at.rows, cols);
+  FBP_LAUNCH(clear_step_kernel<T>, shape.grid, shape.block, 0, stream)(x, x_row, at, block, cols);
+  return cudaGetLastError();
+}
+
+template <class T>
+cudaError_t gather_sequences(const SequenceGather<T>& args, cudaStream_t stream) {
+  const ElementGrid inputs(args.at.all(), args.inputs);
+  FBP_LAUNCH(gather_sequences_kernel<T>, inputs.grid, inputs.block, 0, stream)(args);
+  if (!args.target && !args.labels) return cudaGetLastError();
+  const ElementGrid targets(args.out_at.all(), (args.target ? args.outputs : 1) +
+                                                   (args.weight ? args.weight_copies : 0));
+  FBP_LAUNCH(gather_targets_kernel<T>, targets.grid, targets.block, 0, stream)(args);
+  return cudaGetLastError();
+}
+
+template <class T>
+cudaError_t by_sequences(const T* x, index_t x_row, const SequenceRows& at, index_t cols, T* out,
+                         cudaStream_t stream) {
+  const ElementGrid shape(at.all(), cols);
+  FBP_LAUNCH(by_sequences_kernel<T>, shape.grid, shape.block, 0, stream)(x, x_row, at, cols, out);
+  return cudaGetLastError();
+}
+
+#define FBP_INSTANTIATE(T)                                                                         \
+  template cudaError_t scan_forward(int, const ScanStep<T>&, cudaStream_t);                        \
+  template cudaError_t scan_backward(int, const ScanStep<T>&, cudaStream_t);                       \
+  template cudaError_t clear_step(T*, index_t, const SequenceRows&, index_t, index_t,              \
+                                  cudaStream_t);                                                   \
+  template cudaError_t gather_sequences(const SequenceGather<T>&, cudaStream_t);                   \
+  template cudaError_t by_sequences(const T*, index_t, const SequenceRows&, index_t, T*,           \
+                                    cudaStream_t);
+FBP_INSTANTIATE(float)
+FBP_INSTANTIATE(double)
+#undef FBP_INSTANTIATE
+
+}  // namespace cuda
+}  // namespace fastbp

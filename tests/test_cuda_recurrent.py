@@ -1,0 +1,206 @@
+"""Recurrent layers of device="cuda" against device="cpu", bit for bit, on the emulated device."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import fastbp as bp
+from fastbp import _core
+from fastbp.cuda_engine import CudaEngine
+from sweeps import DTYPES, Array
+from test_cuda_training import SCHEDULES, digest, state
+
+
+@pytest.fixture(scope="module", autouse=True)
+def library(emulated_library: Path) -> Iterator[Path]:
+    """The emulated device is the process's CUDA device."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTBP_CUDA_LIBRARY", str(emulated_library))
+        yield emulated_library
+
+
+class Case(NamedTuple):
+    """A network over sequences and how it is trained; the second part of a batch is shorter."""
+
+    layers: Callable[[], Sequence[bp.layers.Layer]]
+    every_step: bool = False  # an output at every step
+    lengths: bool = False  # sequences end early
+    labels: bool = False
+    weights: bool = False
+    rows: int = 45
+    batch: int = 37
+    steps: int = 5
+    optimizer: Callable[[], bp.optimizers.Optimizer] = lambda: bp.Adam(0.01)
+    frozen: tuple[int, ...] = ()
+    numbers: bool = False  # x is entries of a table
+
+    def data(self, dtype: str) -> tuple[Any, Array]:
+        rng = np.random.default_rng(7)
+        inputs = 1 if self.numbers else 3
+        x: Any = rng.normal(size=(self.rows, self.steps, inputs)).astype(dtype)
+        if self.numbers:
+            x = rng.integers(0, 11, x.shape).astype(dtype)
+        shape = (self.rows, self.steps) if self.every_step else (self.rows,)
+        y = rng.integers(0, 4, shape) if self.labels else rng.random((*shape, 4)).astype(dtype)
+        if self.lengths:
+            x = bp.Sequences(x, rng.integers(1, self.steps + 1, self.rows))
+        return x, y
+
+    def model(self, device: str, dtype: str) -> bp.Sequential:
+        model = bp.Sequential(self.layers(), seed=3)
+        loss = "softmax_cross_entropy" if self.labels else "mse"
+        metrics = ["accuracy"] if self.labels else ["mse"]
+        model.compile(self.optimizer(), loss, metrics, device=device, dtype=dtype)
+        model.build(1 if self.numbers else 3)
+        model.freeze(layers=self.frozen)
+        return model
+
+
+CASES = {
+    "plain": Case(lambda: [bp.SimpleRNN(6), bp.Dense(4)]),
+    "plain, relu": Case(lambda: [bp.SimpleRNN(6, activation="relu"), bp.Dense(4)]),
+    "lstm": Case(lambda: [bp.LSTM(19), bp.Dense(4)]),
+    "gru": Case(lambda: [bp.GRU(19), bp.Dense(4)]),
+    "many units": Case(lambda: [bp.LSTM(70), bp.Dense(4)], rows=7, batch=7, steps=3),
+    "two layers": Case(lambda: [bp.GRU(6, return_sequences=True), bp.LSTM(9), bp.Dense(4)]),
+    "every step": Case(
+        lambda: [bp.LSTM(6, return_sequences=True), bp.Dense(9, activation="tanh"), bp.Dense(4)],
+        every_step=True),
+    "classes of steps": Case(
+        lambda: [bp.GRU(6, return_sequences=True), bp.Dense(4)], every_step=True, labels=True,
+        weights=True),
+    "the last layer": Case(lambda: [bp.LSTM(4)]),
+    "dropout and norms": Case(
+        lambda: [bp.Dropout(0.2), bp.GRU(6, return_sequences=True), bp.LayerNorm(),
+                 bp.Dropout(0.3), bp.SimpleRNN(5), bp.LayerNorm(), bp.Dropout(0.1), bp.Dense(4)]),
+    "both ways": Case(lambda: [bp.Bidirectional(bp.GRU(6)), bp.Dense(4)]),
+    "both ways at every step, added": Case(
+        lambda: [bp.Bidirectional(bp.LSTM(6, return_sequences=True), merge_mode="sum"),
+                 bp.Dense(4)], every_step=True),
+    "backwards": Case(lambda: [bp.LSTM(6, go_backwards=True), bp.Dense(4)]),
+    "lengths": Case(lambda: [bp.LSTM(6), bp.Dense(4)], lengths=True),
+    "lengths, both ways": Case(
+        lambda: [bp.Bidirectional(bp.GRU(6)), bp.Dense(4)], lengths=True, weights=True),
+    "one part": Case(lambda: [bp.GRU(6), bp.Dense(4)], rows=12, batch=8, lengths=True),
+    "all rules": Case(
+        lambda: [bp.LSTM(6), bp.Dense(4, kernel_regularizer=bp.L2(0.01))],
+        optimizer=lambda: bp.Adam(0.01, clip_norm=0.05, gradient_accumulation_steps=2,
+                                  use_ema=True, layer_rates={0: 0.5})),
+    "frozen": Case(lambda: [bp.GRU(6, return_sequences=True), bp.LSTM(5), bp.Dense(4)],
+                   frozen=(0,)),
+    "words": Case(lambda: [bp.Embedding(11, 7), bp.GRU(6), bp.Dense(4)], numbers=True),
+}  # fmt: skip
+
+# Under tests/test_cuda_persistent.py's watched device.
+WATCHED = ["plain", "gru", "lengths, both ways", "dropout and norms"]
+
+
+def outcome(case: Case, device: str, dtype: str) -> list[Any]:
+    """All that a model says and holds after each kind of call."""
+    x, y = case.data(dtype)
+    weights = np.random.default_rng(8).random(case.rows) if case.weights else None
+    model = case.model(device, dtype)
+    said: list[Any] = [
+        model.fit(x, y, epochs=2, batch_size=case.batch, sample_weight=weights, verbose=0).history,
+        state(model),
+        model.predict(x),
+        model.evaluate(x, y, batch_size=24, sample_weight=weights),
+        model.gradients(x, y),
+        model.step(x, y),
+        state(model),
+    ]
+    assert model.device == device
+    return said
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bits_are_the_cpus(name: str, dtype: str) -> None:
+    cpu, cuda = (outcome(CASES[name], device, dtype) for device in ("cpu", "cuda"))
+    for place, (got, want) in enumerate(zip(cuda, cpu, strict=True)):
+        assert digest(got) == digest(want), f"{name}: result {place}: {got} is not {want}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_input_gradients_and_passes_of_training(dtype: str) -> None:
+    case = CASES["dropout and norms"]
+    x, y = case.data(dtype)
+    models = [case.model(device, dtype) for device in ("cpu", "cuda")]
+    said = [(m.input_gradient(x, y), m.forward(x, training=True)) for m in models]
+    assert digest(said[0]) == digest(said[1])
+
+
+def test_order_of_threads_does_not_matter(library: Path) -> None:
+    set_schedule = ctypes.CDLL(str(library)).fbp_emulation_set_schedule
+    case = CASES["lengths, both ways"]
+    x, y = case.data("float32")
+
+    def found() -> str:
+        model = case.model("cuda", "float32")
+        model.fit(x, y, epochs=1, batch_size=case.batch, verbose=0)
+        return digest(state(model))
+
+    expected = found()
+    try:
+        for schedule in SCHEDULES:
+            assert set_schedule(schedule.encode()) == 0
+            assert found() == expected, schedule
+    finally:
+        assert set_schedule(b"forward") == 0
+
+
+@pytest.mark.parametrize("truncate", [1, 2, 3])
+def test_gradients_end_where_they_are_cut(truncate: int) -> None:
+    """Truncated backpropagation, with sequences that have ended."""
+    layers = [
+        ("dense", 12, True),
+        ("scan", "lstm", 3, True, False, False, "one", truncate, 0.0),
+        ("dense", 2, True),
+    ]
+    rng = np.random.default_rng(5)
+    x, y = rng.random((9, 7, 2), np.float32), rng.random((9, 2), np.float32)
+    lengths = rng.integers(1, 8, 9)
+    found = []
+    for kind in (_core.Engine, CudaEngine):
+        engine: Any = kind(2, layers, "float32", 1, True)
+        engine.parameters[...] = np.random.default_rng(6).normal(size=engine.parameters.size)
+        engine.compile("mse", 0.0, "sgd", {"learning_rate": 0.1})
+        found.append((engine.gradients((x, lengths), y), engine.gradients_.copy()))
+    assert digest(found[0]) == digest(found[1])
+
+
+def test_a_run_is_recorded_and_goes_on_from_a_file(tmp_path: Path) -> None:
+    case = CASES["lstm"]
+    x, y = case.data("float32")
+    whole = case.model("cpu", "float32")
+    whole.fit(x, y, epochs=4, batch_size=case.batch, verbose=0)
+    model = case.model("cuda", "float32")
+    model.fit(x, y, epochs=3, batch_size=case.batch, verbose=0)
+    engine: Any = model._require_built()
+    assert engine.replays > 0
+    model.save(tmp_path / "net.safetensors")
+    again = bp.load(tmp_path / "net.safetensors", device="cuda")
+    again.fit(x, y, epochs=1, batch_size=case.batch, verbose=0)
+    assert digest(state(again)) == digest(state(whole))
+
+
+def test_what_cuda_does_not_have_is_said() -> None:
+    case = CASES["every step"]._replace(lengths=True)
+    model = case.model("cuda", "float32")
+    with pytest.raises(ValueError, match=r"unequal lengths .* every step .*; use device='cpu'"):
+        model.fit(*case.data("float32"), verbose=0)
+    with pytest.raises(ValueError, match="recurrent_dropout does not run on device 'cuda' yet"):
+        Case(lambda: [bp.GRU(3, recurrent_dropout=0.2)]).model("cuda", "float32")
+    with pytest.raises(ValueError, match=r"do not run in bfloat16 on device 'cuda' yet"):
+        CudaEngine(3, [("dense", 3, True)], "bfloat16", 0, True)
+    stateful = Case(lambda: [bp.GRU(4, stateful=True)], rows=4, batch=4)
+    with pytest.raises(ValueError, match=r"stateful.* do not run on device 'cuda' yet"):
+        stateful.model("cuda", "float32").fit(
+            *stateful.data("float32"), batch_size=4, shuffle=False, verbose=0
+        )
