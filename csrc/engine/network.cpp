@@ -152,25 +152,21 @@ void Network<T>::use_inference_plan(index_t rows, index_t sequence, int threads)
 
 // Of a batch of so many rows: the mean loss (half_sse: the sum) over the outputs that count, and the
 // sum of a metric over them.
-template <class T>
-double Network<T>::batch_loss(const Step<T>& step, index_t rows, index_t sequence) const {
-  return step.block_total(0, rows * layout_.output_places(sequence)) /
-         loss_divisor(context_.loss, step.counted(), layout_.outputs);
+template <class T> double Network<T>::batch_loss(const Step<T>& step, index_t rows) const {
+  return step.block_total(0, rows) / loss_divisor(context_.loss, step.counted(), layout_.outputs);
 }
 template <class T>
-double Network<T>::batch_metric(const Step<T>& step, int place, index_t rows,
-                                index_t sequence) const {
-  return step.block_total(place, rows * layout_.output_places(sequence));
+double Network<T>::batch_metric(const Step<T>& step, int place, index_t rows) const {
+  return step.block_total(place, rows);
 }
 
 // Adds what the step measured by `metrics` to a record; each sum counts `share` times.
 template <class T>
 void Network<T>::add_metrics(const Step<T>& step, const std::vector<MetricSpec>& metrics,
-                             double share, index_t rows, index_t sequence, double* record) const {
+                             double share, index_t rows, double* record) const {
   index_t at = 1;
   for (std::size_t m = 0; m < metrics.size(); at += metrics[m++].values())
-    if (metrics[m].counts == 0)
-      record[at] += share * batch_metric(step, int(m) + 1, rows, sequence);
+    if (metrics[m].counts == 0) record[at] += share * batch_metric(step, int(m) + 1, rows);
 }
 
 // A record's sums over so many rows become means, but for a loss that is a sum, and for counts.
@@ -220,9 +216,9 @@ template <class T> void Network<T>::run_inference(void* context, Worker& worker)
     if (worker.id == 0) {
       job.counted += double(step.counted());
       if (job.what) {
-        const double loss = net.batch_loss(step, rows, steps);
+        const double loss = net.batch_loss(step, rows);
         job.values[0] += loss * (weighted ? double(step.counted()) : 1);
-        net.add_metrics(step, *job.what, 1, rows, steps, job.values);
+        net.add_metrics(step, *job.what, 1, rows, job.values);
       }
       if ((*job.poll)()) job.abort = true;
     }

@@ -103,10 +103,10 @@ template <class T> class Network {
   static void run_inference(void* context, Worker& worker);
 
   int threads_for(index_t rows, index_t sequence, bool training) const;
-  double batch_loss(const Step<T>& step, index_t rows, index_t sequence) const;
-  double batch_metric(const Step<T>& step, int place, index_t rows, index_t sequence) const;
+  double batch_loss(const Step<T>& step, index_t rows) const;
+  double batch_metric(const Step<T>& step, int place, index_t rows) const;
   void add_metrics(const Step<T>& step, const std::vector<MetricSpec>& metrics, double share,
-                   index_t rows, index_t sequence, double* record) const;
+                   index_t rows, double* record) const;
   void divide(const std::vector<MetricSpec>& metrics, double rows, double* record) const;
   void prepare_scratch(int threads);
   void prepare_order(const TrainJob& job);

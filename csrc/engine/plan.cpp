@@ -18,9 +18,13 @@ constexpr index_t kMostRowBlocks = 64;
 // A batch of no more rows is not cut up.
 constexpr index_t kSmallestPart = 32;
 
-// Sequences are worked off in parts of so many: enough to use the recurrent weights a few times as
-// they come from L2, few enough to keep several workers busy.
+// Sequences are worked off in parts of at most so many: enough to use the recurrent weights a few times
+// as they come from L2, few enough to keep several workers busy.
 constexpr index_t kSequencePart = 32;
+// A batch of fewer sequences is one part, and so is one of up to half a part of which a step takes fewer
+// multiply-adds: about what the calls of a step cost twice over.
+constexpr index_t kSequencesToShare = 8;
+constexpr double kStepToShare = 32e3;
 
 // Sizes are sums and products of what a user asked for: std::bad_alloc where they overflow.
 index_t sum(index_t a, index_t b) { return index_t(checked_sum(std::size_t(a), std::size_t(b))); }
@@ -104,8 +108,8 @@ struct Builder : Plan {
     lengths_offset = arena.add(
         checked_product(std::size_t(layout.sequences ? capacity : 0), sizeof(std::int64_t)));
   }
-  void add_block_sums(index_t rows) {
-    blocks = loss_blocks(rows);
+  void add_block_sums(index_t count) {
+    blocks = count;
     block_sums_offset = arena.add(checked_product(
         checked_product(std::size_t(blocks), std::size_t(1 + kMaxMetrics)), sizeof(double)));
   }
@@ -328,12 +332,28 @@ std::uint32_t Stage::streams() const {
 
 index_t NetworkLayout::row_chunk(index_t rows) const {
   if (sequences) {
-    if (rows <= kSequencePart / 2) return rows > 0 ? rows : 1;
-    return equal_chunk(rows, 2 * parts_of(rows, 2 * kSequencePart));
+    const bool few =
+        rows < kSequencesToShare ||
+        (rows <= kSequencePart / 2 && multiply_adds_per_row * double(rows) < kStepToShare);
+    if (few) return rows > 0 ? rows : 1;
+    return parts_of(rows, 2 * parts_of(rows, 2 * kSequencePart));
   }
   if (!light) return k_chunk(rows);
   if (rows <= kSmallestPart) return rows > 0 ? rows : 1;
   return equal_chunk(rows, 2 * parts_of(rows, 2 * kMaxChunk));
+}
+
+index_t NetworkLayout::largest_part(index_t rows) const {
+  if (rows > 2 * kSequencePart) return kSequencePart;
+  index_t largest = 1;
+  for (index_t fewer = 1; fewer <= rows; ++fewer) largest = std::max(largest, row_chunk(fewer));
+  return largest;
+}
+
+index_t NetworkLayout::measure_blocks(index_t rows, index_t steps) const {
+  if (!sequences) return loss_blocks(rows);
+  const index_t chunk = row_chunk(rows);
+  return product(parts_of(rows, chunk), loss_blocks(product(chunk, output_places(steps))));
 }
 
 index_t NetworkLayout::row_block(index_t rows) const {
@@ -360,10 +380,11 @@ BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads, i
   BatchShape shape;
   shape.rows = shape.window = rows;
   shape.steps = steps;
+  shape.blocks = layout.measure_blocks(rows, steps);
   const index_t chunk = layout.row_chunk(rows), parts = parts_of(rows, chunk);
   if (layout.sequences) {
-    shape.part_rows = chunk;
-    shape.window = threads * chunk;
+    shape.part_rows = layout.largest_part(rows);
+    shape.window = threads * shape.part_rows;
     shape.partials = std::min(parts, index_t(2 * threads));
     return shape;
   }
@@ -382,7 +403,7 @@ bool BatchShape::fits(const Plan& plan) const {
   const index_t workers = part_rows > 0 ? window / part_rows : 0;  // each with a part of the plan's
   return window <= plan.capacity && workers * plan.part_rows <= plan.capacity &&
          partials <= plan.partials && part_rows <= plan.part_rows && steps == plan.steps &&
-         loss_blocks(rows * steps) <= plan.blocks;
+         blocks <= plan.blocks;
 }
 
 Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
@@ -402,7 +423,7 @@ Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
                                  : plan.matrix(stage.outputs, false, s == last, places));
     plan.scan.push_back(plan.scan_matrices(stage));
   }
-  plan.add_block_sums(product(shape.rows, shape.steps));
+  plan.add_block_sums(layout.measure_blocks(shape.rows, shape.steps));
   plan.add_work(layout, shape.rows);
   plan.partials = shape.partials;
   plan.part_rows = shape.part_rows;
@@ -426,6 +447,7 @@ BatchShape inference_shape(const NetworkLayout& layout, index_t rows, int thread
   BatchShape shape;
   if (layout.sequences) shape = batch_shape(layout, rows, threads, steps);
   shape.rows = rows;
+  shape.blocks = layout.measure_blocks(rows, steps);
   if (!layout.sequences) shape.window = rows;
   shape.partials = 0;
   return shape;
@@ -450,7 +472,7 @@ Plan make_inference_plan(const NetworkLayout& layout, const BatchShape& shape,
   plan.delta[last] = plan.matrix(layout.outputs, false, true, places);  // the loss's working memory
   if (!layout.sequences) plan.weight = plan.matrix(layout.outputs, false, true);
   if (!layout.sequences) plan.taken = plan.matrix(1, false, true);
-  plan.add_block_sums(product(shape.rows, shape.steps));
+  plan.add_block_sums(layout.measure_blocks(shape.rows, shape.steps));
   plan.add_work(layout, shape.rows);
   plan.part_rows = shape.part_rows;
   return plan;

@@ -102,8 +102,13 @@ struct NetworkLayout {
   // The gradient of the parameters is summed over chunks of so many rows of a batch, then over the
   // chunks in order. Part of the numerics promise: a function of the network and the batch size. Of
   // a light network it is an even number of equal chunks, which threads can share; and so it is of
-  // sequences.
+  // sequences, unless they are few.
   index_t row_chunk(index_t rows) const;
+  // The most sequences in a part of a batch of up to so many.
+  index_t largest_part(index_t rows) const;
+  // Loss and metrics are summed over blocks of kLossBlockRows rows of output, then over the blocks in
+  // order; those of each part of sequences are its own. So many there are, of a batch.
+  index_t measure_blocks(index_t rows, index_t steps) const;
   // Statistics over a batch are summed over blocks of so many rows, then over the blocks in order.
   // The threads' shares of the batch are whole blocks.
   index_t row_block(index_t rows) const;
@@ -188,6 +193,7 @@ struct BatchShape {
   index_t window = 0;     // rows that are in work at once: all of them, or one part for each worker
   index_t partials = 0;   // gradients of parts that are kept until they are added up
   index_t part_rows = 0;  // of the largest part
+  index_t blocks = 0;     // NetworkLayout::measure_blocks
 
   bool in_parts() const { return partials > 0; }
   bool fits(const Plan& plan) const;

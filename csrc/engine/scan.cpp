@@ -17,14 +17,37 @@
 namespace fastbp {
 namespace {
 
-// to (cols, rows) = the transpose of from (rows, cols), by tiles whose lines stay in L1.
-template <class T> void transpose(const T* from, index_t rows, index_t cols, T* to) {
+// Bytes of a row of a panel of weights: the widest tile of any instruction set (blocking.h).
+constexpr index_t kPanelBytes = 256;
+// Weights that fit L1 are one panel.
+constexpr index_t kOnePanelBytes = 32 * 1024;
+// Before the first of so many steps copying weights pays.
+constexpr index_t kStepsToPack = 6;
+
+// Columns of a panel of weights (k, n). Rows of a wide matrix lie pages apart, where its lines share few
+// sets of the caches and each takes a place in the TLB: a panel's are contiguous.
+template <class T> index_t panel_cols(index_t k, index_t n) {
+  const index_t size = index_t(sizeof(T));
+  return k * n * size <= kOnePanelBytes ? n : std::min(n, kPanelBytes / size);
+}
+
+// Weights (k, n) by panels of `cols` columns, one behind the other: [panel][k][columns of the panel].
+// `row` and `col` lie between the rows and the columns of `from`. By tiles whose lines stay in L1.
+template <class T>
+void pack_panels(const T* from, index_t row, index_t col, index_t k, index_t n, index_t cols,
+                 T* to) {
   constexpr index_t tile = 16;
-  for (index_t i0 = 0; i0 < rows; i0 += tile)
-    for (index_t j0 = 0; j0 < cols; j0 += tile)
-      for (index_t j = j0; j < std::min(cols, j0 + tile); ++j)
-        for (index_t i = i0; i < std::min(rows, i0 + tile); ++i)
-          to[j * rows + i] = from[i * cols + j];
+  for (index_t j0 = 0; j0 < n; j0 += cols) {
+    const index_t width = std::min(cols, n - j0);
+    T* panel = to + j0 * k;
+    for (index_t p = 0; p < k && col == 1; ++p)
+      std::memcpy(panel + p * width, from + p * row + j0, std::size_t(width) * sizeof(T));
+    // Each line of `from` is read at once: those of a tile may share one set of the cache.
+    for (index_t p0 = 0; p0 < k && col != 1; p0 += tile)
+      for (index_t j = 0; j < width; ++j)
+        for (index_t p = p0; p < std::min(k, p0 + tile); ++p)
+          panel[p * width + j] = from[p * row + (j0 + j) * col];
+  }
 }
 
 }  // namespace
@@ -120,9 +143,30 @@ template <class T> void Step<T>::keep_states(const Scan& scan) {
   }
 }
 
+// c = bias + a B over this worker's sequences, of one step; B (k, n) lies by panels of `cols` columns.
+template <class T> void Step<T>::step_product(GemmArgs<T> g, const T* panels, index_t cols) {
+  const index_t n = g.n;
+  for (index_t j = 0; j < n; j += cols) {
+    g.n = g.b_row = std::min(cols, n - j);
+    g.b = panels + j * g.k, g.b_col = 1;
+    run_gemm(g, Share{});
+    g.c += cols;
+    if (g.bias) g.bias += cols;
+  }
+}
+
 template <class T> void Step<T>::forward_way(const Scan& scan) {
   const index_t units = scan.units(), cols = scan.cols();
   const T* weights = c_.parameters.w + scan.parameters;
+  const T* bias = scan.stage.bias ? weights + units * cols : nullptr;
+  index_t panel = panel_cols<T>(units, cols);
+  if (panel < cols && scan.steps >= kStepsToPack) {
+    T* panels = worker_values(scan.stage);
+    pack_panels(weights, cols, 1, units, cols, panel, panels);
+    weights = panels;
+  } else {
+    panel = cols;
+  }
   begin_states(scan);
   CellArgs<T> args;
   args.rows = scan.rows, args.units = units;
@@ -148,10 +192,9 @@ template <class T> void Step<T>::forward_way(const Scan& scan) {
     GemmArgs<T> g;
     g.m = scan.rows, g.n = cols, g.k = units;
     g.a = into.data, g.a_row = into.row, g.a_col = 1;
-    g.b = weights, g.b_row = cols, g.b_col = 1;
-    g.bias = scan.stage.bias ? weights + units * cols : nullptr;
+    g.bias = bias;
     g.c = r, g.c_row = cols;
-    run_gemm(g, Share{});
+    step_product(g, weights, panel);
     c_.kernels->cell_forward[scan.stage.cell](args);
   }
   keep_states(scan);
@@ -225,7 +268,9 @@ template <class T> void Step<T>::input_delta_way(const Scan& scan, Rows<const T>
   T* through = at(memory.through, own_);
   // Every step's product reads the weights by columns: once transposed, they need no packing.
   T* transposed = worker_values(scan.stage);
-  if (scan.steps > 1) transpose(c_.parameters.w + scan.parameters, units, cols, transposed);
+  const index_t panel = panel_cols<T>(cols, units);
+  if (scan.steps > 1)
+    pack_panels(c_.parameters.w + scan.parameters, 1, cols, cols, units, panel, transposed);
   std::memset(args.dh, 0, bytes);
   std::memset(args.dc, 0, bytes);
   for (index_t i = scan.steps; i-- > 0 && !stopping();) {
@@ -249,9 +294,8 @@ template <class T> void Step<T>::input_delta_way(const Scan& scan, Rows<const T>
     g.m = scan.rows, g.n = units, g.k = cols;
     g.a = scan.cell.keeps ? args.dr : args.a, g.a_row = scan.cell.keeps ? cols : scan.a.row;
     g.a_col = 1;
-    g.b = transposed, g.b_row = units, g.b_col = 1;
     g.c = through, g.c_row = units;
-    run_gemm(g, Share{});
+    step_product(g, transposed, panel);
     if (scan.drops) state_dropout(scan, {through, units}, {through, units});
     args.through = through;
   }

@@ -105,24 +105,22 @@ void Step<T>::measure_sequences(const Samples<T>& samples, const std::vector<Met
   const BatchMatrix &y = plan().y.back(), &dy = plan().delta.back();
   if (masks_) close_up(y);
   measure(at(y), gathered(samples), metrics);
-  if (!masks_) return;
-  open_up(y);
-  open_up(dy);
-  const index_t first = own_.first * y.places / kLossBlockRows;
+  if (masks_) open_up(y), open_up(dy);
+  // Rows that do not count, or that a last part lacks.
+  const index_t counted = loss_blocks(outputs_window().rows), all = loss_blocks(chunk_ * y.places);
   for (int place = 0; place <= int(metrics ? metrics->size() : 0); ++place)
-    std::fill(block_sums(place) + first + loss_blocks(running_),
-              block_sums(place) + first + loss_blocks(own_.rows * y.places), 0.0);
+    std::fill_n(block_sums(place) + first_block() + counted, all - counted, 0.0);
 }
 
 // The outputs, by parts, in `out` or where that is null nowhere; loss and metrics where wanted.
 template <class T>
 void Step<T>::pass_sequences(index_t rows, const Samples<T>& samples, T* out,
                              const std::vector<MetricSpec>* metrics) {
-  const index_t chunk = c_.layout->row_chunk(rows);
+  chunk_ = c_.layout->row_chunk(rows);
   states_before_ = states_behind_ = samples.states;
-  const Range mine = split(parts_of(rows, chunk), 1, share_);
+  const Range mine = split(parts_of(rows, chunk_), 1, share_);
   for (index_t part = mine.begin; part < mine.end && !stopping(); ++part) {
-    take_part(part * chunk, std::min(chunk, rows - part * chunk));
+    take_part(part * chunk_, std::min(chunk_, rows - part * chunk_));
     gather_sequences(samples, nullptr);
     forward(at(plan().x), plan().x.row, nullptr);
     const Rows<T> y = rows_of(plan().y.back());

@@ -23,6 +23,12 @@ template <class T> double* Step<T>::block_sums(int place) const {
   return c_.arena->template at<double>(plan().block_sums_offset) + place * plan().blocks;
 }
 
+// Of the blocks over which loss and metrics are summed, the first of this worker's rows.
+template <class T> index_t Step<T>::first_block() const {
+  if (!c_.layout->sequences) return own_.first / kLossBlockRows;
+  return own_.first / chunk_ * loss_blocks(chunk_ * output_places());
+}
+
 template <class T> T* Step<T>::partial(index_t part) const {
   return c_.arena->template at<T>(plan().partials_offset) + part * c_.layout->parameter_count;
 }
@@ -367,7 +373,7 @@ template <class T> void Step<T>::loss(const T* y, const Samples<T>& targets, boo
     if (targets.weight && !plain) args.weight = targets.weight + row * weight_copies();
     args.dy = at(plan().delta.back()) + row * cols;
     if (taken) args.taken = taken + row;
-    args.block_loss = block_sums(0) + (own.first + first) / kLossBlockRows;
+    args.block_loss = block_sums(0) + first_block() + first / kLossBlockRows;
     c_.kernels->loss[c_.loss.loss](args, Share{});
   });
   done(false);
@@ -387,15 +393,16 @@ void Step<T>::metric(const MetricArgs<T>& what, const Samples<T>& targets, int p
     args.labels = targets.labels ? targets.labels + row : nullptr;
     args.error = what.error ? what.error + row * cols : nullptr;
     args.taken = what.taken ? what.taken + row : nullptr;
-    args.block_sum = block_sums(place) + (own.first + first) / kLossBlockRows;
+    args.block_sum = block_sums(place) + first_block() + first / kLossBlockRows;
     c_.kernels->metric(args, Share{});
   });
 }
 
 template <class T> double Step<T>::block_total(int place, index_t rows) const {
   const double* sums = block_sums(place);
+  const index_t blocks = c_.layout->measure_blocks(rows, plan().steps);
   double total = 0;
-  for (index_t i = 0; i * kLossBlockRows < rows; ++i) total += sums[i];
+  for (index_t i = 0; i < blocks; ++i) total += sums[i];
   return total;
 }
 

@@ -195,6 +195,7 @@ template <class T> class Step {
   Window outputs_window() const;
   T* partial(index_t part) const;
   double* block_sums(int place) const;
+  index_t first_block() const;
 
   void take_all(index_t rows);
   void take_part(index_t first, index_t rows);
@@ -274,6 +275,7 @@ template <class T> class Step {
   Scan scan(std::size_t stage, int way) const;
   Rows<T> scan_output(std::size_t stage) const;
   void forward_scan(std::size_t stage);
+  void step_product(GemmArgs<T> g, const T* panels, index_t cols);
   void forward_way(const Scan& scan);
   void begin_states(const Scan& scan);
   void keep_states(const Scan& scan);

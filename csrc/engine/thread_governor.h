@@ -38,7 +38,8 @@ class ThreadGovernor {
     case Mode::team:
       if (seconds_ < kWindow || steps_ < 4) return false;
       team_rate_ = seconds_ / double(steps_);
-      if (stalls_ * kStepsPerStall <= steps_ || now < trusted_until_) {
+      if (stalls_ * kStepsPerStall <= steps_ || double(stalls_) * kSlice <= kLittle * seconds_ ||
+          now < trusted_until_) {
         backoff_ = kFirstBackoff;
       } else {
         mode_ = Mode::trial;
@@ -74,6 +75,8 @@ class ThreadGovernor {
   static constexpr double kWindow = 0.004;  // seconds: about one time slice
   static constexpr std::int64_t kStepsPerStall =
       20;  // one lost slice of 4 ms in 20 steps of 50 us costs four times the steps
+  // Long steps wait for each other now and then without losing much: so little is not worth a trial.
+  static constexpr double kSlice = 0.004, kLittle = 0.25;
   static constexpr double kPause = 0.005, kSettling = 0.02;
   static constexpr double kFirstBackoff = 0.05, kLastBackoff = 1.6, kTrust = 0.5;
 

@@ -144,9 +144,9 @@ template <class T> struct Network<T>::TrainJob {
     double* sums = row_of(record->epoch);
     // A row of several outputs counts with their mean.
     const double share = step.counted() == rows ? 1 : double(rows) / double(step.counted());
-    const double loss = network->batch_loss(step, rows, samples.steps) + step.penalty();
+    const double loss = network->batch_loss(step, rows) + step.penalty();
     sums[0] += loss * (loss_is_mean(spec) ? double(rows) : 1);
-    network->add_metrics(step, *what, share, rows, samples.steps, sums);
+    network->add_metrics(step, *what, share, rows, sums);
     record->at += rows;
     if (record->at < n) return;
     if (means) network->divide(*what, double(n), sums);

@@ -41,6 +41,7 @@ struct Run {
 constexpr Machine kQuiet{1e-3, 1.8e-3, 0};
 constexpr Machine kBusy{8e-3, 1e-3, 2};
 constexpr Machine kNoisy{1e-3, 1.8e-3, 1};  // stalls, and still faster together
+constexpr Machine kLong{20e-3, 39e-3, 1};
 
 void a_quiet_team_stays() {
   Run run;
@@ -59,6 +60,12 @@ void a_disturbed_team_rests() {
 void what_is_faster_is_kept() {
   Run run;
   FBP_EXPECT(run.steps(kNoisy, 4) > 0.95);
+}
+
+// A wait in each step of 20 ms costs less than half of the threads would.
+void long_steps_may_wait() {
+  Run run;
+  FBP_EXPECT(run.steps(kLong, 2) == 1);
 }
 
 void the_first_steps_after_a_pause_do_not_count() {
@@ -80,6 +87,7 @@ int main() {
   a_quiet_team_stays();
   a_disturbed_team_rests();
   what_is_faster_is_kept();
+  long_steps_may_wait();
   the_first_steps_after_a_pause_do_not_count();
   return fbp_test_result();
 }
