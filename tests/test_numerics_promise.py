@@ -246,6 +246,29 @@ def test_threads_and_instruction_sets_change_no_bit_of_training(name: str, dtype
     assert len(results) == len(machine.THREADS) * len(machine.AVAILABLE)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_updates_among_the_sums_of_another_tile_change_no_bit(optimizer: str, dtype: str) -> None:
+    """Panels of whole vectors, whose updates avx512 makes beside the next tile's sums: of 4 to 6
+    rows, with fewer values of k than a tile has vectors, and with more.
+    """
+    for inputs, batch in ((12, 24), (30, 5), (17, 150)):
+        layers = (dense(64), act("tanh"), dense(64), act("tanh"), dense(3))
+        training = Training(inputs, layers, 2 * batch, batch, "mse", optimizer)
+        with machine.using_threads(1):
+            results = machine.on_every_isa(lambda t=training: trained(t, dtype, 2))
+        assert len(set(results.values())) == 1, (inputs, batch, results)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_updates_behind_several_chunks_change_no_bit(dtype: str) -> None:
+    """As above: the update is made among the sums of the first of two chunks of the batch."""
+    training = Training(1100, (dense(64), act("tanh"), dense(3)), 300, 300)
+    with machine.using_threads(1):
+        results = machine.on_every_isa(lambda: trained(training, dtype, 2))
+    assert len(set(results.values())) == 1, results
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_thousand_steps(dtype: str) -> None:

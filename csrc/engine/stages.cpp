@@ -256,6 +256,7 @@ template <class T> void Step<T>::parameter_gradient(std::size_t s, T* gradient, 
       tile.slot[k] += stage.parameter_offset;
     tile.row = stage.outputs;
     g.op = c_.kernels->update[c_.optimizer.optimizer];
+    g.optimizer = c_.optimizer.optimizer;
     g.context = &tile;
     g.ahead[0] = tile.w, g.ahead[1] = tile.slot[0], g.ahead[2] = tile.slot[1];
     g.ahead_row = tile.row;

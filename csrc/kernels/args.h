@@ -93,6 +93,8 @@ template <class T> struct GemmArgs {
   // `op` alone needs C: it may stay in a scratch tile and C's memory be left untouched (it must
   // exist for large k).
   bool discard_c = false;
+  // `op` is KernelTable::update[optimizer]; below 0, none of them.
+  int optimizer = -1;
   // Matrices that `op` reads at its tile besides C, of one row stride: a kernel may ask the memory for them ahead.
   const T* ahead[3] = {nullptr, nullptr, nullptr};
   index_t ahead_row = 0;

@@ -9,7 +9,8 @@
 //   avx2    6 x 1 (two ymm each): 12 + 2 + 1 = 15 of 16. 12 FMAs for 2 + 6 loads.
 //   neon    5 x 1 (four q each): 20 + 4 + 1 = 25 of 32.
 //   scalar  2 x 1: nothing stays in registers; small enough to stay in L1.
-// isa_<name>.cpp states the rows of the tile 1, 2, ... vectors wide as kTileRows.
+// isa_<name>.cpp states the rows of the tile 1, 2, ... vectors wide as kTileRows, and as kUpdatesGoAlong whether the
+// widest leaves registers for an optimizer's update among its sums (gemm_update.inl): 32 - 24 of avx512.
 #pragma once
 
 #include "core/types.h"

@@ -89,6 +89,19 @@ static void add_saved(const void* context, const T* c, index_t c_row, index_t i0
   });
 }
 
+// A vector of w, and of the slots from `at` on, updated by its gradient.
+template <class Optimizer, class V, class T>
+FBP_FN static void update_vector(T* w, T* const (&slot)[2], index_t at, V gradient, const T* hyper,
+                                 int lanes) {
+  V s[2];
+#pragma GCC unroll 2
+  for (int k = 0; k < Optimizer::slots; ++k) s[k] = load<V>(slot[k] + at, lanes);
+  const V updated = Optimizer::update(load<V>(w, lanes), gradient, s, hyper);
+#pragma GCC unroll 2
+  for (int k = 0; k < Optimizer::slots; ++k) store(s[k], slot[k] + at, lanes);
+  store(updated, w, lanes);
+}
+
 // w, slots updated by the gradient c
 template <class T, class Optimizer>
 static void update(const void* context, const T* c, index_t c_row, index_t i0, index_t rows,
@@ -101,12 +114,8 @@ static void update(const void* context, const T* c, index_t c_row, index_t i0, i
   for (int k = 0; k < Optimizer::slots; ++k) slot[k] = tile.slot[k] + offset;
   for_each_vector<V>(rows, cols, [&](index_t i, index_t j, int lanes) {
     const index_t at = i * row + j;
-    V s[2];
-    for (int k = 0; k < Optimizer::slots; ++k) s[k] = load<V>(slot[k] + at, lanes);
-    const V updated = Optimizer::update(load<V>(w + at, lanes), load<V>(c + i * c_row + j, lanes),
-                                        s, tile.hyper.value);
-    for (int k = 0; k < Optimizer::slots; ++k) store(s[k], slot[k] + at, lanes);
-    store(updated, w + at, lanes);
+    update_vector<Optimizer>(w + at, slot, at, load<V>(c + i * c_row + j, lanes), tile.hyper.value,
+                             lanes);
   });
 }
 

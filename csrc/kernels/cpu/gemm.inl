@@ -232,8 +232,14 @@ template <class T> struct Panel {
   index_t a_row, a_col;
 };
 
+#include "kernels/cpu/gemm_update.inl"
+
 template <class T>
 static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, index_t chunk) {
+  if (updates_go_along(g, panel, rows)) {
+    run_updates(g, panel, rows, chunk);
+    return true;
+  }
   using V = Vec<T>;
   const int vectors = int((panel.cols + V::lanes - 1) / V::lanes);
   const int tail = int(panel.cols - (vectors - 1) * V::lanes);

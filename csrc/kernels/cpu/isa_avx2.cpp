@@ -5,6 +5,7 @@
 
 namespace fastbp::avx2 {
 static constexpr int kTileRows[] = {6};  // blocking.h
-}
+static constexpr bool kUpdatesGoAlong = false;
+}  // namespace fastbp::avx2
 
 #include "kernels/cpu/table.inl"

@@ -5,6 +5,7 @@
 
 namespace fastbp::avx512 {
 static constexpr int kTileRows[] = {16, 12, 8, 6};  // blocking.h
-}
+static constexpr bool kUpdatesGoAlong = true;
+}  // namespace fastbp::avx512
 
 #include "kernels/cpu/table.inl"

@@ -5,6 +5,7 @@
 
 namespace fastbp::neon {
 static constexpr int kTileRows[] = {5};  // blocking.h
-}
+static constexpr bool kUpdatesGoAlong = false;
+}  // namespace fastbp::neon
 
 #include "kernels/cpu/table.inl"

@@ -5,6 +5,7 @@
 
 namespace fastbp::scalar {
 static constexpr int kTileRows[] = {2};  // blocking.h
-}
+static constexpr bool kUpdatesGoAlong = false;
+}  // namespace fastbp::scalar
 
 #include "kernels/cpu/table.inl"

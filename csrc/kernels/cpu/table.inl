@@ -8,8 +8,8 @@
 namespace fastbp {
 namespace FBP_ISA {
 
-#include "kernels/cpu/gemm.inl"
 #include "kernels/cpu/elementwise.inl"
+#include "kernels/cpu/gemm.inl"
 #include "kernels/cpu/loss.inl"
 #include "kernels/cpu/metrics.inl"
 #include "kernels/cpu/recurrent.inl"
