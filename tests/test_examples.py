@@ -26,6 +26,14 @@ def test_fine_tuning_beats_training_from_scratch() -> None:
     assert tuned.mean() > scratch.mean() + 0.05
 
 
+def test_networks_beat_the_simplest_answer_in_every_field() -> None:
+    pytest.importorskip("sklearn")
+    scores = load("fields_of_application")["main"]()
+    assert len(scores) == 7
+    for field, (network, simple) in scores.items():
+        assert network > simple + 0.15, field
+
+
 def every_activation(seed: int = 0) -> bp.Sequential:
     """A network with each activation that the reader knows, and a Dropout, parameters drawn."""
     layers: list[bp.layers.Layer] = []

@@ -4,6 +4,7 @@ PyTorch, ONNX Runtime and h5py are no requirements of the tests: what needs them
 and said so. The layouts themselves are also checked with NumPy arrays alone.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,99 @@ def test_keras_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         model = bp.Sequential([bp.Dense(6, "relu"), bp.Dropout(0.1), bp.Dense(2)])
         model.load_keras_weights(tmp_path / name)
         np.testing.assert_allclose(model.predict(rows()), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_keras_layers_of_several_kinds(tmp_path: Path) -> None:
+    """Keras 3 sorts layers by kind; a GRU's biases are two rows, a recurrent layer has a cell."""
+    h5py = pytest.importorskip("h5py")
+    layers: list[Any] = [bp.GRU(4, return_sequences=True), bp.LSTM(3, return_sequences=True)]
+    layers += [bp.GRU(5), bp.LayerNorm(), bp.Dense(6, "relu"), bp.Dense(2)]
+    model, other = bp.Sequential(layers, seed=0), bp.Sequential(layers, seed=1)
+    model.build(3)
+    rng = np.random.default_rng(0)
+    model.set_parameters({n: rng.normal(size=v.shape) for n, v in model.parameters().items()})
+    own = model.parameters()
+    gru = ["kernel", "recurrent_kernel", "bias", "recurrent_bias"]
+    files = {
+        "dense": (4, ["kernel", "bias"]),
+        "dense_1": (5, ["kernel", "bias"]),
+        "gru/cell": (0, gru),
+        "gru_1/cell": (2, gru),
+        "layer_normalization": (3, ["gamma", "beta"]),
+        "lstm/cell": (1, gru[:3]),
+    }
+    path = tmp_path / "net.weights.h5"
+    with h5py.File(path, "w") as content:
+        content.create_group("layers/dropout/seed_generator/vars")["0"] = np.zeros(2)
+        for name, (place, parts) in files.items():
+            group = content.create_group(f"layers/{name}/vars")
+            arrays = [own[f"{place}.{part}"] for part in parts]
+            if len(arrays) == 4:
+                arrays[2:] = [np.stack(arrays[2:])]
+            for number, array in enumerate(arrays):
+                group[str(number)] = array
+    other.load_keras_weights(path)
+    for name, value in other.parameters().items():
+        np.testing.assert_array_equal(value, own[name])
+    with pytest.raises(ValueError, match="has 6 layers with weights"):
+        bp.Sequential([bp.Dense(6), bp.Dense(2)]).load_keras_weights(path)
+
+
+@pytest.mark.filterwarnings("ignore")  # Keras, about NumPy
+def test_more_of_keras_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("h5py")
+    if importlib.util.find_spec("torch") is None:
+        pytest.importorskip("jax")
+    monkeypatch.setenv("KERAS_BACKEND", "torch" if importlib.util.find_spec("torch") else "jax")
+    keras = pytest.importorskip("keras")
+    of = keras.layers
+    x = np.random.default_rng(3).normal(size=(6, 7, 4)).astype(np.float32)
+    theirs = keras.Sequential(
+        [
+            keras.Input((7, 4)),
+            of.GRU(5, return_sequences=True),
+            of.SimpleRNN(4, return_sequences=True),
+            of.LSTM(3),
+            of.LayerNormalization(epsilon=1e-3),
+            of.Dense(2),
+        ]
+    )
+    words = np.arange(12).reshape(4, 3)
+    table = keras.Sequential(
+        [
+            keras.Input((3,), dtype="int32"),
+            of.Embedding(12, 2),
+            of.Flatten(),
+            of.Dense(5, "relu"),
+            of.BatchNormalization(),
+            of.Dense(1),
+        ]
+    )
+    table.layers[-2].set_weights([np.linspace(1, 2, 5), np.ones(5), np.ones(5), np.full(5, 2.0)])
+    ours = bp.Sequential(
+        [
+            bp.GRU(5, return_sequences=True),
+            bp.SimpleRNN(4, return_sequences=True),
+            bp.LSTM(3),
+            bp.LayerNorm(epsilon=1e-3),
+            bp.Dense(2),
+        ]
+    )
+    our_table = bp.Sequential(
+        [
+            bp.Embedding(12, 2),
+            bp.Flatten(),
+            bp.Dense(5, "relu"),
+            bp.BatchNorm(epsilon=1e-3),
+            bp.Dense(1),
+        ]
+    )
+    for their_model, model, data in ((theirs, ours, x), (table, our_table, words)):
+        expected = np.asarray(their_model(data))
+        their_model.save_weights(tmp_path / "net.weights.h5")
+        model.compile(loss="mse")
+        model.load_keras_weights(tmp_path / "net.weights.h5")
+        np.testing.assert_allclose(model.predict(data), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_files_that_are_not_keras(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ from .schedules import (
     WarmUp,
 )
 from .sequences import Sequences
-from .structure import Flatten, Residual
+from .structure import Flatten, Reshape, Residual
 from .wrappers import Bidirectional, TimeDistributed
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         TerminateOnNaN,
     )
     from .history import History
+    from .quantization import Quantized, load_quantized, quantize
 
 __version__: str = _core.build_info()["version"]
 
@@ -95,6 +96,9 @@ _LAZY_NAMES = {
     "TensorBoard": "callbacks",
     "TerminateOnNaN": "callbacks",
     "History": "history",
+    "Quantized": "quantization",
+    "load_quantized": "quantization",
+    "quantize": "quantization",
     "MLPClassifier": "sklearn",  # which needs scikit-learn
     "MLPRegressor": "sklearn",
     "SequenceClassifier": "sklearn",
@@ -180,11 +184,13 @@ __all__ = [
     "Ones",
     "Orthogonal",
     "PiecewiseConstant",
+    "Quantized",
     "RMSprop",
     "RandomNormal",
     "RandomUniform",
     "ReLU",
     "ReduceLROnPlateau",
+    "Reshape",
     "Residual",
     "Sequences",
     "Sequential",
@@ -203,8 +209,10 @@ __all__ = [
     "get_num_threads",
     "info",
     "load",
+    "load_quantized",
     "metrics",
     "ops",
+    "quantize",
     "reference",
     "set_num_threads",
 ]

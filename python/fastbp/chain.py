@@ -18,7 +18,7 @@ from .lazy import is_lazy
 from .metrics import get as get_metrics
 from .network import Compiled
 from .sequences import Sequences, padded, require_no_sequences
-from .structure import Flatten, owning, require_order
+from .structure import Flatten, Reshape, owning, require_order
 
 if TYPE_CHECKING:
     from .history import History
@@ -273,6 +273,9 @@ class Chain:
         """Rows, or sequences where the layers read them, in the engine's dtype."""
         kind = self._inputs or width, self._dtype, name
         x = self._host(name, x)
+        first = self._layers[0]
+        if isinstance(first, Reshape) and not isinstance(x, Sequences):
+            x = first.rows(x, name, self._reads_sequences)
         if not self._reads_sequences:
             require_no_sequences(x, name)
             ready = arrays.features(x, *kind, finite=finite, flatten=self._flattens)

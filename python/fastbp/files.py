@@ -44,7 +44,7 @@ PREFIX = b'{"__metadata__":{"sha256":"'
 DIGITS = 64
 DIGEST_AT = 8 + len(PREFIX)
 RESERVED = ("sha256", "fastbp")
-TENSOR_DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64"}
+TENSOR_DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64", "int8": "I8"}
 
 
 class Description(NamedTuple):
@@ -114,7 +114,7 @@ def _chunks(model: Sequential, metadata: Mapping[str, str]) -> list[Any]:
     arrays = [
         tensor.astype(tensor.dtype.newbyteorder("<"), copy=False) for tensor in tensors.values()
     ]
-    head = _header(described, tensors, _checked_metadata(metadata))
+    head = header(described, tensors, _checked_metadata(metadata))
     return [head, *(array.reshape(-1).view(np.uint8).data for array in arrays if array.size)]
 
 
@@ -154,7 +154,7 @@ def _checked_metadata(metadata: Mapping[Any, Any]) -> dict[str, str]:
     return dict(metadata)
 
 
-def _header(
+def header(
     described: dict[str, Any], tensors: Mapping[str, Array], metadata: dict[str, str]
 ) -> bytes:
     """Length and header, with zeros for the digest."""
@@ -233,7 +233,7 @@ def _sync_folder(folder: Path) -> None:
 def load(path: str | os.PathLike[str], device: str) -> Sequential:
     """fastbp.load; see there."""
     name = devices.resolve(device)
-    return _model(_read(path), repr(os.fspath(path)), name)
+    return _model(read(path), repr(os.fspath(path)), name)
 
 
 def from_bytes(data: bytes, device: str) -> Sequential:
@@ -250,7 +250,7 @@ def _model(data: bytes, source: str, name: str) -> Sequential:
 
     try:
         header_end = 8 + int.from_bytes(data[:8], "little")
-        table = _parse(data[8:header_end])
+        table = parse(data[8:header_end])
         described = _describe(table.pop("__metadata__"))
         places = _places(table, described, len(data) - header_end)
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
@@ -292,7 +292,7 @@ def _saved_run(
     return resume.Saved(resume.checked(state, source), described.steps)
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
+def read(path: str | os.PathLike[str]) -> bytes:
     """The whole file, once its length, its first bytes and its checksum are found right."""
     source = repr(os.fspath(path))
     with Path(path).open("rb") as file:
@@ -328,7 +328,7 @@ def _check_digest(data: bytes, source: str) -> None:
         )
 
 
-def _parse(text: bytes) -> dict[str, Any]:
+def parse(text: bytes) -> dict[str, Any]:
     """Strict JSON: one object, no name twice, no NaN."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -350,7 +350,7 @@ def _describe(metadata: Any) -> Description:
     """The model that the metadata describes; an error for anything unexpected."""
     metadata = {name: _text(name, value) for name, value in metadata.items()}
     del metadata["sha256"]
-    described = _parse(metadata.pop("fastbp").encode())
+    described = parse(metadata.pop("fastbp").encode())
     version = checks.integer("format", described["format"])
     if version > FORMAT:
         raise ValueError(

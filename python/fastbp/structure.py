@@ -1,10 +1,12 @@
-"""Layers that change how values flow rather than the values: Residual, Flatten."""
+"""Layers that change how values flow rather than the values: Residual, Flatten, Reshape."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from . import checks
+from .arrays import as_numbers
 from .embedding import Embedding
 from .errors import describe
 from .layers import Layer
@@ -32,8 +34,9 @@ class Residual(Layer):
         for layer in chain:
             if not isinstance(layer, Layer):
                 raise TypeError(f"layers must be layer objects; got {describe(layer)}")
-            if isinstance(layer, Flatten):
-                raise ValueError("Flatten stands first in a network, not inside a Residual")
+            if isinstance(layer, (Flatten, Reshape)):
+                kind = type(layer).__name__
+                raise ValueError(f"{kind} stands first in a network, not inside a Residual")
         if not chain:
             raise ValueError("Residual needs at least one layer; got none")
         self._set(layers=chain)
@@ -86,7 +89,8 @@ class Residual(Layer):
 class Flatten(Layer):
     """Takes rows of any shape as rows of numbers: X (n, 28, 28) as (n, 784), in C order.
 
-    First in a network. No parameters, no copy where X is C-contiguous.
+    First in a network, or behind an Embedding, whose entries lie side by side already: there it
+    changes nothing. No parameters, no copy where X is C-contiguous.
     """
 
     def specs(self) -> list[tuple[Any, ...]]:
@@ -100,17 +104,72 @@ class Flatten(Layer):
         return reads
 
 
+class Reshape(Layer):
+    """Takes rows of numbers in another shape: X (n, 64) as (n, 8, 8), in C order.
+
+    First in a network. (steps, features) is what recurrent layers read; one number is a row of so
+    many, as Flatten makes it. No parameters, no copy where X is C-contiguous. Where sequences have
+    lengths of their own give X as (n, steps, features) instead.
+
+    Args:
+        target_shape: that of a row, one or two integers; one of them may be -1.
+
+    Raises TypeError and ValueError for another shape.
+    """
+
+    target_shape: tuple[int, ...]
+
+    def __init__(self, target_shape: Iterable[int]) -> None:
+        given: object = target_shape
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise TypeError(f"target_shape must be integers; got {describe(target_shape)}")
+        shape = tuple(checks.integer("target_shape", size, -1) for size in target_shape)
+        if not 1 <= len(shape) <= 2 or 0 in shape or shape.count(-1) > 1:
+            raise ValueError(
+                "target_shape must be (columns,) or (steps, features), one of which may be -1; got "
+                f"{shape}"
+            )
+        self._set(target_shape=shape)
+
+    def specs(self) -> list[tuple[Any, ...]]:
+        return []
+
+    def rows(self, x: Any, name: str, sequences: bool) -> Any:
+        """x, (n, ...), with its rows in the layer's shape, for layers that read sequences or not.
+
+        Raises ValueError where that is not their shape, or x has not as many numbers.
+        """
+        if sequences != (len(self.target_shape) == 2):
+            wanted = "(steps, features)" if sequences else "(columns,)"
+            raise ValueError(f"the layers behind {self!r} read rows of {wanted}")
+        array = as_numbers(name, x)
+        try:
+            return array.reshape(len(array), *self.target_shape)
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"{name} has shape {array.shape}; {self!r} cannot make rows of its rows"
+            ) from None
+
+
 def require_order(layers: Sequence[Layer]) -> None:
     """Raises ValueError where a layer that stands first in a network does not."""
     for name, layer in leaves(layers):
-        if isinstance(layer, Flatten) and name != "0":
-            raise ValueError("Flatten stands first in a network: rows are flat behind it")
+        if isinstance(layer, Reshape) and name != "0":
+            raise ValueError("Reshape stands first in a network")
+        if isinstance(layer, Flatten) and name != "0" and not _behind_embedding(layers, name):
+            raise ValueError(
+                "Flatten stands first in a network, or behind an Embedding: rows are flat elsewhere"
+            )
         before = layers[: int(name.split(".")[0])]
         first = "." not in name and all(isinstance(other, Flatten) for other in before)
         if isinstance(layer, Embedding) and not first:
             raise ValueError(
                 "Embedding stands first in a network: what it reads are numbers of entries"
             )
+
+
+def _behind_embedding(layers: Sequence[Layer], name: str) -> bool:
+    return "." not in name and isinstance(layers[int(name) - 1], Embedding)
 
 
 def leaves(layers: Iterable[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:

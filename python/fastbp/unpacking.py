@@ -10,11 +10,11 @@ from .layers import Activation, Dense, Dropout, Layer
 from .normalization import BatchNorm, LayerNorm, Normalize
 from .recurrent import GRU, LSTM, SimpleRNN
 from .spec import unpack
-from .structure import Flatten, Residual
+from .structure import Flatten, Reshape, Residual
 from .wrappers import Bidirectional, TimeDistributed
 
 _DENSE = (Dense, Activation, Dropout, LayerNorm, BatchNorm, Normalize, Residual, Flatten)
-_LAYERS = (*_DENSE, Embedding, SimpleRNN, LSTM, GRU, Bidirectional, TimeDistributed)
+_LAYERS = (*_DENSE, Reshape, Embedding, SimpleRNN, LSTM, GRU, Bidirectional, TimeDistributed)
 CLASSES: dict[str, type[Layer]] = {layer.packed_class(): layer for layer in _LAYERS}
 _INITIALIZERS = (
     "kernel_initializer",

@@ -9,7 +9,7 @@ from . import initializers
 from .errors import describe, lookup
 from .layers import Layer
 from .recurrent import Recurrent
-from .structure import Flatten, Residual
+from .structure import Flatten, Reshape, Residual
 
 if TYPE_CHECKING:
     from .arrays import Array
@@ -118,7 +118,7 @@ class TimeDistributed(Layer):
     def __init__(self, layer: Layer) -> None:
         if not isinstance(layer, Layer):
             raise TypeError(f"layer must be a layer such as Dense(8); got {describe(layer)}")
-        if layer.reads_sequences or isinstance(layer, (Residual, Flatten)):
+        if layer.reads_sequences or isinstance(layer, (Residual, Flatten, Reshape)):
             raise ValueError(f"TimeDistributed takes a layer of rows; got {layer!r}")
         self._set(layer=layer)
 

@@ -30,6 +30,7 @@ examples:
   fastbp bench --report run.json --plots figures --markdown run.md
   fastbp bench --compare old.json new.json --fail-above 1.1
   fastbp bench --device cuda                     the goals for a GPU, and its times
+  fastbp bench --energy                          joules a step, by the processor's counters
 
 Nothing else should run on the machine meanwhile.
 Plots need matplotlib: pip install 'fastbp[bench]'.
@@ -71,6 +72,11 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         choices=["cpu", "cuda"],
         default="cpu",
         help="default: cpu; cuda prints the goals for a GPU beside what this machine's takes",
+    )
+    what.add_argument(
+        "--energy",
+        action="store_true",
+        help="instead of times: joules a step, where the processor's counters can be read",
     )
     what.add_argument("--repeats", metavar="N", type=kinds.positive_int, help="default: 7")
     what.add_argument(
@@ -120,6 +126,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError("--fail-above needs --compare OLD NEW")
     if arguments.device == "cuda":
         return _cuda()
+    if arguments.energy:
+        return _energy(arguments.quick)
     if arguments.plots:
         _check_plots(arguments.plots)
     try:
@@ -141,6 +149,13 @@ def _cuda() -> int:
     except DeviceNotAvailableError as error:
         name, device = f"no GPU: {error}", None
     print(cuda.report(device, name))
+    return 0
+
+
+def _energy(quick: bool) -> int:
+    from ..benchmark import energy
+
+    print(energy.report(seconds=0.5 if quick else 2.0))
     return 0
 
 
