@@ -10,8 +10,8 @@ endif()
 set(FASTBP_CUDA ${default} CACHE STRING
     "Build libfastbp_cuda.so: ON (fail without nvcc), AUTO (if nvcc works), OFF. Default: OFF under pip, else AUTO")
 set_property(CACHE FASTBP_CUDA PROPERTY STRINGS AUTO ON OFF)
-# Machine code for each generation, and PTX for those to come.
-set(FASTBP_CUDA_ARCHITECTURES "75-real;80-real;86-real;89-real;90-real;100-real;120" CACHE STRING
+# Machine code for each generation, and PTX for those to come. 90a: with wgmma, which 9.0 alone has.
+set(FASTBP_CUDA_ARCHITECTURES "75-real;80-real;86-real;89-real;90a-real;100-real;120" CACHE STRING
     "GPU architectures to compile for")
 
 # Kernels for calls of their own keep denormals; those of a training step flush them, as the CPU's

@@ -48,7 +48,7 @@ def nvcc_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built once for the whole run."""
     if not cuda_library.has_nvcc():
         pytest.skip("nvcc is not on PATH")
-    architecture = cuda_library.gpu_architecture() or "90"
+    architecture = cuda_library.gpu_architecture() or "90a"
     return cuda_library.build_release(tmp_path_factory.mktemp("nvcc"), [architecture])
 
 

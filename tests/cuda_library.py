@@ -101,6 +101,15 @@ def is_emulated(library: Path) -> bool:
     return hasattr(ctypes.CDLL(str(library)), "fbp_emulation_set_schedule")
 
 
+def launches(library: Path, name: str) -> int | None:
+    """How many kernels of this name the emulated device has run; None on a GPU."""
+    count = getattr(ctypes.CDLL(str(library)), "fbp_emulation_launches", None)
+    if count is None:
+        return None
+    count.restype = c_int64
+    return int(count(name.encode()))
+
+
 def in_orders(library: Path, schedules: Sequence[str]) -> Iterator[str]:
     """Each schedule, while the emulated device runs threads in it. A GPU has an order of its own
     each time.
@@ -117,12 +126,16 @@ def in_orders(library: Path, schedules: Sequence[str]) -> Iterator[str]:
 
 
 def gpu_architecture() -> str | None:
-    """ "90" for a GPU of compute capability 9.0; None where there is none."""
+    """As nvcc names them: "80" for a GPU of compute capability 8.0, "90a" for 9.0, with what it
+    alone has; None where there is none."""
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     said = subprocess.run(query, capture_output=True, text=True, check=False)
-    return said.stdout.splitlines()[0].replace(".", "") if said.returncode == 0 else None
+    if said.returncode != 0:
+        return None
+    number = said.stdout.splitlines()[0].replace(".", "")
+    return "90a" if number == "90" else number
 
 
 def _compile_with_nvcc(flags: list[str], folder: Path) -> list[str]:

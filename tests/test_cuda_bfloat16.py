@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 import fastbp as bp
-from cuda_library import in_orders
+from cuda_library import in_orders, launches
 from fastbp import cuda_library, devices
 from sweeps import Array
 from test_cuda_training import digest, state
 
 # Around the tile of 128, the warp's 64, fragments of 16 and 8, slabs of 32; odd rows and columns.
+# What has both sides of at least 64 is made by wgmma on 9.0, which the emulated device is: tiles of
+# 128 and slabs of 64, two tiles at a time of each of two processors.
 SIZES = {
     "one of each": (1, (1,), 1),
     "below a fragment": (7, (5, 3), 6),
@@ -28,7 +30,11 @@ SIZES = {
     "more than a tile": (131, (130,), 9),
     "more rows than a tile": (3, (17, 2), 150),
     "parts of a batch": (9, (12, 4), 600),
+    "wide": (65, (64,), 64),
+    "wide, with a rest": (70, (140,), 130),
+    "wide, more tiles than processors": (200, (390, 70), 300),
 }
+WIDE = [name for name in SIZES if "wide" in name]
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +64,8 @@ def assert_close(found: Array, wanted: Array) -> None:
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_products_are_the_twins(name: str) -> None:
+def test_products_are_the_twins(library: Path, name: str) -> None:
+    before = launches(library, "wide_gemm")
     inputs, units, rows = SIZES[name]
     x, y = data(inputs, units[-1], rows)
     cuda, twin = (model(device, units) for device in ("cuda", "reference"))
@@ -71,10 +78,19 @@ def test_products_are_the_twins(name: str) -> None:
         assert_close(found[key], wanted[key])
     found_dx, wanted_dx = cuda.input_gradient(x, y)[1], twin.input_gradient(x, y)[1]
     assert_close(found_dx, wanted_dx)
+    if before is not None:
+        assert (launches(library, "wide_gemm") != before) == (name in WIDE)
 
 
-def test_products_of_small_integers_are_exact() -> None:
+@pytest.mark.parametrize("kernel_name", ["wide_gemm", "tensor_gemm"])
+def test_products_of_small_integers_are_exact(
+    library: Path, kernel_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Sums of integers below 2^24 have no rounding: every term must be there, once."""
+    if kernel_name == "tensor_gemm":
+        monkeypatch.setenv("FASTBP_EMULATION_CAPABILITY", "80")
+    names = ("wide_gemm", "tensor_gemm")
+    before = [launches(library, name) for name in names]
     rng = np.random.default_rng(0)
     x = rng.integers(-4, 5, (140, 75)).astype(np.float32)
     kernel = rng.integers(-4, 5, (75, 133)).astype(np.float32)
@@ -90,6 +106,25 @@ def test_products_of_small_integers_are_exact() -> None:
     assert np.array_equal(gradients["0.kernel"], x.T @ (z - y))
     assert np.array_equal(gradients["0.bias"], (z - y).sum(axis=0))
     assert np.array_equal(made.input_gradient(x, y)[1], (z - y) @ kernel.T)
+    if before[0] is not None:
+        ran = [launches(library, name) != old for name, old in zip(names, before, strict=True)]
+        assert ran == [name == kernel_name for name in names]
+
+
+@pytest.mark.slow
+def test_a_wide_gradient_goes_through_the_optimizer(library: Path) -> None:
+    """One of so many tiles that it is made in one part."""
+    x, y = data(2060, 2060, 64)
+    found = []
+    before = launches(library, "wide_gemm")
+    for device in ("cuda", "reference"):
+        made = model(device, (2060,), optimizer=bp.Adam(0.01))
+        made.fit(x, y, batch_size=64, verbose=0, shuffle=False)
+        found.append(made.parameters()["0.kernel"].copy())
+    if before is not None:
+        assert launches(library, "wide_gemm") == before + 2
+    # A step of Adam is at most the rate; where the gradient is next to nothing its sign may differ.
+    assert np.mean(np.abs(found[0] - found[1]) > 1e-3) < 1e-4
 
 
 @pytest.mark.parametrize("optimizer", [bp.SGD(0.05, momentum=0.9), bp.AdamW(0.01)])

@@ -6,7 +6,8 @@ nvidia-cuda-nvdisasm). Checked: machine code for each architecture and PTX for t
 kernel uses local memory (registers that spill, arrays that did not fit), more registers than its
 threads have, or more shared memory than a block may; no floating-point atomics, whose order is
 left to chance; tensor-core instructions where the name says so and nowhere else, since they round
-otherwise; the library exports three functions, needs no other CUDA library, and is small.
+otherwise, and wgmma with TMA in the wide products of 9.0; the library exports three functions,
+needs no other CUDA library, and is small.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import pytest
 
 import cuda_library
 
-ALL = ("75", "80", "86", "89", "90", "100", "120")
+ALL = ("75", "80", "86", "89", "90a", "100", "120")
 MEGABYTES = 10  # of the whole library
 REGISTERS = 65536  # of a processor, and thus of a block
 STATIC_SHARED = 48 * 1024
@@ -86,7 +87,7 @@ class Binary:
 
 @pytest.fixture(scope="module")
 def short(nvcc_library: Path) -> Binary:
-    return Binary(nvcc_library, (cuda_library.gpu_architecture() or "90",))
+    return Binary(nvcc_library, (cuda_library.gpu_architecture() or "90a",))
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +102,9 @@ def binary(request: pytest.FixtureRequest) -> Binary:
 
 
 def test_every_architecture_is_there(binary: Binary) -> None:
-    code = re.findall(r"\.sm_(\d+)a?\.cubin", binary.dump("--list-elf"))
+    code = re.findall(r"\.sm_(\d+a?)\.cubin", binary.dump("--list-elf"))
     assert set(code) == set(binary.architectures)
-    newest = re.findall(r"\.sm_(\d+)a?\.ptx", binary.dump("--list-ptx"))
+    newest = re.findall(r"\.sm_(\d+a?)\.ptx", binary.dump("--list-ptx"))
     assert set(newest) == {binary.architectures[-1]}
     kernels = {name for name, _ in binary.usage}
     assert len(kernels) > 20
@@ -134,6 +135,8 @@ def test_a_block_of_the_bound_size_fits(binary: Binary) -> None:
 FLOAT_ATOMIC = re.compile(r"^(RED|ATOM|ATOMG|ATOMS)\..*(F16|BF16|F32|F64)")
 LOCAL = re.compile(r"^(STL|LDL)\b")
 TENSOR_NAME = re.compile(r"tensor_(gemm_)?kernel")
+WIDE_NAME = re.compile(r"wide_gemm_kernel")
+WIDE = (re.compile(r"^HGMMA\."), re.compile(r"^UTMALDG\."), re.compile(r"^USETMAXREG"))
 TENSOR = re.compile(r"^(HMMA|HGMMA|BMMA|IMMA|DMMA|QGMMA|UTC\w*MMA)\b")
 
 
@@ -144,11 +147,15 @@ def test_instructions(binary: Binary) -> None:
         assert not [code for code in codes if FLOAT_ATOMIC.match(code)], name
         assert not [code for code in codes if LOCAL.match(code)], name
         has_tensor_code = any(TENSOR.match(code) for code in codes)
-        # Before 8.0 such a kernel is never launched. (Mangled names have the file's name in them.)
-        wanted = architecture >= 80 and bool(TENSOR_NAME.search(name))
+        # Before 8.0 such a kernel is never launched, and a wide one on 9.0 alone. (Mangled names
+        # have the file's name in them.)
+        is_wide = architecture == 90 and bool(WIDE_NAME.search(name))
+        wanted = is_wide or (architecture >= 80 and bool(TENSOR_NAME.search(name)))
         assert has_tensor_code == wanted, f"{name}, sm_{architecture}: {has_tensor_code}"
+        assert all(any(one.match(code) for code in codes) == is_wide for one in WIDE), name
     found = [TENSOR_NAME.search(name) for name, *_ in binary.instructions]
     assert {one.group() for one in found if one} == {"tensor_gemm_kernel", "tensor_kernel"}
+    assert any(WIDE_NAME.search(name) for name, *_ in binary.instructions)
 
 
 def test_what_the_library_offers_and_needs(binary: Binary) -> None:

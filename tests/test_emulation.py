@@ -25,6 +25,7 @@ SCHEDULES = ["forward", "reverse", *(f"random:{seed}" for seed in range(64))]
 
 KERNELS_THAT_CHECK = (
     "warp functions", "half warps", "ended lanes", "bf16 product", "f16 product", "tf32 product",
+    "group product", "group product, transposed", "swizzled box",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("cases")
-    sources = [FOLDER / "kernels.cpp"]
+    sources = [FOLDER / "kernels.cpp", cuda_library.CSRC / "kernels" / "cuda" / "tensor_map.cu"]
     library = ctypes.CDLL(
         str(cuda_library.link_emulated(sources, folder, "libcases.so", watched=True))
     )

@@ -29,6 +29,7 @@
 #define __device__
 #define __host__
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __syncthreads() ::fastbp::emulation::sync_threads(__FILE__, __LINE__)
 
 struct uint3 { unsigned x, y, z; };
@@ -54,6 +55,8 @@ constexpr int kThreadsOfProcessor = 2048;
 // the threads of a block, run. At first what the environment's FASTBP_EMULATION_SCHEDULE says, else
 // forward. False, and no change, for other texts.
 bool set_schedule(const char* text);
+// How many kernels of this name have run.
+long long launches_of(const char* name);
 
 void sync_threads(const char* file, int line);
 // Waits for all threads of the grid; in a cooperative launch only.

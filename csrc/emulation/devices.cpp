@@ -64,9 +64,11 @@ cudaError_t cudaSetDevice(int device) {
   return error;
 }
 
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) try {
   const cudaError_t error = require_device(device);
   if (error != cudaSuccess) return error;
+  // Which products are made depends on it; limits stay those of 9.0.
+  const int capability = int(environment_number("FASTBP_EMULATION_CAPABILITY", 90, 75, 129));
   *properties = {};
   std::strcpy(properties->name, "emulated");
   std::size_t free = 0;
@@ -80,13 +82,13 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->warpSize = 32;
   properties->maxThreadsPerBlock = 1024;
   properties->maxThreadsPerMultiProcessor = 2048;
-  properties->major = 9;
-  properties->minor = 0;
+  properties->major = capability / 10;
+  properties->minor = capability % 10;
   properties->multiProcessorCount = kProcessors;
   properties->l2CacheSize = 50 << 20;
   properties->cooperativeLaunch = 1;
   return cudaSuccess;
-}
+} catch (const std::invalid_argument& error) { return failed(cudaErrorInvalidValue, error.what()); }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   cudaDeviceProp properties;

@@ -273,6 +273,21 @@ void note_meeting(Block& block, const std::vector<const Thread*>& met) {
   ++block.time;
 }
 
+void note_arrival(std::vector<std::uint32_t>& known) {
+  if (!watching) return;
+  const Thread& self = *machine.running;
+  known.resize(self.block->threads.size());
+  for (std::size_t i = 0; i < self.known.size(); ++i) known[i] = std::max(known[i], self.known[i]);
+  known[std::size_t(self.number)] = self.block->time++;
+}
+
+void note_departure(const std::vector<std::uint32_t>& known) {
+  if (!watching) return;
+  Thread& self = *machine.running;
+  self.known.resize(self.block->threads.size());
+  for (std::size_t i = 0; i < known.size(); ++i) self.known[i] = std::max(self.known[i], known[i]);
+}
+
 void note_barrier(Block& block) { block.barrier_time = ++block.time; }
 
 void note_written(const void* address, std::size_t bytes) {

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -27,6 +28,10 @@ void note_grid_meeting();
 // These threads, or all of the block, have met.
 void note_meeting(Block& block, const std::vector<const Thread*>& met);
 void note_barrier(Block& block);
+// The running thread arrives at something that keeps `known` of all who did; somebody who waited
+// for it comes after them.
+void note_arrival(std::vector<std::uint32_t>& known);
+void note_departure(const std::vector<std::uint32_t>& known);
 // Bytes that were written from outside of kernels.
 void note_written(const void* address, std::size_t bytes);
 // A fence of the running thread; accesses that it makes by an instruction from ptx.h. (Atomics:

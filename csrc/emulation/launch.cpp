@@ -97,9 +97,12 @@ void release(Block& block) {
 // whole block at a barrier, go on. False where that is an error; `waits` where the block does, for
 // the grid or for ever.
 bool resolve(Block& block, bool& waits) {
-  if (resolve_warps(block)) return machine.error == cudaSuccess;
-  const std::string stuck = stuck_warp(block);
-  if (!stuck.empty()) return machine.fail(cudaErrorLaunchFailure, stuck);
+  bool some = resolve_warps(block);
+  some = resolve_warp_groups(block) || some;
+  some = resolve_shared_barriers(block) || some;
+  if (some) return machine.error == cudaSuccess;
+  for (const std::string& stuck : {stuck_warp(block), stuck_at_shared_barrier(block)})
+    if (!stuck.empty()) return machine.fail(cudaErrorLaunchFailure, stuck);
   const Thread& first = *block.threads[0];
   if (const Thread* other = other_state(block))
     return machine.fail(cudaErrorLaunchFailure, "the threads of " + name_of("block", block.index) +
@@ -160,6 +163,7 @@ void begin_block(Block& block, std::size_t number, std::size_t first) {
   block.index = unravel(number, gridDim);
   block.number = number;
   block.shared->poison();
+  block.shared_barriers.clear();
   block.threads.resize(volume(blockDim));
   for (std::size_t i = 0; i < block.threads.size(); ++i) {
     Thread& thread = *machine.threads[first + i];
@@ -169,6 +173,9 @@ void begin_block(Block& block, std::size_t number, std::size_t first) {
     thread.state = State::ready;
     thread.copies.clear();
     thread.copy_groups.clear();
+    thread.products.clear();
+    thread.product_groups.clear();
+    thread.products_fenced = false;
     thread.fiber.start([] { (*machine.body)(); });
     block.threads[i] = &thread;
   }
@@ -242,6 +249,7 @@ void run_kernel(const char* name, const LaunchShape& shape, const std::function<
   const std::lock_guard<std::mutex> lock(machine.mutex);
   machine.error = cudaSuccess;
   machine.kernel = name;
+  ++machine.launches[name];
   machine.body = &thread;
   try {
     run_grid(shape);
@@ -345,6 +353,11 @@ int blocks_of_processor(int threads, std::size_t shared_bytes) {
   return int(std::min(most, std::min(by_memory, by_threads)));
 }
 
+long long launches_of(const char* name) {
+  const std::lock_guard<std::mutex> lock(machine.mutex);
+  return machine.launches[name];
+}
+
 void launch(const char* name, const void* kernel, const LaunchShape& shape,
             std::function<void()> thread, cudaStream_t stream) {
   cudaError_t error = check_shape(kernel, shape);
@@ -357,6 +370,11 @@ void launch(const char* name, const void* kernel, const LaunchShape& shape,
 
 // fastbp::emulation::set_schedule for those who load the library; 0, or 1 for a text that is no
 // schedule.
-extern "C" __attribute__((visibility("default"))) int fbp_emulation_set_schedule(const char* text) {
+#define FBP_EXPORT extern "C" __attribute__((visibility("default")))
+FBP_EXPORT int fbp_emulation_set_schedule(const char* text) {
   return fastbp::emulation::set_schedule(text) ? 0 : 1;
+}
+// How many kernels of this name, as FBP_LAUNCH has it, have run.
+FBP_EXPORT long long fbp_emulation_launches(const char* name) {
+  return fastbp::emulation::launches_of(name);
 }

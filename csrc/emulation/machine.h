@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -13,6 +14,7 @@
 #include "emulation/hazards.h"
 #include "emulation/memory.h"
 #include "emulation/schedule.h"
+#include "emulation/shared_barriers.h"
 
 namespace fastbp {
 namespace emulation {
@@ -28,7 +30,22 @@ struct AsyncCopy {
 };
 
 // Where a thread is between two of its pieces.
-enum class State { ready, at_barrier, at_warp_call, at_grid_barrier, ended };
+enum class State {
+  ready,
+  at_barrier,
+  at_warp_call,
+  at_grid_barrier,
+  at_shared_barrier,
+  at_group_call,
+  ended
+};
+
+// A product of a warp group that has begun and not been waited for (kernels/cuda/wgmma.cuh).
+struct GroupProduct {
+  float* d;
+  std::uint64_t a, b;
+  bool add, a_transposed, b_transposed;
+};
 
 struct Thread {
   Fiber fiber;
@@ -43,6 +60,11 @@ struct Thread {
   std::uint64_t answer = 0;              // of the last one
   std::vector<AsyncCopy> copies;         // begun, in order
   std::vector<std::size_t> copy_groups;  // where in `copies` each committed group ends
+  std::vector<GroupProduct> products;    // begun, in order
+  std::vector<std::size_t> product_groups;
+  bool products_fenced = false;
+  const void* shared_barrier = nullptr;  // at_shared_barrier
+  int parity = 0;
   // For hazards.cpp: of each thread of the block, until when its accesses come before this one's.
   std::vector<std::uint32_t> known;
 
@@ -55,6 +77,7 @@ struct Block {
   std::size_t number = 0;  // in the grid, x fastest
   std::vector<Thread*> threads;
   std::unique_ptr<GuardedMemory> shared;
+  SharedBarriers shared_barriers;
   // For hazards.cpp: a count of meetings; at which the last barrier was; of the shared memory.
   std::uint32_t time = 1, barrier_time = 1;
   std::shared_ptr<Shadow> shadow;
@@ -70,6 +93,7 @@ struct Machine {
   std::vector<Block> blocks;  // those that are running
   bool cooperative = false;
   const char* kernel = "";
+  std::map<std::string, long long> launches;  // of each kernel
   const std::function<void()>* body = nullptr;
   Thread* running = nullptr;  // null between threads
   pthread_t host{};           // the OS thread that runs them

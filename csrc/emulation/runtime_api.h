@@ -16,6 +16,7 @@ enum cudaError_t {
   cudaErrorInvalidDevice = 101,
   cudaErrorInvalidResourceHandle = 400,
   cudaErrorNotReady = 600,
+  cudaErrorNotSupported = 801,
   cudaErrorIllegalAddress = 700,
   cudaErrorLaunchFailure = 719,
   cudaErrorCooperativeLaunchTooLarge = 720,
@@ -31,7 +32,8 @@ cudaError_t cudaPeekAtLastError();
 const char* cudaGetErrorString(cudaError_t error);
 const char* cudaGetErrorName(cudaError_t error);
 
-// Devices: as many as FASTBP_EMULATION_DEVICES says, 1 to 16, else one.
+// Devices: as many as FASTBP_EMULATION_DEVICES says, 1 to 16, else one; of the compute capability
+// that FASTBP_EMULATION_CAPABILITY says, else 90 for 9.0.
 struct cudaDeviceProp {
   char name[256];  // "emulated"
   std::size_t totalGlobalMem;

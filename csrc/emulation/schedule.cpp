@@ -39,6 +39,8 @@ bool Schedule::parse(const char* text) {
   return true;
 }
 
+bool Schedule::hurries() { return kind == Kind::random ? next(state) & 1 : kind == Kind::forward; }
+
 void Schedule::arrange(std::size_t count, std::vector<std::size_t>& order) {
   order.resize(count);
   for (std::size_t i = 0; i < count; ++i) order[i] = kind == Kind::reverse ? count - 1 - i : i;

@@ -15,6 +15,8 @@ struct Schedule {
 
   // Reads "forward", "reverse" or "random:<seed>". False, and no change, for other texts.
   bool parse(const char* text);
+  // Whether something that may happen now or later happens now: forward always, reverse never.
+  bool hurries();
   // order = a permutation of 0 ... count - 1; another one at each call where kind is random.
   void arrange(std::size_t count, std::vector<std::size_t>& order);
 };

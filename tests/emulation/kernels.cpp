@@ -263,6 +263,12 @@ void run_together(Memory& m, int blocks, bool meet) {
   FBP_LAUNCH_COOPERATIVE(neighbours_of_the_grid, dim3(blocks), dim3(1), 0, nullptr)(m.x, m.y, meet);
 }
 
+}  // namespace
+
+#include "group_kernels.h"
+
+namespace {
+
 struct Case {
   const char* name;
   const char* part;  // of the message; "" where the kernel is right
@@ -311,6 +317,17 @@ const Case kCases[] = {
     {"bf16 product", "", [](Memory& m) { run_tensor<bf16_of, multiply_bf16, true>(m); }},
     {"f16 product", "", [](Memory& m) { run_tensor<f16_of, multiply_f16, true>(m); }},
     {"tf32 product", "", [](Memory& m) { FBP_RUN_WARP(tf32_product, m.flags); }},
+    {"group product", "", [](Memory& m) { run_group<false>(m.flags); }},
+    {"group product, transposed", "", [](Memory& m) { run_group<true>(m.flags); }},
+    {"swizzled box", "", [](Memory& m) { run_box(m.flags); }},
+    {"group product of what is on its way", "of shared memory at wgmma.h:",
+     [](Memory& m) { run_group<false, Without::copy_wait>(m.flags); }},
+    {"group product without a fence", "calls for a product with no wgmma.fence before it",
+     [](Memory& m) { run_group<false, Without::fence>(m.flags); }},
+    {"group product without a barrier", "uses a barrier in shared memory that nobody has made",
+     [](Memory& m) { run_group<false, Without::barrier>(m.flags); }},
+    {"group product without a thread", "waits for the other threads of its group of four warps",
+     [](Memory& m) { run_group<false, Without::one_thread>(m.flags); }},
     {"copy not waited for", "of shared memory at kernels.cpp:",
      [](Memory& m) { run_tensor<bf16_of, multiply_bf16, false>(m); }},
     {"tensor cores without a lane", "calls for mma.m16n8k16.bf16, which all 32 lanes must; lane 9",

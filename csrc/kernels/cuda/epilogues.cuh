@@ -1,6 +1,9 @@
 // What happens to an element of a product as it leaves the kernel (gemm.cuh, tensor_gemm.cuh); each
 // returns what it has made of it. The formula is found by a chain of comparisons, the same way for all
 // threads: one kernel for all of a list.
+//
+// In three steps for kernels that have several elements under way at once (wide_gemm.cuh): read loads
+// what the element needs besides, make computes, store writes. A call does all three.
 #pragma once
 
 #include "kernels/cuda/kernels.h"
@@ -20,12 +23,23 @@ template <class T> struct Forward {
   int activation;
   ActivationTile<T> tile;
 
+  struct Held { Lane<T> z, y; };
+
   FBP_FN Lane<T> operator()(index_t i, index_t j, Lane<T> z) const {
-    if (c) z.store(c + i * c_row + j);
-    if (activation == kNoActivation) return z;
-    const Lane<T> y = apply(z);
-    y.store(tile.out + i * tile.out_row + j);
-    return y;
+    Held held = read(i, j);
+    make(held, z);
+    store(i, j, held);
+    return held.y;
+  }
+  FBP_FN Held read(index_t, index_t) const { return {}; }
+  FBP_FN Lane<T> make(Held& held, Lane<T> z) const {
+    held.z = z;
+    held.y = activation == kNoActivation ? z : apply(z);
+    return held.y;
+  }
+  FBP_FN void store(index_t i, index_t j, const Held& held) const {
+    if (c) held.z.store(c + i * c_row + j);
+    if (activation != kNoActivation) held.y.store(tile.out + i * tile.out_row + j);
   }
   FBP_FN Lane<T> apply(Lane<T> z) const {
     const Lane<T> param(tile.param);
@@ -43,14 +57,21 @@ template <class T> struct Backward {
   int activation;
   ActivationTile<T> tile;
 
+  struct Held { Lane<T> x; };  // saved, later dz
+
   FBP_FN Lane<T> operator()(index_t i, index_t j, Lane<T> dy) const {
-    const Lane<T> dz = apply(i, j, dy);
-    dz.store(tile.out + i * tile.out_row + j);
-    return dz;
+    Held held = read(i, j);
+    make(held, dy);
+    store(i, j, held);
+    return held.x;
   }
-  FBP_FN Lane<T> apply(index_t i, index_t j, Lane<T> dy) const {
-    // An activation that saves nothing reads nothing.
-    return of(tile.saved ? Lane<T>(tile.saved[i * tile.saved_row + j]) : dy, dy);
+  // An activation that saves nothing reads nothing.
+  FBP_FN Held read(index_t i, index_t j) const {
+    return {Lane<T>(tile.saved ? tile.saved[i * tile.saved_row + j] : T(0))};
+  }
+  FBP_FN Lane<T> make(Held& held, Lane<T> dy) const { return held.x = of(held.x, dy); }
+  FBP_FN void store(index_t i, index_t j, const Held& held) const {
+    held.x.store(tile.out + i * tile.out_row + j);
   }
   FBP_FN Lane<T> of(Lane<T> saved, Lane<T> dy) const {
     const Lane<T> param(tile.param);
@@ -70,36 +91,68 @@ template <class T> struct Update {
   int optimizer;
   StepTable<T> steps;
 
+  struct Held { Lane<T> w, s[2]; };
+
   FBP_FN Lane<T> operator()(index_t i, index_t j, Lane<T> g) const { return at(i * row + j, g); }
+  FBP_FN Held read(index_t i, index_t j) const { return read(i * row + j); }
+  FBP_FN Lane<T> make(Held& held, Lane<T> g) const {
+    return make(held, g, steps.hyper[steps.counter->batch].value);
+  }
+  FBP_FN void store(index_t i, index_t j, const Held& held) const { store(i * row + j, held); }
+
   FBP_FN Lane<T> at(index_t e, Lane<T> g) const {
     return apply(e, g, steps.hyper[steps.counter->batch].value);
   }
   FBP_FN Lane<T> apply(index_t e, Lane<T> g, const T* hyper) const {
-    const Lane<T> w(to.w[e]);
+    Held held = read(e);
+    make(held, g, hyper);
+    store(e, held);
+    return held.w;
+  }
+
+ private:
+  FBP_FN Held read(index_t e) const {
+    Held held;
+    held.w = Lane<T>(to.w[e]);
+    for (int k = 0; k < 2; ++k) held.s[k] = Lane<T>(k < slots() ? to.slot[k][e] : T(0));
+    return held;
+  }
+  FBP_FN Lane<T> make(Held& held, Lane<T> g, const T* hyper) const {
     int index = 0;
 #define FBP_APPLY(O)                                                                               \
-  if (optimizer == index++) {                                                                      \
-    Lane<T> s[2];                                                                                  \
-    for (int k = 0; k < O::slots; ++k) s[k] = Lane<T>(to.slot[k][e]);                              \
-    const Lane<T> updated = O::update(w, g, s, hyper);                                             \
-    updated.store(to.w + e);                                                                       \
-    for (int k = 0; k < O::slots; ++k) s[k].store(to.slot[k] + e);                                 \
-    return updated;                                                                                \
-  }
+  if (optimizer == index++) held.w = O::update(held.w, g, held.s, hyper);
     FBP_OPTIMIZERS(FBP_APPLY)
 #undef FBP_APPLY
-    return w;
+    return held.w;
+  }
+  FBP_FN void store(index_t e, const Held& held) const {
+    held.w.store(to.w + e);
+    for (int k = 0; k < 2; ++k)
+      if (k < slots()) held.s[k].store(to.slot[k] + e);
+  }
+  FBP_FN int slots() const {
+    int index = 0, count = 0;
+#define FBP_COUNT(O)                                                                               \
+  if (optimizer == index++) count = O::slots;
+    FBP_OPTIMIZERS(FBP_COUNT)
+#undef FBP_COUNT
+    return count;
   }
 };
 
-// Part blockIdx.y of a sum, `part` elements behind the part before.
+// A part of a sum, `part` elements behind the part before: number blockIdx.y, or as store is told.
 template <class T> struct StorePart {
   T* c;
   index_t row;
   index_t part;
 
-  FBP_FN void operator()(index_t i, index_t j, Lane<T> z) const {
-    z.store(c + blockIdx.y * part + i * row + j);
+  struct Held { Lane<T> z; };
+
+  FBP_FN void operator()(index_t i, index_t j, Lane<T> z) const { store(i, j, {z}, blockIdx.y); }
+  FBP_FN Held read(index_t, index_t) const { return {}; }
+  FBP_FN Lane<T> make(Held& held, Lane<T> z) const { return held.z = z; }
+  FBP_FN void store(index_t i, index_t j, const Held& held, index_t number) const {
+    held.z.store(c + number * part + i * row + j);
   }
 };
 

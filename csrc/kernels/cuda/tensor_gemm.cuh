@@ -175,11 +175,11 @@ cudaError_t launch_tensor(const TensorArgs& args, const Epilogue& epilogue, inde
   if (args.m <= 0 || args.n <= 0) return cudaSuccess;
   const index_t tiles = tensor_tiles(args.m, args.n);
   if (tiles > kMaxGridX || parts > kMaxGridY) return cudaErrorInvalidConfiguration;
-  const auto kernel = tensor_gemm_kernel<a_along_k, b_along_k, Epilogue>;
+  const auto tensor_gemm = tensor_gemm_kernel<a_along_k, b_along_k, Epilogue>;
   const cudaError_t error = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kTensorSharedBytes));
+      tensor_gemm, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kTensorSharedBytes));
   if (error != cudaSuccess) return error;
-  FBP_LAUNCH(kernel, dim3(unsigned(tiles), unsigned(parts)), dim3(kTensorThreads),
+  FBP_LAUNCH(tensor_gemm, dim3(unsigned(tiles), unsigned(parts)), dim3(kTensorThreads),
              kTensorSharedBytes, stream)(args, chunk, epilogue);
   return cudaGetLastError();
 }

@@ -3,27 +3,13 @@
 #include "kernels/cuda/train/tensor.h"
 
 #include "kernels/cuda/elements.cuh"
-#include "kernels/cuda/epilogues.cuh"
 #include "kernels/cuda/tensor_gemm.cuh"
+#include "kernels/cuda/train/wide.h"
+#include "kernels/cuda/train/with_shadow.cuh"
 
 namespace fastbp {
 namespace cuda {
 namespace {
-
-__device__ inline void store_shadow(const Shadow& to, index_t i, index_t j, float x) {
-  to.at[i * to.row + j] = static_cast<std::uint16_t>(pack_bf16(x, 0));
-}
-
-// What `inner` makes of an element, and its shadow.
-template <class Inner> struct WithShadow {
-  Inner inner;
-  Shadow shadow;
-
-  FBP_DEVICE void operator()(index_t i, index_t j, Lf z) const {
-    const Lf made = inner(i, j, z);
-    if (shadow.at) store_shadow(shadow, i, j, made.v);
-  }
-};
 
 __global__ void __launch_bounds__(kElementThreads)
     shadow_kernel(const float* x, index_t x_row, index_t rows, index_t cols, Shadow to) {
@@ -42,24 +28,32 @@ index_t tensor_blocks(index_t m, index_t n) { return tensor_tiles(m, n); }
 
 cudaError_t tensor_forward(const TensorArgs& args, int activation,
                            const ActivationTile<float>& tile, Shadow y, cudaStream_t stream) {
+  if (const int processors = wide_processors(args))
+    return wide_forward(args, activation, tile, y, processors, stream);
   const Forward<float> inner{args.c, args.c_row, activation, tile};
   return launch_tensor<true, false>(args, WithShadow<Forward<float>>{inner, y}, args.k, 1, stream);
 }
 
 cudaError_t tensor_delta(const TensorArgs& args, int activation, const ActivationTile<float>& tile,
                          Shadow dz, cudaStream_t stream) {
+  if (const int processors = wide_processors(args))
+    return wide_delta(args, activation, tile, dz, processors, stream);
   const Backward<float> inner{activation, tile};
   return launch_tensor<true, true>(args, WithShadow<Backward<float>>{inner, dz}, args.k, 1, stream);
 }
 
 cudaError_t tensor_update(const TensorArgs& args, int optimizer, const Parameters<float>& to,
                           const StepTable<float>& steps, Shadow w, cudaStream_t stream) {
+  if (const int processors = wide_processors(args))
+    return wide_update(args, optimizer, to, steps, w, processors, stream);
   const Update<float> inner{to, args.c_row, optimizer, steps};
   return launch_tensor<false, false>(args, WithShadow<Update<float>>{inner, w}, args.k, 1, stream);
 }
 
 cudaError_t tensor_store(const TensorArgs& args, index_t chunk, index_t parts, index_t part,
                          cudaStream_t stream) {
+  if (const int processors = wide_processors(args, parts))
+    return wide_store(args, parts, part, processors, stream);
   return launch_tensor<false, false>(args, StorePart<float>{args.c, args.c_row, part},
                                      parts > 1 ? chunk : args.k, parts, stream);
 }
