@@ -109,6 +109,27 @@ def test_a_memmap_is_never_copied_as_a_whole(tmp_path: Path) -> None:
     assert int(done.stdout) < 45_000  # KiB
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int64", "bool"])
+def test_large_integers_are_converted_batch_by_batch(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the bits of the rows in floats; smaller ones are converted once."""
+    x = np.random.default_rng(3).integers(0, 2 if kind == "bool" else 200, (120, 4)).astype(kind)
+    y = np.arange(120) % 3
+    whole, lazy = make(metrics=["accuracy", "f1"]), make(metrics=["accuracy", "f1"])
+    assert not whole._is_lazy(x)
+    expected = whole.fit(x, y, epochs=2, validation_split=0.2)
+    monkeypatch.setattr("fastbp.lazy.LARGE_COPY", x.size * 4)
+    assert lazy._is_lazy(x)
+    assert not lazy._is_lazy(x[:-1]) and not lazy._is_lazy(x.astype(np.float64))
+    history = lazy.fit(x, y, epochs=2, validation_split=0.2)
+    assert bits(lazy) == bits(whole)
+    assert history.to_dict() == expected.to_dict()
+    assert (lazy.predict(x) == whole.predict(x.astype(np.float32))).all()
+    scores = whole.evaluate(x.astype(np.float32), y)
+    assert lazy.evaluate(x, y) == pytest.approx(scores, rel=1e-12)
+
+
 def test_nan_in_a_memmap_names_its_row(tmp_path: Path) -> None:
     x, y = data()
     x[37, 2] = np.nan

@@ -1,7 +1,8 @@
 """LazyRows: data whose rows are made into the engine's arrays batch by batch, never as a whole.
 
-SciPy's sparse matrices, and np.memmap of another dtype than the model's. (A memmap of the model's
-dtype the engine reads as it is.)
+SciPy's sparse matrices, np.memmap of another dtype than the model's (a memmap of the model's dtype
+the engine reads as it is), and arrays of integers so large that a copy in floats would be a burden:
+bytes of images take four times as much in float32.
 """
 
 from __future__ import annotations
@@ -15,15 +16,26 @@ from .arrays import Array
 
 # Rows at a time where nothing is trained: bounds the memory for activations.
 EVALUATION_BATCH = 1024
+# Bytes of a copy in the model's dtype from which on integers are converted batch by batch. Smaller
+# data is quicker converted once: Python then has nothing to do with the steps.
+LARGE_COPY = 2**28
 
 
 def is_lazy(value: Any, dtype: np.dtype[Any]) -> bool:
     """Whether `value` is better not converted as a whole."""
     if isinstance(value, LazyRows) or hasattr(value, "tocsr"):
         return True
+    if _is_large(value, dtype):
+        return True
     return isinstance(value, np.memmap) and not (
         value.dtype == dtype and value.flags.c_contiguous and value.flags.aligned
     )
+
+
+def _is_large(value: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether these are rows of integers of which a whole copy in `dtype` is to be avoided."""
+    integers = isinstance(value, np.ndarray) and value.dtype.kind in "biu" and value.ndim == 2
+    return integers and value.size * dtype.itemsize >= LARGE_COPY
 
 
 class LazyRows:
