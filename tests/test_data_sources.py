@@ -130,6 +130,32 @@ def test_large_integers_are_converted_batch_by_batch(
     assert lazy.evaluate(x, y) == pytest.approx(scores, rel=1e-12)
 
 
+class HandedOver:
+    """An array that other libraries get by DLPack alone."""
+
+    def __init__(self, array: np.ndarray, device: int = 1) -> None:
+        self._array, self._device = array, device
+
+    def __dlpack__(self, **arguments: Any) -> Any:
+        if self._device != 1:
+            raise BufferError("it lies on another device")
+        return self._array.__dlpack__(**arguments)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._device, 0
+
+
+def test_arrays_by_dlpack_alone() -> None:
+    x, y = data()
+    whole, model = make(), make()
+    whole.fit(x, y, epochs=2)
+    model.fit(HandedOver(x), HandedOver(y), epochs=2)
+    assert bits(model) == bits(whole)
+    assert (model.predict(HandedOver(x)) == whole.predict(x)).all()
+    with pytest.raises(TypeError, match=r"X does not hand over its numbers by DLPack: .*device"):
+        model.predict(HandedOver(x, device=2))
+
+
 def test_nan_in_a_memmap_names_its_row(tmp_path: Path) -> None:
     x, y = data()
     x[37, 2] = np.nan

@@ -53,7 +53,7 @@ def as_numbers(name: str, value: Any) -> Array:
     """`value` as an array of bools, integers or floats. Raises TypeError, ValueError if ragged."""
     if type(value) is not np.ndarray:
         _refuse_containers(name, value)
-        value = _frame_values(name, value)
+        value = _handed_over(name, _frame_values(name, value))
         try:
             value = np.asarray(value)
         except ValueError as error:
@@ -74,6 +74,17 @@ def is_on_device(value: Any) -> bool:
         return hasattr(value, "__cuda_array_interface__")  # PyTorch has it for tensors on a GPU
     except RuntimeError:  # for tensors that require gradients it raises
         return True
+
+
+def _handed_over(name: str, value: Any) -> Any:
+    """What an array holds that other libraries get by DLPack alone; anything else as it is."""
+    kind = type(value)
+    if not hasattr(kind, "__dlpack__") or hasattr(kind, "__array__"):
+        return value
+    try:
+        return np.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError) as error:
+        raise TypeError(f"{name} does not hand over its numbers by DLPack: {error}") from error
 
 
 def _frame_values(name: str, value: Any) -> Any:
