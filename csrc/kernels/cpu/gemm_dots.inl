@@ -25,12 +25,13 @@ FBP_FN static index_t thin_cost(index_t rows, index_t cols, bool by_columns, ind
   return (work > wait ? work : wait) + 1600 / k;
 }
 
-// The same where narrow vectors of chunks are transposed, stored and summed.
+// The same where narrow vectors of chunks are transposed, stored and summed; fitted to measured times of all sides up to 12
+// (docs/performance.md).
 template <class T>
 FBP_FN static index_t dots_cost(const GemmArgs<T>& g, index_t chunk, index_t chunks) {
-  constexpr index_t transposition = sizeof(T) == 4 ? 16 : 12;
+  constexpr index_t transposition = sizeof(T) == 4 ? 20 : 24, least = sizeof(T) == 4 ? 32 : 64;
   const index_t products = 4 * g.m * g.n;
-  const index_t vector = transposition * (g.m + g.n) + (products < 32 ? 32 : products);
+  const index_t vector = transposition * (g.m + g.n) + (products < least ? least : products);
   return parts_of(chunks, Narrow<T>::lanes) * vector * chunk / (g.k / 16 + 1) / 16;
 }
 
