@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import machine
 from fastbp import _core, reference
 from fastbp.reference.recurrent import CELLS
 
@@ -91,6 +92,23 @@ def test_float32_is_near_the_twin() -> None:
         ]
         for ours, theirs in zip(*results, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("ways", ["one", "concat", "sum"])
+@pytest.mark.parametrize("truncate", [0, 3])
+def test_threads_and_isa_leave_the_bits(ways: str, truncate: int) -> None:
+    layers = layers_of("gru", 19, True, ways, truncate, 0.3)
+    x, lengths, y = data(40, 7, True, "float32")
+
+    def bits() -> bytes:
+        results = everything(engine_of(_core.Engine, layers, "float32"), (x, lengths), y)
+        return b"".join(np.asarray(result).tobytes() for result in results)
+
+    results = set()
+    for threads in (1, 3):
+        with machine.using_threads(threads):
+            results |= set(machine.on_every_isa(bits).values())
+    assert len(results) == 1
 
 
 def test_class_numbers_at_every_step() -> None:

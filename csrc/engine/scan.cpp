@@ -73,6 +73,14 @@ template <class T> struct Step<T>::Scan {
   index_t step(index_t i) const { return reverse ? steps - 1 - i : i; }
   index_t last() const { return step(steps - 1); }
   T* of_step(const Rows<T>& m, index_t t) const { return m.data + t * rows * m.row; }
+  // What the cell reads and writes at step t, forward and backward.
+  void go_to(index_t t, CellArgs<T>& args) const {
+    args.step = t;
+    args.a = of_step(a, t);
+    args.kept = of_step(kept, t);
+    args.h = of_step(h, before(t)), args.h_next = of_step(h, after(t));
+    args.c = of_step(c, before(t)), args.c_next = of_step(c, after(t));
+  }
   // The block of h with the first step's output, or with the last one's where that is all.
   T* output() const { return of_step(h, after(stage.sequence ? 0 : last())); }
 };
@@ -143,6 +151,15 @@ template <class T> void Step<T>::keep_states(const Scan& scan) {
   }
 }
 
+// What is the same at every step.
+template <class T> CellArgs<T> Step<T>::cell_args(const Scan& scan) const {
+  CellArgs<T> args;
+  args.rows = scan.rows, args.units = scan.units();
+  args.a_row = scan.a.row, args.h_row = scan.h.row;
+  args.lengths = lengths();
+  return args;
+}
+
 // c = bias + a B over this worker's sequences, of one step; B (k, n) lies by panels of `cols` columns.
 template <class T> void Step<T>::step_product(GemmArgs<T> g, const T* panels, index_t cols) {
   const index_t n = g.n;
@@ -168,21 +185,12 @@ template <class T> void Step<T>::forward_way(const Scan& scan) {
     panel = cols;
   }
   begin_states(scan);
-  CellArgs<T> args;
-  args.rows = scan.rows, args.units = units;
-  args.a_row = scan.a.row, args.h_row = scan.h.row;
+  CellArgs<T> args = cell_args(scan);
   T* r = at(scan.memory.product, own_);
   args.r = r;
-  args.lengths = lengths();
   for (index_t i = 0; i < scan.steps && !stopping(); ++i) {
     const index_t t = scan.step(i);
-    args.step = t;
-    args.a = scan.of_step(scan.a, t);
-    args.kept = scan.of_step(scan.kept, t);
-    args.h = scan.of_step(scan.h, scan.before(t));
-    args.h_next = scan.of_step(scan.h, scan.after(t));
-    args.c = scan.of_step(scan.c, scan.before(t));
-    args.c_next = scan.of_step(scan.c, scan.after(t));
+    scan.go_to(t, args);
     Rows<const T> into{args.h, scan.h.row};
     if (scan.drops) {
       const Rows<T> masked{scan.of_step(scan.masked, t), scan.masked.row};
@@ -258,10 +266,8 @@ template <class T> void Step<T>::input_delta_way(const Scan& scan, Rows<const T>
   const index_t units = scan.units(), cols = scan.cols();
   const std::size_t bytes = std::size_t(scan.rows * units) * sizeof(T);
   const ScanMatrices& memory = scan.memory;
-  CellArgs<T> args;
-  args.rows = scan.rows, args.units = units;
-  args.a_row = scan.a.row, args.h_row = scan.h.row, args.dy_row = dy.row;
-  args.lengths = lengths();
+  CellArgs<T> args = cell_args(scan);
+  args.dy_row = dy.row;
   args.dh = at(memory.dh, own_);
   args.dc = at(memory.dc, own_);
   args.dr = at(memory.product, own_);
@@ -275,12 +281,7 @@ template <class T> void Step<T>::input_delta_way(const Scan& scan, Rows<const T>
   std::memset(args.dc, 0, bytes);
   for (index_t i = scan.steps; i-- > 0 && !stopping();) {
     const index_t t = scan.step(i);
-    args.step = t;
-    args.a = scan.of_step(scan.a, t);
-    args.kept = scan.of_step(scan.kept, t);
-    args.h = scan.of_step(scan.h, scan.before(t));
-    args.c = scan.of_step(scan.c, scan.before(t));
-    args.c_next = scan.of_step(scan.c, scan.after(t));
+    scan.go_to(t, args);
     const bool last = i == scan.steps - 1;
     args.dy = scan.stage.sequence ? dy.data + t * scan.rows * dy.row : last ? dy.data : nullptr;
     c_.kernels->cell_backward[scan.stage.cell](args);

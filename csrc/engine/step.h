@@ -275,6 +275,7 @@ template <class T> class Step {
   Scan scan(std::size_t stage, int way) const;
   Rows<T> scan_output(std::size_t stage) const;
   void forward_scan(std::size_t stage);
+  CellArgs<T> cell_args(const Scan& scan) const;
   void step_product(GemmArgs<T> g, const T* panels, index_t cols);
   void forward_way(const Scan& scan);
   void begin_states(const Scan& scan);

@@ -69,23 +69,13 @@ def begin_run(model: Sequential, x: Any, batch_size: int, shuffle: bool, augment
             f"shuffle={shuffle}, batch_size={batch_size}"
         )
     engine = model._engine or model._build(x.shape[-1])
-    model._carried = _zeros(engine, batch_size)
-    return _with_states(x, model._carried)
+    return _with_states(x, _zeros(engine, batch_size))
 
 
 def require_rows(model: Sequential) -> None:
     """Raises ValueError for stateful layers, which iterators do not go with."""
     if _is_stateful(model):
         raise ValueError("stateful layers train on arrays X and y, not on batches of an iterator")
-
-
-def require_boundary(model: Sequential, state: Mapping[str, Any]) -> None:
-    """Raises ValueError where a stateful run would go on within an epoch: files hold no states."""
-    if _is_stateful(model) and state["batch"]:
-        raise ValueError(
-            "a run of stateful layers can be resumed between two epochs; this one stopped behind "
-            f"batch {state['batch']}"
-        )
 
 
 class Stream:

@@ -17,7 +17,19 @@ if TYPE_CHECKING:
     from .arrays import Array
 
 
-class Recurrent(Layer):
+class SequenceLayer(Layer):
+    """A layer with parameters that needs all steps of a sequence."""
+
+    @property
+    def owns_parameters(self) -> bool:
+        return True
+
+    @property
+    def reads_sequences(self) -> bool:
+        return True
+
+
+class Recurrent(SequenceLayer):
     """What the recurrent layers share.
 
     Args:
@@ -88,14 +100,6 @@ class Recurrent(Layer):
             recurrent_initializer=initializers.get(recurrent_initializer, "recurrent_initializer"),
             bias_initializer=initializers.get(bias_initializer, "bias_initializer"),
         )
-
-    @property
-    def owns_parameters(self) -> bool:
-        return True
-
-    @property
-    def reads_sequences(self) -> bool:
-        return True
 
     def cell(self) -> str:
         """The name of the layer's cell in the engine."""

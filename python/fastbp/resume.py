@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import checks
+from .arrays import Array
 from .errors import ModelFileError, describe
 from .history import FINAL, History
 from .runs import STAGES, Run
@@ -45,6 +46,7 @@ def capture(model: Sequential) -> dict[str, Any] | None:
         **{name: getattr(run, name) for name in ("seen", "stage", "next_callback", "sums")},
         "logs": run.logs,
         "outputs": None if run.outputs is None else run.outputs[: run.seen],
+        "states": None if run.states is None else run.states.copy(),
         "stopped": history.stop_reason if run.running and model.stop_training else None,
         "stop_training": run.running and model.stop_training,
         "settings": {**run.settings._asdict(), "fingerprint": run.fingerprint()},
@@ -63,6 +65,7 @@ _FIELDS: dict[str, Any] = {
     "sums": np.ndarray,
     "logs": dict,
     "outputs": (np.ndarray, type(None)),
+    "states": (np.ndarray, type(None)),
     "stopped": (str, type(None)),
     "stop_training": bool,
     "settings": dict,
@@ -154,11 +157,26 @@ def restore(run: Run, state: dict[str, Any]) -> None:
         setattr(run, name, checks.integer(name, state[name], 0))
     if state["stage"] not in STAGES or state["sums"].shape != run.sums.shape:
         raise ValueError("resume: the state of the run is damaged")
+    _restore_states(run, state.get("states"))
     run.stage, run.logs = state["stage"], dict(state["logs"])
     run.sums[:] = state["sums"]
     if run.outputs is not None:
         run.outputs[: run.seen] = state["outputs"]
     _restore_history(run.history, state)
+
+
+def _restore_states(run: Run, kept: Array | None) -> None:
+    """The states that the next batch begins with, which a file of an older version lacks."""
+    if run.states is None:
+        return
+    if kept is None and run.batch:
+        raise ValueError(
+            "resume: the file lacks the states of stateful layers, without which a run can go on "
+            f"only between two epochs; this one stopped behind batch {run.batch}"
+        )
+    if kept is not None and (kept.shape, kept.dtype) != (run.states.shape, run.states.dtype):
+        raise ValueError("resume: the state of the run is damaged")
+    run.states[...] = 0 if kept is None else kept
 
 
 def _restore_history(history: History, state: dict[str, Any]) -> None:

@@ -58,6 +58,7 @@ class Run(Place):
     one; seen: its rows so far; measures: what is measured; sums: float64 (measures.width,), its
     loss and metrics summed over them, and their means when it is complete; logs: of the epoch in
     its last stages; outputs: (rows, outputs) of the epoch in its order, where a metric needs them;
+    states: (batch_size, width) of stateful layers, behind the last step, which the engine writes;
     first_epoch, first_step: epochs and steps that the model had been trained before; running:
     whether fit is at work on it.
     """
@@ -79,6 +80,7 @@ class Run(Place):
         self.sums = np.zeros(measures.width)
         self.logs: dict[str, float] = {}
         self.outputs: Array | None = None
+        self.states: Array | None = None
         self.running = False
 
     @property

@@ -108,15 +108,17 @@ def fit(
     )
     run = Run(settings, measures, history, list(hooks.callbacks), source.fingerprint)
     run.outputs = None if rows is None else outputs_of_all(begun, measures, inputs, rows)
+    run.states = None if rows is None else getattr(x, "states", None)
     if state is not None:
         require_same_run(run, state)
-        carried.require_boundary(begun, state)
         restore(run, state)
         model._take_over(begun)
     engine = model._engine or model._build(inputs)
     if state is None:
         run.first_epoch, run.first_step = model.epochs_trained, engine.steps
     model.history, model._run = history, run
+    if run.states is not None:
+        model._carried = run.states
     model.stop_training = state is not None and bool(state["stop_training"])
     display = progress.make(verbose, epochs)
     job = Job(source, validation, epochs, wants_norms)

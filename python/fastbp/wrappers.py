@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from . import initializers
 from .errors import describe, lookup
 from .layers import Layer
-from .recurrent import Recurrent
+from .recurrent import Recurrent, SequenceLayer
 from .structure import Flatten, Reshape, Residual
 
 if TYPE_CHECKING:
     from .arrays import Array
 
 
-class Bidirectional(Layer):
+class Bidirectional(SequenceLayer):
     """A recurrent layer from first step to last, and another like it from last to first.
 
     Parameters: kernel (f, 2 w) and bias (2 w,), where w are the columns of the layer's own, those
@@ -46,14 +46,6 @@ class Bidirectional(Layer):
             )
         lookup("merge_mode", merge_mode, dict.fromkeys(("concat", "sum")))
         self._set(layer=layer, merge_mode=merge_mode)
-
-    @property
-    def owns_parameters(self) -> bool:
-        return True
-
-    @property
-    def reads_sequences(self) -> bool:
-        return True
 
     @property
     def looks_ahead(self) -> bool:
@@ -103,7 +95,7 @@ class Bidirectional(Layer):
                 view[...] = copies[name]
 
 
-class TimeDistributed(Layer):
+class TimeDistributed(SequenceLayer):
     """Another layer at every step of sequences: TimeDistributed(Dense(8)).
 
     Beside recurrent layers any layer does that without it; it says so, and makes a network without
@@ -141,10 +133,6 @@ class TimeDistributed(Layer):
     @property
     def owns_parameters(self) -> bool:
         return self.layer.owns_parameters
-
-    @property
-    def reads_sequences(self) -> bool:
-        return True
 
     def specs(self) -> list[tuple[Any, ...]]:
         return self.layer.specs()
