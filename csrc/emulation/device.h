@@ -111,6 +111,12 @@ template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
   return fastbp::emulation::set_shared_limit(reinterpret_cast<const void*>(kernel), bytes);
 }
+// Registers are not emulated: a thread has all that there are.
+struct cudaFuncAttributes { int numRegs; };
+template <class Kernel> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
+  attributes->numRegs = 255;
+  return cudaSuccess;
+}
 template <class Kernel>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel*, int threads,
                                                           std::size_t shared_bytes) {

@@ -20,13 +20,25 @@ int attribute(cudaDeviceAttr which, int device) {
   return cudaDeviceGetAttribute(&value, which, device) == cudaSuccess ? value : 0;
 }
 
+// Whether the library has them for 9.0: built for sm_90 and not sm_90a, its kernels are empty. The
+// host's compiler cannot tell, but a kernel that holds its sums in registers has as many as those.
+bool has_code() {
+  static const bool found = [] {
+    const auto kernel = wide_gemm_kernel<false, false, StorePart<float>>;
+    cudaFuncAttributes attributes{};
+    return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess &&
+           attributes.numRegs >= int(sizeof(GroupSums) / sizeof(float));
+  }();
+  return found;
+}
+
 // 0 where the device does not have the instructions: machine code for them runs on 9.0 and nowhere
 // else.
 int processors_with_wgmma() {
   int device = 0;
   if (cudaGetDevice(&device) != cudaSuccess ||
       attribute(cudaDevAttrComputeCapabilityMajor, device) != 9 ||
-      attribute(cudaDevAttrComputeCapabilityMinor, device) != 0)
+      attribute(cudaDevAttrComputeCapabilityMinor, device) != 0 || !has_code())
     return 0;
   return attribute(cudaDevAttrMultiProcessorCount, device);
 }
