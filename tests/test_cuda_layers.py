@@ -277,3 +277,20 @@ def test_arrays_that_rules_do_not_want_are_refused() -> None:
         )
     with pytest.raises(ValueError, match="layers: expected a value for each"):
         network.set_trainable([True, True])
+
+
+def test_lbfgs_and_norms_of_gradients() -> None:
+    """What asks for losses and gradients alone, with weights and a frozen layer."""
+    pytest.importorskip("scipy")
+    case = CASES["weights"]._replace(optimizer=bp.LBFGS, frozen=(1,))
+    x, y = case.data("float64")
+    weights = case.sample_weight()
+    found = []
+    for device in ("cpu", "cuda"):
+        model = case.model(device, "float64")
+        run = model.fit(x, y, epochs=5, sample_weight=weights, verbose=0).history
+        model.compile("adam", "mse", device=device)
+        more = model.fit(x, y, epochs=2, batch_size=20, gradient_norms=True, verbose=0).history
+        found.append((run, more, state(model)))
+    assert "gradient_norm_2" in found[1][1]
+    assert digest(found[0]) == digest(found[1])

@@ -94,11 +94,14 @@ CASES = {
                                   use_ema=True, layer_rates={0: 0.5})),
     "frozen": Case(lambda: [bp.GRU(6, return_sequences=True), bp.LSTM(5), bp.Dense(4)],
                    frozen=(0,)),
+    "states are masked": Case(
+        lambda: [bp.Bidirectional(bp.GRU(70, recurrent_dropout=0.3)), bp.Dense(4)], rows=9,
+        batch=9, steps=3, lengths=True),
     "words": Case(lambda: [bp.Embedding(11, 7), bp.GRU(6), bp.Dense(4)], numbers=True),
 }  # fmt: skip
 
 # Under tests/test_cuda_persistent.py's watched device.
-WATCHED = ["plain", "gru", "lengths, both ways", "dropout and norms"]
+WATCHED = ["plain", "gru", "states are masked", "dropout and norms"]
 
 
 def outcome(case: Case, device: str, dtype: str) -> list[Any]:
@@ -175,6 +178,27 @@ def test_gradients_end_where_they_are_cut(truncate: int) -> None:
     assert digest(found[0]) == digest(found[1])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_states_go_on_from_batch_to_batch(dtype: str) -> None:
+    """In fit, in steps of one's own, in predictions, and in a stream; gradients keep them."""
+    case = Case(
+        lambda: [bp.LSTM(5, return_sequences=True, stateful=True), bp.GRU(6, stateful=True),
+                 bp.Dense(4)], rows=12, batch=4)  # fmt: skip
+    x, y = case.data(dtype)
+    said: list[list[Any]] = [[], []]
+    for device, log in zip(("cpu", "cuda"), said, strict=True):
+        model = case.model(device, dtype)
+        run = model.fit(x, y, epochs=2, batch_size=4, shuffle=False, verbose=0)
+        log += [run.history, state(model), model.step(x[:4], y[:4]), model.step(x[4:8], y[4:8])]
+        log += [model.predict(x[:4]), model.predict(x[:4]), model.predict(x, return_state=True)]
+        model.reset_states()
+        log += [model.predict(x[:4]), model.evaluate(x[:4], y[:4])]
+        stream = model.stream(2)
+        log += [stream.step(x[:2, t]) for t in range(3)]
+    for place, (got, want) in enumerate(zip(said[1], said[0], strict=True)):
+        assert digest(got) == digest(want), f"result {place}: {got} is not {want}"
+
+
 def test_a_run_is_recorded_and_goes_on_from_a_file(tmp_path: Path) -> None:
     case = CASES["lstm"]
     x, y = case.data("float32")
@@ -195,12 +219,5 @@ def test_what_cuda_does_not_have_is_said() -> None:
     model = case.model("cuda", "float32")
     with pytest.raises(ValueError, match=r"unequal lengths .* every step .*; use device='cpu'"):
         model.fit(*case.data("float32"), verbose=0)
-    with pytest.raises(ValueError, match="recurrent_dropout does not run on device 'cuda' yet"):
-        Case(lambda: [bp.GRU(3, recurrent_dropout=0.2)]).model("cuda", "float32")
     with pytest.raises(ValueError, match=r"do not run in bfloat16 on device 'cuda' yet"):
         CudaEngine(3, [("dense", 3, True)], "bfloat16", 0, True)
-    stateful = Case(lambda: [bp.GRU(4, stateful=True)], rows=4, batch=4)
-    with pytest.raises(ValueError, match=r"stateful.* do not run on device 'cuda' yet"):
-        stateful.model("cuda", "float32").fit(
-            *stateful.data("float32"), batch_size=4, shuffle=False, verbose=0
-        )

@@ -154,14 +154,19 @@ class CudaNetwork {
     py::array values = record.is_none() ? zeros(epochs, places) : py::array(record);
     require_shape(values, "record", epochs, places);
     fbp_train_args args{};
-    args.samples = samples(RowsIn(x), y, weights);
+    RowsIn rows(x);
+    rows.states_rows = batch_size;
+    args.samples = samples(rows, y, weights);
+    if (args.samples.states && args.samples.n % batch_size != 0)
+      throw py::value_error("states: expected whole batches of " + std::to_string(batch_size) +
+                            ", got " + std::to_string(args.samples.n) + " sequences");
     const RunRecord start = run_record(values, position, epochs, args.samples.n);
     args.batch_size = batch_size;
     args.epochs = epochs;
     args.first_epoch = first_epoch;
     args.shuffle = shuffle;
     args.seed = seed;
-    args.means = true;
+    args.means = args.resets = true;
     args.epoch = start.epoch;
     args.at = start.at;
     args.record = start.values;
@@ -352,9 +357,7 @@ class CudaNetwork {
     layer.reverse = from.reverse;
     layer.ways = int32_t(from.ways);
     layer.truncate = from.truncate;
-    if (from.state_rate > 0)
-      throw py::value_error(
-          "recurrent_dropout does not run on device 'cuda' yet; use device='cpu'");
+    layer.state_rate = from.state_rate;
     return layer;
   }
 
@@ -395,9 +398,7 @@ class CudaNetwork {
       rows.x = checked.x;
       rows.steps = checked.steps;
       rows.lengths = checked.lengths;
-      if (checked.states)
-        throw py::value_error("states of sequences that go on (stateful) do not run on device "
-                              "'cuda' yet; use device='cpu'");
+      rows.states = checked.states;
     };
     wide_ ? take(given.samples<double>(layout_)) : take(given.samples<float>(layout_));
     if (rows.lengths && layout_.stages.back().sequence)
@@ -423,10 +424,10 @@ class CudaNetwork {
       rows.target = y.data();
     }
     if (!weights.is_none()) {
-      const py::array given = py::cast<py::array>(weights);
-      require_array(given, "weights", dtype(), false);
-      require_length(given, "weights", rows.n);
-      rows.weight = given.data();
+      const py::array of_rows = py::cast<py::array>(weights);
+      require_array(of_rows, "weights", dtype(), false);
+      require_length(of_rows, "weights", rows.n);
+      rows.weight = of_rows.data();
     }
     return rows;
   }

@@ -55,12 +55,12 @@ template <class T> void Chain<T>::write_ones(const Workspace& space) const {
   write(space.plan.x);
   for (const BatchMatrix& y : space.plan.y) write(y);
   for (const ScanMatrices& scan : space.plan.scan)
-    for (const ScanWay& way : scan.way) write(way.h);
+    for (const ScanWay& way : scan.way) write(way.h), write(way.masked);
 }
 
 template <class T> void Chain<T>::train(const Workspace& space, const DeviceBatch<T>& batch) const {
   gather(space, batch);
-  forward(space, batch.rows, gathered_pass(space, batch.samples.lengths != nullptr, true), nullptr);
+  forward(space, batch.rows, gathered_pass(space, batch.samples, true), nullptr);
   measure(space, batch.rows, space.at<T>(space.plan.y.back()), gathered(space, batch.samples),
           *batch.metrics);
   backward(space, batch);
@@ -82,18 +82,19 @@ DeviceSamples<T> Chain<T>::gathered(const Workspace& space, const DeviceSamples<
 }
 
 template <class T>
-Pass<T> Chain<T>::gathered_pass(const Workspace& space, bool lengths, bool training) const {
+Pass<T> Chain<T>::gathered_pass(const Workspace& space, const DeviceSamples<T>& from,
+                                bool training) const {
   return {matrix(space, space.plan.x), training,
-          lengths ? space.at<std::int64_t>(space.plan.lengths_offset) : nullptr};
+          from.lengths ? space.at<std::int64_t>(space.plan.lengths_offset) : nullptr, from.states};
 }
 
 template <class T>
 void Chain<T>::infer(const Workspace& space, index_t rows, const DeviceSamples<T>& samples, T* out,
                      bool training) const {
   if (!layout->sequences)
-    return forward(space, rows, {{samples.x, layout->inputs}, training, nullptr}, out);
+    return forward(space, rows, {{samples.x, layout->inputs}, training, nullptr, nullptr}, out);
   check(gather_sequences(sequence_gather(space, rows, samples), stream), kForward);
-  forward(space, rows, gathered_pass(space, samples.lengths != nullptr, training), nullptr);
+  forward(space, rows, gathered_pass(space, samples, training), nullptr);
   if (out) keep_outputs(space, rows, out);
 }
 
@@ -164,7 +165,7 @@ void Chain<T>::forward(const Workspace& space, index_t rows, const Pass<T>& pass
     } else {
       products.other_made();
       if (stage.scan())
-        forward_scan(space, s, rows, pass.lengths);
+        forward_scan(space, s, rows, pass);
       else
         forward_own(space, s, here, input, tile, pass);
     }
@@ -253,8 +254,7 @@ void Chain<T>::backward(const Workspace& space, const DeviceBatch<T>& batch) con
     batch_norm_sums(space, s, batch.rows);
     // The product for the stage below reads the weights: they change after it.
     if (layout->stages[s].scan())
-      input_delta_scan(space, s, batch.rows,
-                       gathered_pass(space, batch.samples.lengths != nullptr, true).lengths);
+      input_delta_scan(space, s, batch.rows, gathered_pass(space, batch.samples, true).lengths);
     else if (s > lowest || batch.dx)
       input_delta(products, space, batch.rows, s, s > 0 ? nullptr : batch.dx);
     parameter_gradient(products, space, batch.rows, s, parts, update);

@@ -53,6 +53,7 @@ template <class T> struct Pass {
   Matrix<T> x;
   bool training = false;
   const std::int64_t* lengths = nullptr;  // of sequences, where they end early
+  T* states = nullptr;  // of sequences, before the first step and then behind the last; null: 0
 };
 
 // The flat arrays, all of one layout.
@@ -69,12 +70,17 @@ template <class T> struct DeviceSamples {
   const T* weight = nullptr;  // (n,), of each row's loss; null: none. Gathered: as LossArgs
   const std::int64_t* lengths = nullptr;  // (n,), of sequences, or null
   index_t steps = 1;
+  T* states = nullptr;  // (rows, carried_width), of the sequences of a batch, or null
 
   DeviceSamples from(index_t row, const NetworkLayout& layout) const {
     const index_t place = row * layout.output_places(steps);
-    return {x + row * steps * layout.inputs,   target ? target + place * layout.outputs : nullptr,
-            labels ? labels + place : nullptr, weight ? weight + row : nullptr,
-            lengths ? lengths + row : nullptr, steps};
+    return {x + row * steps * layout.inputs,
+            target ? target + place * layout.outputs : nullptr,
+            labels ? labels + place : nullptr,
+            weight ? weight + row : nullptr,
+            lengths ? lengths + row : nullptr,
+            steps,
+            states ? states + row * layout.carried_width : nullptr};
   }
 };
 
@@ -138,7 +144,7 @@ template <class T> class Chain {
  private:
   void gather(const Workspace& space, const DeviceBatch<T>& batch) const;
   void forward(const Workspace& space, index_t rows, const Pass<T>& pass, T* out) const;
-  Pass<T> gathered_pass(const Workspace& space, bool lengths, bool training) const;
+  Pass<T> gathered_pass(const Workspace& space, const DeviceSamples<T>& from, bool training) const;
   void forward_dense(Products<T>& products, const Workspace& space, std::size_t stage, index_t rows,
                      Matrix<T> x, const ActivationTile<T>& tile, bool training) const;
   void forward_own(const Workspace& space, std::size_t stage, index_t rows, Matrix<T> x,
@@ -157,7 +163,8 @@ template <class T> class Chain {
   Way way(const Workspace& space, std::size_t stage, int number, index_t rows) const;
   ScanStep<T> scan_step(const Way& way, index_t number) const;
   void forward_scan(const Workspace& space, std::size_t stage, index_t rows,
-                    const std::int64_t* lengths) const;
+                    const Pass<T>& pass) const;
+  void carry_states(const Way& way, index_t block, T* states, bool begin) const;
   void input_delta_scan(const Workspace& space, std::size_t stage, index_t rows,
                         const std::int64_t* lengths) const;
   void scan_gradient(const Products<T>& products, const Workspace& space, std::size_t stage,

@@ -6,6 +6,7 @@
 // step before it in the stream feeds; the gradient of a part's parameters is a sum of its own.
 #include "engine/cuda/chain.h"
 
+#include "core/random.h"
 #include "kernels/kernel_table.h"
 
 namespace fastbp {
@@ -77,6 +78,8 @@ template <class T> struct Chain<T>::Way {
   ScanStep<T> step;  // what all steps share
   std::size_t parameters;
   T* gate_deltas;
+  T* masked;
+  index_t carried;  // where its states begin among those of a sequence
 
   // Step number i, in the order in which they are taken.
   index_t step_of(index_t i) const { return reverse ? at.steps - 1 - i : i; }
@@ -98,7 +101,9 @@ typename Chain<T>::Way Chain<T>::way(const Workspace& space, std::size_t s, int 
         sequences(rows, space.plan.steps),
         {},
         0,
-        space.at<T>(space.gate_deltas[s])};
+        space.at<T>(space.gate_deltas[s]),
+        of_way.masked.row > 0 ? space.at<T>(of_way.masked) : nullptr,
+        stage.carried_offset + number * cell_info(stage.cell).states * stage.units};
   const index_t block = (stage.units + stage.bias) * stage.parameter_cols;
   w.parameters = std::size_t(stage.parameter_offset + number * block);
   const T* const weights = arrays.parameters.w + w.parameters;
@@ -112,6 +117,12 @@ typename Chain<T>::Way Chain<T>::way(const Workspace& space, std::size_t s, int 
   w.step.c = space.at<T>(of_way.c);
   w.step.weights = weights;
   w.step.bias = stage.bias ? weights + stage.units * stage.parameter_cols : nullptr;
+  w.step.state_rate = stage.state_rate;
+  w.step.seed = seed;
+  w.step.stream = dropout_stream(0, stage.stream + std::uint32_t(number),
+                                 static_cast<std::uint32_t>(Purpose::dropout));
+  w.step.counter = tables.counter;
+  w.step.masked_row = of_way.masked.row;
   w.step.dh = space.at<T>(memory.dh);
   w.step.dc = space.at<T>(memory.dc);
   return w;
@@ -131,20 +142,17 @@ template <class T> ScanStep<T> Chain<T>::scan_step(const Way& w, index_t i) cons
 
 template <class T>
 void Chain<T>::forward_scan(const Workspace& space, std::size_t s, index_t rows,
-                            const std::int64_t* lengths) const {
+                            const Pass<T>& pass) const {
   const Stage& stage = layout->stages[s];
   const BatchMatrix& y = space.plan.y[s];
   const index_t steps = space.plan.steps;
   for (int number = 0; number < stage.way_count(); ++number) {
     const Way w = way(space, s, number, rows);
-    // The states before the first step.
-    const index_t start = w.before(w.step_of(0));
-    check(clear_step(w.step.h, w.step.h_row, w.at, start, stage.units, stream), kForward);
-    if (w.cell.states > 1)
-      check(clear_step(w.step.c, stage.units, w.at, start, stage.units, stream), kForward);
+    carry_states(w, w.before(w.step_of(0)), pass.states, true);
     for (index_t i = 0; i < steps; ++i) {
       ScanStep<T> step = scan_step(w, i);
-      step.lengths = lengths;
+      step.lengths = pass.lengths;
+      if (pass.training) step.masked = w.masked;
       if (stage.sequence || i == steps - 1) {
         const bool beside = stage.ways == ScanWays::both_side_by_side;
         step.out = space.at<T>(y) + (beside ? number * stage.units : 0);
@@ -153,7 +161,23 @@ void Chain<T>::forward_scan(const Workspace& space, std::size_t s, index_t rows,
       }
       check(scan_forward(stage.cell, step, stream), kForward);
     }
+    if (pass.states) carry_states(w, w.after(w.step_of(steps - 1)), pass.states, false);
   }
+}
+
+// Between the states of the sequences, null: 0, and a block of the way's: those before the first step,
+// or behind the last.
+template <class T>
+void Chain<T>::carry_states(const Way& w, index_t block, T* states, bool begin) const {
+  const index_t units = w.stage.units, width = layout->carried_width;
+  T* const of_way = states ? states + w.carried : nullptr;
+  const auto carry = [&](T* x, index_t x_row, T* there) {
+    check(begin ? begin_states(x, x_row, w.at, block, units, there, width, stream)
+                : keep_states(x, x_row, w.at, block, units, there, width, stream),
+          kForward);
+  };
+  carry(w.step.h, w.step.h_row, of_way);
+  if (w.cell.states > 1) carry(w.step.c, units, of_way ? of_way + units : nullptr);
 }
 
 // da of all steps, where `a` was.
@@ -194,8 +218,9 @@ void Chain<T>::scan_gradient(const Products<T>& products, const Workspace& space
     GemmArgs<T> g;
     g.m = stage.units + (stage.bias ? 1 : 0), g.n = cols - w.cell.keeps * stage.units;
     g.k = count * steps;
-    g.a = w.step.h + (first * (steps + 1) + w.before(0) * count) * w.step.h_row;
-    g.a_row = 1, g.a_col = w.step.h_row;
+    g.a = w.masked ? w.masked + first * steps * w.step.masked_row
+                   : w.step.h + (first * (steps + 1) + w.before(0) * count) * w.step.h_row;
+    g.a_row = 1, g.a_col = w.masked ? w.step.masked_row : w.step.h_row;
     g.b = w.step.a + first * steps * w.step.a_row, g.b_row = w.step.a_row, g.b_col = 1;
     g.c = gradient + w.parameters, g.c_row = cols;
     products.store(s, g, 1, 0);

@@ -79,7 +79,8 @@ template <class T> class Data {
             samples.labels,
             static_cast<const T*>(samples.weight),
             samples.lengths,
-            samples.steps};
+            samples.steps,
+            nullptr};
   }
 
  private:

@@ -20,7 +20,8 @@ constexpr const char* kNames[kPieces] = {"parameters, gradients and optimizer st
                                          "bfloat16 copies of gradients",
                                          "sums of gradients of several batches",
                                          "averages of the parameters",
-                                         "tables of the rules of updates"};
+                                         "tables of the rules of updates",
+                                         "states of sequences"};
 
 std::string mebibytes(std::size_t bytes) {
   char text[32];

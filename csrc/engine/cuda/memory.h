@@ -25,9 +25,10 @@ enum class Piece {
   shadow_delta,
   accumulated,
   average,
-  rules
+  rules,
+  states
 };
-inline constexpr std::size_t kPieces = 15;
+inline constexpr std::size_t kPieces = 16;
 
 class DeviceMemory {
  public:

@@ -133,6 +133,7 @@ template <class T> class DeviceNetwork final : public Network {
       use_training_plan(rows, run.samples.steps);
     DeviceBatch<T> batch;
     batch.samples = data_.place(run.samples, stream());
+    batch.samples.states = take_states(run.samples.states, rows);
     batch.rows_per_batch = rows;
     batch.metrics = &run.metrics;
     batch.update = run.update;
@@ -144,6 +145,9 @@ template <class T> class DeviceNetwork final : public Network {
     while (epoch < run.epochs && left != 0 && !poll.stopped()) {
       auto& slot = epochs_.next(run, measures, poll);
       epochs_.begin(slot, run, measures, epoch, at, steps);
+      if (run.resets && at == 0 && batch.samples.states)
+        check(cudaMemsetAsync(batch.samples.states, 0, state_bytes(rows), stream()),
+              "clearing memory");
       index_t taken = 1;
       do {
         batch.rows = std::min(rows, n - at);
@@ -163,6 +167,7 @@ template <class T> class DeviceNetwork final : public Network {
       if (at == n) ++epoch, at = 0;
     }
     epochs_.collect_all(run, measures, poll);
+    if (run.update) return_states(run.samples.states, batch.samples.states, rows);
     if (run.dx && !run.samples.on_device)
       copy(run.dx, batch.dx, n * row_values(run.samples) * sizeof(T), cudaMemcpyDeviceToHost);
     return_outputs(run, outputs);
@@ -174,7 +179,8 @@ template <class T> class DeviceNetwork final : public Network {
     const index_t n = run.samples.n, rows = std::min(run.batch_size, n);
     const Measures measures = epochs_.prepare(run, rows);
     use_inference_plan(rows, run.samples.steps);
-    const DeviceSamples<T> samples = data_.place(run.samples, stream());
+    DeviceSamples<T> samples = data_.place(run.samples, stream());
+    samples.states = take_states(run.samples.states, n);
     T* const outputs = outputs_of(run);
     Poll poll(run.interrupt);
     Pace pace;
@@ -194,6 +200,7 @@ template <class T> class DeviceNetwork final : public Network {
     epochs_.end(slot, measures);
     epochs_.collect_all(run, measures, poll);
     run.record[0] += epochs_.penalty();
+    return_states(run.samples.states, samples.states, n);
     return_outputs(run, outputs);
     return !poll.stopped();
   }
@@ -215,6 +222,7 @@ template <class T> class DeviceNetwork final : public Network {
     }
     Poll poll(interrupt);
     const index_t width = output_values(samples);
+    T* const states = take_states(samples.states, samples.n);
     T* const result =
         samples.on_device
             ? nullptr
@@ -226,11 +234,15 @@ template <class T> class DeviceNetwork final : public Network {
       part.x = static_cast<const T*>(samples.x) + at * row_values(samples);
       if (samples.lengths) part.lengths = samples.lengths + at;
       T* const y = static_cast<T*>(out) + at * width;
-      chain_.infer(space, here, data_.copied(part, stream()), result ? result : y, training);
+      DeviceSamples<T> there = data_.copied(part, stream());
+      if (states) there.states = states + at * layout_.carried_width;
+      chain_.infer(space, here, there, result ? result : y, training);
       if (result) copy(y, result, here * width * sizeof(T), cudaMemcpyDeviceToHost);
       finish();
       if (poll()) return false;
     }
+    return_states(samples.states, states, samples.n);
+    finish();
     return true;
   }
 
@@ -350,6 +362,20 @@ template <class T> class DeviceNetwork final : public Network {
             Piece::inference);
   }
 
+  // The states of so many sequences on the device, where the caller has any; and back.
+  std::size_t state_bytes(index_t rows) const {
+    return array_bytes<T>(rows, layout_.carried_width);
+  }
+  T* take_states(const void* states, index_t rows) {
+    if (!states) return nullptr;
+    T* const there = static_cast<T*>(memory_.require(Piece::states, state_bytes(rows)));
+    copy(there, states, state_bytes(rows), cudaMemcpyHostToDevice);
+    return there;
+  }
+  void return_states(void* states, const T* there, index_t rows) {
+    if (states) copy(states, there, state_bytes(rows), cudaMemcpyDeviceToHost);
+  }
+
   // Values of a row of the samples, and of the outputs for it.
   index_t row_values(const fbp_samples& samples) const { return samples.steps * layout_.inputs; }
   index_t output_values(const fbp_samples& samples) const {
@@ -383,6 +409,7 @@ template <class T> class DeviceNetwork final : public Network {
                         word(batch.samples.labels),
                         word(batch.samples.weight),
                         word(batch.samples.lengths),
+                        word(batch.samples.states),
                         word(batch.rows_per_batch),
                         word(batch.rows),
                         word(batch.update),

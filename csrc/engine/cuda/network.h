@@ -29,6 +29,7 @@ struct RunArgs {
   std::uint64_t seed = 0;
   std::vector<MetricSpec> metrics;
   bool training = false;  // set by train()
+  bool resets = false;    // each epoch begins with states of 0
   bool update = true;
   bool means = true;  // a completed epoch's sums become means
   void* dx = nullptr;

@@ -110,6 +110,9 @@ LayerSpec layer_of(const fbp_layer& from) {
     layer.reverse = from.reverse != 0;
     layer.ways = ScanWays(from.ways);
     layer.truncate = from.truncate;
+    layer.state_rate = from.state_rate;
+    if (!(from.state_rate >= 0 && from.state_rate < 1))
+      throw invalid("state_rate: expected 0 <= rate < 1");
     return layer;
   default:
     throw invalid("this CUDA library has no layer of kind " + std::to_string(from.kind));
@@ -335,6 +338,8 @@ void require_steps(const fbp_network* network, const fbp_samples& samples) {
   const NetworkLayout& layout = network->network->layout();
   if (samples.steps < 1 || (samples.steps > 1 && !layout.sequences))
     throw invalid("steps: expected at least 1, and 1 where rows are no sequences");
+  if (samples.states && (!layout.sequences || samples.on_device))
+    throw invalid("states: expected those of sequences, on the host");
   if (samples.lengths && (!layout.sequences || layout.stages.back().sequence))
     throw invalid("lengths: expected none where there is an output at every step");
 }
@@ -359,6 +364,7 @@ int32_t train(fbp_network* network, fbp_train_args* args) {
     run.seed = args->seed;
     run.metrics = metrics_of(args->metrics, args->metric_count);
     run.means = args->means != 0;
+    run.resets = args->resets != 0;
     run.record = args->record;
     run.epoch = args->epoch;
     run.at = args->at;

@@ -42,6 +42,7 @@ typedef struct fbp_layer {
   int32_t reverse;        /* scan */
   int32_t ways;           /* scan: as ScanWays */
   int64_t truncate;       /* scan */
+  double state_rate;      /* scan: dropout of h on its way into the product */
 } fbp_layer;
 
 typedef struct fbp_network_spec {
@@ -104,6 +105,9 @@ typedef struct fbp_samples {
   const int64_t*
       lengths; /* (n), from 1 to steps: the steps that count; null: all. Null where there is
                            * an output at every step */
+  /* Of sequences (host), (n, carried_width) of the dtype, for training (rows of a batch, ..): the
+   * states before the first step, then behind the last; null: 0, and not wanted. */
+  void* states;
 } fbp_samples;
 
 enum { FBP_ACCURACY_ARGMAX = 0, FBP_ACCURACY_THRESHOLD = 1, FBP_MSE = 2, FBP_MAE = 3 };
@@ -129,7 +133,8 @@ typedef struct fbp_train_args {
   uint64_t seed;
   int32_t metric_count;
   const fbp_metric* metrics;
-  int32_t means; /* the sums of a completed epoch become means */
+  int32_t means;  /* the sums of a completed epoch become means */
+  int32_t resets; /* each epoch begins with states of 0 */
   /* Where the run stands, also when it is interrupted: completed epochs, rows done of the next one,
    * and a row for each epoch of 1 + metric_count values, losses first (host); of the next one, the
    * sums over its rows done. */

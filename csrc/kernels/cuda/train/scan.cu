@@ -6,6 +6,7 @@
 #include "kernels/cuda/elements.cuh"
 #include "kernels/kernel_table.h"
 #include "ops/lane.h"
+#include "ops/philox.h"
 
 namespace fastbp {
 namespace cuda {
@@ -27,6 +28,34 @@ struct ScanThread {
         unit0(index_t(blockIdx.x) * kScanUnits), row0(index_t(blockIdx.y) * kScanRows),
         unit(unit0 + column), row(row0 + side) {}
 };
+
+// What state j of sequence i is multiplied by (ops/philox.h): 0, or 1 / (1 - rate).
+template <class T> FBP_FN Lane<T> state_factor(const ScanStep<T>& s, index_t i, index_t j) {
+  constexpr int side = kDropoutGroup / 4;  // from one of a block's four columns to the next
+  const DropoutStream stream =
+      dropout_stream(std::uint64_t(s.counter->steps_done + s.counter->batch + 1), s.stream.layer,
+                     s.stream.purpose);
+  const index_t groups = parts_of(s.units, kDropoutGroup), column = j % kDropoutGroup;
+  const index_t block = (i * groups + j / kDropoutGroup) * side + column % side;
+  using Word = LaneBits<float>;
+  Word words[4] = {Word(std::int64_t{std::uint32_t(block)}), Word(std::int64_t{stream.step}),
+                   Word(std::int64_t{stream.layer}), Word(std::int64_t{stream.purpose})};
+  philox_rounds(words, s.seed);
+  Word mine = words[0];
+  FBP_UNROLL(4)
+  for (int w = 1; w < 4; ++w)
+    if (column / side == w) mine = words[w];
+  const bool kept = (dropout_fraction(mine) >= Lf(dropout_threshold(s.state_rate))).m;
+  return Lane<T>(kept ? T(1 / (1 - s.state_rate)) : T(0));
+}
+
+template <class T> __global__ void __launch_bounds__(kElementThreads) mask_kernel(ScanStep<T> s) {
+  const SequenceRows states{s.at.rows, s.at.chunk, s.at.steps + 1};
+  for_each_element(s.at.rows, s.units, [&](index_t i, index_t j) {
+    const Lane<T> h(s.h[states.of(i, s.before) * s.h_row + j]);
+    (h * state_factor(s, i, j)).store(s.masked + s.at.of(i, s.step) * s.masked_row + j);
+  });
+}
 
 // slab[i][p] = source(i, p) of 16 rows, p < depth; 0 beyond `count` rows.
 template <class T, class Source>
@@ -55,7 +84,9 @@ FBP_DEVICE void state_product(const ScanStep<T>& s, const ScanThread& me, T* sha
     for (index_t p = begin; p < end; p += kScanDepth) {
       const int depth = end - p < kScanDepth ? int(end - p) : kScanDepth;
       fetch_rows(h, s.at.rows - me.row0, depth, [&](int i, int k) {
-        return s.h[states.of(me.row0 + i, s.before) * s.h_row + p + k];
+        const index_t row = me.row0 + i;
+        return s.masked ? s.masked[s.at.of(row, s.step) * s.masked_row + p + k]
+                        : s.h[states.of(row, s.before) * s.h_row + p + k];
       });
       FBP_UNROLL(1)
       for (int e = threadIdx.x; e < depth * gates * kScanUnits; e += kScanThreads) {
@@ -153,6 +184,7 @@ __global__ void __launch_bounds__(kScanThreads) scan_backward_kernel(ScanStep<T>
   const bool runs = !s.lengths || s.step < s.lengths[i];
   Lane<T> va[gates], kept[1] = {Lane<T>(T(0))}, c_before(T(0)), c_after(T(0));
   Lane<T> dh(ended ? T(0) : s.dh[at]), dc(Cell::states == 2 && !ended ? s.dc[at] : T(0));
+  if (comes_through && s.state_rate > 0) through = through * state_factor(s, i, j);
   if (comes_through) dh = dh + through;
   if (s.dy) dh = dh + Lane<T>(s.dy[s.out_at.of(i, s.out_step) * s.out_row + j]);
   T* const a = s.a + here * s.a_row + j;
@@ -178,10 +210,22 @@ __global__ void __launch_bounds__(kScanThreads) scan_backward_kernel(ScanStep<T>
 
 template <class T>
 __global__ void __launch_bounds__(kElementThreads)
-    clear_step_kernel(T* x, index_t x_row, SequenceRows at, index_t block, index_t cols) {
-  const SequenceRows states{at.rows, at.chunk, at.steps + 1};
-  for_each_element(at.rows, cols,
-                   [&](index_t i, index_t j) { x[states.of(i, block) * x_row + j] = T(0); });
+    begin_states_kernel(T* x, index_t x_row, SequenceRows at, index_t block, index_t cols,
+                        const T* states, index_t states_row) {
+  const SequenceRows places{at.rows, at.chunk, at.steps + 1};
+  for_each_element(at.rows, cols, [&](index_t i, index_t j) {
+    x[places.of(i, block) * x_row + j] = states ? states[i * states_row + j] : T(0);
+  });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kElementThreads)
+    keep_states_kernel(const T* x, index_t x_row, SequenceRows at, index_t block, index_t cols,
+                       T* states, index_t states_row) {
+  const SequenceRows places{at.rows, at.chunk, at.steps + 1};
+  for_each_element(at.rows, cols, [&](index_t i, index_t j) {
+    states[i * states_row + j] = x[places.of(i, block) * x_row + j];
+  });
 }
 
 template <class T>
@@ -234,6 +278,10 @@ template <class T> dim3 scan_grid(const ScanStep<T>& s) {
 
 template <class T>
 cudaError_t scan_forward(int cell, const ScanStep<T>& step, cudaStream_t stream) {
+  if (step.masked) {
+    const ElementGrid shape(step.at.rows, step.units);
+    FBP_LAUNCH(mask_kernel<T>, shape.grid, shape.block, 0, stream)(step);
+  }
 #define FBP_KERNEL(C) scan_forward_kernel<T, C>,
   static constexpr void (*kernels[])(ScanStep<T>) = {FBP_CELLS(FBP_KERNEL)};
 #undef FBP_KERNEL
@@ -253,10 +301,20 @@ cudaError_t scan_backward(int cell, const ScanStep<T>& step, cudaStream_t stream
 }
 
 template <class T>
-cudaError_t clear_step(T* x, index_t x_row, const SequenceRows& at, index_t block, index_t cols,
-                       cudaStream_t stream) {
+cudaError_t begin_states(T* x, index_t x_row, const SequenceRows& at, index_t block, index_t cols,
+                         const T* states, index_t states_row, cudaStream_t stream) {
   const ElementGrid shape(at.rows, cols);
-  FBP_LAUNCH(clear_step_kernel<T>, shape.grid, shape.block, 0, stream)(x, x_row, at, block, cols);
+  FBP_LAUNCH(begin_states_kernel<T>, shape.grid, shape.block, 0, stream)
+  (x, x_row, at, block, cols, states, states_row);
+  return cudaGetLastError();
+}
+
+template <class T>
+cudaError_t keep_states(const T* x, index_t x_row, const SequenceRows& at, index_t block,
+                        index_t cols, T* states, index_t states_row, cudaStream_t stream) {
+  const ElementGrid shape(at.rows, cols);
+  FBP_LAUNCH(keep_states_kernel<T>, shape.grid, shape.block, 0, stream)
+  (x, x_row, at, block, cols, states, states_row);
   return cudaGetLastError();
 }
 
@@ -282,8 +340,10 @@ cudaError_t by_sequences(const T* x, index_t x_row, const SequenceRows& at, inde
 #define FBP_INSTANTIATE(T)                                                                         \
   template cudaError_t scan_forward(int, const ScanStep<T>&, cudaStream_t);                        \
   template cudaError_t scan_backward(int, const ScanStep<T>&, cudaStream_t);                       \
-  template cudaError_t clear_step(T*, index_t, const SequenceRows&, index_t, index_t,              \
-                                  cudaStream_t);                                                   \
+  template cudaError_t begin_states(T*, index_t, const SequenceRows&, index_t, index_t, const T*,  \
+                                    index_t, cudaStream_t);                                        \
+  template cudaError_t keep_states(const T*, index_t, const SequenceRows&, index_t, index_t, T*,   \
+                                   index_t, cudaStream_t);                                         \
   template cudaError_t gather_sequences(const SequenceGather<T>&, cudaStream_t);                   \
   template cudaError_t by_sequences(const T*, index_t, const SequenceRows&, index_t, T*,           \
                                     cudaStream_t);

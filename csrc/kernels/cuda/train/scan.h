@@ -45,6 +45,14 @@ template <class T> struct ScanStep {
   const T* weights = nullptr;  // (units, cols)
   const T* bias = nullptr;     // (cols), or null
   const std::int64_t* lengths = nullptr;
+  // Dropout of h on its way into the product, in training: not 0, drawn as DropoutArgs says of row i of
+  // the batch, the same at every step. Forward: h so masked, (.., units) with a row for each step.
+  double state_rate = 0;
+  std::uint64_t seed = 0;
+  DropoutStream stream{};  // but for the step, which is the counter's
+  const RunCounter* counter = nullptr;
+  T* masked = nullptr;
+  index_t masked_row = 0;
   // Forward: where h after the step goes besides, row `out_at` says; null: nowhere. Added to what is
   // there where `adds`.
   T* out = nullptr;
@@ -67,10 +75,14 @@ template <class T> cudaError_t scan_forward(int cell, const ScanStep<T>& step, c
 template <class T>
 cudaError_t scan_backward(int cell, const ScanStep<T>& step, cudaStream_t stream);
 
-// x = 0 in the rows of block `block` of h or c, whose places are those of `at` and one more.
+// Block `block` of h or c, whose places are those of `at` and one more, from the states of the sequences,
+// rows `states_row` apart: null: 0. And to them.
 template <class T>
-cudaError_t clear_step(T* x, index_t x_row, const SequenceRows& at, index_t block, index_t cols,
-                       cudaStream_t stream);
+cudaError_t begin_states(T* x, index_t x_row, const SequenceRows& at, index_t block, index_t cols,
+                         const T* states, index_t states_row, cudaStream_t stream);
+template <class T>
+cudaError_t keep_states(const T* x, index_t x_row, const SequenceRows& at, index_t block,
+                        index_t cols, T* states, index_t states_row, cudaStream_t stream);
 
 // A batch of sequences: order, counter, rows_per_batch as GatherArgs; counter null: from row 0 on.
 template <class T> struct SequenceGather {
