@@ -192,30 +192,49 @@ void Chain<T>::forward_dense(Products<T>& products, const Workspace& space, std:
 
 // Of logits the errors are those of their softmax: what the loss without label smoothing leaves in
 // dy, but for the mean's factor.
+//
+// Of sequences the outputs of each part have blocks of their own.
 template <class T>
-void Chain<T>::measure(const Workspace& space, index_t batch_rows, const T* y,
+void Chain<T>::measure(const Workspace& space, index_t rows, const T* y,
                        const DeviceSamples<T>& targets,
                        const std::vector<MetricSpec>& metrics) const {
-  const index_t rows = space.rows_of(layout->stages.back(), batch_rows);
+  const index_t places = space.rows_of(layout->stages.back(), 1);
+  const index_t chunk = layout->sequences ? layout->row_chunk(rows) : rows;
+  Outputs<T> part;
+  part.all = rows * places;
+  for (index_t first = 0; first < rows; first += chunk) {
+    const index_t at = first * places;
+    part.rows = (rows - first < chunk ? rows - first : chunk) * places;
+    part.y = y + at * layout->outputs;
+    part.dy = space.at<T>(space.plan.delta.back()) + at * layout->outputs;
+    if (targets.target) part.targets.target = targets.target + at * layout->outputs;
+    if (targets.labels) part.targets.labels = targets.labels + at;
+    if (targets.weight) part.targets.weight = targets.weight + at * weight_copies();
+    measure_part(part, metrics);
+    part.block += loss_blocks(chunk * places);
+  }
+}
+
+template <class T>
+void Chain<T>::measure_part(const Outputs<T>& part, const std::vector<MetricSpec>& metrics) const {
   bool plain_errors = false;
   for (const MetricSpec& what : metrics) plain_errors |= what.of_softmax;
-  plain_errors &= loss.param != 0 || targets.weight;
-  T* const dy = space.at<T>(space.plan.delta.back());
-  take_loss(rows, y, targets, dy, plain_errors);
+  plain_errors &= loss.param != 0 || part.targets.weight;
+  take_loss(part, plain_errors);
   for (std::size_t m = 0; m < metrics.size(); ++m) {
     MetricArgs<T> args;
     args.kind = metrics[m].kind;
-    args.rows = rows;
+    args.rows = part.rows;
     args.cols = layout->outputs;
-    args.y = y;
-    args.target = targets.target;
-    args.labels = targets.labels;
-    args.error = metrics[m].of_softmax ? dy : nullptr;
-    args.error_scale = T(loss_divisor(loss, rows, layout->outputs));
+    args.y = part.y;
+    args.target = part.targets.target;
+    args.labels = part.targets.labels;
+    args.error = metrics[m].of_softmax ? part.dy : nullptr;
+    args.error_scale = T(loss_divisor(loss, part.all, layout->outputs));
     args.threshold = T(metrics[m].threshold);
-    check(metric(args, tables.place(int(m) + 1), stream), "metric");
+    check(metric(args, tables.place(int(m) + 1, part.block), stream), "metric");
   }
-  if (plain_errors) take_loss(rows, y, targets, dy, false);
+  if (plain_errors) take_loss(part, false);
 }
 
 // How often the loss's kernel wants the weight of a row: for every element, or once.
@@ -224,20 +243,18 @@ template <class T> index_t Chain<T>::weight_copies() const {
 }
 
 // Leaves dy; `plain`: without label smoothing and weights.
-template <class T>
-void Chain<T>::take_loss(index_t rows, const T* y, const DeviceSamples<T>& targets, T* dy,
-                         bool plain) const {
+template <class T> void Chain<T>::take_loss(const Outputs<T>& part, bool plain) const {
   LossArgs<T> args;
-  args.rows = rows;
+  args.rows = part.rows;
   args.cols = layout->outputs;
-  args.y = y;
-  args.target = targets.target;
-  args.labels = targets.labels;
-  args.dy = dy;
-  args.dy_scale = T(1 / loss_divisor(loss, rows, layout->outputs));
+  args.y = part.y;
+  args.target = part.targets.target;
+  args.labels = part.targets.labels;
+  args.dy = part.dy;
+  args.dy_scale = T(1 / loss_divisor(loss, part.all, layout->outputs));
   args.param = plain ? T(0) : T(loss.param);
-  args.weight = plain ? nullptr : targets.weight;
-  check(cuda::loss(loss.loss, args, tables.place(0), stream), "loss");
+  args.weight = plain ? nullptr : part.targets.weight;
+  check(cuda::loss(loss.loss, args, tables.place(0, part.block), stream), "loss");
 }
 
 template <class T>

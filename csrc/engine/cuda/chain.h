@@ -84,6 +84,15 @@ template <class T> struct DeviceSamples {
   }
 };
 
+// Outputs that are measured together.
+template <class T> struct Outputs {
+  index_t rows = 0, all = 0;  // of the outputs; of the whole batch's
+  index_t block = 0;          // of the batch's sums, the first of theirs
+  const T* y = nullptr;
+  T* dy = nullptr;
+  DeviceSamples<T> targets;
+};
+
 // What a run of batches has in device memory beside its plan.
 template <class T> struct RunTables {
   const std::int64_t* order = nullptr;  // of the epoch's rows; null: as they are
@@ -94,7 +103,10 @@ template <class T> struct RunTables {
   index_t blocks = 0;             // of a whole batch
   index_t batches = 0;            // of an epoch
 
-  BlockSums place(int number) const { return {sums + number * batches * blocks, counter, blocks}; }
+  // Of the sums' place `number`, from block `block` of a batch on.
+  BlockSums place(int number, index_t block) const {
+    return {sums + number * batches * blocks + block, counter, blocks};
+  }
 };
 
 template <class T> struct DeviceBatch {
@@ -193,8 +205,8 @@ template <class T> class Chain {
   void measure(const Workspace& space, index_t rows, const T* y, const DeviceSamples<T>& targets,
                const std::vector<MetricSpec>& metrics) const;
   index_t weight_copies() const;
-  void take_loss(index_t rows, const T* y, const DeviceSamples<T>& targets, T* dy,
-                 bool plain) const;
+  void measure_part(const Outputs<T>& part, const std::vector<MetricSpec>& metrics) const;
+  void take_loss(const Outputs<T>& part, bool plain) const;
   void backward(const Workspace& space, const DeviceBatch<T>& batch) const;
   void output_delta(const Workspace& space, index_t rows) const;
   void input_delta(Products<T>& products, const Workspace& space, index_t rows, std::size_t stage,

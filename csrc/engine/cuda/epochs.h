@@ -48,7 +48,9 @@ template <class T> class Epochs {
     m.rows = rows;
     m.batches = parts_of(run.samples.n, rows);
     m.outputs = layout_.output_places(run.samples.steps);
-    m.blocks = loss_blocks(rows * m.outputs);
+    const index_t rest = run.samples.n % rows;
+    m.blocks = std::max(layout_.measure_blocks(rows, run.samples.steps),
+                        layout_.measure_blocks(rest, run.samples.steps));
     m.places = 1 + index_t(run.metrics.size());
     ArenaLayout arena;
     const index_t steps = run.update ? m.batches : 0;
@@ -146,6 +148,18 @@ template <class T> class Epochs {
     copy(hyper_, hyper, array_bytes<StepHyper<T>>(batches, variants), cudaMemcpyHostToDevice);
   }
 
+  // The sum over the blocks of a batch, in order: of sequences, those of each part.
+  double total(const double* blocks, index_t rows, index_t outputs) const {
+    const index_t chunk = layout_.sequences ? layout_.row_chunk(rows) : rows;
+    double sum = 0;
+    for (index_t first = 0; first < rows; first += chunk) {
+      const index_t here = std::min(chunk, rows - first);
+      for (index_t i = 0; i < loss_blocks(here * outputs); ++i) sum += blocks[i];
+      blocks += loss_blocks(chunk * outputs);
+    }
+    return sum;
+  }
+
   // Waits for the slot's batches and adds up what they measured: blocks in order, then batches in
   // order, onto what the record has.
   void collect(Slot& slot, RunArgs& run, const Measures& m, Poll& poll) {
@@ -163,8 +177,7 @@ template <class T> class Epochs {
       const index_t rows = std::min(m.rows, n - at), counted = rows * m.outputs;
       for (index_t place = 0; place < m.places; ++place) {
         const double* const blocks = sums + (place * m.batches + b) * m.blocks;
-        double sum = 0;
-        for (index_t i = 0; i < loss_blocks(counted); ++i) sum += blocks[i];
+        double sum = total(blocks, rows, m.outputs);
         if (place == 0) {
           sum = sum / loss_divisor(chain_.loss, counted, layout_.outputs);
           if (penalized && run.training) sum += sums[m.sums() + b];
