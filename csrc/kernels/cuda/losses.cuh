@@ -21,8 +21,7 @@ constexpr int kLossThreads = 256;
 // Blocks of rows from `first` on, as many as the threads are groups of: a block of rows is one flat
 // run of elements for a group of as many threads as the CPU's vector has lanes.
 //
-// `weighted`: args.weight may be there; the kernel for narrow networks, which has no registers left,
-// is never given any.
+// `weighted`: whether args.weight is there.
 template <class T, class Loss, bool weighted = false>
 FBP_DEVICE void elementwise_loss_rows(const LossArgs<T>& args, index_t first, T* values,
                                       double* sums) {
@@ -37,15 +36,11 @@ FBP_DEVICE void elementwise_loss_rows(const LossArgs<T>& args, index_t first, T*
   Lane<T> sum(T(0));
   FBP_UNROLL(1)  // four at once spill on some generations
   for (index_t e = begin + lane; e < end; e += lanes) {
-    const Lane<T> y(args.y[e]), t(args.target[e]);
-    Lane<T> value = Loss::value(y, t, param), dy = Loss::gradient(y, t, param) * scale;
-    if (weighted && args.weight) {
-      const Lane<T> w(args.weight[e]);
-      value = value * w;
-      dy = dy * w;
-    }
-    sum = sum + value;
-    dy.store(args.dy + e);
+    const Lane<T> y(args.y[e]), t(args.target[e]), weight(weighted ? args.weight[e] : T(1));
+    const Lane<T> dy = Loss::gradient(y, t, param) * scale;
+    (weighted ? dy * weight : dy).store(args.dy + e);
+    const Lane<T> value = Loss::value(y, t, param);
+    sum = sum + (weighted ? value * weight : value);
   }
   const Lane<T> total = fold_sum(values, sum);
   if (lane == 0 && begin < all) sums[block] = double(total.v);
@@ -136,13 +131,12 @@ template <class T, bool weighted = false>
 FBP_DEVICE void narrow_softmax_rows(const LossArgs<T>& args, index_t row, T* values, double* sums) {
   if (row < args.rows) {
     const index_t at = row * args.cols;
-    const bool weighs = weighted && args.weight;
-    const Lane<T> weight(weighs ? args.weight[row] : T(1));
+    const Lane<T> weight(weighted ? args.weight[row] : T(1));
     const Lane<T> scale(args.dy_scale);
     const Lane<T> loss = narrow_row(args.y + at, args.target ? args.target + at : nullptr,
                                     args.labels ? index_t(args.labels[row]) : 0, args.cols,
-                                    args.dy + at, weighs ? scale * weight : scale, args.param);
-    (weighs ? loss * weight : loss).store(values + threadIdx.x);
+                                    args.dy + at, weighted ? scale * weight : scale, args.param);
+    (weighted ? loss * weight : loss).store(values + threadIdx.x);
   }
   store_block_sum(values, row, args.rows, kLanes<T>, sums);
 }
@@ -208,13 +202,13 @@ FBP_DEVICE void wide_softmax_rows(const LossArgs<T>& args, index_t first, T* val
   const index_t row = first + r;
   const bool there = row < args.rows;
   const index_t at = there ? row * args.cols : 0;
-  const bool weighs = weighted && there && args.weight;
-  const Lane<T> weight(weighs ? args.weight[row] : T(1)), scale(args.dy_scale);
+  const Lane<T> weight(weighted && there ? args.weight[row] : T(1));
+  const Lane<T> scale(args.dy_scale);
   const Lane<T> loss =
       wide_row(args.y + at, args.target ? args.target + at : nullptr,
                there && args.labels ? index_t(args.labels[row]) : 0, there ? args.cols : 0,
-               args.dy + at, weighs ? scale * weight : scale, args.param, values);
-  if (threadIdx.x % kLanes<T> == 0) (weighs ? loss * weight : loss).store(row_losses + r);
+               args.dy + at, weighted ? scale * weight : scale, args.param, values);
+  if (threadIdx.x % kLanes<T> == 0) (weighted ? loss * weight : loss).store(row_losses + r);
   __syncthreads();
   const index_t rows = args.rows - first < kLossBlockRows ? args.rows - first : kLossBlockRows;
   if (threadIdx.x == 0) sums[first / kLossBlockRows] = sum_of_rows(row_losses, rows, 1);

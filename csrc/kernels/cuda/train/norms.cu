@@ -129,24 +129,28 @@ __global__ void __launch_bounds__(kElementThreads)
   if (args.beta) sink(to, args.gamma ? args.cols + j : j, beta);
 }
 
+FBP_FN index_t column_of_thread() { return index_t(blockIdx.x) * blockDim.x + threadIdx.x; }
+FBP_FN index_t row_of_thread() { return index_t(blockIdx.y) * blockDim.y + threadIdx.y; }
+
 // Mean of each block of rows, and the sum of squares about it.
 template <class T>
 __global__ void __launch_bounds__(kElementThreads)
     batch_norm_block_kernel(NormArgs<T> args, index_t block_rows, T* blocks) {
-  for_each_element(parts_of(args.rows, block_rows), args.cols, [&](index_t b, index_t j) {
-    const index_t first = b * block_rows, rest = args.rows - first;
-    const index_t rows = rest < block_rows ? rest : block_rows;
-    const T* const x = args.x + first * args.x_row + j;
-    Lane<T> sum(T(0)), squares(T(0));
-    for (index_t i = 0; i < rows; ++i) sum = sum + Lane<T>(x[i * args.x_row]);
-    const Lane<T> mean = sum / Lane<T>(T(rows));
-    for (index_t i = 0; i < rows; ++i) {
-      const Lane<T> e = Lane<T>(x[i * args.x_row]) - mean;
-      squares = fma(e, e, squares);
-    }
-    mean.store(blocks + b * 2 * args.cols + j);
-    squares.store(blocks + (b * 2 + 1) * args.cols + j);
-  });
+  const index_t b = row_of_thread(), j = column_of_thread(), first = b * block_rows;
+  if (first >= args.rows || j >= args.cols) return;
+  const index_t rest = args.rows - first, rows = rest < block_rows ? rest : block_rows;
+  const T* const x = args.x + first * args.x_row + j;
+  Lane<T> sum(T(0)), squares(T(0));
+  FBP_UNROLL(1)
+  for (index_t i = 0; i < rows; ++i) sum = sum + Lane<T>(x[i * args.x_row]);
+  const Lane<T> mean = sum / Lane<T>(T(rows));
+  FBP_UNROLL(1)
+  for (index_t i = 0; i < rows; ++i) {
+    const Lane<T> e = Lane<T>(x[i * args.x_row]) - mean;
+    squares = fma(e, e, squares);
+  }
+  mean.store(blocks + b * 2 * args.cols + j);
+  squares.store(blocks + (b * 2 + 1) * args.cols + j);
 }
 
 // As the CPU's batch_norm_combine.
@@ -154,31 +158,28 @@ template <class T>
 __global__ void __launch_bounds__(kElementThreads)
     batch_norm_combine_kernel(const T* blocks, index_t cols, index_t rows, index_t block_rows,
                               T* mean, T* variance) {
-  for_each_element(1, cols, [&](index_t, index_t j) {
-    Lane<T> m(blocks[j]), squares(blocks[cols + j]);
-    const T* block = blocks;
-    for (index_t n = block_rows; n < rows; n += block_rows) {
-      block += 2 * cols;
-      const index_t more = rows - n < block_rows ? rows - n : block_rows;
-      const T share = T(double(more) / double(n + more));
-      const Lane<T> e = Lane<T>(block[j]) - m;
-      m = fma(e, Lane<T>(share), m);
-      squares = fma(e * e, Lane<T>(T(n)) * Lane<T>(share), squares + Lane<T>(block[cols + j]));
-    }
-    m.store(mean + j);
-    (squares / Lane<T>(T(rows))).store(variance + j);
-  });
+  const index_t j = column_of_thread();
+  if (j >= cols) return;
+  Lane<T> m(blocks[j]), squares(blocks[cols + j]);
+  const T* block = blocks + j;
+  FBP_UNROLL(1)
+  for (index_t n = block_rows; n < rows; n += block_rows) {
+    block += 2 * cols;
+    const index_t more = rows - n < block_rows ? rows - n : block_rows;
+    const T share = T(double(more) / double(n + more));
+    const Lane<T> e = Lane<T>(block[0]) - m;
+    m = fma(e, Lane<T>(share), m);
+    squares = fma(e * e, Lane<T>(T(n)) * Lane<T>(share), squares + Lane<T>(block[cols]));
+  }
+  m.store(mean + j);
+  (squares / Lane<T>(T(rows))).store(variance + j);
 }
 
 // A thread takes some rows of one column, and makes what they share once.
 template <class Body> FBP_FN void for_rows_of_column(index_t rows, const Body& body) {
   FBP_UNROLL(1)
-  for (index_t i = index_t(blockIdx.y) * blockDim.y + threadIdx.y; i < rows;
-       i += index_t(gridDim.y) * blockDim.y)
-    body(i);
+  for (index_t i = row_of_thread(); i < rows; i += index_t(gridDim.y) * blockDim.y) body(i);
 }
-FBP_FN index_t column_of_thread() { return index_t(blockIdx.x) * blockDim.x + threadIdx.x; }
-
 template <class T>
 __global__ void __launch_bounds__(kElementThreads) batch_norm_forward_kernel(NormArgs<T> args) {
   const index_t j = column_of_thread();

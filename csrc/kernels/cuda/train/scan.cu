@@ -41,10 +41,10 @@ template <class T> FBP_FN Lane<T> state_factor(const ScanStep<T>& s, index_t i, 
   Word words[4] = {Word(std::int64_t{std::uint32_t(block)}), Word(std::int64_t{stream.step}),
                    Word(std::int64_t{stream.layer}), Word(std::int64_t{stream.purpose})};
   philox_rounds(words, s.seed);
-  Word mine = words[0];
+  // By masks: an array with a variable index would be in memory.
+  Word mine(0);
   FBP_UNROLL(4)
-  for (int w = 1; w < 4; ++w)
-    if (column / side == w) mine = words[w];
+  for (int w = 0; w < 4; ++w) mine = mine | (words[w] & Word(-std::int64_t{column / side == w}));
   const bool kept = (dropout_fraction(mine) >= Lf(dropout_threshold(s.state_rate))).m;
   return Lane<T>(kept ? T(1 / (1 - s.state_rate)) : T(0));
 }
