@@ -239,13 +239,15 @@ FBP_FN void load_transposed_n(const float* p, std::ptrdiff_t row, int depth, int
                               Vf (&v)[16]) {
   const auto bits = static_cast<__mmask16>((1u << depth) - 1);
   const auto mask = [=](int i) { return static_cast<__mmask16>(i < cols ? bits : 0); };
+  // A load of no lanes from memory that does not exist takes hundreds of clocks.
+  const auto at = [=](int i) { return p + (i < cols ? i * row : 0); };
   if (depth > 4) {
 #pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) v[i].v = _mm512_maskz_loadu_ps(mask(i), p + i * row);
+    for (int i = 0; i < 16; ++i) v[i].v = _mm512_maskz_loadu_ps(mask(i), at(i));
     return transpose(v);
   }
   const auto part = [=](int i) {
-    return _mm_maskz_loadu_ps(static_cast<__mmask8>(mask(i)), p + i * row);
+    return _mm_maskz_loadu_ps(static_cast<__mmask8>(mask(i)), at(i));
   };
   __m512 rows[4];
 #pragma GCC unroll 4
@@ -262,7 +264,8 @@ FBP_FN void load_transposed_n(const double* p, std::ptrdiff_t row, int depth, in
   const auto bits = static_cast<__mmask8>((1u << depth) - 1);
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i)
-    v[i].v = _mm512_maskz_loadu_pd(static_cast<__mmask8>(i < cols ? bits : 0), p + i * row);
+    v[i].v = _mm512_maskz_loadu_pd(static_cast<__mmask8>(i < cols ? bits : 0),
+                                   p + (i < cols ? i * row : 0));
   transpose(v);
 }
 
