@@ -366,3 +366,18 @@ def test_bad_states_and_lengths_of_calls() -> None:
         dense.predict(np.zeros((2, 2)), return_state=True)
     for name, value in model.parameters().items():
         np.testing.assert_array_equal(value, before[name])
+
+
+def test_integers_of_an_embedding_need_no_third_axis() -> None:
+    words = np.random.default_rng(0).integers(0, 9, (12, 5))
+    model = made([bp.Embedding(9, 4), bp.LSTM(3), bp.Dense(1)])
+    model.fit(words, np.ones((12, 1)), epochs=1, verbose=0)
+    whole = model.predict(words[:, :, None])
+    np.testing.assert_array_equal(model.predict(words), whole)
+    np.testing.assert_array_equal(model.predict(words.tolist()), whole)
+    lengths = np.array([5, 3, 1] * 4)
+    ends = model.predict(words[:, :, None], lengths=lengths)
+    parts = bp.Sequences([row[:n] for row, n in zip(words, lengths, strict=True)])
+    np.testing.assert_array_equal(model.predict(parts), ends)
+    with pytest.raises(ValueError, match="takes the integers 0 to 8"):
+        model.predict(words + 1)

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import _core, arrays, checks, custom, devices, losses, network, optimizers, weights
 from .arrays import Array
-from .embedding import Embedding, check_entries
+from .embedding import Embedding, check_entries, one_a_step
 from .errors import describe
 from .layers import Layer
 from .lazy import is_lazy
@@ -273,6 +273,8 @@ class Chain:
         """Rows, or sequences where the layers read them, in the engine's dtype."""
         kind = self._inputs or width, self._dtype, name
         x = self._host(name, x)
+        if self._embedding is not None and self._reads_sequences and kind[0] in (None, 1):
+            x = one_a_step(x)
         first = self._layers[0]
         if isinstance(first, Reshape) and not isinstance(x, Sequences):
             x = first.rows(x, name, self._reads_sequences)

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import checks, initializers
 from .layers import Layer
+from .sequences import Sequences
 
 if TYPE_CHECKING:
     from .arrays import Array
@@ -21,8 +22,8 @@ class Embedding(Layer):
 
     First in a network. X is (n, columns) integers from 0 to input_dim - 1 (words of a text of fixed
     length, categories coded alike), y (n, columns * output_dim); a Dense layer sees the same as
-    behind Keras' Embedding and Flatten. In front of recurrent layers X is (n, steps, columns),
-    usually with one column: words[:, :, None].
+    behind Keras' Embedding and Flatten. In front of recurrent layers X is (n, steps), or
+    (n, steps, columns) for several integers a step.
 
     The table is the parameter "embeddings", (input_dim, output_dim). Its gradient is summed in the
     order of the rows; entries that a batch does not read have the gradient 0, and optimizers with
@@ -93,3 +94,11 @@ def check_entries(x: Array, layer: Embedding, name: str) -> None:
         f"{name} has {x[index].item()!r} at {place}; {layer!r} takes the integers 0 to "
         f"{layer.input_dim - 1}"
     )
+
+
+def one_a_step(x: Any) -> Any:
+    """Sequences of one integer a step, (n, steps), as the engine reads them: (n, steps, 1)."""
+    if isinstance(x, Sequences):
+        return x.like(x.values[:, :, None]) if x.values.ndim == 2 else x
+    array = np.asarray(x) if isinstance(x, (list, tuple)) else x
+    return array[:, :, None] if isinstance(array, np.ndarray) and array.ndim == 2 else x
