@@ -104,10 +104,10 @@ template <class T> struct Network<T>::TrainJob {
   // threads.
   bool report(std::int64_t done) {
     const auto now = ThreadGovernor::Clock::now();
-    const std::int64_t stalls = Team::instance().stalls(), steps = done - steps_seen;
+    const std::int64_t stalls = Team::instance().stalls(), taken = done - steps_seen;
     const double seconds = ThreadGovernor::Seconds(now - seen_at).count();
     const bool change =
-        steps > 0 && network->governor_.observe(steps, seconds, stalls - stalls_seen, now);
+        taken > 0 && network->governor_.observe(taken, seconds, stalls - stalls_seen, now);
     steps_seen = done;
     seen_at = now;
     stalls_seen = stalls;

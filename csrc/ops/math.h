@@ -207,8 +207,9 @@ template <class V> FBP_FN V expm1(V x) {
 
 // Natural logarithm; -inf at both zeros, NaN below.
 template <class V> FBP_FN V log(V x) {
+  using S = typename V::scalar;
   constexpr bool f = math::is_float<V>;
-  const auto denormal = x < V(f ? 0x1p-126 : 0x1p-1022);
+  const auto denormal = x < V(S(f ? 0x1p-126 : 0x1p-1022));
   const auto s = math::log_split(select(denormal, x * V(f ? 0x1p25 : 0x1p54), x));
   const V k = s.k - select(denormal, V(f ? 25 : 54), V(0));
   const auto sum = math::log_sum(k, s.f);
@@ -273,6 +274,7 @@ template <class V> FBP_FN V softplus(V x) {
 
 // The error function: x + x P(x^2 - 3/4) near 0, 1 - 2 Q(sqrt(2) |x|) beyond, Q the normal tail.
 template <class V> FBP_FN V erf(V x) {
+  using S = typename V::scalar;
   constexpr bool f = math::is_float<V>;
   const V a = min(V(f ? 4 : 6), abs(x));  // erf rounds to 1
   const V z = a * a, z_lost = fma(a, a, -z);
@@ -290,7 +292,7 @@ template <class V> FBP_FN V erf(V x) {
   const auto e = math::exp_split(-z);
   const V s = math::pow2(e.t + V(1)), r = e.r - z_lost;
   const V twice = fma(s, fma(r * r, math::exp_series(r), r), s);  // 2 e^-(a^2)
-  const V tail = math::scaled_normal_tail(a * V(f ? 0x1.6a09e6p+0 : 0x1.6a09e667f3bcdp+0));
+  const V tail = math::scaled_normal_tail(a * V(S(f ? 0x1.6a09e6p+0 : 0x1.6a09e667f3bcdp+0)));
   return select(a < V(1.125f), fma(x, p, x), copysign(fnma(twice, tail, V(1)), x));
 }
 
@@ -309,6 +311,7 @@ template <class V> FBP_FN Logistic<V> logistic(V x) {
 template <class V> struct Normal { V cdf, density; };
 template <class V> FBP_FN Normal<V> normal(V x) {
   using K = math::K<V>;
+  using S = typename V::scalar;
   constexpr bool f = math::is_float<V>;
   const V a = min(V(f ? 14.5f : 39), abs(x));  // the density underflows to 0
   const V z = a * a, z_lost = fma(a, a, -z);
@@ -316,7 +319,7 @@ template <class V> FBP_FN Normal<V> normal(V x) {
   const V r = fma(z_lost, V(-0.5f), e.r);
   const V p = fma(r * r, math::exp_series(r), r);
   const V s = math::pow2(e.t + V(K::shift));
-  const V density = (fma(s, p, s) * V(f ? 0x1.988454p-2f : 0x1.9884533d43651p-2)) * V(K::down);
+  const V density = (fma(s, p, s) * V(S(f ? 0x1.988454p-2f : 0x1.9884533d43651p-2))) * V(K::down);
   const V t = math::scaled_normal_tail(a) * s;
   const V tail = fma(t, p, t) * V(K::down);
   V slope;  // (cdf - 1/2) / x near 0, where 1 - tail would cost accuracy
