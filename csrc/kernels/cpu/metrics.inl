@@ -87,7 +87,8 @@ static index_t rows_in_top(const MetricArgs<T>& args, index_t begin, index_t row
   if (args.cols > lanes) {
     for (index_t i = 0; i < rows; ++i) {
       const T* row = y + i * args.cols;
-      const V own(row[wanted[i]]), place(T(wanted[i]));
+      const V own(row[wanted[i]]);
+      const auto place = V(T(wanted[i]));
       V before(T(0));
       for_each_vector<V>(1, args.cols, [&](index_t, index_t j, int count) {
         const V v = load<V>(row + j, count);

@@ -24,8 +24,9 @@ __global__ void __launch_bounds__(kLossThreads)
   narrow_softmax_rows<T, weighted>(args, row, values, place_of(to));
 }
 
+// One block is enough: where ptxas may choose, it aims at more and spills in float64 (sm_120).
 template <class T, bool weighted>
-__global__ void __launch_bounds__(kWideThreads<T>)
+__global__ void __launch_bounds__(kWideThreads<T>, 1)
     wide_softmax_kernel(LossArgs<T> args, BlockSums to) {
   FBP_SHARED(T, values);
   wide_softmax_rows<T, weighted>(args, index_t(blockIdx.x) * kLossBlockRows, values, place_of(to));
