@@ -117,7 +117,7 @@ template <class T>
 void run_matmul(const StackShape& shape, const StackView<T>& a, const StackView<T>& b,
                 const T* bias, int activation, double param, T* c,
                 const GemmKernel<T>& gemm = own_gemm<T>()) {
-  const auto [stack, m, n, k] = shape;
+  const index_t stack = shape.stack, m = shape.m, n = shape.n, k = shape.k;
   ActivationTile<T> tile;
   tile.out_row = n;
   tile.param = T(param);
@@ -130,7 +130,7 @@ void run_matmul(const StackShape& shape, const StackView<T>& a, const StackView<
   g.op = activation == 0 ? nullptr : kernels<T>().activation_forward[activation];
   const double flop = 2.0 * double(stack) * double(m) * double(n) * double(k);
   T* scratch = gemm_scratch(gemm, worthwhile_threads(flop));
-  run_shared(flop, [&, stack = stack, m = m, n = n](Share share) {
+  run_shared(flop, [&](Share share) {
     for (index_t s = 0; s < stack; ++s) {
       ActivationTile<T> here = tile;
       GemmArgs<T> args = g;
