@@ -60,7 +60,7 @@ def watched_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cuda_library.build_emulated(tmp_path_factory.mktemp("watched"), watched=True)
 
 
-@pytest.fixture(scope="session", params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.fixture(scope="module", params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
 def device_library(request: pytest.FixtureRequest) -> Iterator[Path]:
     """The library of the process's CUDA device: the emulated one, or with `pytest -m gpu` a GPU.
 

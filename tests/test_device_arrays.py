@@ -201,9 +201,9 @@ def test_the_data_of_fit_are_copied_once(monkeypatch: pytest.MonkeyPatch) -> Non
     held: list[tuple[int, ...]] = []
     hold = type(engine).hold
 
-    def count(self: object, rows: np.ndarray, targets: np.ndarray) -> None:
+    def count(self: object, rows: np.ndarray, *others: object) -> None:
         held.append(rows.shape)
-        hold(self, rows, targets)
+        hold(self, rows, *others)
 
     monkeypatch.setattr(type(engine), "hold", count)
 

@@ -123,7 +123,8 @@ static index_t rows_in_top(const MetricArgs<T>& args, index_t begin, index_t row
 }
 
 // Of up to kLossBlockRows rows, how many have the largest output at their class. With `counts`, for
-// each class the rows that are right, taken for it, and its own.
+// each class the rows that are right, taken for it, and its own; one output has room for two classes,
+// of which all rows are the first.
 template <class T>
 static index_t right_rows(const MetricArgs<T>& args, index_t begin, index_t rows,
                           std::int64_t* counts) {
@@ -138,11 +139,12 @@ static index_t right_rows(const MetricArgs<T>& args, index_t begin, index_t rows
     for (index_t i = 0; i < rows; ++i) right += taken[i] == wanted[i];
     return right;
   }
+  const index_t classes = args.cols == 1 ? 2 : args.cols;
   for (index_t i = 0; i < rows; ++i) {
     const index_t t = wanted[i], q = taken[i];
     counts[q] += q == t;
-    ++counts[args.cols + q];
-    ++counts[2 * args.cols + t];
+    ++counts[classes + q];
+    ++counts[2 * classes + t];
   }
   return right;
 }

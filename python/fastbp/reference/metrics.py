@@ -51,10 +51,10 @@ def _class_counts(y: F64, t: Array, loss: str) -> F64:
 
     C is 2 for one output; of several outputs with a threshold each is a class of its own.
     """
-    threshold = LOSSES[loss].threshold
-    if threshold is None and y.shape[1] > 1:
-        q = one_hot(np.argmax(y, axis=1), y.shape[1])
-        t = one_hot(t if t.ndim == 1 else np.argmax(t, axis=1), y.shape[1])
+    threshold, classes = LOSSES[loss].threshold, max(y.shape[1], 2)
+    if threshold is None and (y.shape[1] > 1 or LOSSES[loss].rows):
+        q = one_hot(np.argmax(y, axis=1), classes)
+        t = one_hot(t if t.ndim == 1 else np.argmax(t, axis=1), classes)
     else:
         q = as_float64(y > (0.5 if threshold is None else threshold))
         t = as_float64(t > 0.5)

@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(kElementThreads)
     batch_norm_combine_kernel(const T* blocks, index_t cols, index_t rows, index_t block_rows,
                               T* mean, T* variance) {
   const index_t j = column_of_thread();
-  if (j >= cols) return;
+  if (j >= cols || row_of_thread() > 0) return;
   Lane<T> m(blocks[j]), squares(blocks[cols + j]);
   const T* block = blocks + j;
   FBP_UNROLL(1)
