@@ -187,7 +187,10 @@ void Network<T>::walk_batches(TrainJob& job, const StepContext<T>& context, Work
   index_t epoch = first, at = job.record->at;
   if (net.training_.fresh || context.link) {
     step.write_ones();
-    if (step.aborted()) return;
+    // Nobody begins a step, which may be given up too, before all know of this.
+    const bool given_up = step.aborted();
+    worker.barrier();
+    if (given_up) return;
     if (lead && !context.link) net.training_.fresh = false;
   }
   for (; epoch < epochs; ++epoch, at = 0) {
