@@ -6,7 +6,6 @@ may be put between them, and what may happen to a gradient on its way into the p
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 import fastbp as bp
+from cuda_library import in_orders
 from fastbp.cuda_engine import CudaEngine
 from sweeps import DTYPES, Array
 from test_cuda_training import SCHEDULES, digest, state
@@ -199,7 +199,6 @@ def test_bits_are_the_cpus(name: str, dtype: str) -> None:
     ["all rules, chunks, one layer frozen", "layer norms, in chunks", "batch norms", "a table"],
 )
 def test_order_of_threads_does_not_matter(library: Path, name: str) -> None:
-    set_schedule = ctypes.CDLL(str(library)).fbp_emulation_set_schedule
     case = CASES[name]
     x, y = case.data("float32")
 
@@ -209,12 +208,8 @@ def test_order_of_threads_does_not_matter(library: Path, name: str) -> None:
         return digest(state(model))
 
     expected = found()
-    try:
-        for schedule in SCHEDULES:
-            assert set_schedule(schedule.encode()) == 0
-            assert found() == expected, schedule
-    finally:
-        assert set_schedule(b"forward") == 0
+    for schedule in in_orders(library, SCHEDULES):
+        assert found() == expected, schedule
 
 
 def test_statistics_are_state_that_files_keep(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastbp as bp
+from cuda_library import in_orders
 from fastbp import _core
 from fastbp.cuda_engine import CudaEngine
 from sweeps import DTYPES, Array
@@ -140,7 +140,6 @@ def test_input_gradients_and_passes_of_training(dtype: str) -> None:
 
 
 def test_order_of_threads_does_not_matter(library: Path) -> None:
-    set_schedule = ctypes.CDLL(str(library)).fbp_emulation_set_schedule
     case = CASES["lengths, both ways"]
     x, y = case.data("float32")
 
@@ -150,12 +149,8 @@ def test_order_of_threads_does_not_matter(library: Path) -> None:
         return digest(state(model))
 
     expected = found()
-    try:
-        for schedule in SCHEDULES:
-            assert set_schedule(schedule.encode()) == 0
-            assert found() == expected, schedule
-    finally:
-        assert set_schedule(b"forward") == 0
+    for schedule in in_orders(library, SCHEDULES):
+        assert found() == expected, schedule
 
 
 @pytest.mark.parametrize("truncate", [1, 2, 3])
