@@ -6,7 +6,7 @@ may be put between them, and what may happen to a gradient on its way into the p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +20,9 @@ from sweeps import DTYPES, Array
 from test_cuda_training import SCHEDULES, digest, state
 
 
-@pytest.fixture(scope="module", autouse=True)
-def library(emulated_library: Path) -> Iterator[Path]:
-    """The emulated device is the process's CUDA device."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTBP_CUDA_LIBRARY", str(emulated_library))
-        yield emulated_library
+@pytest.fixture(autouse=True)
+def library(device_library: Path) -> Path:
+    return device_library
 
 
 class Case(NamedTuple):
