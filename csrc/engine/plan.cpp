@@ -41,6 +41,11 @@ constexpr index_t kShardedParameters = 4096, kMostShardedParameters = 400000;
 constexpr Saves kSaves[] = {FBP_ACTIVATIONS(FBP_SAVES)};
 #undef FBP_SAVES
 
+// Matrices with a row for every step have padding of at most one part in so many: it is what
+// backpropagation through time takes beside what it needs. Rows that begin within a cache line cost no
+// more than 3 % of a step's time (LSTM, 67 units).
+constexpr index_t kRowToPadding = 64;
+
 bool reads_ones(const NetworkLayout& layout, std::size_t stage) {
   return stage < layout.stages.size() && layout.stages[stage].dense() && layout.stages[stage].bias;
 }
@@ -56,14 +61,16 @@ struct Builder : Plan {
     capacity = rows;
     steps = steps_;
   }
-  // A matrix of `capacity` times `places` rows: rows begin at cache lines, unless `contiguous`.
+  // A matrix of `capacity` times `places` rows: rows begin at cache lines, unless `contiguous`, or
+  // unless a row for every step would be much the longer for it.
   BatchMatrix matrix(index_t width, bool ones, bool contiguous, index_t places = 1) {
-    const index_t line = index_t(kCacheLine / element_size);
+    const index_t line = index_t(kCacheLine / element_size), least = sum(width, ones ? 1 : 0);
     BatchMatrix m;
     m.width = width;
     m.places = places;
     m.ones = ones;
-    m.row = contiguous ? width : round_up(sum(width, ones ? 1 : 0), line);
+    m.row = contiguous ? width : round_up(least, line);
+    if (places > 1 && m.row - least > least / kRowToPadding) m.row = least;
     m.offset = arena.add(
         checked_product(std::size_t(product(product(capacity, places), m.row)), element_size));
     return m;
@@ -91,8 +98,8 @@ struct Builder : Plan {
     }
     m.product = matrix(stage.parameter_cols, false, true);
     m.dh = matrix(units, false, true);
-    m.dc = matrix(units, false, true);
-    m.through = matrix(units, false, true);
+    m.dc = matrix(cell.states > 1 ? units : 0, false, true);
+    m.through = matrix(cell.keeps ? units : 0, false, true);
     return m;
   }
   index_t places(bool sequence) const { return sequence ? steps : 1; }
@@ -384,7 +391,7 @@ BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads, i
   const index_t chunk = layout.row_chunk(rows), parts = parts_of(rows, chunk);
   if (layout.sequences) {
     shape.part_rows = layout.largest_part(rows);
-    shape.window = threads * shape.part_rows;
+    shape.window = std::min(parts, index_t(threads)) * shape.part_rows;
     shape.partials = std::min(parts, index_t(2 * threads));
     return shape;
   }

@@ -146,8 +146,9 @@ struct ScanWay {
 // What a scan stage needs besides its output. What both ways share is contiguous.
 struct ScanMatrices {
   ScanWay way[2];
-  BatchMatrix product;  // of one step: h U; backward: dr
-  BatchMatrix dh, dc, through;
+  BatchMatrix product;  // of one step: h U; backward: dr, of cells that keep more
+  BatchMatrix dh, dc;   // dc of cells that have c
+  BatchMatrix through;  // of cells that keep more; of others it lies where h U was
 };
 
 // Where everything of `capacity` rows lies. An inference plan has no x, z, delta.
@@ -190,7 +191,7 @@ inline bool busy_enough(double work, double most, index_t team) {
 struct BatchShape {
   index_t rows = 0;
   index_t steps = 1;      // of each sequence
-  index_t window = 0;     // rows that are in work at once: all of them, or one part for each worker
+  index_t window = 0;     // rows in work at once: all of them, or a part for each worker
   index_t partials = 0;   // gradients of parts that are kept until they are added up
   index_t part_rows = 0;  // of the largest part
   index_t blocks = 0;     // NetworkLayout::measure_blocks

@@ -253,12 +253,12 @@ template <class T> void Step<T>::input_delta_scan(std::size_t s) {
 }
 
 // Nothing flows on to the step before, but for sequences that have not begun on their way back.
-template <class T> void Step<T>::cut_gradient(const CellArgs<T>& args) {
+template <class T> void Step<T>::cut_gradient(const CellArgs<T>& args, bool has_c) {
   const std::size_t bytes = std::size_t(args.units) * sizeof(T);
   for (index_t i = 0; i < args.rows; ++i) {
     if (args.lengths && args.step >= args.lengths[i]) continue;
     std::memset(args.dh + i * args.units, 0, bytes);
-    std::memset(args.dc + i * args.units, 0, bytes);
+    if (has_c) std::memset(args.dc + i * args.units, 0, bytes);
   }
 }
 
@@ -271,14 +271,15 @@ template <class T> void Step<T>::input_delta_way(const Scan& scan, Rows<const T>
   args.dh = at(memory.dh, own_);
   args.dc = at(memory.dc, own_);
   args.dr = at(memory.product, own_);
-  T* through = at(memory.through, own_);
+  T* through = at(scan.cell.keeps ? memory.through : memory.product, own_);
   // Every step's product reads the weights by columns: once transposed, they need no packing.
   T* transposed = worker_values(scan.stage);
   const index_t panel = panel_cols<T>(cols, units);
   if (scan.steps > 1)
     pack_panels(c_.parameters.w + scan.parameters, 1, cols, cols, units, panel, transposed);
+  const bool has_c = scan.cell.states > 1;
   std::memset(args.dh, 0, bytes);
-  std::memset(args.dc, 0, bytes);
+  if (has_c) std::memset(args.dc, 0, bytes);
   for (index_t i = scan.steps; i-- > 0 && !stopping();) {
     const index_t t = scan.step(i);
     scan.go_to(t, args);
@@ -288,7 +289,7 @@ template <class T> void Step<T>::input_delta_way(const Scan& scan, Rows<const T>
     args.through = nullptr;
     if (i == 0) break;
     if (scan.stage.truncate > 0 && i % scan.stage.truncate == 0) {
-      cut_gradient(args);
+      cut_gradient(args, has_c);
       continue;
     }
     GemmArgs<T> g;

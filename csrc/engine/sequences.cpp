@@ -120,7 +120,7 @@ void Step<T>::pass_sequences(index_t rows, const Samples<T>& samples, T* out,
   states_before_ = states_behind_ = samples.states;
   const Range mine = split(parts_of(rows, chunk_), 1, share_);
   for (index_t part = mine.begin; part < mine.end && !stopping(); ++part) {
-    take_part(part * chunk_, std::min(chunk_, rows - part * chunk_));
+    take_part(part, part * chunk_, std::min(chunk_, rows - part * chunk_));
     gather_sequences(samples, nullptr);
     forward(at(plan().x), plan().x.row, nullptr);
     const Rows<T> y = rows_of(plan().y.back());

@@ -46,9 +46,11 @@ template <class T> void Step<T>::take_all(index_t rows) {
   own_ = {part.begin, part.end - part.begin, part.begin, Share{}};
 }
 
-// Only this worker is at work on these rows.
-template <class T> void Step<T>::take_part(index_t first, index_t rows) {
-  all_ = own_ = {share_.id * plan().part_rows, rows, first, Share{}};
+// Only this worker is at work on these rows, part number `part` of those that are in work at once.
+template <class T> void Step<T>::take_part(index_t part, index_t first, index_t rows) {
+  const index_t places = plan().capacity / plan().part_rows;
+  const index_t place = places < share_.count ? part : share_.id;
+  all_ = own_ = {place * plan().part_rows, rows, first, Share{}};
 }
 
 // With the workers that this one shares the network with.
@@ -185,7 +187,7 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
     const Range round = split(count, 1, share_);
     for (index_t i = round.begin; i < round.end; ++i) {
       const index_t row = (first + i) * chunk_;
-      take_part(row, batch.rows - row < chunk_ ? batch.rows - row : chunk_);
+      take_part(i, row, batch.rows - row < chunk_ ? batch.rows - row : chunk_);
       go_up(batch);
       if (small() && !batch.dx) {
         c_.kernels->small_backward(small_, all_.rows, chunk_, partial(i));

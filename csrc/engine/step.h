@@ -198,7 +198,7 @@ template <class T> class Step {
   index_t first_block() const;
 
   void take_all(index_t rows);
-  void take_part(index_t first, index_t rows);
+  void take_part(index_t part, index_t first, index_t rows);
   void meet();
   void need(bool others);
   void done(bool together);
@@ -283,7 +283,7 @@ template <class T> class Step {
   void join_ways(std::size_t stage);
   void input_delta_scan(std::size_t stage);
   void input_delta_way(const Scan& scan, Rows<const T> dy);
-  static void cut_gradient(const CellArgs<T>& args);
+  static void cut_gradient(const CellArgs<T>& args, bool has_c);
   void scan_gradient(std::size_t stage, T* gradient);
   void state_dropout(const Scan& scan, Rows<const T> h, Rows<T> masked);
   void gather_sequences(const Samples<T>& samples, const std::int64_t* order);
