@@ -1,6 +1,5 @@
 """What every test file may use: the devices that a model runs on; the first lines of a test run."""
 
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 import cuda_library
 import fastbp as bp
+from builds import Builder, can_build, program
 from fastbp.cuda_library import VARIABLE, open_device
 
 
@@ -34,30 +34,96 @@ def device(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(scope="session")
-def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """libfastbp_cuda_emulated.so of these sources, built once for the whole run."""
-    if shutil.which(cuda_library.COMPILER.split()[0]) is None:
-        pytest.skip(f"no C++ compiler: {cuda_library.COMPILER} is not on PATH")
-    return cuda_library.build_emulated(tmp_path_factory.mktemp("emulated"))
+BUILDER = pytest.StashKey[Builder]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What the chosen tests want compiled is begun, in their order, while the first of them run."""
+    builder = session.config.stash[BUILDER] = Builder()
+    if not session.config.option.collectonly:
+        builder.begin(list(dict.fromkeys(n for item in session.items for n in _builds_of(item))))
+
+
+def _builds_of(item: pytest.Item) -> list[str]:
+    """Seen from the fixtures that it asks for and their parameters; what is not seen here is made
+    when it is asked for."""
+    fixtures = set(getattr(item, "fixturenames", ()))
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    if params.get("device_library") == "emulated":
+        fixtures.add("emulated_library")
+    names = [build for fixture, build in FIXTURES_BUILDS.items() if fixture in fixtures]
+    names += [program(params["program_name"])] if "program_name" in params else []
+    return [name for name in names if can_build(name)]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if BUILDER in session.config.stash:
+        session.config.stash[BUILDER].end()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Nothing is compiled while a test measures time."""
+    builder = item.config.stash[BUILDER] if item.get_closest_marker("timing") else None
+    if builder is None:
+        return (yield)
+    builder.signal(signal.SIGSTOP)
+    try:
+        return (yield)
+    finally:
+        builder.signal(signal.SIGCONT)
 
 
 @pytest.fixture(scope="session")
-def nvcc_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """libfastbp_cuda.so of these sources for this machine's GPU, else for compute capability 9.0;
-    built once for the whole run."""
-    if not cuda_library.has_nvcc():
-        pytest.skip("nvcc is not on PATH")
-    architecture = cuda_library.gpu_architecture() or "90a"
-    return cuda_library.build_release(tmp_path_factory.mktemp("nvcc"), [architecture])
+def builder(request: pytest.FixtureRequest) -> Builder:
+    """Makes what takes a compiler."""
+    return request.config.stash[BUILDER]
+
+
+FIXTURES_BUILDS = {
+    "emulated_library": "emulated",
+    "watched_library": "watched",
+    "hazards": "hazards",
+    "cases_library": "cases",
+    "nvcc_library": "release",
+}
+
+
+def _built(builder: Builder, name: str) -> Path:
+    if not can_build(name):
+        pytest.skip(f"no compiler on PATH for what the tests call {name!r}")
+    (library,) = builder.result(name).glob("*.so")
+    return library
 
 
 @pytest.fixture(scope="session")
-def watched_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The emulated device's library with every access watched, built once for the whole run."""
-    if shutil.which(cuda_library.COMPILER.split()[0]) is None:
-        pytest.skip(f"no C++ compiler: {cuda_library.COMPILER} is not on PATH")
-    return cuda_library.build_emulated(tmp_path_factory.mktemp("watched"), watched=True)
+def emulated_library(builder: Builder) -> Path:
+    """libfastbp_cuda_emulated.so of these sources."""
+    return _built(builder, "emulated")
+
+
+@pytest.fixture(scope="session")
+def watched_library(builder: Builder) -> Path:
+    """The emulated device's library with every access watched."""
+    return _built(builder, "watched")
+
+
+@pytest.fixture(scope="session")
+def hazards(builder: Builder, watched_library: Path) -> str:
+    """What came of training with that library: "no hazard"."""
+    return (builder.result("hazards") / "said").read_text().strip()
+
+
+@pytest.fixture(scope="session")
+def cases_library(builder: Builder) -> Path:
+    """The kernels of tests/emulation."""
+    return _built(builder, "cases")
+
+
+@pytest.fixture(scope="session")
+def nvcc_library(builder: Builder) -> Path:
+    """libfastbp_cuda.so of these sources for this machine's GPU, else for 9.0."""
+    return _built(builder, "release")
 
 
 @pytest.fixture(scope="module", params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])

@@ -8,7 +8,6 @@ import ctypes
 import functools
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_size_t, c_void_p
@@ -17,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from cpp_programs import COMMON_FLAGS, COMPILER
 from fastbp import _core
 from sweeps import Array
-from test_cpp import COMMON_FLAGS, COMPILER
 
 CSRC = Path(__file__).parent.parent / "csrc"
 KERNELS = sorted((CSRC / "kernels" / "cuda").glob("*.cu"))
@@ -53,7 +52,17 @@ def link_emulated(
     objects = _compile([*_emulated_compiler(), *watch], sources, folder)
     library = folder / name
     shared = [*COMPILER.split(), "-shared", "-pthread"]
-    _run([*shared, *objects, *host, *_emulated_device(), "-ldl", "-o", str(library)])
+    _run(
+        [
+            *shared,
+            *objects,
+            *host,
+            *_emulated_device(folder.parent / "device"),
+            "-ldl",
+            "-o",
+            str(library),
+        ]
+    )
     return library
 
 
@@ -63,13 +72,11 @@ def _emulated_compiler() -> list[str]:
     return [*COMPILER.split(), *flags, "-Werror", *COMMON_FLAGS, *defines, "-x", "c++"]
 
 
-_device_folder = tempfile.TemporaryDirectory(prefix="fastbp-emulation-")
-
-
 @functools.cache
-def _emulated_device() -> list[str]:
-    """The device's own objects, made once for all libraries of a test run."""
-    return _compile(_emulated_compiler(), EMULATION, Path(_device_folder.name))
+def _emulated_device(folder: Path) -> list[str]:
+    """The device's own objects, made once for all libraries of a process."""
+    folder.mkdir()
+    return _compile(_emulated_compiler(), EMULATION, folder)
 
 
 def build_release(folder: Path, architectures: Sequence[str]) -> Path:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+import cpp_programs
 import cuda_library
 import fastbp as bp
 
@@ -58,9 +59,7 @@ print(json.dumps(results))
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="CUDA libraries are for Linux"),
-    pytest.mark.skipif(
-        shutil.which(cuda_library.COMPILER.split()[0]) is None, reason="no C++ compiler"
-    ),
+    pytest.mark.skipif(not cpp_programs.HAS_COMPILER, reason="no C++ compiler"),
 ]
 
 
@@ -73,7 +72,7 @@ def fakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("library.c", "fastbp_cuda13/libfastbp_cuda.so"),
     ):
         (folder / target).parent.mkdir()
-        compiler = [*cuda_library.COMPILER.split(), "-x", "c", "-shared", "-fPIC", "-Wall"]
+        compiler = [*cpp_programs.COMPILER.split(), "-x", "c", "-shared", "-fPIC", "-Wall"]
         command = [*compiler, f"-I{cuda_library.CSRC}", FAKES / source, "-o", folder / target]
         subprocess.run(command, check=True)
     (folder / "fastbp_cuda13" / "__init__.py").touch()

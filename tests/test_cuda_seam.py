@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,14 +24,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import cpp_programs
 import cuda_library
 from cuda_library import Library, LibraryError
 from fastbp import _core, ops
 from sweeps import DTYPES, Array, assert_same_bits, normal, points
 
 pytestmark = pytest.mark.skipif(
-    shutil.which(cuda_library.COMPILER.split()[0]) is None,
-    reason=f"no C++ compiler: {cuda_library.COMPILER} is not on PATH",
+    not cpp_programs.HAS_COMPILER,
+    reason=f"no C++ compiler: {cpp_programs.COMPILER} is not on PATH",
 )
 
 ACTIVATIONS = _core.activations()
@@ -256,7 +256,7 @@ def test_schedule_comes_from_the_environment(library: Library, tmp_path: Path) -
 def test_header_is_plain_c() -> None:
     header = cuda_library.CSRC / "kernels" / "cuda" / "fastbp_cuda.h"
     flags = ["-x", "c", "-std=c99", "-pedantic", "-Wall", "-Werror", "-fsyntax-only"]
-    subprocess.run([*cuda_library.COMPILER.split(), *flags, str(header)], check=True)
+    subprocess.run([*cpp_programs.COMPILER.split(), *flags, str(header)], check=True)
 
 
 def test_nvcc_compiles_the_same_sources(nvcc_library: Path) -> None:

@@ -8,19 +8,18 @@ run watched in the same orders: no hazard, and the same bits each time.
 from __future__ import annotations
 
 import ctypes
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import cpp_programs
 import cuda_library
 from cuda_library import Library
 from fastbp import ops
 from sweeps import assert_same_bits, normal
 
-FOLDER = Path(__file__).parent / "emulation"
 SCHEDULES = ["forward", "reverse", *(f"random:{seed}" for seed in range(64))]
 
 KERNELS_THAT_CHECK = (
@@ -29,18 +28,14 @@ KERNELS_THAT_CHECK = (
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(
-    shutil.which(cuda_library.COMPILER.split()[0]) is None,
-    reason=f"no C++ compiler: {cuda_library.COMPILER} is not on PATH",
+    not cpp_programs.HAS_COMPILER,
+    reason=f"no C++ compiler: {cpp_programs.COMPILER} is not on PATH",
 )
 
 
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    folder = tmp_path_factory.mktemp("cases")
-    sources = [FOLDER / "kernels.cpp", cuda_library.CSRC / "kernels" / "cuda" / "tensor_map.cu"]
-    library = ctypes.CDLL(
-        str(cuda_library.link_emulated(sources, folder, "libcases.so", watched=True))
-    )
+def cases(cases_library: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(cases_library))
     for function in (library.case_name, library.expected_part, library.run_case):
         function.restype = ctypes.c_char_p
     return library

@@ -1,0 +1,140 @@
+"""What the tests of a run want compiled, made from its start by a process beside them.
+
+That process gives way to the tests, and stands still while one measures time. It makes one thing
+after the other, in the order in which the tests ask for them. Each has a folder, and beside it,
+when it is made, a file "<name>.made" with the error or nothing.
+
+  python tests/builds.py FOLDER NAME...     is that process
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cpp_programs
+import cuda_library
+
+EMULATION_CASES = Path(__file__).parent / "emulation" / "kernels.cpp"
+SUFFIX = ".made"
+POLL = 0.05  # seconds
+# Not idle: beside other work on the machine it must come to an end too.
+BEHIND = ["nice", "-n", "5"] if shutil.which("nice") else []
+
+
+def emulated(folder: Path) -> None:
+    """The CUDA library of these sources for the emulated device."""
+    cuda_library.build_emulated(folder)
+
+
+def watched(folder: Path) -> None:
+    """The same with every access watched."""
+    cuda_library.build_emulated(folder, watched=True)
+
+
+def hazards(folder: Path) -> None:
+    """What watched_training.py says with that library."""
+    (library,) = (folder.parent / "watched").glob("*.so")
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "watched_training.py")],
+        env={**os.environ, "FASTBP_CUDA_LIBRARY": str(library)},
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (folder / "said").write_text(done.stdout)
+
+
+def cases(folder: Path) -> None:
+    """Right and broken kernels on the emulated device."""
+    sources = [EMULATION_CASES, cuda_library.CSRC / "kernels" / "cuda" / "tensor_map.cu"]
+    cuda_library.link_emulated(sources, folder, "libcases.so", watched=True)
+
+
+def release(folder: Path) -> None:
+    """The CUDA library by nvcc, for this machine's GPU, else for compute capability 9.0."""
+    cuda_library.build_release(folder, [cuda_library.gpu_architecture() or "90a"])
+
+
+def program(name: str) -> str:
+    """Of a program of tests/cpp."""
+    return f"program:{name}"
+
+
+BUILDS: dict[str, Callable[[Path], object]] = {
+    build.__name__: build for build in (emulated, watched, hazards, cases, release)
+}
+BUILDS |= {program(build.name): build.compile for build in cpp_programs.BUILDS}
+
+
+def can_build(name: str) -> bool:
+    """Whether the compiler is there."""
+    return cuda_library.has_nvcc() if name == "release" else cpp_programs.HAS_COMPILER
+
+
+class Builder:
+    """The process, from the tests' side."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="fastbp-builds-"))
+        self.process: subprocess.Popen[bytes] | None = None
+        self.begun: set[str] = set()
+
+    def begin(self, names: Sequence[str]) -> None:
+        """Starts to make these, after those that were begun before."""
+        names = [name for name in names if name not in self.begun]
+        if not names:
+            return
+        if self.process is not None:
+            self.process.wait()
+        self.begun.update(names)
+        command = [*BEHIND, sys.executable, __file__, str(self.folder), *names]
+        self.process = subprocess.Popen(command, start_new_session=True)
+
+    def result(self, name: str) -> Path:
+        """The folder of what was made; waits for it."""
+        self.begin([name])
+        made = self.folder / f"{name}{SUFFIX}"
+        assert self.process is not None
+        while not made.exists():
+            assert self.process.poll() is None or made.exists(), "the process that builds has died"
+            time.sleep(POLL)
+        error = made.read_text()
+        assert not error, error
+        return self.folder / name
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the process and its compilers."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, number)
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.signal(signal.SIGKILL)
+            self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def main(folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        place = folder / name
+        place.mkdir()
+        try:
+            BUILDS[name](place)
+            error = ""
+        except Exception:
+            error = traceback.format_exc()
+        half = folder / f"{name}.half"
+        half.write_text(error)
+        half.rename(folder / f"{name}{SUFFIX}")  # never seen half written
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,125 @@
+"""The C++ tests as programs: what each is built from and with, and what it said.
+
+The first line of tests/cpp/test_*.cpp names what to link, "// build: core/arena.cpp -DNAME=1"
+(paths below csrc, defines), or says "// build: per-isa": then it is built once for each
+instruction set that this machine can run, with its flags and -DFBP_TEST_ISA=<name>, and the
+"HASH <hex>" lines that it prints must agree between instruction sets. "// sanitize: thread" on the
+second line builds and runs the test once more under ThreadSanitizer.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SIMD = ROOT / "csrc" / "kernels" / "cpu" / "simd"
+SOURCES = sorted((ROOT / "tests" / "cpp").glob("test_*.cpp"))
+COMPILER = os.environ.get("CXX") or "c++"
+HAS_COMPILER = shutil.which(COMPILER.split()[0]) is not None
+PROCESSOR = {"amd64": "x86_64", "arm64": "aarch64"}.get(
+    platform.machine().lower(), platform.machine().lower()
+)
+BASE_FLAGS = ["-std=c++17", "-O2", "-pthread", "-Wall", "-Wextra"]
+
+
+def flag_table() -> tuple[list[str], dict[str, list[str]]]:
+    """The common flags, and those of each instruction set here, from cmake/isa_flags.txt."""
+    common: list[str] = []
+    isas: dict[str, list[str]] = {}
+    for line in (ROOT / "cmake" / "isa_flags.txt").read_text().splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, processor, *flags = line.split()
+        if name == "common":
+            common = flags
+        elif processor in ("any", PROCESSOR):
+            isas[name] = flags
+    return common, isas
+
+
+COMMON_FLAGS, ISA_FLAGS = flag_table()
+
+
+def cpu_has(isa: str) -> bool:
+    """Whether the system says that the processor has what the flags of `isa` enable."""
+    wanted = {flag[2:] for flag in ISA_FLAGS[isa] if re.fullmatch(r"-m\w+", flag)}
+    if not wanted:
+        return True
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
+    return found is not None and wanted <= set(found[1].split())
+
+
+@dataclass(frozen=True)
+class Build:
+    """One program to compile and run."""
+
+    source: Path
+    name: str
+    arguments: tuple[str, ...]
+    sanitized: bool = False
+
+    def compile(self, folder: Path) -> None:
+        """The program as `folder`/program; raises where the compiler says anything."""
+        command = [*COMPILER.split(), *BASE_FLAGS, *COMMON_FLAGS, *self.arguments]
+        command += ["-I", str(ROOT / "csrc"), "-I", str(ROOT / "tests" / "cpp"), str(self.source)]
+        compiled = subprocess.run(
+            [*command, "-o", str(folder / "program")], capture_output=True, text=True, check=False
+        )
+        said = compiled.stdout + compiled.stderr
+        if compiled.returncode != 0 or "warning:" in said:
+            raise RuntimeError(f"{self.name} does not compile, or with a warning:\n{said}")
+
+    def run(self, folder: Path) -> Output:
+        # ThreadSanitizer of some releases cannot live with a randomised address space.
+        randomise = ["setarch", "-R"] if self.sanitized and shutil.which("setarch") else []
+        ran = subprocess.run(
+            [*randomise, str(folder / "program")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        return Output(ran.returncode, ran.stdout)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a program said."""
+
+    status: int
+    text: str
+
+    @property
+    def hashes(self) -> list[str]:
+        return re.findall(r"^HASH (\w+)$", self.text, re.M)
+
+
+def builds_of(source: Path) -> list[Build]:
+    """What the test's first two lines ask for."""
+    first, second = source.read_text().splitlines()[:2]
+    match = re.match(r"// build: (.+)", first)
+    assert match, f"{source.name}: the first line must be '// build: ...', it is {first!r}"
+    words = match[1].split()
+    if words == ["per-isa"]:
+        return [
+            Build(source, f"{source.stem}-isa-{isa}", (*flags, f"-DFBP_TEST_ISA={isa}"))
+            for isa, flags in ISA_FLAGS.items()
+            if (SIMD / f"{isa}.h").exists() and cpu_has(isa)
+        ]
+    arguments = tuple(w if w.startswith("-") else str(ROOT / "csrc" / w) for w in words)
+    builds = [Build(source, source.stem, arguments)]
+    if second == "// sanitize: thread":
+        arguments = (*arguments, "-fsanitize=thread", "-g")
+        builds.append(Build(source, f"{source.stem}-tsan", arguments, sanitized=True))
+    return builds
+
+
+BUILDS = [build for source in SOURCES for build in builds_of(source)]

@@ -1,0 +1,18 @@
+"""Trains networks of every kind on the emulated device, for its library with every access watched.
+
+A data race or a read of what nothing has written ends this with a traceback. tests/builds.py runs
+it: a process has one CUDA library.
+"""
+
+import test_cuda_layers
+import test_cuda_persistent
+import test_cuda_recurrent
+
+for module in (test_cuda_layers, test_cuda_recurrent):
+    for name in module.WATCHED:
+        module.outcome(module.CASES[name], "cuda", "float32")
+for dtype in ("float32", "bfloat16"):
+    for name in ("rests everywhere", "few classes", "classes as rows", "logits"):
+        for whole in (True, False):
+            test_cuda_persistent.train(test_cuda_persistent.CASES[name], "cuda", dtype, whole=whole)
+print("no hazard")
