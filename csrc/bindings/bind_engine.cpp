@@ -12,6 +12,7 @@
 #include "bindings/names.h"
 #include "bindings/network_spec_in.h"
 #include "bindings/plain_array.h"
+#include "bindings/python_functions.h"
 #include "bindings/run_ops.h"
 #include "bindings/run_record.h"
 #include "bindings/turn.h"
@@ -26,14 +27,24 @@ class Engine {
   bool compiled_ = false;
   std::mutex busy_;
   std::atomic<std::thread::id> owner_{};  // of busy_
+  PythonFunctions functions_;
 
   // f(network) without the Python lock, one call at a time. The lock is given up first: a call in
-  // progress may wait for it to run signal handlers.
+  // progress may wait for it to run signal handlers or functions of the user's own. What such a
+  // function raises is thrown from here.
   template <class Net, class F> auto unlocked(Net& net, F&& f) {
     Turn::require_other_thread(owner_);
     const PythonUnlocked unlocked;
     const Turn turn(busy_, owner_);
-    return f(net);
+    functions_.begin();
+    if constexpr (std::is_void_v<decltype(f(net))>) {
+      f(net);
+      functions_.rethrow();
+    } else {
+      const auto result = f(net);
+      functions_.rethrow();
+      return result;
+    }
   }
 
   // The same for about `flop` operations. Short work keeps the Python lock, unless it would wait for
@@ -78,8 +89,8 @@ class Engine {
   bool plain_samples(Net& net, PyObject* x, PyObject* y, Samples<T>* samples, index_t* n) const {
     const PlainArray *rows = plain_array(x), *targets = plain_array(y);
     const index_t inputs = net.layout().inputs, outputs = net.layout().outputs;
-    if (!compiled_ || net.layout().sequences || !is_packed<T>(rows) || !targets || rows->nd != 2 ||
-        rows->dimensions[0] == 0 || rows->dimensions[1] != inputs)
+    if (!compiled_ || functions_.any() || net.layout().sequences || !is_packed<T>(rows) ||
+        !targets || rows->nd != 2 || rows->dimensions[0] == 0 || rows->dimensions[1] != inputs)
       return false;
     *n = rows->dimensions[0];
     samples->x = data_of<const T>(rows);
@@ -156,7 +167,7 @@ class Engine {
  public:
   Engine(index_t inputs, const py::list& layers, const std::string& dtype, std::uint64_t seed,
          bool sequences) {
-    const NetworkSpec spec = network_spec(inputs, layers, seed, sequences);
+    const NetworkSpec spec = network_spec(inputs, layers, seed, sequences, &functions_);
     const Isa& isa = active_isa();
     if (dtype == "float32")
       f32_ = std::make_unique<Network<float>>(spec, isa.table_f32());
@@ -169,6 +180,10 @@ class Engine {
       f32_ = std::make_unique<Network<float>>(spec, isa.table_f32(), bf16->gemm);
     else
       throw std::runtime_error("dtype 'bfloat16' is not available: " + bf16_problem());
+    visit([&](auto& net) {
+      using T = std::remove_pointer_t<decltype(net.block().w)>;
+      net.set_host_functions(functions_.table<T>());
+    });
   }
 
   py::list parameter_shapes() {
@@ -238,11 +253,21 @@ class Engine {
     return arrays;
   }
 
-  void compile(const std::string& loss, double loss_param, const std::string& optimizer,
+  // A loss that is no name is a function of the user's own; targets and metrics are then those of mse.
+  void compile(const py::object& loss, double loss_param, const std::string& optimizer,
                const py::dict& hyper) {
-    const LossSpec l{loss_index(loss), loss_param};
+    const bool custom = !py::isinstance<py::str>(loss);
+    const bool sequences = visit([](auto& net) { return net.layout().sequences; });
+    if (custom && sequences)
+      throw py::value_error("loss: expected a name, got a function: those run on rows that are no "
+                            "sequences");
+    const LossSpec l{loss_index(custom ? "mse" : py::cast<std::string>(loss)), loss_param, custom};
     const OptimizerSpec o{optimizer_index(optimizer), hyper_from(hyper)};
-    run([&](auto& net) { net.compile(l, o); });
+    run([&](auto& net) {
+      net.compile(l, o);
+      const py::gil_scoped_acquire locked;
+      functions_.set_loss(custom ? loss : py::none());
+    });
     compiled_ = true;
   }
 
@@ -286,6 +311,7 @@ class Engine {
                             ", got " + std::to_string(rows.count()) + " sequences");
     RunRecord run = run_record(values, position, epochs, rows.count());
     run.steps = steps;
+    const KeptPosition kept_position(run, position);
     const bool finished = visit([&](auto& net) {
       using T = std::remove_pointer_t<decltype(net.block().w)>;
       T* kept = outputs_array<T>(outputs, rows, net.layout());
@@ -294,7 +320,6 @@ class Engine {
                                return same.train(samples, n, schedule, what, signals, run, kept);
                              });
     });
-    keep_position(run, position);
     if (!finished) throw py::error_already_set();
     const py::slice all(0, epochs, 1), rest(1, width, 1);
     return py::make_tuple(values[py::make_tuple(all, 0)], values[py::make_tuple(all, rest)]);
@@ -402,8 +427,8 @@ class Engine {
     return visit([&](auto& net) -> PyObject* {
       using T = std::remove_pointer_t<decltype(net.block().w)>;
       const PlainArray* x = plain_array(call[0]);
-      if (net.layout().sequences || !is_packed<T>(x) || x->nd != 2 || x->dimensions[0] == 0 ||
-          x->dimensions[1] != net.layout().inputs)
+      if (functions_.any() || net.layout().sequences || !is_packed<T>(x) || x->nd != 2 ||
+          x->dimensions[0] == 0 || x->dimensions[1] != net.layout().inputs)
         Py_RETURN_NONE;
       const index_t n = x->dimensions[0];
       const ssize_t shape[2] = {n, net.layout().outputs};

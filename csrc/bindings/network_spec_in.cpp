@@ -44,6 +44,23 @@ LayerSpec scan_spec(const py::tuple& t) {
   return layer;
 }
 
+LayerSpec activation_spec(const py::tuple& t, PythonFunctions* functions) {
+  LayerSpec layer;
+  if (py::isinstance<py::str>(t[1])) {
+    layer.kind = LayerSpec::Kind::activation;
+    layer.activation = activation_index(py::cast<std::string>(t[1]));
+    layer.param = py::cast<double>(t[2]);
+    return layer;
+  }
+  if (!functions)
+    throw py::value_error(
+        "layers: expected an activation's name, got a function: those run on rows "
+        "that are no sequences, on the processor");
+  layer.kind = LayerSpec::Kind::custom;
+  layer.function = functions->add_activation(t[1]);
+  return layer;
+}
+
 LayerSpec embedding_spec(const py::tuple& t, const NetworkSpec& before) {
   LayerSpec layer;
   layer.kind = LayerSpec::Kind::embedding;
@@ -98,8 +115,8 @@ void require_scannable(const NetworkSpec& spec) {
 
 }  // namespace
 
-NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t seed,
-                         bool sequences) {
+NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t seed, bool sequences,
+                         PythonFunctions* functions) {
   if (inputs < 1)
     throw py::value_error("inputs: expected at least 1, got " + std::to_string(inputs));
   NetworkSpec spec;
@@ -116,9 +133,7 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t s
       if (layer.units < 1)
         throw py::value_error("units: expected at least 1, got " + std::to_string(layer.units));
     } else if (kind == "activation") {
-      layer.kind = LayerSpec::Kind::activation;
-      layer.activation = activation_index(py::cast<std::string>(t[1]));
-      layer.param = py::cast<double>(t[2]);
+      layer = activation_spec(t, sequences ? nullptr : functions);
     } else if (kind == "dropout") {
       layer.kind = LayerSpec::Kind::dropout;
       layer.param = py::cast<double>(t[1]);

@@ -5,13 +5,15 @@
 
 #include <pybind11/pybind11.h>
 
+#include "bindings/python_functions.h"
 #include "engine/network_spec.h"
 
 namespace fastbp {
 
 // Of layers ("dense", units, use_bias), ("activation", name, parameter), ... in their order.
-// ValueError where one is not right, or does not fit those before it.
+// An activation that is an object in the place of a name becomes one of `functions`; null: there are
+// none. ValueError where a layer is not right, or does not fit those before it.
 NetworkSpec network_spec(index_t inputs, const pybind11::list& layers, std::uint64_t seed,
-                         bool sequences);
+                         bool sequences, PythonFunctions* functions = nullptr);
 
 }  // namespace fastbp

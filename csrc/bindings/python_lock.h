@@ -1,4 +1,4 @@
-// Giving up Python's lock while C++ works.
+// Giving up Python's lock while C++ works, and taking it again for a moment.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -14,6 +14,10 @@ inline bool python_is_ending() {
 #else
   return _Py_IsFinalizing() != 0;
 #endif
+}
+
+[[noreturn]] inline void sleep_for_ever() {
+  for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
 }
 
 // The Python lock given up for a scope. A thread that comes back to an interpreter that is ending
@@ -34,11 +38,25 @@ class PythonUnlocked {
   PythonUnlocked& operator=(const PythonUnlocked&) = delete;
 
  private:
-  [[noreturn]] static void sleep_for_ever() {
-    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
-  }
-
   PyThreadState* state_;
+};
+
+// The lock taken again by a thread that gave it up, for a scope. The same is true of an ending
+// interpreter, here and in whatever runs meanwhile.
+class PythonLocked {
+ public:
+  PythonLocked() {
+    if (python_is_ending()) sleep_for_ever();
+    try {
+      state_ = PyGILState_Ensure();
+    } catch (...) { sleep_for_ever(); }
+  }
+  ~PythonLocked() { PyGILState_Release(state_); }
+  PythonLocked(const PythonLocked&) = delete;
+  PythonLocked& operator=(const PythonLocked&) = delete;
+
+ private:
+  PyGILState_STATE state_;
 };
 
 }  // namespace fastbp

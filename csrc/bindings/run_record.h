@@ -34,6 +34,20 @@ inline void keep_position(const RunRecord& record, const py::object& position) {
   at[1] = record.at;
 }
 
+// The same when it goes, however the run ends.
+class KeptPosition {
+ public:
+  KeptPosition(const RunRecord& record, const py::object& position)
+      : record_(record), position_(position) {}
+  ~KeptPosition() { keep_position(record_, position_); }
+  KeptPosition(const KeptPosition&) = delete;
+  KeptPosition& operator=(const KeptPosition&) = delete;
+
+ private:
+  const RunRecord& record_;
+  const py::object& position_;
+};
+
 // The array (rows of x, width) that is to be filled with the network's outputs; null for None.
 template <class T>
 T* outputs_array(const py::object& outputs, const RowsIn& rows, const NetworkLayout& layout) {

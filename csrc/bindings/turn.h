@@ -18,15 +18,15 @@ Interrupt python_signals();
 void watch_forks_for_signals();
 
 // One call at a time. A second call by the thread that is inside one already comes
-// from a signal handler: it would wait for itself.
+// from a signal handler, or a function of the user's own: it would wait for itself.
 class Turn {
  public:
   // To be asked before the Python lock is given up.
   static void require_other_thread(const std::atomic<std::thread::id>& owner) {
     if (owner.load(std::memory_order_relaxed) == std::this_thread::get_id())
       throw std::runtime_error(
-          "the model is in use further up in this thread, which is running a signal handler: leave "
-          "the model alone there and set a flag instead");
+          "the model is in use further up in this thread, which is running a signal handler or an "
+          "activation or loss of your own: leave the model alone there; a handler may set a flag");
   }
   Turn(std::mutex& mutex, std::atomic<std::thread::id>& owner) : lock_(mutex), owner_(owner) {
     owner_.store(std::this_thread::get_id(), std::memory_order_relaxed);

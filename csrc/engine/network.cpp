@@ -125,7 +125,7 @@ template <class T> void Network<T>::prepare_scratch(int threads) {
 }
 
 template <class T> void Network<T>::use_training_plan(index_t rows, index_t sequence, int threads) {
-  const BatchShape shape = batch_shape(layout_, rows, threads, sequence);
+  const BatchShape shape = batch_shape(layout_, rows, threads, sequence, calls_host());
   if (!shape.fits(training_.plan)) {
     training_ = {};
     Plan plan = make_training_plan(layout_, shape, sizeof(T));
@@ -194,6 +194,9 @@ template <class T> struct Network<T>::InferenceJob {
   double counted = 0;  // outputs that those are sums over
   Poll* poll = nullptr;
   std::atomic<bool> abort{false};
+  // Whether all go on behind batch number b, in the place b & 1: worker 0 writes it in front of the
+  // barrier behind that batch, and may give up the next one before the others have read it.
+  bool go_on[2] = {true, true};
 };
 
 template <class T> void Network<T>::run_inference(void* context, Worker& worker) {
@@ -204,7 +207,8 @@ template <class T> void Network<T>::run_inference(void* context, Worker& worker)
   const index_t width = net.layout_.output_places(steps) * net.layout_.outputs;
   const bool weighted = loss_is_mean(net.context_.loss);
   if (job.counters.any()) step.count_into(job.counters.of(worker.id));
-  for (index_t at = 0; at < job.n && !job.abort; at += job.batch_size) {
+  int batch = 0;
+  for (index_t at = 0; at < job.n && job.go_on[batch & 1]; at += job.batch_size) {
     const index_t rows = std::min(job.batch_size, job.n - at);
     T* out = job.out ? job.out + at * width : nullptr;
     const Samples<T> samples = job.samples.from(at, net.layout_);
@@ -220,8 +224,10 @@ template <class T> void Network<T>::run_inference(void* context, Worker& worker)
         job.values[0] += loss * (weighted ? double(step.counted()) : 1);
         net.add_metrics(step, *job.what, 1, rows, job.values);
       }
-      if ((*job.poll)()) job.abort = true;
+      if (!job.abort && (*job.poll)()) job.abort = true;
+      job.go_on[(batch + 1) & 1] = !job.abort;
     }
+    ++batch;
     worker.barrier();
   }
   if (job.what && worker.id == 0 && net.rules_.penalize()) {
@@ -236,8 +242,8 @@ template <class T> bool Network<T>::run(InferenceJob& job) {
   const int threads = threads_for(std::min(job.batch_size, job.n), sequence, false);
   prepare_scratch(threads);
   use_inference_plan(std::min(job.batch_size, job.n), sequence, threads);
-  context_.abort =
-      layout_.inference_flop(job.n * sequence) > kShortInferenceFlop ? &job.abort : nullptr;
+  const bool is_long = layout_.inference_flop(job.n * sequence) > kShortInferenceFlop;
+  context_.abort = is_long || calls_host() ? &job.abort : nullptr;
   context_.interrupt = {ask_poll, job.poll};
   if (job.what) job.counters.make(*job.what, threads);
   Team::instance().run(threads, run_inference, &job, true);

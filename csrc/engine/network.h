@@ -65,6 +65,8 @@ template <class T> class Network {
   // What else happens to gradients; none after compile. State that they did not need before is 0.
   void set_rules(const UpdateRules& rules);
   const UpdateRules& rules() const { return rules_; }
+  // What custom stages and a custom loss call.
+  void set_host_functions(const HostFunctions<T>& functions) { context_.host = functions; }
   const LossSpec& loss() const { return context_.loss; }
   const OptimizerSpec& optimizer() const { return context_.optimizer; }
 
@@ -102,6 +104,9 @@ template <class T> class Network {
   static void walk_batches(TrainJob& job, const StepContext<T>& context, Worker& worker);
   static void run_inference(void* context, Worker& worker);
 
+  // Whether a pass may fail in a function of the user's own. Such batches are never worked off in
+  // parts: the functions want them whole.
+  bool calls_host() const { return layout_.custom || context_.loss.custom; }
   int threads_for(index_t rows, index_t sequence, bool training) const;
   double batch_loss(const Step<T>& step, index_t rows) const;
   double batch_metric(const Step<T>& step, int place, index_t rows) const;

@@ -27,6 +27,7 @@ struct LayerSpec {
     embedding,   // y = table[x_0], table[x_1], ...: `span` entries of `units` values; stands first
     add,         // y = x + what went into the `span` layers before this one
     scan,        // a recurrent cell over the steps of sequences; reads x W + b of each step
+    custom,      // y = f(x), elementwise, by a function of the user's own; not of sequences
   };
   Kind kind = Kind::dense;
   index_t units = 0;
@@ -43,6 +44,7 @@ struct LayerSpec {
   ScanWays ways = ScanWays::one;
   index_t truncate = 0;   // scan: no gradient crosses a multiple of so many steps; 0: all do
   double state_rate = 0;  // scan: dropout of h on its way into the product
+  int function = 0;       // custom: which of the user's functions
 };
 
 struct NetworkSpec {
@@ -55,6 +57,7 @@ struct NetworkSpec {
 struct LossSpec {
   int loss = 0;  // index in FBP_LOSSES
   double param = 0;
+  bool custom = false;  // a function of the user's own, which is a mean over elements as `loss` is
 };
 
 struct MetricSpec {

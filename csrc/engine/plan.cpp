@@ -213,6 +213,9 @@ Stage make_stage(const NetworkLayout& layout, const LayerSpec& layer) {
     break;
   case StageKind::add:
     break;
+  case StageKind::custom:
+    stage.function = layer.function;
+    break;
   case StageKind::dropout:
     stage.param = layer.param;
     stage.per_sequence = layer.per_sequence;
@@ -247,6 +250,7 @@ void add_layer(NetworkLayout& layout, const LayerSpec& layer, bool joined) {
     stages[first].joins.push_back(stages.size() - 1);
   }
   layout.batch_coupled = layout.batch_coupled || stage.batch_coupled();
+  layout.custom = layout.custom || stage.kind == StageKind::custom;
   layout.outputs = stage.outputs;
   if (stage.dense() || stage.scan())
     layout.multiply_adds_per_row += double(stage.parameter_rows) * double(stage.parameter_cols);
@@ -383,7 +387,8 @@ void NetworkLayout::set_trainable(const std::vector<bool>& layers) {
       std::size_t(std::find_if(stages.begin(), stages.end(), trained) - stages.begin());
 }
 
-BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads, index_t steps) {
+BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads, index_t steps,
+                       bool whole) {
   BatchShape shape;
   shape.rows = shape.window = rows;
   shape.steps = steps;
@@ -398,7 +403,7 @@ BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads, i
   const bool even =
       busy_enough(double(rows), double(parts_of(parts, threads)) * double(chunk), threads);
   // One worker alone takes parts for the cache's sake, not for two of them.
-  if (layout.light && even && parts > (threads > 1 ? 1 : 2)) {
+  if (layout.light && !whole && even && parts > (threads > 1 ? 1 : 2)) {
     shape.part_rows = kMaxChunk;
     shape.window = threads * kMaxChunk;
     shape.partials = std::min(parts, index_t(2 * threads));

@@ -57,6 +57,7 @@ struct Stage {
   ScanWays ways = ScanWays::one;
   index_t truncate = 0;
   double state_rate = 0;
+  int function = 0;            // custom: which of the user's functions
   index_t carried_offset = 0;  // where the states of a sequence begin, in carried_width values
 
   bool dense() const { return kind == StageKind::dense; }
@@ -87,6 +88,7 @@ struct NetworkLayout {
   index_t worker_count = 0;                 // values that each worker keeps for itself
   index_t carried_width = 0;                // values of the states of a sequence, of all scans
   bool batch_coupled = false;               // any stage is
+  bool custom = false;                      // any stage calls a function of the user's own
   std::vector<std::size_t> stage_of_layer;  // kNoStage: it is fused into the one before
   std::size_t lowest_trained = 0;  // the first stage with trained parameters, or behind the last
   bool any_frozen = false;
@@ -200,8 +202,10 @@ struct BatchShape {
   bool fits(const Plan& plan) const;
 };
 
-// In parts where the network is light and the parts divide evenly among `threads`, or of sequences.
-BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads, index_t steps = 1);
+// In parts where the network is light and the parts divide evenly among `threads`, unless it must be
+// `whole`; or of sequences.
+BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads, index_t steps = 1,
+                       bool whole = false);
 
 Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
                         std::size_t element_size);

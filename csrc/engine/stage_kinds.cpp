@@ -24,6 +24,9 @@ template <class T> void Step<T>::forward_own(std::size_t s, Rows<const T> input,
   case StageKind::embedding:
     embed(stage, x, out);
     break;
+  case StageKind::custom:
+    host_activation(stage, x, {}, out);
+    break;
   case StageKind::add:
     tile.out = out.data;
     tile.out_row = out.row;
@@ -70,6 +73,9 @@ void Step<T>::input_delta_own(std::size_t s, Rows<const T> dz, TileOp<T> below,
     break;
   case StageKind::batch_norm:
     batch_norm_delta(s, dz, dx);
+    break;
+  case StageKind::custom:
+    host_activation(stage, input_of(s).from(own_.at), dz, dx);
     break;
   default:
     run_tile(below, tile, own_rows(stage.sequence), dz.data, dz.row, stage.inputs);

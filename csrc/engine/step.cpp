@@ -35,7 +35,9 @@ template <class T> T* Step<T>::partial(index_t part) const {
 
 template <class T> bool Step<T>::stopping() {
   if (!c_.abort) return false;
-  if (share_.id == 0 && c_.interrupt.pending(c_.interrupt.context)) *c_.abort = true;
+  if (aborted()) return true;
+  const Interrupt& ask = c_.interrupt;
+  if (share_.id == 0 && ask.pending && ask.pending(ask.context)) *c_.abort = true;
   return aborted();
 }
 
@@ -360,6 +362,7 @@ template <class T> T* Step<T>::room_for_taken(const std::vector<MetricSpec>& met
 
 // Leaves dy; `plain`: without label smoothing and weights.
 template <class T> void Step<T>::loss(const T* y, const Samples<T>& targets, bool plain, T* taken) {
+  if (c_.loss.custom) return host_loss(y, targets);
   const index_t cols = c_.layout->outputs;
   LossArgs<T> args;
   args.cols = cols;

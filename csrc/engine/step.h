@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "backend/team.h"
+#include "engine/host_functions.h"
 #include "engine/plan.h"
 #include "engine/step_scales.h"
 #include "engine/update_rules.h"
@@ -100,6 +101,7 @@ template <class T> struct StepContext {
   const UpdateRules* rules = nullptr;  // null: none
   double* squares = nullptr;           // sums of squares of the gradient by kGradientBlock
   double* penalties = nullptr;         // penalties on the parameters by kGradientBlock
+  HostFunctions<T> host;               // those that the network's stages and its loss call
   // Set for passes that may be given up: worker 0 asks `interrupt` as it works and sets *abort, which
   // ends the work of all but skips no barrier.
   std::atomic<bool>* abort = nullptr;
@@ -228,6 +230,9 @@ template <class T> class Step {
   void embedding_gradient(std::size_t stage, T* gradient, bool update);
   void embedding_delta(const Stage& stage, Rows<T> dx);
   Rows<const T> added(const Stage& stage) const;
+  template <class Call> void by_lead(Call call);
+  void host_activation(const Stage& stage, Rows<const T> z, Rows<const T> dy, Rows<T> out);
+  void host_loss(const T* y, const Samples<T>& targets);
   void join_deltas(const Stage& stage, TileOp<T> below, const ActivationTile<T>& tile);
   ActivationTile<T> delta_tile(std::size_t stage, T* dx, const Window& w) const;
   void measure(const T* y, const Samples<T>& targets, const std::vector<MetricSpec>* metrics);

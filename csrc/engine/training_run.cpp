@@ -51,6 +51,7 @@ template <class T> struct Network<T>::TrainJob {
   ThreadGovernor::Clock::time_point seen_at{};
   std::int64_t stalls_seen = 0;
   bool governed = false;  // the cost model wants several threads
+  bool long_steps = false;
 
   bool stop = false;               // interrupted: the run ends at this step boundary
   bool pause = false;              // the team is to change
@@ -79,11 +80,11 @@ template <class T> struct Network<T>::TrainJob {
 
   // Between two steps, `done` in all: shall the run stop or pause here?
   void decide(std::int64_t done) {
-    if (poll && (abortable() || done % poll_every == 0)) {
+    if (poll && (long_steps || done % poll_every == 0)) {
       if ((*poll)()) stop = true;
       measure_pace(done);
       const double step = network->seconds_per_row_ * double(std::min(schedule.batch_size, n));
-      if (abortable() ? step >= 0 && step < 0.6 * kLongStep : step > 1.2 * kLongStep) pause = true;
+      if (long_steps ? step >= 0 && step < 0.6 * kLongStep : step > 1.2 * kLongStep) pause = true;
     }
     if (governed && report(done)) pause = true;
   }
@@ -127,7 +128,7 @@ template <class T> struct Network<T>::TrainJob {
       decide(number);
       if (record->steps > 0) --record->steps;
       const bool halts = stop || pause || record->steps == 0;
-      // A long step may be given up: what it counted must not be there then.
+      // The next step may be given up: what it counts must not be there then.
       if (counters.any() && (halts || record->at == 0 || abortable())) read_counters();
     }
     go_on[number & 1] = !(stop || pause || record->steps == 0);
@@ -262,16 +263,16 @@ template <class T> void Network<T>::run(TrainJob& job, index_t batch_rows) {
   while (!job.finished()) {
     if (job.schedule.shuffle) prepare_order(job);
     const double seconds = seconds_per_row_ * double(batch_rows);
-    const bool abortable = job.poll && job.take_step && (seconds < 0 || seconds > kLongStep);
-    context_.abort = abortable ? &job.abort : nullptr;
-    context_.interrupt = {ask_poll, job.poll};
-    const bool whole = abortable || rules_.need_whole_gradient();
+    job.long_steps = job.poll && job.take_step && (seconds < 0 || seconds > kLongStep);
+    context_.abort = job.long_steps || calls_host() ? &job.abort : nullptr;
+    context_.interrupt = {job.poll ? ask_poll : nullptr, job.poll};
+    const bool whole = job.abortable() || rules_.need_whole_gradient();
     if (job.take_step) job.use = whole ? GradientUse::store_then_update : GradientUse::update;
     job.pause = false;
     job.paced_steps = steps;
     job.paced_at = ThreadGovernor::Clock::now();
     if (job.governed) job.report(steps);
-    job.shards = abortable ? 1 : shards_for(job, batch_rows, wanted);
+    job.shards = job.abortable() ? 1 : shards_for(job, batch_rows, wanted);
     const int threads = job.shards > 1 ? job.shards : wanted;
     Team::instance().run(job.governed ? governor_.threads(threads) : threads, run_train, &job,
                          true);

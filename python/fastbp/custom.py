@@ -1,20 +1,24 @@
 """Activations and losses of your own: Python functions on arrays.
 
-A network with one of them is computed in NumPy, by device="reference", which "auto" then means: in
-float64, rounded to the model's dtype after each step, ten times and more as slow as the compiled
-engine. Everything else is as always: fit, callbacks, exact resume within the process,
-weights, schedules. Model files hold no code, so such a model cannot be saved; its parameters can
-(model.parameters()).
+The processor's engine calls them in the middle of its steps, once for a whole batch, by the thread
+that called fit, while its other threads wait; all else is as compiled as ever. A function gets and
+returns float64, whatever the model's dtype. Networks of sequences with such functions are computed
+in NumPy by device="reference", which "auto" then means, ten times and more as slow. Everything
+else is as always: fit, callbacks, exact resume within the process, weights, schedules. A function
+must not use the model that it is part of. Model files hold no code, so such a model cannot be
+saved; its parameters can (model.parameters()).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from .arrays import Array
+from .devices import VARIABLE
 from .errors import describe
 from .layers import Activation, Dense, Layer
 from .losses import Loss, Traits
@@ -39,8 +43,9 @@ class CustomActivation(Activation):
             read-only, and returns y of that shape.
         derivative: takes the same z and returns dy/dz, of that shape.
 
-    Training raises ValueError where a function returns another shape, TypeError for what are no
-    numbers; what a function raises passes through. The model stays as the last step left it.
+    Training raises ValueError where a function returns another shape, or NaN for a finite z,
+    TypeError for what are no numbers; what a function raises passes through. The model stays as the
+    last step left it.
     """
 
     def __init__(self, forward: Function, derivative: Function) -> None:
@@ -55,7 +60,7 @@ class CustomActivation(Activation):
         from .reference.activations import Activation as Entry
 
         def called(function: Function) -> Callable[[Array, float], Array]:
-            return lambda z, _: _checked(_name(function), function(_read_only(z)), z.shape)
+            return lambda z, _: _checked(_name(function), function(_read_only(z)), z.shape, z)
 
         return [("activation", Entry(called(self.forward), called(self.derivative)), 0.0)]
 
@@ -86,8 +91,9 @@ class CustomLoss(Loss):
             weighted one; the mean's factor is not a part of the gradient returned.
 
     Targets are numbers, (n, outputs) or (n,) for one output; metrics are as with "mse". Training
-    raises ValueError where the function returns another shape, TypeError for what are no numbers;
-    what it raises passes through. The model stays as the last step left it.
+    raises ValueError where the function returns another shape, or NaN for finite outputs, TypeError
+    for what are no numbers; what it raises passes through. The model stays as the last step left
+    it.
     """
 
     function: Callable[[Array, Array], Any]
@@ -106,9 +112,10 @@ class CustomLoss(Loss):
                 raise TypeError(
                     f"the loss {self.name} must return (losses, gradient); got {describe(found)}"
                 )
-            gradient = _checked(f"{self.name}'s gradient", found[1], y.shape)
-            rows = np.ndim(found[0]) == 1
-            return _checked(self.name, found[0], y.shape[:1] if rows else y.shape), gradient
+            gradient = _checked(f"{self.name}'s gradient", found[1], y.shape, y)
+            if np.ndim(found[0]) == 1:
+                return _checked(self.name, found[0], y.shape[:1], y.sum(axis=1)), gradient
+            return _checked(self.name, found[0], y.shape, y), gradient
 
         return Entry(elements)
 
@@ -132,19 +139,24 @@ class CustomLoss(Loss):
 
 
 def device_for(device: str, layers: Iterable[Layer], loss: Loss | None = None) -> str:
-    """The device to ask for: "reference" in the place of "auto" where there is a Python function.
+    """The device to ask for in the place of `device`, where that is "auto" or runs what there is.
 
-    Raises ValueError for another device then.
+    A Python function runs on the processor and in the reference, of sequences in the reference
+    alone: "auto" then is one of these. Raises ValueError for another device.
     """
+    layers = list(layers)
     name = _first_function(layers, loss)
     if name is None or device == "reference":
         return device
-    if device != "auto":
-        raise ValueError(
-            f"{name} is a Python function, which runs in NumPy: use device='auto' or 'reference'; "
-            f"got {device!r}"
-        )
-    return "reference"
+    sequences = any(layer.reads_sequences for layer in layers)
+    if device == "auto":
+        return "reference" if sequences or os.environ.get(VARIABLE) == "reference" else "cpu"
+    if device == "cpu" and not sequences:
+        return device
+    raise ValueError(
+        f"{name} is a Python function, which runs on the processor, in networks of sequences in "
+        f"NumPy alone: use device='auto' or 'reference'; got {device!r}"
+    )
 
 
 def refuse(layers: Iterable[Layer], loss: Loss | None, what: str) -> None:
@@ -184,11 +196,21 @@ def _read_only(array: Array) -> Array:
     return view
 
 
-def _checked(name: str, value: Any, shape: tuple[int, ...]) -> Array:
-    """What a function returned, as float64 of that shape."""
+def _checked(name: str, value: Any, shape: tuple[int, ...], given: Array) -> Array:
+    """What a function returned for `given`, as float64 of that shape."""
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must return numbers; got {describe(value)}")
     if array.shape != shape:
         raise ValueError(f"{name} must return shape {shape}; got {array.shape}")
-    return array.astype(np.float64)
+    array = array.astype(np.float64)
+    if np.isnan(array).any():
+        wrong = np.argwhere(np.isnan(array) & np.isfinite(given))
+        if wrong.size:
+            row, *column = wrong[0]
+            place = "".join(f", column {at}" for at in column[-1:])
+            raise ValueError(
+                f"{name} returned NaN for finite values, first in row {row} of the batch{place}: "
+                "keep it within its domain, for example by np.maximum(z, 1e-12) before a log"
+            )
+    return array
