@@ -18,6 +18,9 @@ fmt:
 check:
 	ruff check . && ruff format --check . && mypy && clang-format --dry-run -Werror $(SOURCES)
 
+docs:  ## the site, in build/docs; needs pip install '.[docs]'
+	sphinx-build -W -q docs build/docs
+
 cuda-wheel:  ## dist/fastbp_cuda13-*.whl; needs nvcc on PATH or in CUDACXX, and takes minutes
 	pip wheel --no-deps --wheel-dir dist packaging/cuda13
 
@@ -27,4 +30,4 @@ sanitize-gpu:  ## compute-sanitizer's four tools over the tests that need a GPU
 	    python -m pytest -q -m gpu || exit; \
 	done
 
-.PHONY: dev test asan fmt check cuda-wheel sanitize-gpu
+.PHONY: dev test asan fmt check docs cuda-wheel sanitize-gpu
