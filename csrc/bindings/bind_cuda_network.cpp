@@ -33,6 +33,7 @@ class CudaNetwork {
     for (const LayerSpec& layer : described.layers) specs.push_back(layer_of(layer));
     const fbp_network_spec spec{wide_                 ? FBP_FLOAT64
                                 : dtype == "bfloat16" ? FBP_BFLOAT16
+                                : dtype == "float16"  ? FBP_FLOAT16
                                                       : FBP_FLOAT32,
                                 device,
                                 inputs,
@@ -326,7 +327,10 @@ class CudaNetwork {
 
   void* flat(py::array& a, const char* name, int number, bool writeable) const {
     require_array(a, name, dtype(), writeable);
-    require_length(a, name, number == FBP_STATE ? state_count() : parameter_count());
+    require_length(a, name,
+                   number == FBP_LOSS_SCALE ? 3
+                   : number == FBP_STATE    ? state_count()
+                                            : parameter_count());
     return const_cast<void*>(a.data());
   }
 

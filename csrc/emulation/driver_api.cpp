@@ -11,8 +11,8 @@ CUresult encode_tiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t ran
                       const cuuint64_t* size, const cuuint64_t* row_bytes, const cuuint32_t* box,
                       const cuuint32_t* step, CUtensorMapInterleave, CUtensorMapSwizzle swizzle,
                       CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
-  const bool known = type == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 && rank == 2 &&
-                     swizzle == CU_TENSOR_MAP_SWIZZLE_128B;
+  const bool known =
+      type == CU_TENSOR_MAP_DATA_TYPE_UINT16 && rank == 2 && swizzle == CU_TENSOR_MAP_SWIZZLE_128B;
   const bool aligned = reinterpret_cast<std::uintptr_t>(at) % 16 == 0 && *row_bytes % 16 == 0;
   bool good = known && aligned && *row_bytes < kMostBytes && box[0] * 2 <= 128 && box[0] % 8 == 0;
   for (int i = 0; i < 2; ++i)

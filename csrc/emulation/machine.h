@@ -45,6 +45,7 @@ struct GroupProduct {
   float* d;
   std::uint64_t a, b;
   bool add, a_transposed, b_transposed;
+  float (*widen)(std::uint32_t);  // what 16 bits of A and B stand for
 };
 
 struct Thread {

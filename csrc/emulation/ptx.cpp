@@ -27,20 +27,6 @@ std::uint32_t to_bits(float x) {
   return bits;
 }
 
-float from_bf16(std::uint32_t half) { return from_bits(half << 16); }
-
-float from_f16(std::uint32_t half) {
-  const std::uint32_t exponent = half >> 10 & 31, mantissa = half & 1023;
-  float magnitude = 0;
-  if (exponent == 31)
-    magnitude = mantissa ? NAN : INFINITY;
-  else if (exponent == 0)
-    magnitude = std::ldexp(float(mantissa), -24);
-  else
-    magnitude = std::ldexp(float(1024 + mantissa), int(exponent) - 25);
-  return half >> 15 ? -magnitude : magnitude;
-}
-
 float from_tf32(std::uint32_t bits) { return from_bits(bits & 0xffffe000u); }
 
 // What a lane brings to an instruction of the whole warp, and takes away.
@@ -142,7 +128,32 @@ template <bool transposed> void load(std::uint32_t (&r)[4], const void* row) {
   meet(distribute<transposed>, &held, "ldmatrix");
 }
 
+// To nearest, ties to even; below 2^-14 to multiples of 2^-24.
+std::uint32_t to_f16(float x) {
+  const std::uint32_t sign = to_bits(x) >> 31 << 15;
+  const double magnitude = std::fabs(double(x));
+  if (std::isnan(x)) return 0x7fff;  // as the manual says
+  if (magnitude >= 65520) return sign | 0x7c00;
+  const int exponent = magnitude < 0x1p-14 ? -14 : std::ilogb(magnitude);
+  const auto steps = std::uint32_t(std::nearbyint(std::ldexp(magnitude, 10 - exponent)));
+  return sign | (std::uint32_t(exponent + 14) * 1024 + steps);
+}
+
 }  // namespace
+
+float from_bf16(std::uint32_t half) { return from_bits(half << 16); }
+
+float from_f16(std::uint32_t half) {
+  const std::uint32_t exponent = half >> 10 & 31, mantissa = half & 1023;
+  float magnitude = 0;
+  if (exponent == 31)
+    magnitude = mantissa ? NAN : INFINITY;
+  else if (exponent == 0)
+    magnitude = std::ldexp(float(mantissa), -24);
+  else
+    magnitude = std::ldexp(float(1024 + mantissa), int(exponent) - 25);
+  return half >> 15 & 1 ? -magnitude : magnitude;
+}
 
 void multiply_bf16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
   Fragments held{d, a, b};
@@ -203,6 +214,8 @@ std::uint32_t pack_bf16(float low, float high) {
   };
   return rounded(low) | rounded(high) << 16;
 }
+
+std::uint32_t pack_f16(float low, float high) { return to_f16(low) | to_f16(high) << 16; }
 
 }  // namespace emulation
 }  // namespace fastbp

@@ -18,6 +18,10 @@ void copy_async_wait_for_all_but(int left);
 template <int left> void copy_async_wait() { copy_async_wait_for_all_but(left); }
 std::uint32_t to_tf32(float x);
 std::uint32_t pack_bf16(float low, float high);
+std::uint32_t pack_f16(float low, float high);
+// What the lower 16 bits stand for.
+float from_bf16(std::uint32_t half);
+float from_f16(std::uint32_t half);
 
 }  // namespace emulation
 }  // namespace fastbp

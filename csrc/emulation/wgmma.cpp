@@ -31,15 +31,15 @@ Thread* const* group_of(const Thread& thread) {
 
 bool same(const GroupProduct& x, const GroupProduct& y) {
   return x.a == y.a && x.b == y.b && x.add == y.add && x.a_transposed == y.a_transposed &&
-         x.b_transposed == y.b_transposed;
+         x.b_transposed == y.b_transposed && x.widen == y.widen;
 }
 
 // One multiplicand: `count` rows of A, or columns of B, by 16 of k.
 class Multiplicand {
  public:
-  Multiplicand(std::uint64_t descriptor, bool transposed, int count)
-      : transposed_(transposed), start_(field(descriptor, 0)), leading_(field(descriptor, 16)),
-        stride_(field(descriptor, 32)) {
+  Multiplicand(std::uint64_t descriptor, bool transposed, int count, float (*widen)(std::uint32_t))
+      : widen_(widen), transposed_(transposed), start_(field(descriptor, 0)),
+        leading_(field(descriptor, 16)), stride_(field(descriptor, 32)) {
     if (descriptor >> 62 != 1) fail("describes a multiplicand without the swizzle of 128 bytes");
     if (descriptor >> 49 & 7) fail("describes a multiplicand with a base offset");
     values_.resize(std::size_t(count) * kDepth);
@@ -66,12 +66,10 @@ class Multiplicand {
     if (i % 8 == 0 || k % 8 == 0) note_read(from, 2, __builtin_return_address(0));
     std::uint16_t half;
     std::memcpy(&half, from, 2);
-    const std::uint32_t bits = std::uint32_t(half) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
+    return widen_(half);
   }
 
+  float (*const widen_)(std::uint32_t);
   const bool transposed_;
   const std::uint32_t start_, leading_, stride_;
   std::vector<float> values_;
@@ -84,8 +82,8 @@ void compute(Thread* const* group) {
   for (int i = 0; i < kGroup; ++i)
     if (group[i]->products.empty() || !same(group[i]->products.front(), first))
       fail("calls for a product that is not the same for all of its group");
-  const Multiplicand a(first.a, first.a_transposed, kRows);
-  const Multiplicand b(first.b, first.b_transposed, kCols);
+  const Multiplicand a(first.a, first.a_transposed, kRows, first.widen);
+  const Multiplicand b(first.b, first.b_transposed, kCols, first.widen);
   for (int i = 0; i < kGroup; ++i) {
     float* const d = group[i]->products.front().d;
     const int row = i / warpSize * 16 + i % warpSize / 4, col = i % 4 * 2;
@@ -105,11 +103,11 @@ void meet_group(const char* what) { wait(State::at_group_call, what, 0); }
 
 void multiply_fence() { machine.running->products_fenced = true; }
 
-void begin_multiply_bf16(float* d, std::uint64_t a, std::uint64_t b, bool add, bool a_transposed,
-                         bool b_transposed) {
+void begin_multiply(float* d, std::uint64_t a, std::uint64_t b, bool add, bool a_transposed,
+                    bool b_transposed, float (*widen)(std::uint32_t)) {
   Thread& self = *machine.running;
   if (!self.products_fenced) fail("calls for a product with no wgmma.fence before it");
-  self.products.push_back({d, a, b, add, a_transposed, b_transposed});
+  self.products.push_back({d, a, b, add, a_transposed, b_transposed, widen});
 }
 
 void multiply_commit() {

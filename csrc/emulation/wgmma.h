@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "emulation/driver_api.h"
+#include "emulation/ptx.h"
 
 namespace fastbp {
 namespace emulation {
@@ -34,11 +35,15 @@ void multiply_fence();
 void multiply_commit();
 void multiply_wait_for_all_but(int left);
 template <int left> void multiply_wait() { multiply_wait_for_all_but(left); }
-void begin_multiply_bf16(float* d, std::uint64_t a, std::uint64_t b, bool add, bool a_transposed,
-                         bool b_transposed);
+void begin_multiply(float* d, std::uint64_t a, std::uint64_t b, bool add, bool a_transposed,
+                    bool b_transposed, float (*widen)(std::uint32_t));
 template <bool a_transposed, bool b_transposed>
 void multiply_async_bf16(float (&d)[64], std::uint64_t a, std::uint64_t b, bool add) {
-  begin_multiply_bf16(d, a, b, add, a_transposed, b_transposed);
+  begin_multiply(d, a, b, add, a_transposed, b_transposed, from_bf16);
+}
+template <bool a_transposed, bool b_transposed>
+void multiply_async_f16(float (&d)[64], std::uint64_t a, std::uint64_t b, bool add) {
+  begin_multiply(d, a, b, add, a_transposed, b_transposed, from_f16);
 }
 
 }  // namespace emulation

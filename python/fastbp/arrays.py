@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 else:  # numpy.typing takes longer to import than this whole module
     Array = np.ndarray
 
-DTYPES = ("float32", "float64", "bfloat16")  # of models
+PROCESSOR_DTYPES = ("float32", "float64", "bfloat16")  # of models on a processor
+DTYPES = (*PROCESSOR_DTYPES, "float16")  # of models
 INT64 = np.dtype(np.int64)
 MAX = float(np.finfo(np.float64).max)
 
@@ -32,13 +33,15 @@ def dtype_name(dtype: object) -> str:
     """One of DTYPES, from the name or NumPy's object. Raises ValueError for anything else."""
     name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", None) or str(dtype)
     if name not in DTYPES:
-        raise ValueError(f"dtype must be 'float32', 'float64' or 'bfloat16'; got {describe(dtype)}")
+        raise ValueError(
+            f"dtype must be 'float32', 'float64', 'bfloat16' or 'float16'; got {describe(dtype)}"
+        )
     return name
 
 
 def stored(dtype: str) -> np.dtype[Any]:
-    """What parameters and data of a model of that dtype are: bfloat16 is for products only."""
-    return np.dtype(np.float32 if dtype == "bfloat16" else dtype)
+    """What parameters and data of a model of that dtype are: 16 bits are for products only."""
+    return np.dtype(np.float32 if dtype in ("bfloat16", "float16") else dtype)
 
 
 def is_ready(value: object, dtype: np.dtype[Any]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import freezing
+from . import freezing, loss_scale
 from .optimizers import slots
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ def averaged(model: Sequential) -> Sequential:
             "no average of the parameters is kept: compile with an optimizer that has use_ema=True"
         )
     engine = model._require_built()
-    if engine.steps < optimizer.gradient_accumulation_steps:
+    scale = loss_scale.of(engine)
+    skipped = 0 if scale is None else scale.skipped_updates
+    if engine.steps // optimizer.gradient_accumulation_steps <= skipped:
         raise RuntimeError("there is no average yet: the model has had no update")
     other = type(model)(model.layers, model.seed)
     other.metadata = dict(model.metadata)

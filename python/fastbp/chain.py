@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, arrays, checks, custom, devices, losses, network, optimizers, weights
+from . import (
+    _core,
+    arrays,
+    checks,
+    custom,
+    devices,
+    loss_scale,
+    losses,
+    network,
+    optimizers,
+    weights,
+)
 from .arrays import Array
 from .embedding import Embedding, check_entries, one_a_step
 from .errors import describe
 from .layers import Layer
 from .lazy import is_lazy
+from .loss_scale import LossScale
 from .metrics import get as get_metrics
 from .network import Compiled
 from .sequences import Sequences, padded, require_no_sequences
@@ -85,8 +97,13 @@ class Chain:
 
     @property
     def dtype(self) -> str:
-        """ "float32", "float64" or "bfloat16": what compile chose."""
+        """ "float32", "float64", "bfloat16" or "float16": what compile chose."""
         return self._dtype_name
+
+    @property
+    def loss_scale(self) -> LossScale | None:
+        """Of a model that is built with dtype="float16", how its loss is scaled; otherwise None."""
+        return loss_scale.of(self._engine)
 
     @property
     def epochs_trained(self) -> int:
@@ -154,10 +171,12 @@ class Chain:
             dtype: "float32" or "float64", of parameters, data and arithmetic; or "bfloat16", which
                 is float32 but for the matrix products: they round their operands to bfloat16 (8
                 bits of precision) and sum in float32, at up to twice the speed on processors that
-                offer it. Parameters that exist are converted, into new arrays.
+                offer it; or, on device "cuda", "float16": the same with 11 bits and a small range,
+                for which the loss is scaled in training (`loss_scale`). Parameters that exist are
+                converted, into new arrays.
 
-        Raises ValueError for unknown names, DeviceNotAvailableError for a device, or bfloat16 on
-        it, that this machine does not offer.
+        Raises ValueError for unknown names, DeviceNotAvailableError for a device, or a dtype on it,
+        that this machine does not offer.
         """
         if loss is None:
             raise TypeError(

@@ -20,15 +20,16 @@ from .registry import OPTIMIZERS
 Result = TypeVar("Result")
 
 # Numbers of the flat arrays (csrc/kernels/cuda/fastbp_cuda_network.h).
-PARAMETERS, GRADIENTS, FIRST_SLOT, ACCUMULATED, AVERAGE, STATE = 0, 1, 2, 4, 5, 6
+PARAMETERS, GRADIENTS, FIRST_SLOT, ACCUMULATED, AVERAGE, STATE, LOSS_SCALE = 0, 1, 2, 4, 5, 6, 7
 
 
 class CudaEngine:
     """A chain of layers on a CUDA device; arguments as fastbp._core.Engine's.
 
-    dtype: "float32", "float64", or "bfloat16", which is float32 but for the products: their
-    operands are rounded, on tensor cores. device: the device's number. Raises MemoryError where the
-    device's memory is too small, with what it was needed for; RuntimeError where the device fails.
+    dtype: "float32", "float64", or "bfloat16" and "float16", which are float32 but for the
+    products: their operands are rounded, on tensor cores; of float16 the loss is scaled. device:
+    the device's number. Raises MemoryError where the device's memory is too small, with what it was
+    needed for; RuntimeError where the device fails.
     """
 
     def __init__(
@@ -41,13 +42,13 @@ class CudaEngine:
         *,
         device: int = 0,
     ) -> None:
-        if sequences and dtype == "bfloat16":
+        if sequences and dtype in ("bfloat16", "float16"):
             raise ValueError(
-                "recurrent layers do not run in bfloat16 on device 'cuda' yet; use dtype='float32'"
+                f"recurrent layers do not run in {dtype} on device 'cuda' yet; use dtype='float32'"
             )
         self._network = _core.CudaNetwork(inputs, list(layers), dtype, seed, device, sequences)
         self.inputs = inputs
-        self._dtype = stored(dtype)
+        self._dtype, self._scaled = stored(dtype), dtype == "float16"
         self._slots = 0
         self._rules: list[int] = []  # arrays of the optimizer's state that rules want
         self._copies: dict[int, Array] = {}  # on the host, by number
@@ -77,6 +78,11 @@ class CudaEngine:
         """The optimizer's slots, then what rules keep; laid out as parameters, live, writable."""
         slots = range(FIRST_SLOT, FIRST_SLOT + self._slots)
         return [self._copy(number) for number in (*slots, *self._rules)]
+
+    @property
+    def loss_scale(self) -> Array | None:
+        """Of float16 (fastbp.reference.float16.new_scale), live, writable; otherwise None."""
+        return self._copy(LOSS_SCALE) if self._scaled else None
 
     @property
     def state(self) -> Array:
@@ -227,7 +233,7 @@ class CudaEngine:
         copy = self._copies.get(number)
         if copy is None:
             network = self._network
-            count = network.state_count if number == STATE else network.parameter_count
+            count = {STATE: network.state_count, LOSS_SCALE: 3}.get(number, network.parameter_count)
             copy = np.empty(count, self._dtype)
             self._network.read(number, copy)
             self._copies[number] = copy

@@ -56,6 +56,13 @@ def require_dtype(device: str, dtype: str) -> None:
             "emulated. Use dtype='float32', or device='reference' to reproduce its results slowly",
             reason="no_bfloat16",
         )
+    if (device, dtype) == ("cpu", "float16"):
+        raise DeviceNotAvailableError(
+            "dtype 'float16' is for device='cuda', whose tensor cores multiply it. On the "
+            "processor use dtype='float32' (or 'bfloat16' where fastbp.info() offers it), or "
+            "device='reference' to reproduce its results slowly",
+            reason="no_float16",
+        )
 
 
 def _require_tensor_cores(device: str) -> None:
@@ -65,7 +72,7 @@ def _require_tensor_cores(device: str) -> None:
     if 0 < capability < 80:  # the emulated device has 0
         raise DeviceNotAvailableError(
             f"dtype 'bfloat16' needs tensor cores of compute capability 8.0 or later, and device "
-            f"{device!r} has {capability / 10:.1f}. Use dtype='float32'",
+            f"{device!r} has {capability / 10:.1f}. Use dtype='float16' or 'float32'",
             reason="no_bfloat16",
         )
 

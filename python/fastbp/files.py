@@ -9,9 +9,9 @@
 with zeros in their stead, and is checked before anything is parsed. "fastbp" is JSON: format,
 dtype, inputs, layers, seed, epochs, frozen, and under "training" loss, optimizer, metrics and
 steps. Tensors are the parameters ("0.kernel"), the state ("1.moving_mean") and the optimizer's
-slots ("optimizer.0.0.kernel"). Where a fit has not come to its end, "run" is its state
-(packing.py), with the arrays "run.0" and so on. Classes are looked up by name in fixed tables.
-Other metadata is the user's text.
+slots ("optimizer.0.0.kernel"), and with dtype "float16" "optimizer.loss_scale". Where a fit has not
+come to its end, "run" is its state (packing.py), with the arrays "run.0" and so on. Classes are
+looked up by name in fixed tables. Other metadata is the user's text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from . import checks, devices, layers, losses, metrics, network, optimizers, packing, resume, spec
+from . import (
+    checks,
+    devices,
+    layers,
+    loss_scale,
+    losses,
+    metrics,
+    network,
+    optimizers,
+    packing,
+    resume,
+    spec,
+)
 from .arrays import Array, dtype_name, stored
 from .errors import ModelFileError, describe
 from .network import Compiled
@@ -43,6 +55,7 @@ MAX_HEADER = 16 * 2**20  # bytes; about 100,000 tensors
 PREFIX = b'{"__metadata__":{"sha256":"'
 DIGITS = 64
 DIGEST_AT = 8 + len(PREFIX)
+SCALE = "optimizer.loss_scale"  # the tensor
 RESERVED = ("sha256", "fastbp")
 TENSOR_DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64", "int8": "I8"}
 
@@ -69,6 +82,8 @@ class Description(NamedTuple):
         if self.compiled is not None:
             for slot in range(optimizers.slots(self.compiled.optimizer)):
                 shapes.update({f"optimizer.{slot}.{name}": parameters[name] for name in parameters})
+            if self.dtype == "float16":
+                shapes[SCALE] = (3,)
         return shapes
 
 
@@ -139,6 +154,9 @@ def _tensors(model: Sequential) -> dict[str, Array]:
         for slot, flat in enumerate(engine.optimizer_state):
             named = network.views(model.layers, engine, flat)
             tensors.update({f"optimizer.{slot}.{name}": view for name, view in named.items()})
+        scale = loss_scale.array_of(engine)
+        if scale is not None:
+            tensors[SCALE] = scale
     return tensors
 
 
@@ -268,6 +286,8 @@ def _model(data: bytes, source: str, name: str) -> Sequential:
         view[...] = np.frombuffer(
             data, kind, count=view.size, offset=header_end + places[tensor]
         ).reshape(view.shape)
+        if tensor == SCALE and not loss_scale.is_valid(view):
+            raise ModelFileError(f"{source} is not a model file: its loss has the scale {view}")
     if described.compiled is not None:
         engine.steps = described.steps
     model._epochs = described.epochs

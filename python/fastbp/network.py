@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _core
+from . import _core, loss_scale
 from .arrays import Array
 from .devices import Backend
 from .initializers import BIAS_STREAMS, Source
@@ -123,7 +123,9 @@ def apply_rules(layers: Layers, engine: _core.Engine, optimizer: Optimizer, ahea
 
     ahead: for how many updates a learning rate that is a Python function is asked.
     """
-    updates = engine.steps // optimizer.gradient_accumulation_steps
+    scale = loss_scale.of(engine)
+    skipped = 0 if scale is None else scale.skipped_updates
+    updates = engine.steps // optimizer.gradient_accumulation_steps - skipped
     rules = optimizer.rules(updates, ahead)
     ranges = parameter_ranges(layers, engine, optimizer)
     engine.set_rules({**rules, "ranges": ranges} if ranges else rules)

@@ -63,7 +63,11 @@ template <class T> void Chain<T>::train(const Workspace& space, const DeviceBatc
   forward(space, batch.rows, gathered_pass(space, batch.samples, true), nullptr);
   measure(space, batch.rows, space.at<T>(space.plan.y.back()), gathered(space, batch.samples),
           *batch.metrics);
+  if (scaling) scale_delta(space, batch.rows);
   backward(space, batch);
+  if (scaling && batch.dx)
+    check(scale_by(scaling, true, batch.dx, layout->inputs, batch.rows, layout->inputs, stream),
+          kBackward);
   rules->enqueue(batch.update ? FinishUse::update : FinishUse::store, finish_state(), stream);
   if (batch.update && rules->need_whole_gradient())
     Products<T>(*layout, shadows, stream).refresh(arrays.parameters.w);
@@ -309,6 +313,7 @@ template <class T> FinishState<T> Chain<T>::finish_state() const {
   state.optimizer = optimizer;
   state.steps = tables.steps;
   state.penalties = tables.penalties;
+  state.scaling = scaling;
   return state;
 }
 
@@ -316,7 +321,15 @@ template <class T> void Chain<T>::measure_penalties() const {
   rules->enqueue(FinishUse::measure, finish_state(), stream);
 }
 
-// dz of the last stage from the dy that the loss left.
+// dy of the scaled loss from the dy that the loss left.
+template <class T> void Chain<T>::scale_delta(const Workspace& space, index_t rows) const {
+  const BatchMatrix& delta = space.plan.delta.back();
+  check(scale_by(scaling, false, space.at<T>(delta), delta.row,
+                 space.rows_of(layout->stages[last()], rows), delta.width, stream),
+        kBackward);
+}
+
+// dz of the last stage from its dy.
 template <class T> void Chain<T>::output_delta(const Workspace& space, index_t rows) const {
   const Stage& stage = layout->stages[last()];
   if (stage.activation == 0) return;

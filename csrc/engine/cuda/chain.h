@@ -130,6 +130,7 @@ template <class T> class Chain {
   const Rules<T>* rules = nullptr;
   T* partials = nullptr;             // partials_of(rows) gradients
   const Shadows* shadows = nullptr;  // float alone: products are made of these, on tensor cores
+  LossScale* scaling = nullptr;      // of the loss in training; null: none
   cudaStream_t stream = nullptr;
 
   // Once for a new training plan: the ones behind the rows that a layer with bias reads.
@@ -208,6 +209,7 @@ template <class T> class Chain {
   void measure_part(const Outputs<T>& part, const std::vector<MetricSpec>& metrics) const;
   void take_loss(const Outputs<T>& part, bool plain) const;
   void backward(const Workspace& space, const DeviceBatch<T>& batch) const;
+  void scale_delta(const Workspace& space, index_t rows) const;
   void output_delta(const Workspace& space, index_t rows) const;
   void input_delta(Products<T>& products, const Workspace& space, index_t rows, std::size_t stage,
                    T* dx) const;

@@ -280,7 +280,7 @@ template <class T> void Chain<T>::update_state(const Workspace& space, index_t r
     if (!stage.batch_coupled() || !stage.trainable) continue;
     T* const moving = state + stage.state_offset;
     check(batch_norm_moving(norm_args(space, s, rows, true), T(stage.momentum), moving,
-                            moving + stage.outputs, stream),
+                            moving + stage.outputs, scaling ? &scaling->overflow : nullptr, stream),
           "update");
   }
 }

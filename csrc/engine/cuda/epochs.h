@@ -31,7 +31,7 @@ template <class T> class Epochs {
  public:
   // What the host has of an epoch, or a part of one, that is under way.
   struct Slot {
-    PinnedMemory order, hyper, counter, sums;
+    PinnedMemory order, hyper, counter, sums, scale;
     Event done;
     index_t epoch = 0, first_row = 0, batches = 0;
     bool under_way = false;
@@ -41,6 +41,8 @@ template <class T> class Epochs {
       : layout_(layout), chain_(chain), memory_(memory) {}
 
   OptimizerSpec optimizer;
+  // Of a scaled loss, the updates that have been left out: as far as the host knows.
+  std::int64_t skipped = 0;
 
   // Room for what an epoch has beside its plan.
   Measures prepare(const RunArgs& run, index_t rows) {
@@ -53,7 +55,9 @@ template <class T> class Epochs {
                         layout_.measure_blocks(rest, run.samples.steps));
     m.places = 1 + index_t(run.metrics.size());
     ArenaLayout arena;
-    const index_t steps = run.update ? m.batches : 0;
+    // Of updates that may be left out also those of an epoch that is under way: which of them, the host
+    // does not know when the next one begins.
+    const index_t steps = !run.update ? 0 : chain_.scaling ? 2 * m.batches + 1 : m.batches;
     const std::size_t counter = arena.add(sizeof(RunCounter));
     const std::size_t order = arena.add(array_bytes<std::int64_t>(run.shuffle ? run.samples.n : 0));
     const std::size_t hyper =
@@ -79,7 +83,7 @@ template <class T> class Epochs {
   void use_counter(std::int64_t steps) {
     chain_.tables.counter =
         static_cast<RunCounter*>(memory_.require(Piece::epoch, sizeof(RunCounter)));
-    send_counter(slots_[0], {0, 0, steps});
+    send_counter(slots_[0], {0, 0, steps, 1});
   }
 
   // The slot that has waited longest; what it measured is in the record.
@@ -106,11 +110,14 @@ template <class T> class Epochs {
       copy(order_, order, array_bytes<std::int64_t>(run.samples.n), cudaMemcpyHostToDevice);
     }
     if (run.update) send_hyper(slot, parts_of(run.samples.n - at, m.rows), steps);
-    send_counter(slot, {0, at, steps});
+    send_counter(slot, {0, at, steps, first_update(steps)});
   }
 
   void end(Slot& slot, const Measures& m) {
     auto* sums = slot.sums.template require<double>(std::size_t(m.sums() + m.batches));
+    if (chain_.scaling)
+      copy(slot.scale.template require<LossScale>(1), chain_.scaling, sizeof(LossScale),
+           cudaMemcpyDeviceToHost);
     copy(sums, chain_.tables.sums, array_bytes<double>(m.sums()), cudaMemcpyDeviceToHost);
     if (chain_.rules->penalize())
       copy(sums + m.sums(), chain_.tables.penalties, array_bytes<double>(m.batches),
@@ -130,13 +137,26 @@ template <class T> class Epochs {
     copy(chain_.tables.counter, counter, sizeof *counter, cudaMemcpyHostToDevice);
   }
 
-  // Of the batches behind step `steps`: for each rate that a range of parameters has.
+  // Of the batch behind step `steps` the least number that its update may have: that of the last update
+  // known, and all under way are left out.
+  std::int64_t first_update(std::int64_t steps) const {
+    const Slot& other = slots_[turn_ ^ 1];
+    const index_t under_way = other.under_way ? other.batches : 0;
+    const std::int64_t known = chain_.rules->of().update_of(steps + 1) - skipped;
+    return std::max(std::int64_t(1), known - under_way);
+  }
+
+  // Of the batches behind step `steps`, or of the updates that they may be: for each rate that a range
+  // of parameters has.
   void send_hyper(Slot& slot, index_t batches, std::int64_t steps) {
     const UpdateRules& rules = chain_.rules->of();
     const index_t variants = chain_.rules->variant_count();
-    auto* hyper = slot.hyper.template require<StepHyper<T>>(std::size_t(batches * variants));
-    for (index_t b = 0; b < batches; ++b) {
-      const std::int64_t t = rules.update_of(steps + b + 1);
+    const std::int64_t first = first_update(steps);
+    const index_t count =
+        chain_.scaling ? index_t(rules.update_of(steps + batches) - skipped - first + 1) : batches;
+    auto* hyper = slot.hyper.template require<StepHyper<T>>(std::size_t(count * variants));
+    for (index_t b = 0; b < count; ++b) {
+      const std::int64_t t = chain_.scaling ? first + b : rules.update_of(steps + b + 1);
       powers_.advance(optimizer.hyper, t);
       const double rate = rules.rate(t, optimizer.hyper.learning_rate);
       for (index_t v = 0; v < variants; ++v) {
@@ -145,7 +165,7 @@ template <class T> class Epochs {
         hyper[b * variants + v] = step_hyper<T>(now, powers_);
       }
     }
-    copy(hyper_, hyper, array_bytes<StepHyper<T>>(batches, variants), cudaMemcpyHostToDevice);
+    copy(hyper_, hyper, array_bytes<StepHyper<T>>(count, variants), cudaMemcpyHostToDevice);
   }
 
   // The sum over the blocks of a batch, in order: of sequences, those of each part.
@@ -165,6 +185,7 @@ template <class T> class Epochs {
   void collect(Slot& slot, RunArgs& run, const Measures& m, Poll& poll) {
     wait_for(slot.done.get(), poll);
     slot.under_way = false;
+    if (chain_.scaling) skipped = std::int64_t(slot.scale.template require<LossScale>(1)->skipped);
     const double* const sums =
         slot.sums.template require<double>(std::size_t(m.sums() + m.batches));
     const bool penalized = chain_.rules->penalize();

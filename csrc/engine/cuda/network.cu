@@ -23,8 +23,8 @@ constexpr index_t kPredictionRows = 16384;
 
 template <class T> class DeviceNetwork final : public Network {
  public:
-  // bfloat16: of T = float, the products are made on tensor cores.
-  DeviceNetwork(const NetworkSpec& spec, int device, bool bfloat16)
+  // dtype: as the C interface's; of T = float, in 16 bits the products are made on tensor cores.
+  DeviceNetwork(const NetworkSpec& spec, int device, int dtype)
       : device_(device), layout_(make_layout(spec)) {
     chain_.seed = spec.seed;
     select();
@@ -33,8 +33,9 @@ template <class T> class DeviceNetwork final : public Network {
     chain_.rules = &rules_;
     chain_.stream = own_stream_.get();
     const std::size_t bytes = array_bytes<T>(layout_.parameter_count);
-    const std::size_t all = checked_sum(checked_product(bytes, 4),
-                                        array_bytes<T>(layout_.state_count + layout_.worker_count));
+    const std::size_t all =
+        checked_sum(checked_product(bytes, 4),
+                    array_bytes<T>(layout_.state_count + layout_.worker_count) + sizeof(LossScale));
     T* flat = static_cast<T*>(memory_.require(Piece::parameters, all));
     check(cudaMemsetAsync(flat, 0, all, stream()), "making the parameters");
     FlatArrays<T>& arrays = chain_.arrays;
@@ -45,7 +46,13 @@ template <class T> class DeviceNetwork final : public Network {
     }
     chain_.state = flat;
     chain_.statistics = flat + layout_.state_count;
-    if (bfloat16) {
+    if (dtype == FBP_FLOAT16) {
+      shadows_.set_kind(Half::float16);
+      chain_.scaling = reinterpret_cast<LossScale*>(chain_.statistics + layout_.worker_count);
+      rules_.scaled = true;
+      start_scaling();
+    }
+    if (dtype == FBP_FLOAT16 || dtype == FBP_BFLOAT16) {
       chain_.shadows = &shadows_;
       shadows_.lay_out_weights(layout_);
       place(shadows_.weights, Piece::shadow_weights);
@@ -68,6 +75,7 @@ template <class T> class DeviceNetwork final : public Network {
     chain_.optimizer = optimizer.optimizer;
     epochs_.optimizer = optimizer;
     rules_.set({}, stream());
+    if (chain_.scaling) start_scaling();
     ++changes_;
     finish();
     steps = 0;
@@ -111,13 +119,14 @@ template <class T> class DeviceNetwork final : public Network {
 
   void read(int array, void* host) override {
     select();
-    copy(host, flat(array), size_of(array) * sizeof(T), cudaMemcpyDeviceToHost);
+    copy(host, flat(array), bytes_of(array), cudaMemcpyDeviceToHost);
     finish();
   }
   void write(int array, const void* host) override {
     select();
-    copy(flat(array), host, size_of(array) * sizeof(T), cudaMemcpyHostToDevice);
+    copy(flat(array), host, bytes_of(array), cudaMemcpyHostToDevice);
     if (array == FBP_PARAMETERS) stale_ = true;
+    if (array == FBP_LOSS_SCALE) epochs_.skipped = std::int64_t(static_cast<const float*>(host)[2]);
     finish();
   }
 
@@ -254,20 +263,29 @@ template <class T> class DeviceNetwork final : public Network {
     check(cudaMemcpyAsync(to, from, bytes, kind, stream()), "a copy");
   }
 
-  index_t size_of(int array) const {
-    return array == FBP_STATE ? layout_.state_count : layout_.parameter_count;
+  std::size_t bytes_of(int array) const {
+    if (array == FBP_LOSS_SCALE) return array_bytes<float>(kScaleValues);
+    return array_bytes<T>(array == FBP_STATE ? layout_.state_count : layout_.parameter_count);
   }
-  T* flat(int array) {
+  // The scale begins anew.
+  void start_scaling() {
+    const LossScale fresh;
+    copy(chain_.scaling, &fresh, sizeof fresh, cudaMemcpyHostToDevice);
+    finish();
+    epochs_.skipped = 0;
+  }
+  void* flat(int array) {
     const FlatArrays<T>& arrays = chain_.arrays;
-    T* const places[] = {arrays.parameters.w,
-                         arrays.gradient,
-                         arrays.parameters.slot[0],
-                         arrays.parameters.slot[1],
-                         rules_.accumulated(),
-                         rules_.average(),
-                         chain_.state};
+    void* const places[] = {arrays.parameters.w,
+                            arrays.gradient,
+                            arrays.parameters.slot[0],
+                            arrays.parameters.slot[1],
+                            rules_.accumulated(),
+                            rules_.average(),
+                            chain_.state,
+                            chain_.scaling};
     if (!places[array])
-      throw Failure(FBP_INVALID_ARGUMENT, "the rules of updates want no such array");
+      throw Failure(FBP_INVALID_ARGUMENT, "the dtype and the rules of updates want no such array");
     return places[array];
   }
 
@@ -468,8 +486,8 @@ template <class T> class DeviceNetwork final : public Network {
 }  // namespace
 
 std::unique_ptr<Network> make_network(const NetworkSpec& spec, int dtype, int device) {
-  if (dtype == FBP_FLOAT64) return std::make_unique<DeviceNetwork<double>>(spec, device, false);
-  return std::make_unique<DeviceNetwork<float>>(spec, device, dtype == FBP_BFLOAT16);
+  if (dtype == FBP_FLOAT64) return std::make_unique<DeviceNetwork<double>>(spec, device, dtype);
+  return std::make_unique<DeviceNetwork<float>>(spec, device, dtype);
 }
 
 }  // namespace cuda

@@ -82,7 +82,7 @@ template <class T> void Rules<T>::lay_out(cudaStream_t stream) {
   pieces_.clear();
   first_piece_.clear();
   tables_ = {};
-  if (!rules_.need_whole_gradient() || count == 0) return;
+  if (!need_whole_gradient() || count == 0) return;
   index_t at = 0;
   if (layout_.any_frozen)
     for (const Stage& stage : layout_.stages) {
@@ -98,6 +98,7 @@ template <class T> void Rules<T>::lay_out(cudaStream_t stream) {
   const std::size_t pieces = arena.add(pieces_.size() * sizeof pieces_[0]);
   const std::size_t first = arena.add(array_bytes<index_t>(blocks + 1));
   const std::size_t sums = arena.add(array_bytes<double>(2 * blocks + 1));
+  const std::size_t overflow = arena.add(array_bytes<std::int32_t>(blocks));
   auto* const base = static_cast<unsigned char*>(memory_.require(Piece::rules, arena.total()));
   const auto send = [&](std::size_t to, const void* from, std::size_t bytes) {
     check(cudaMemcpyAsync(base + to, from, bytes, cudaMemcpyHostToDevice, stream), "a copy");
@@ -109,11 +110,13 @@ template <class T> void Rules<T>::lay_out(cudaStream_t stream) {
   tables_.squares = reinterpret_cast<double*>(base + sums);
   tables_.penalties = tables_.squares + blocks;
   tables_.factor = tables_.penalties + blocks;
+  tables_.overflow = reinterpret_cast<std::int32_t*>(base + overflow);
 }
 
 template <class T>
 void Rules<T>::enqueue(FinishUse use, const FinishState<T>& state, cudaStream_t stream) const {
-  if (!tables_.pieces || (use != FinishUse::update && !penalize_)) return;
+  const bool stores = penalize_ || (use == FinishUse::store && state.scaling);
+  if (!tables_.pieces || (use != FinishUse::update && !stores)) return;
   FinishArgs<T> args;
   args.use = use;
   args.state = state;

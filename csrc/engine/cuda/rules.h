@@ -16,9 +16,11 @@ template <class T> class Rules {
  public:
   Rules(const NetworkLayout& layout, DeviceMemory& memory) : layout_(layout), memory_(memory) {}
 
+  bool scaled = false;  // the gradient is of a scaled loss
+
   const UpdateRules& of() const { return rules_; }
   // Whether a gradient has to be whole before any parameter changes.
-  bool need_whole_gradient() const { return rules_.need_whole_gradient(); }
+  bool need_whole_gradient() const { return scaled || rules_.need_whole_gradient(); }
   bool penalize() const { return penalize_; }
   // The factors of the learning rate that parameters have, the first of them 1.
   index_t variant_count() const { return index_t(variants_.size()); }

@@ -1,5 +1,5 @@
-// The shadows of a network's matrices (kernels/cuda/train/tensor.h): what bfloat16 training has on
-// the device besides, and the products that read it.
+// The shadows of a network's matrices (kernels/cuda/train/tensor.h): what training with 16-bit
+// operands has on the device besides, and the products that read it.
 #pragma once
 
 #include <vector>
@@ -15,6 +15,7 @@ namespace cuda {
 class ShadowSet {
  public:
   unsigned char* memory = nullptr;
+  Half kind = Half::bfloat16;
 
   // rows(stage) x cols(stage) values of each dense stage.
   template <class Rows, class Cols>
@@ -30,7 +31,8 @@ class ShadowSet {
   }
   std::size_t bytes() const { return arena_.total(); }
   Shadow of(std::size_t stage) const {
-    return {reinterpret_cast<std::uint16_t*>(memory + places_[stage].offset), places_[stage].row};
+    return {reinterpret_cast<std::uint16_t*>(memory + places_[stage].offset), places_[stage].row,
+            kind};
   }
 
  private:
@@ -42,10 +44,12 @@ class ShadowSet {
   std::vector<Place> places_;
 };
 
-// What the products of a network in bfloat16 read: the weights of each dense stage, its input, its dz.
+// What the products of such a network read: the weights of each dense stage, its input, its dz.
 struct Shadows {
   ShadowSet weights, input, delta;
   index_t input_rows = 0, delta_rows = 0;  // that there is room for
+
+  void set_kind(Half kind) { weights.kind = input.kind = delta.kind = kind; }
 
   void lay_out_weights(const NetworkLayout& layout);
   void lay_out_input(const NetworkLayout& layout, index_t rows);

@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 /* Changes with everything below. A caller built for another version must not call fbp_get_api. */
-#define FBP_ABI_VERSION 10
+#define FBP_ABI_VERSION 11
 
 /* What every function returns but the few that cannot fail. No function throws. */
 enum {
@@ -24,7 +24,12 @@ enum {
   FBP_INTERRUPTED = 4,  /* as fbp_interrupt asked */
 };
 
-enum { FBP_FLOAT32 = 0, FBP_FLOAT64 = 1, FBP_BFLOAT16 = 2 /* of networks */ };
+enum {
+  FBP_FLOAT32 = 0,
+  FBP_FLOAT64 = 1,
+  FBP_BFLOAT16 = 2,
+  FBP_FLOAT16 = 3
+}; /* the last two: of networks */
 
 #define FBP_NO_ACTIVATION (-1)
 

@@ -46,14 +46,16 @@ typedef struct fbp_layer {
 } fbp_layer;
 
 typedef struct fbp_network_spec {
-  int32_t dtype;  /* FBP_FLOAT32, FBP_FLOAT64, or FBP_BFLOAT16: float32 with products of rounded
-                   * operands, on tensor cores; compute capability 8.0 */
+  int32_t
+      dtype; /* FBP_FLOAT32, FBP_FLOAT64; or float32 with products of rounded operands, on tensor
+                   * cores: FBP_BFLOAT16 (compute capability 8.0), FBP_FLOAT16 (7.5), whose loss is
+                   * scaled in training */
   int32_t device; /* number */
   int64_t inputs;
   int64_t layer_count;
   const fbp_layer* layers;
   uint64_t seed;     /* of what a step draws */
-  int32_t sequences; /* rows are sequences of steps, of `inputs` values each; not in bfloat16 */
+  int32_t sequences; /* rows are sequences of steps, of `inputs` values each; not in 16 bits */
 } fbp_network_spec;
 
 /* Hyper-parameters; each optimizer reads those it has. */
@@ -164,7 +166,9 @@ enum {
   FBP_SLOT_1 = 3,
   FBP_ACCUMULATED = 4,
   FBP_AVERAGE = 5,
-  FBP_STATE = 6
+  FBP_STATE = 6,
+  FBP_LOSS_SCALE =
+      7 /* of float16, 3 float32 values: scale, updates since it changed, those left out */
 };
 
 typedef struct fbp_network_api {

@@ -39,11 +39,13 @@ struct RunCounter {
   std::int64_t batch;       // of the run, from 0
   std::int64_t first_row;   // of batch 0 in the order
   std::int64_t steps_done;  // by the network before batch 0
+  // Where updates may be left out: the number of the one whose hyper-parameters come first, from 1.
+  std::int64_t first_update;
 };
 
 // The hyper-parameters of a run's steps, in device memory.
 template <class T> struct StepTable {
-  const StepHyper<T>* hyper = nullptr;  // one for each batch
+  const StepHyper<T>* hyper = nullptr;  // one for each batch, or update from first_update on
   const RunCounter* counter = nullptr;
 };
 

@@ -2,7 +2,7 @@
 // emulated device (emulation/ptx.cpp) that follows the same page of the PTX manual. Kernels call
 // these and hold no assembly of their own.
 //
-// Tensor cores, from compute capability 8.0 on; all 32 lanes call with the same instruction. D (16 x
+// Tensor cores, from compute capability 8.0 on, float16 from 7.5 on; all 32 lanes call with the same instruction. D (16 x
 // 8, float32) += A (16 x k) B (k x 8). With g = lane / 4 and t = lane % 4 a lane holds
 //   d[0..3]  D[g][2t], D[g][2t + 1], D[g + 8][2t], D[g + 8][2t + 1]
 // for 16-bit operands, k = 16, two to a register, the lower column (of B: row) in the lower half,
@@ -36,6 +36,7 @@ using emulation::multiply_bf16;
 using emulation::multiply_f16;
 using emulation::multiply_tf32;
 using emulation::pack_bf16;
+using emulation::pack_f16;
 using emulation::to_tf32;
 
 FBP_DEVICE int thread_number() { return int(threadIdx.x); }
@@ -66,8 +67,21 @@ __device__ inline int thread_number() {
             "r"(b[0]), "r"(b[1]));                                                                 \
   }
 FBP_MMA(multiply_bf16, "m16n8k16.row.col.f32.bf16.bf16.f32")
-FBP_MMA(multiply_f16, "m16n8k16.row.col.f32.f16.f16.f32")
 FBP_MMA(multiply_tf32, "m16n8k8.row.col.f32.tf32.tf32.f32")
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+FBP_MMA(multiply_f16, "m16n8k16.row.col.f32.f16.f16.f32")
+#else
+// 7.5 has the half along k: these fragments are those of two such.
+__device__ inline void multiply_f16(float (&d)[4], const std::uint32_t (&a)[4],
+                                    const std::uint32_t (&b)[2]) {
+  FBP_UNROLL(2)
+  for (int half = 0; half < 2; ++half)
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32"
+                 " {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(b[half]));
+}
+#endif
 #undef FBP_MMA
 
 __device__ inline std::uint32_t shared_address(const void* p) {
@@ -78,16 +92,35 @@ __device__ inline std::uint32_t shared_address(const void* p) {
 // 16, of row l % 8 of matrix l / 8; r[i] = matrix i's [g][2t] and [g][2t + 1], transposed [2t][g] and
 // [2t + 1][g].
 __device__ inline void load_matrices(std::uint32_t (&r)[4], const void* row) {
-  FBP_PTX("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]),
-          "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
 }
 __device__ inline void load_matrices_transposed(std::uint32_t (&r)[4], const void* row) {
-  FBP_PTX("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]),
-          "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
 }
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+// The first `bytes` of 16, and zeros.
+__device__ inline uint4 first_bytes(const std::uint16_t* from, int bytes) {
+  std::uint32_t word[4];
+  FBP_UNROLL(4)
+  for (int w = 0; w < 4; ++w) {
+    const std::uint32_t low = 4 * w < bytes ? from[2 * w] : 0;
+    word[w] = low | (4 * w + 2 < bytes ? std::uint32_t(from[2 * w + 1]) << 16 : 0);
+  }
+  return make_uint4(word[0], word[1], word[2], word[3]);
+}
+#endif
+
 // Copies `bytes` of 16 from global memory to shared memory and fills up with zeros; both addresses
-// are multiples of 16. Done for the calling thread once it has waited; for others after a barrier.
+// are multiples of 16. Done for the calling thread once it has waited; for others after a barrier. On
+// 7.5, which has no such copies, at once.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 __device__ inline void copy_async_16(void* shared, const void* global, int bytes) {
   FBP_PTX("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
           "l"(global), "r"(bytes) : "memory");
@@ -98,9 +131,21 @@ __device__ inline void copy_async_commit() { FBP_PTX("cp.async.commit_group;" ::
 template <int left> __device__ inline void copy_async_wait() {
   FBP_PTX("cp.async.wait_group %0;" ::"n"(left) : "memory");
 }
+#else
+__device__ inline void copy_async_16(void* shared, const void* global, int bytes) {
+  uint4 all = make_uint4(0, 0, 0, 0);
+  if (bytes == 16)
+    all = *static_cast<const uint4*>(global);
+  else if (bytes > 0)
+    all = first_bytes(static_cast<const std::uint16_t*>(global), bytes);
+  *static_cast<uint4*>(shared) = all;
+}
+__device__ inline void copy_async_commit() {}
+template <int left> __device__ inline void copy_async_wait() {}
+#endif
 
-// float32 rounded to nearest: to TF32, ties away from zero; to bfloat16, ties to even, `low` in the
-// lower half.
+// float32 rounded to nearest: to TF32, ties away from zero; to bfloat16 and float16, ties to even, `low`
+// in the lower half, beyond the range to infinity.
 __device__ inline std::uint32_t to_tf32(float x) {
   std::uint32_t bits = 0;
   FBP_PTX("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
@@ -112,6 +157,12 @@ __device__ inline std::uint32_t pack_bf16(float low, float high) {
   return bits;
 }
 #undef FBP_PTX
+__device__ inline std::uint32_t pack_f16(float low, float high) {
+  std::uint16_t bits[2];
+  asm volatile("cvt.rn.f16.f32 %0, %1;" : "=h"(bits[0]) : "f"(low));
+  asm volatile("cvt.rn.f16.f32 %0, %1;" : "=h"(bits[1]) : "f"(high));
+  return bits[0] | std::uint32_t(bits[1]) << 16;
+}
 
 #endif
 

@@ -69,7 +69,15 @@ template <bool along_k> struct TensorOperand {
 // A warp's sums: 4 x 8 fragments of 16 x 8.
 using WarpSums = float[kWarpTile / 16][kWarpTile / 8][4];
 
-template <bool a_along_k, bool b_along_k>
+template <Half kind>
+FBP_DEVICE void multiply(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+  if constexpr (kind == Half::float16)
+    multiply_f16(d, a, b);
+  else
+    multiply_bf16(d, a, b);
+}
+
+template <Half kind, bool a_along_k, bool b_along_k>
 FBP_DEVICE void add_slab(WarpSums& sums, const TensorOperand<a_along_k>& a,
                          const TensorOperand<b_along_k>& b, const std::uint16_t* slab_a,
                          const std::uint16_t* slab_b, int i0, int j0) {
@@ -85,8 +93,8 @@ FBP_DEVICE void add_slab(WarpSums& sums, const TensorOperand<a_along_k>& a,
       const std::uint32_t low[2] = {y[0], y[1]}, high[2] = {y[2], y[3]};
       FBP_UNROLL(4)
       for (int i = 0; i < kWarpTile / 16; ++i) {
-        multiply_bf16(sums[i][2 * j], x[i], low);
-        multiply_bf16(sums[i][2 * j + 1], x[i], high);
+        multiply<kind>(sums[i][2 * j], x[i], low);
+        multiply<kind>(sums[i][2 * j + 1], x[i], high);
       }
     }
   }
@@ -138,7 +146,10 @@ __global__ void __launch_bounds__(kTensorThreads)
     __syncthreads();  // slab s is there for all, and nobody reads slab s - 1 any more
     fetch(s + kTensorStages - 1);
     const std::uint16_t* const slab = slabs + s % kTensorStages * 2 * kSlab;
-    add_slab(sums, a, b, slab, slab + kSlab, wi, wj);
+    if (g.a.kind == Half::float16)
+      add_slab<Half::float16>(sums, a, b, slab, slab + kSlab, wi, wj);
+    else
+      add_slab<Half::bfloat16>(sums, a, b, slab, slab + kSlab, wi, wj);
   }
   copy_async_wait<0>();
   __syncthreads();

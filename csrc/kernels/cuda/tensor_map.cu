@@ -30,7 +30,7 @@ cudaError_t make_tensor_map(TensorMap* map, const std::uint16_t* at, index_t row
   const cuuint64_t row_bytes[1] = {cuuint64_t(pitch) * sizeof *at};
   const cuuint32_t box[2] = {kBoxCols, cuuint32_t(box_rows)}, step[2] = {1, 1};
   const CUresult result =
-      encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<std::uint16_t*>(at), size,
+      encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT16, 2, const_cast<std::uint16_t*>(at), size,
              row_bytes, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;

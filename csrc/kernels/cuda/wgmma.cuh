@@ -30,7 +30,7 @@ namespace cuda {
 // have arrived as it was made for, and as many bytes have come as they expect.
 using SharedBarrier = std::uint64_t;
 
-// Where a multiplicand lies, for multiply_async_bf16: 128-byte swizzle, offsets in bytes.
+// Where a multiplicand lies, for multiply_async_bf16 and multiply_async_f16: 128-byte swizzle, offsets in bytes.
 FBP_FN std::uint64_t matrix_descriptor(std::uint32_t address, int leading, int stride) {
   constexpr std::uint64_t swizzle_128 = std::uint64_t(1) << 62;
   return swizzle_128 | std::uint64_t(stride >> 4) << 32 | std::uint64_t(leading >> 4) << 16 |
@@ -46,6 +46,7 @@ using emulation::barrier_wait;
 using emulation::barriers_are_made;
 using emulation::load_box;
 using emulation::multiply_async_bf16;
+using emulation::multiply_async_f16;
 using emulation::multiply_commit;
 using emulation::multiply_fence;
 using emulation::multiply_wait;
@@ -146,22 +147,25 @@ template <int left> __device__ inline void multiply_wait() {
 
 // D (64 x 128) = A (64 x 16) B (16 x 128), plus D where `add`. k lies across the rows of an operand in
 // shared memory where it is transposed.
-template <bool a_transposed, bool b_transposed>
-__device__ inline void multiply_async_bf16(float (&d)[64], std::uint64_t a, std::uint64_t b,
-                                           bool add) {
-  asm volatile("{\n"
-               ".reg .pred p;\n"
-               "setp.ne.b32 p, %66, 0;\n"
-               "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-               "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
-               "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
-               "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
-               "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63},"
-               " %64, %65, p, 1, 1, %67, %68;\n"
-               "}"
-               : FBP_SIXTEEN(d, 0), FBP_SIXTEEN(d, 16), FBP_SIXTEEN(d, 32), FBP_SIXTEEN(d, 48)
-               : "l"(a), "l"(b), "r"(int(add)), "n"(int(a_transposed)), "n"(int(b_transposed)));
-}
+#define FBP_WGMMA(name, kinds)                                                                     \
+  template <bool a_transposed, bool b_transposed>                                                  \
+  __device__ inline void name(float (&d)[64], std::uint64_t a, std::uint64_t b, bool add) {        \
+    asm volatile("{\n"                                                                             \
+                 ".reg .pred p;\n"                                                                 \
+                 "setp.ne.b32 p, %66, 0;\n"                                                        \
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32." kinds " "                          \
+                 "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                         \
+                 "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"                \
+                 "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"                \
+                 "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63},"               \
+                 " %64, %65, p, 1, 1, %67, %68;\n"                                                 \
+                 "}"                                                                               \
+                 : FBP_SIXTEEN(d, 0), FBP_SIXTEEN(d, 16), FBP_SIXTEEN(d, 32), FBP_SIXTEEN(d, 48)   \
+                 : "l"(a), "l"(b), "r"(int(add)), "n"(int(a_transposed)), "n"(int(b_transposed))); \
+  }
+FBP_WGMMA(multiply_async_bf16, "bf16.bf16")
+FBP_WGMMA(multiply_async_f16, "f16.f16")
+#undef FBP_WGMMA
 #undef FBP_SIXTEEN
 #undef FBP_FOUR
 

@@ -136,7 +136,15 @@ FBP_DEVICE void load_tiles(const TensorMap& a, const TensorMap& b, const WideArg
 // A group's sums: two halves of 64 x 128.
 using GroupSums = float[2][kHalf];
 
-template <bool a_along_k, bool b_along_k>
+template <Half kind, bool a_transposed, bool b_transposed>
+FBP_DEVICE void multiply_async(float (&d)[kHalf], std::uint64_t a, std::uint64_t b, bool add) {
+  if constexpr (kind == Half::float16)
+    multiply_async_f16<a_transposed, b_transposed>(d, a, b, add);
+  else
+    multiply_async_bf16<a_transposed, b_transposed>(d, a, b, add);
+}
+
+template <Half kind, bool a_along_k, bool b_along_k>
 FBP_DEVICE void multiply_slab(GroupSums& sums, unsigned char (&slab)[2][kWideSlab], bool add) {
   using A = WideOperand<a_along_k>;
   using B = WideOperand<b_along_k>;
@@ -146,7 +154,7 @@ FBP_DEVICE void multiply_slab(GroupSums& sums, unsigned char (&slab)[2][kWideSla
   for (int k = 0; k < kWideDepth / 16; ++k) {
     FBP_UNROLL(2)
     for (int half = 0; half < 2; ++half)
-      multiply_async_bf16<!a_along_k, !b_along_k>(
+      multiply_async<kind, !a_along_k, !b_along_k>(
           sums[half], a + half * A::next_half + k * A::next_k, b + k * B::next_k, add || k > 0);
   }
   multiply_commit();
@@ -154,7 +162,7 @@ FBP_DEVICE void multiply_slab(GroupSums& sums, unsigned char (&slab)[2][kWideSla
 
 // The sums of a tile over all of k. Each of the group's warps lets go of a slab for itself, and gives
 // the turn to the other group once it has the last one.
-template <bool a_along_k, bool b_along_k>
+template <Half kind, bool a_along_k, bool b_along_k>
 FBP_DEVICE void multiply_tile(GroupSums& sums, int slabs, Ring ring, WideShared& shared,
                               SharedBarrier* next_turn) {
   const bool speaks = threadIdx.x % 32 == 0;
@@ -162,7 +170,7 @@ FBP_DEVICE void multiply_tile(GroupSums& sums, int slabs, Ring ring, WideShared&
   FBP_UNROLL(1)
   for (int s = 0; s < slabs; ++s) {
     barrier_wait(&shared.full[ring.at], ring.parity);
-    multiply_slab<a_along_k, b_along_k>(sums, shared.slab[ring.at], s > 0);
+    multiply_slab<kind, a_along_k, b_along_k>(sums, shared.slab[ring.at], s > 0);
     multiply_wait<1>();  // what reads the slab before is done
     if (before && speaks) barrier_arrive(before);
     before = &shared.empty[ring.at];
@@ -229,7 +237,7 @@ FBP_DEVICE void finish_tile(const GroupSums& sums, const WideArgs& g, TilePlace 
   }
 }
 
-template <bool a_along_k, bool b_along_k, class Epilogue>
+template <Half kind, bool a_along_k, bool b_along_k, class Epilogue>
 FBP_DEVICE void take_tiles(const WideArgs& g, const Epilogue& epilogue, WideShared& shared) {
   const int warp = threadIdx.x / 32, group = warp / 4;
   float* const piece = reinterpret_cast<float*>(shared.piece[warp]);
@@ -243,14 +251,14 @@ FBP_DEVICE void take_tiles(const WideArgs& g, const Epilogue& epilogue, WideShar
     if (slabs == 0) clear(sums);
     barrier_wait(&shared.turn[group], turn);
     turn ^= 1;
-    multiply_tile<a_along_k, b_along_k>(sums, slabs, ring, shared, &shared.turn[group ^ 1]);
+    multiply_tile<kind, a_along_k, b_along_k>(sums, slabs, ring, shared, &shared.turn[group ^ 1]);
     ring.skip(slabs + slabs_of(g, t + int(gridDim.x)));
     finish_tile(sums, g, tile_place(g, t), piece, epilogue);
   }
 }
 
 // epilogue's read, make and store for every element z of C = A B + bias, or of each part of the sums.
-template <bool a_along_k, bool b_along_k, class Epilogue>
+template <Half kind, bool a_along_k, bool b_along_k, class Epilogue>
 __global__ void __launch_bounds__(kWideThreads, 1)
     wide_gemm_kernel(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
                      WideArgs g, Epilogue epilogue) {
@@ -272,7 +280,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
     __syncthreads();
     if (threadIdx.x < kWideGroups * kGroupThreads) {
       set_registers<kRegistersToMultiply, true>();
-      take_tiles<a_along_k, b_along_k>(g, epilogue, shared);
+      take_tiles<kind, a_along_k, b_along_k>(g, epilogue, shared);
     } else {
       set_registers<kRegistersToCopy, false>();
       if (threadIdx.x == kWideGroups * kGroupThreads)
@@ -288,13 +296,13 @@ cudaError_t map_operand(TensorMap* map, const Shadow& x, index_t count, index_t 
                  : make_tensor_map(map, x.at, k, count, x.row, kWideDepth);
 }
 
-template <bool a_along_k, bool b_along_k, class Epilogue>
-cudaError_t launch_wide(const TensorArgs& args, const Epilogue& epilogue, index_t parts,
-                        int processors, cudaStream_t stream) {
+template <Half kind, bool a_along_k, bool b_along_k, class Epilogue>
+cudaError_t launch_wide_of(const TensorArgs& args, const Epilogue& epilogue, index_t parts,
+                           int processors, cudaStream_t stream) {
   TensorMap a{}, b{};
   cudaError_t error = map_operand<a_along_k>(&a, args.a, args.m, args.k);
   if (error == cudaSuccess) error = map_operand<b_along_k>(&b, args.b, args.n, args.k);
-  const auto wide_gemm = wide_gemm_kernel<a_along_k, b_along_k, Epilogue>;
+  const auto wide_gemm = wide_gemm_kernel<kind, a_along_k, b_along_k, Epilogue>;
   if (error == cudaSuccess)
     error = cudaFuncSetAttribute(wide_gemm, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  int(kWideSharedBytes));
@@ -311,6 +319,15 @@ cudaError_t launch_wide(const TensorArgs& args, const Epilogue& epilogue, index_
   FBP_LAUNCH(wide_gemm, dim3(unsigned(blocks)), dim3(kWideThreads), kWideSharedBytes, stream)
   (a, b, g, epilogue);
   return cudaGetLastError();
+}
+
+template <bool a_along_k, bool b_along_k, class Epilogue>
+cudaError_t launch_wide(const TensorArgs& args, const Epilogue& epilogue, index_t parts,
+                        int processors, cudaStream_t stream) {
+  const auto launch = args.a.kind == Half::float16
+                          ? launch_wide_of<Half::float16, a_along_k, b_along_k, Epilogue>
+                          : launch_wide_of<Half::bfloat16, a_along_k, b_along_k, Epilogue>;
+  return launch(args, epilogue, parts, processors, stream);
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ from typing import Any
 import fastbp as bp
 
 from .. import _core
-from ..arrays import DTYPES
+from ..arrays import PROCESSOR_DTYPES
 from . import contestants, machine
 from .contestants import BASELINE, OWN, REFERENCE, Contestant
 from .contestants.task import ALLOWED
@@ -82,7 +82,7 @@ def _peaks(pool: Pool) -> dict[str, Any]:
         "threads": threads,
         "l2_bytes": (build.get("l2_bytes") or 0) * threads,
         "l3_bytes": build.get("l3_bytes") or 0,
-        "gflops": pool.ask(OWN, "probe", dtypes=DTYPES),
+        "gflops": pool.ask(OWN, "probe", dtypes=PROCESSOR_DTYPES),
         "gbytes": pool.ask(OWN, "bandwidths"),
     }
 

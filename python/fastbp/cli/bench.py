@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..arrays import DTYPES
+from ..arrays import PROCESSOR_DTYPES
 from . import arguments as kinds
 from .errors import CommandError
 
@@ -63,7 +63,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--dtype",
         nargs="+",
-        choices=DTYPES,
+        choices=PROCESSOR_DTYPES,
         default=["float32", "bfloat16"],
         help="default: float32, and bfloat16 where fastbp offers it on this processor",
     )

@@ -3,8 +3,9 @@
 Parameters and optimizer states live in the engine's dtype. A step reads them, computes everything
 (forward, loss, backward, update) in float64, and rounds once when it writes them back. For float32
 it is therefore the precise twin of the native engine; for float64 it is its equal. With bfloat16
-the engine's dtype is float32, and both operands of each of the three matrix products are rounded to
-bfloat16. Sums run in NumPy's order, so the bits differ from the native engine's.
+and float16 the engine's dtype is float32, and both operands of each of the three matrix products
+are rounded to them; with float16 the loss is scaled too (float16.py). Sums run in NumPy's order, so
+the bits differ from the native engine's.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from .arrays import F64, Array, as_float64, describe, rounded
 from .bfloat16 import round_to_bfloat16
 from .builder import Builder
+from .float16 import new_scale, next_scale, round_to_float16
 from .interrupts import interrupts_between_steps
 from .losses import LOSSES, Loss, check_target
 from .metrics import metric, width
@@ -28,6 +30,8 @@ from .totals import Total
 
 Entry = TypeVar("Entry")
 
+# What a matrix product makes of its operands.
+_OPERANDS = {"bfloat16": round_to_bfloat16, "float16": round_to_float16}
 _PREDICT_ROWS = 4096  # rows at a time in predict, to bound the float64 intermediates
 
 
@@ -64,15 +68,17 @@ class Engine:
         seed: int = 0,
         sequences: bool = False,
     ):
-        if dtype not in ("float32", "float64", "bfloat16"):
-            raise ValueError(f"dtype: expected 'float32', 'float64' or 'bfloat16', got {dtype!r}")
+        if dtype not in ("float32", "float64", *_OPERANDS):
+            raise ValueError(
+                f"dtype: expected 'float32', 'float64', 'bfloat16' or 'float16', got {dtype!r}"
+            )
         if inputs < 1:
             raise ValueError(f"inputs: expected at least 1, got {inputs}")
         if not layers:
             raise ValueError("layers: expected at least one layer, got none")
-        self.dtype, self.inputs = "float32" if dtype == "bfloat16" else dtype, inputs
-        # What a matrix product makes of its operands.
-        self._operand = round_to_bfloat16 if dtype == "bfloat16" else as_float64
+        self.dtype, self.inputs = "float32" if dtype in _OPERANDS else dtype, inputs
+        self._operand = _OPERANDS.get(dtype, as_float64)
+        self.loss_scale = new_scale() if dtype == "float16" else None
         self._seed = seed
         builder = Builder(inputs, sequences)
         for entry in layers:
@@ -159,6 +165,8 @@ class Engine:
         self._loss, self._loss_name, self._loss_param = loss_entry, name, float(loss_param)
         self._optimizer, self._optimizer_name = rule, optimizer
         self._states = [np.zeros_like(self._parameters) for _ in rule.slots]
+        if self.loss_scale is not None:
+            self.loss_scale[...] = new_scale()
         self.set_rules({})
         self.steps = 0
 
@@ -406,12 +414,14 @@ class Engine:
         values = self._forward(x, run)
         loss, d = self._loss_and_gradient(values[-1], y, x, weights)
         loss += self._penalty()
+        scale = 1.0 if self.loss_scale is None else float(self.loss_scale[0])
+        d = d * scale
         gradient, state = np.zeros_like(run.parameters), run.state.copy()
         for place in reversed(range(len(self._stages))):
             stage, v = self._stages[place], values[place]
             d = stage.backward(v, d, run, gradient) + run.joined.get(place, 0.0)
             stage.update_state(v, run, state)
-        return loss, values[-1], gradient, d, run, state
+        return loss, values[-1], gradient / scale, d / scale, run, state
 
     def _step(self, x: Samples, y: Array, weights: Array | None) -> tuple[float, F64]:
         """Forward, backward, update; everything is computed before anything is written."""
@@ -421,9 +431,14 @@ class Engine:
             if self.steps % count:
                 gradient += as_float64(self._accumulated)
             rounded(gradient, self.dtype, self._accumulated)
+        finite = self.loss_scale is None or bool(np.isfinite(gradient).all())
         if (self.steps + 1) % count == 0:
-            self._update(gradient / count)
-        rounded(state, self.dtype, self._state)
+            if finite:
+                self._update(gradient / count)
+            if self.loss_scale is not None:
+                next_scale(self.loss_scale, finite)
+        if finite:
+            rounded(state, self.dtype, self._state)
         self._keep_states(x, run)
         self.steps += 1
         return loss, output
@@ -433,6 +448,8 @@ class Engine:
         optimizer, _ = self._compiled()
         rules, used = self._rules, self._used
         t = rules.update_of(self.steps + 1)
+        if self.loss_scale is not None:
+            t -= int(self.loss_scale[2])
         flat = as_float64(self._parameters)
         gradient = rules.limit(self._trained(gradient + rules.penalty_gradient(flat)))
         # An array of rates, one for each parameter, goes through the formulas as a number does.

@@ -4,6 +4,7 @@
 #include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/epilogues.cuh"
 #include "kernels/cuda/train/kernels.h"
+#include "kernels/cuda/train/loss_scale.h"
 #include "ops/philox.h"
 
 namespace fastbp {
@@ -48,6 +49,17 @@ __global__ void __launch_bounds__(kElementThreads)
 template <class T>
 __global__ void __launch_bounds__(kElementThreads) ones_kernel(T* x, index_t row, index_t rows) {
   for_each_element(rows, 1, [&](index_t i, index_t) { x[i * row] = T(1); });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kElementThreads)
+    scale_kernel(const LossScale* scaling, bool divided, T* x, index_t row, index_t rows,
+                 index_t cols) {
+  const Lane<T> factor(T(divided ? 1 / scaling->scale : scaling->scale));
+  for_each_element(rows, cols, [&](index_t i, index_t j) {
+    T* const at = x + i * row + j;
+    (Lane<T>(*at) * factor).store(at);
+  });
 }
 
 __global__ void advance_kernel(RunCounter* counter) { ++counter->batch; }
@@ -137,6 +149,15 @@ template <class T> cudaError_t write_ones(T* x, index_t row, index_t rows, cudaS
   return cudaGetLastError();
 }
 
+template <class T>
+cudaError_t scale_by(const LossScale* scaling, bool divided, T* x, index_t row, index_t rows,
+                     index_t cols, cudaStream_t stream) {
+  const ElementGrid shape(rows, cols);
+  FBP_LAUNCH(scale_kernel<T>, shape.grid, shape.block, 0, stream)
+  (scaling, divided, x, row, rows, cols);
+  return cudaGetLastError();
+}
+
 cudaError_t advance(RunCounter* counter, cudaStream_t stream) {
   FBP_LAUNCH(advance_kernel, dim3(1), dim3(1), 0, stream)(counter);
   return cudaGetLastError();
@@ -169,6 +190,8 @@ cudaError_t add_parts(const T* part, index_t parts, index_t apart, index_t n, T*
   template cudaError_t repeat_columns(const T*, index_t, index_t, T*, cudaStream_t);               \
   template cudaError_t clear(T*, index_t, index_t, index_t, cudaStream_t);                         \
   template cudaError_t write_ones(T*, index_t, index_t, cudaStream_t);                             \
+  template cudaError_t scale_by(const LossScale*, bool, T*, index_t, index_t, index_t,             \
+                                cudaStream_t);                                                     \
   template cudaError_t dropout(const DropoutArgs<T>&, const SequenceRows&, bool,                   \
                                const RunCounter*, cudaStream_t);                                   \
   template cudaError_t add_parts(const T*, index_t, index_t, index_t, T*, int,                     \

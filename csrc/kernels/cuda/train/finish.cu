@@ -1,5 +1,6 @@
 // Four kernels: what happens to each element; the sums of each block of the flat parameters; the totals;
-// the update.
+// the update. In front of them, where the loss is scaled, two: whether all values of each block are finite;
+// the next scale.
 #include "kernels/cuda/train/finish.h"
 
 #include "kernels/cuda/elements.cuh"
@@ -13,11 +14,15 @@ namespace {
 // Where the running batch stands among those of its update.
 template <class T> struct Progress {
   std::int64_t batch, number;
+  std::int64_t update;  // t of the optimizer's formulas
   bool first, complete;
 
   FBP_FN explicit Progress(const FinishArgs<T>& f)
       : batch(f.state.steps.counter->batch), number(f.state.steps.counter->steps_done + batch + 1),
-        first((number - 1) % f.accumulation == 0), complete(number % f.accumulation == 0) {}
+        update((number - 1) / f.accumulation + 1), first((number - 1) % f.accumulation == 0),
+        complete(number % f.accumulation == 0) {
+    if (f.state.scaling) update -= std::int64_t(f.state.scaling->skipped);
+  }
 };
 
 template <class T> FBP_FN Lane<T> penalty_of(Lane<T> w, Lane<T> l1, Lane<T> l2) {
@@ -38,14 +43,22 @@ FBP_DEVICE Lane<T> lane_sum(index_t count, T* values, const Term& term) {
   return fold_sum(values, sum);
 }
 
+// An element of the gradient of this batch, and of those before it that belong to the same update.
+template <class T>
+FBP_FN Lane<T> so_far(const FinishArgs<T>& f, const Progress<T>& now, index_t e, float inverse) {
+  Lane<T> g(f.state.gradient[e]);
+  if (f.state.scaling) g = g * Lane<T>(T(inverse));
+  const bool adds = f.use == FinishUse::update && f.accumulation > 1 && !now.first;
+  return adds ? Lane<T>(f.accumulated[e]) + g : g;
+}
+
 // An element of the gradient after all that needs no other.
 template <class T>
 FBP_FN Lane<T> prepared(const FinishArgs<T>& f, const RulePiece<T>& piece, const Progress<T>& now,
                         index_t e) {
-  Lane<T> g(f.state.gradient[e]);
+  Lane<T> g = so_far(f, now, e, f.state.scaling ? f.state.scaling->inverse : 1.0f);
   const bool update = f.use == FinishUse::update;
   if (update && f.accumulation > 1) {
-    if (!now.first) g = Lane<T>(f.accumulated[e]) + g;
     g.store(f.accumulated + e);
     if (now.complete) g = g * Lane<T>(f.share);
   }
@@ -74,6 +87,48 @@ template <class T> struct Place {
     piece = f.tables.pieces[p];
   }
 };
+
+// Whether it is so for any of the block's threads; `found` has a place for each warp.
+FBP_DEVICE bool any_of_block(bool mine, int* found) {
+  const bool here = __any_sync(0xffffffffu, mine);
+  if (threadIdx.x % 32 == 0) found[threadIdx.x / 32] = here;
+  __syncthreads();
+  bool any = false;
+  for (int warp = 0; warp < kElementThreads / 32; ++warp) any = any || found[warp];
+  return any;
+}
+
+// A block of threads for each block of parameters.
+template <class T>
+__global__ void __launch_bounds__(kElementThreads) check_kernel(FinishArgs<T> f) {
+  FBP_SHARED(int, found);
+  const Progress<T> now(f);
+  const float inverse = 1 / f.state.scaling->scale;
+  const index_t begin = index_t(blockIdx.x) * kGradientBlock;
+  bool mine = false;
+  FBP_UNROLL(4)
+  for (int i = threadIdx.x; i < kGradientBlock; i += kElementThreads) {
+    if (begin + i >= f.parameters) break;
+    const T g = so_far(f, now, begin + i, inverse).v;
+    mine = mine || !(g - g == T(0));
+  }
+  const bool any = any_of_block(mine, found);
+  if (threadIdx.x == 0) f.tables.overflow[blockIdx.x] = any;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kElementThreads) scale_kernel(FinishArgs<T> f) {
+  FBP_SHARED(int, found);
+  bool mine = false;
+  for (index_t b = threadIdx.x; b < gradient_blocks(f.parameters); b += kElementThreads)
+    mine = mine || f.tables.overflow[b];
+  const bool any = any_of_block(mine, found);
+  if (threadIdx.x != 0) return;
+  LossScale& scaling = *f.state.scaling;
+  scaling.inverse = 1 / scaling.scale;
+  scaling.overflow = any;
+  if (f.use == FinishUse::update && Progress<T>(f).complete) next_scale(scaling);
+}
 
 template <class T>
 __global__ void __launch_bounds__(kElementThreads) prepare_kernel(FinishArgs<T> f) {
@@ -143,16 +198,19 @@ __global__ void __launch_bounds__(kElementThreads) update_kernel(FinishArgs<T> f
   const Progress<T> now(f);
   const Place<T> at(f);
   if (!now.complete || !at.there) return;
+  if (f.state.scaling && f.state.scaling->overflow) return;
   const index_t e = at.element;
   Lane<T> w(f.state.to.w[e]);
   if (at.piece.trained) {
+    const std::int64_t place =
+        f.state.scaling ? now.update - f.state.steps.counter->first_update : now.batch;
     const Update<T> update{f.state.to, 0, f.state.optimizer, f.state.steps};
-    const StepHyper<T>& hyper = f.state.steps.hyper[now.batch * f.variants + at.piece.variant];
+    const StepHyper<T>& hyper = f.state.steps.hyper[place * f.variants + at.piece.variant];
     const Lane<T> factor(f.clip_norm > 0 ? T(*f.tables.factor) : T(1));
     w = update.apply(e, Lane<T>(f.state.gradient[e]) * factor, hyper.value);
   }
   if (!f.average) return;
-  const T momentum = now.number == f.accumulation ? T(0) : f.average_momentum;
+  const T momentum = now.update == 1 ? T(0) : f.average_momentum;
   const Lane<T> kept(momentum), taken(T(1) - momentum);
   fma(taken, w, kept * Lane<T>(f.average[e])).store(f.average + e);
 }
@@ -162,6 +220,12 @@ __global__ void __launch_bounds__(kElementThreads) update_kernel(FinishArgs<T> f
 template <class T> cudaError_t finish_gradient(const FinishArgs<T>& args, cudaStream_t stream) {
   const dim3 threads(kElementThreads);
   const dim3 elements(unsigned(ceil_div(args.parameters, kElementThreads)));
+  if (args.state.scaling && args.use != FinishUse::measure) {
+    constexpr std::size_t found = kElementThreads / 32 * sizeof(int);
+    FBP_LAUNCH(check_kernel<T>, dim3(unsigned(gradient_blocks(args.parameters))), threads, found,
+               stream)(args);
+    FBP_LAUNCH(scale_kernel<T>, dim3(1), threads, found, stream)(args);
+  }
   if (args.use != FinishUse::measure)
     FBP_LAUNCH(prepare_kernel<T>, elements, threads, 0, stream)(args);
   if (args.penalize || args.clip_norm > 0) {

@@ -1,9 +1,11 @@
 // The end of a step whose gradient is whole before any parameter changes: averaged over batches,
-// penalized, limited (engine/update_rules.h), then the update. The device's twin of engine/finish.cpp
+// penalized, limited (engine/update_rules.h), then the update. The gradient of a scaled loss is divided
+// by the scale first, and where it is not finite nothing is updated. The device's twin of engine/finish.cpp
 // and kernels/cpu/gradient.inl, with their sums.
 #pragma once
 
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/train/loss_scale.h"
 
 namespace fastbp {
 namespace cuda {
@@ -23,6 +25,7 @@ template <class T> struct FinishTables {
   double* squares = nullptr;             // of each block
   double* penalties = nullptr;           // of each block
   double* factor = nullptr;              // what the gradient's norm is scaled by
+  std::int32_t* overflow = nullptr;      // of each block: whether a value is not finite
 };
 
 // What a step has that does not depend on rules.
@@ -30,8 +33,9 @@ template <class T> struct FinishState {
   T* gradient = nullptr;
   Parameters<T> to;
   int optimizer = 0;
-  StepTable<T> steps;           // a hyper for each batch and variant
-  double* penalties = nullptr;  // of each batch of the run
+  StepTable<T> steps;            // a hyper for each batch and variant
+  double* penalties = nullptr;   // of each batch of the run
+  LossScale* scaling = nullptr;  // of the loss that the gradient is of; null: none
 };
 
 // measure: penalties alone; store: they are added to the gradient; update: all of it.

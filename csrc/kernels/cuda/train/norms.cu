@@ -253,7 +253,9 @@ __global__ void __launch_bounds__(kElementThreads)
 
 template <class T>
 __global__ void __launch_bounds__(kElementThreads)
-    batch_norm_moving_kernel(NormArgs<T> args, T momentum, T* mean, T* variance) {
+    batch_norm_moving_kernel(NormArgs<T> args, T momentum, T* mean, T* variance,
+                             const std::int32_t* overflow) {
+  if (overflow && *overflow) return;
   const Lane<T> rows(T(args.batch_rows)), one(T(1)), rate(momentum);
   const Lane<T> unbiased = args.batch_rows > 1 ? rows / (rows - one) : one;
   for_each_element(1, args.cols, [&](index_t, index_t j) {
@@ -349,8 +351,9 @@ cudaError_t batch_norm_gradient(const NormArgs<T>& args, const GradientSink<T>& 
 
 template <class T>
 cudaError_t batch_norm_moving(const NormArgs<T>& args, T momentum, T* mean, T* variance,
-                              cudaStream_t stream) {
-  FBP_ELEMENTS(batch_norm_moving_kernel<T>, 1, args.cols, stream, args, momentum, mean, variance);
+                              const std::int32_t* overflow, cudaStream_t stream) {
+  FBP_ELEMENTS(batch_norm_moving_kernel<T>, 1, args.cols, stream, args, momentum, mean, variance,
+               overflow);
   return cudaGetLastError();
 }
 
@@ -370,7 +373,8 @@ cudaError_t batch_norm_moving(const NormArgs<T>& args, T momentum, T* mean, T* v
   template cudaError_t batch_norm_backward(const NormArgs<T>&, cudaStream_t);                      \
   template cudaError_t batch_norm_gradient(const NormArgs<T>&, const GradientSink<T>&,             \
                                            cudaStream_t);                                          \
-  template cudaError_t batch_norm_moving(const NormArgs<T>&, T, T*, T*, cudaStream_t);
+  template cudaError_t batch_norm_moving(const NormArgs<T>&, T, T*, T*, const std::int32_t*,       \
+                                         cudaStream_t);
 FBP_INSTANTIATE(float)
 FBP_INSTANTIATE(double)
 #undef FBP_INSTANTIATE

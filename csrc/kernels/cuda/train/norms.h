@@ -43,9 +43,10 @@ template <class T> cudaError_t batch_norm_backward(const NormArgs<T>& args, cuda
 template <class T>
 cudaError_t batch_norm_gradient(const NormArgs<T>& args, const GradientSink<T>& to,
                                 cudaStream_t stream);
+// overflow: where it is not 0, nothing changes; may be null.
 template <class T>
 cudaError_t batch_norm_moving(const NormArgs<T>& args, T momentum, T* mean, T* variance,
-                              cudaStream_t stream);
+                              const std::int32_t* overflow, cudaStream_t stream);
 
 // y (rows, inputs width): of each row's x the entries of the table (entries, width), side by side; NaN
 // for a number that is none's.

@@ -1,8 +1,8 @@
-// Products on tensor cores, with what follows them: operands bfloat16, sums float32. From compute
-// capability 8.0 on.
+// Products on tensor cores, with what follows them: operands bfloat16 (from compute capability 8.0 on)
+// or float16 (from 7.5 on), sums float32.
 //
-// A network that trains in bfloat16 keeps everything in float32; beside each matrix that a product
-// reads lies its shadow, the same values rounded to bfloat16, to nearest even. The kernel that makes
+// A network that trains so keeps everything in float32; beside each matrix that a product reads lies
+// its shadow, the same values rounded to 16 bits, to nearest even. The kernel that makes
 // the matrix writes the shadow too.
 //
 // All pointers but the structs themselves are device memory. Work is enqueued on `stream`; the
@@ -21,13 +21,16 @@ FBP_FN constexpr index_t shadow_row(index_t cols) {
   return ceil_div(cols, kShadowGroup) * kShadowGroup;
 }
 
-// bfloat16 bits of a matrix. `at` is a multiple of 16, `row` of kShadowGroup.
+enum class Half { bfloat16, float16 };
+
+// The rounded bits of a matrix. `at` is a multiple of 16, `row` of kShadowGroup.
 struct Shadow {
   std::uint16_t* at = nullptr;  // null: there is none
   index_t row = 0;
+  Half kind = Half::bfloat16;
 };
 
-// C (m, n) = A B + bias. The product's form says how A and B lie.
+// C (m, n) = A B + bias, A and B of one kind. The product's form says how A and B lie.
 struct TensorArgs {
   index_t m = 0, n = 0, k = 0;
   Shadow a, b;

@@ -24,7 +24,7 @@ int attribute(cudaDeviceAttr which, int device) {
 // host's compiler cannot tell, but a kernel that holds its sums in registers has as many as those.
 bool has_code() {
   static const bool found = [] {
-    const auto kernel = wide_gemm_kernel<false, false, StorePart<float>>;
+    const auto kernel = wide_gemm_kernel<Half::bfloat16, false, false, StorePart<float>>;
     cudaFuncAttributes attributes{};
     return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess &&
            attributes.numRegs >= int(sizeof(GroupSums) / sizeof(float));

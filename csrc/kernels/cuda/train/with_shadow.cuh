@@ -10,7 +10,8 @@ namespace cuda {
 namespace {
 
 __device__ inline void store_shadow(const Shadow& to, index_t i, index_t j, float x) {
-  to.at[i * to.row + j] = static_cast<std::uint16_t>(pack_bf16(x, 0));
+  to.at[i * to.row + j] =
+      static_cast<std::uint16_t>(to.kind == Half::float16 ? pack_f16(x, 0) : pack_bf16(x, 0));
 }
 
 // What `inner` makes of an element, and its shadow where there is one.

@@ -1,12 +1,14 @@
-"""dtype="bfloat16" on device="cuda": tensor cores against the NumPy twin.
+"""dtype="bfloat16" and "float16" on device="cuda": tensor cores against the NumPy twin.
 
-Both round the same operands to bfloat16 and sum in float32; the order of the sums differs. A
-gradient is held to the bound of one rounded product for each layer (tolerances.py), training to a
-loss that follows the twin's. The same run gives the same bits, in any order of the threads.
+Both round the same operands to 16 bits and sum in float32; the order of the sums differs. A
+gradient is held to the bound of one rounded product for each layer, training to a loss that follows
+the twin's. The same run gives the same bits, in any order of the threads. How float16 scales its
+loss is tested in test_cuda_float16.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ SIZES = {
     "wide, more tiles than processors": (200, (390, 70), 300),
 }
 WIDE = [name for name in SIZES if "wide" in name]
+CAPABILITY = {"bfloat16": "80", "float16": "75"}  # the least
+STEP = {"bfloat16": 2**-8, "float16": 2**-11}  # of a rounding
 
 
 @pytest.fixture(autouse=True)
@@ -42,12 +46,26 @@ def library(device_library: Path) -> Path:
     return device_library
 
 
-def model(device: str, units: tuple[int, ...], **options: Any) -> bp.Sequential:
+@pytest.fixture(params=STEP)
+def dtype(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def model(device: str, units: tuple[int, ...], dtype: str, **options: Any) -> bp.Sequential:
     layers: list[bp.layers.Layer] = [bp.Dense(n, activation="gelu") for n in units[:-1]]
     made = bp.Sequential([*layers, bp.Dense(units[-1])], seed=1)
     settings = {"optimizer": bp.SGD(0.1), "loss": "mse", **options}
-    made.compile(**settings, device=device, dtype="bfloat16")
+    made.compile(**settings, device=device, dtype=dtype)
     return made
+
+
+def build(made: bp.Sequential, inputs: int) -> None:
+    """With a scale at which the loss of a few rows has no gradient beyond float16's range."""
+    made.build(inputs)
+    scale = made._require_built().loss_scale if made.dtype == "float16" else None
+    if scale is not None:
+        scale[0] = 2**9
 
 
 def data(inputs: int, outputs: int, rows: int) -> tuple[Array, Array]:
@@ -56,47 +74,47 @@ def data(inputs: int, outputs: int, rows: int) -> tuple[Array, Array]:
     return x.astype(np.float32), y.astype(np.float32)
 
 
-def assert_close(found: Array, wanted: Array) -> None:
-    """As sums of the same terms in another order, through a few layers: a rounding of an operand to
-    bfloat16 may fall to the other side, which is 2^-8 of it."""
+def assert_close(found: Array, wanted: Array, dtype: str) -> None:
+    """As sums of the same terms in another order, through a few layers: a rounding of an operand
+    may fall to the other side, which is STEP of it."""
     scale = np.abs(wanted).max()
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=2**-8 * scale + 1e-30)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=STEP[dtype] * scale + 1e-30)
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_products_are_the_twins(library: Path, name: str) -> None:
+def test_products_are_the_twins(library: Path, name: str, dtype: str) -> None:
     before = launches(library, "wide_gemm")
     inputs, units, rows = SIZES[name]
     x, y = data(inputs, units[-1], rows)
-    cuda, twin = (model(device, units) for device in ("cuda", "reference"))
+    cuda, twin = (model(device, units, dtype) for device in ("cuda", "reference"))
     for made in (cuda, twin):
-        made.build(inputs)
-    assert_close(cuda.predict(x), twin.predict(x))
+        build(made, inputs)
+    assert_close(cuda.predict(x), twin.predict(x), dtype)
     (loss, found), (expected, wanted) = cuda.gradients(x, y), twin.gradients(x, y)
     assert loss == pytest.approx(expected, rel=1e-3)
     for key in wanted:
-        assert_close(found[key], wanted[key])
+        assert_close(found[key], wanted[key], dtype)
     found_dx, wanted_dx = cuda.input_gradient(x, y)[1], twin.input_gradient(x, y)[1]
-    assert_close(found_dx, wanted_dx)
+    assert_close(found_dx, wanted_dx, dtype)
     if before is not None:
         assert (launches(library, "wide_gemm") != before) == (name in WIDE)
 
 
 @pytest.mark.parametrize("kernel_name", ["wide_gemm", "tensor_gemm"])
 def test_products_of_small_integers_are_exact(
-    library: Path, kernel_name: str, monkeypatch: pytest.MonkeyPatch
+    library: Path, kernel_name: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sums of integers below 2^24 have no rounding: every term must be there, once."""
     if kernel_name == "tensor_gemm":
-        monkeypatch.setenv("FASTBP_EMULATION_CAPABILITY", "80")
+        monkeypatch.setenv("FASTBP_EMULATION_CAPABILITY", CAPABILITY[dtype])
     names = ("wide_gemm", "tensor_gemm")
     before = [launches(library, name) for name in names]
     rng = np.random.default_rng(0)
     x = rng.integers(-4, 5, (140, 75)).astype(np.float32)
     kernel = rng.integers(-4, 5, (75, 133)).astype(np.float32)
     made = bp.Sequential([bp.Dense(133)])
-    made.compile("sgd", "half_sse", device="cuda", dtype="bfloat16")
-    made.build(75)
+    made.compile("sgd", "half_sse", device="cuda", dtype=dtype)
+    build(made, 75)
     bias = np.arange(133, dtype=np.float32)
     made.set_parameters({"0.kernel": kernel, "0.bias": bias})
     z = x @ kernel + bias
@@ -118,7 +136,7 @@ def test_a_wide_gradient_goes_through_the_optimizer(library: Path) -> None:
     found = []
     before = launches(library, "wide_gemm")
     for device in ("cuda", "reference"):
-        made = model(device, (2060,), optimizer=bp.Adam(0.01))
+        made = model(device, (2060,), "bfloat16", optimizer=bp.Adam(0.01))
         made.fit(x, y, batch_size=64, verbose=0, shuffle=False)
         found.append(made.parameters()["0.kernel"].copy())
     if before is not None:
@@ -129,20 +147,23 @@ def test_a_wide_gradient_goes_through_the_optimizer(library: Path) -> None:
 
 @pytest.mark.parametrize("optimizer", [bp.SGD(0.05, momentum=0.9), bp.AdamW(0.01)])
 @pytest.mark.parametrize("batch", [16, 300])
-def test_training_follows_the_twin(optimizer: bp.optimizers.Optimizer, batch: int) -> None:
+def test_training_follows_the_twin(
+    optimizer: bp.optimizers.Optimizer, batch: int, dtype: str
+) -> None:
     """The updates' shadows are what the next step reads: from the epilogue, and from the parts."""
     x, _ = data(6, 1, 300)
     y = np.tanh(x @ np.arange(-3.0, 3.0, dtype=np.float32)[:, None])
     losses = []
     for device in ("cuda", "reference"):
-        made = model(device, (20, 20, 1), optimizer=optimizer)
+        made = model(device, (20, 20, 1), dtype, optimizer=optimizer)
+        build(made, 6)
         history = made.fit(x, y, epochs=4, batch_size=batch, verbose=0).history["loss"]
         losses.append(history)
         assert made.evaluate(x, y)["loss"] < history[0]
     np.testing.assert_allclose(losses[0], losses[1], rtol=0.01)
 
 
-def test_layers_without_products_in_between(library: Path) -> None:
+def test_layers_without_products_in_between(library: Path, dtype: str) -> None:
     """Dropout and activations on their own: what they make is rounded when it is read. The bits do
     not depend on the order of the threads."""
     layers = [bp.ReLU(), bp.Dense(9), bp.Dropout(0.3), bp.Activation("tanh"), bp.Dropout(0.2),
@@ -152,17 +173,17 @@ def test_layers_without_products_in_between(library: Path) -> None:
 
     def train(device: str) -> tuple[Array, str]:
         made = bp.Sequential(layers, seed=2)
-        made.compile(bp.Adam(0.01), "softmax_cross_entropy", ["accuracy"], device, "bfloat16")
+        made.compile(bp.Adam(0.01), "softmax_cross_entropy", ["accuracy"], device, dtype)
         made.fit(x, y, epochs=2, batch_size=16, verbose=0)
         return made.predict(x), digest(state(made))
 
     found = [train("cuda") for _ in in_orders(library, ("forward", "reverse", "random:1"))]
     assert len({bits for _, bits in found}) == 1
-    assert_close(found[0][0], train("reference")[0])
+    assert_close(found[0][0], train("reference")[0], dtype)
 
 
-def test_parameters_written_by_the_caller_are_used() -> None:
-    made = model("cuda", (4, 2))
+def test_parameters_written_by_the_caller_are_used(dtype: str) -> None:
+    made = model("cuda", (4, 2), dtype)
     x, y = data(3, 2, 5)
     made.fit(x, y, verbose=0)
     made.parameters()["1.kernel"][:] = 0
@@ -178,3 +199,50 @@ def test_old_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         devices.require_dtype("cuda", "bfloat16")
     assert caught.value.reason == "no_bfloat16"
     devices.require_dtype("cuda", "float32")
+    devices.require_dtype("cuda", "float16")
+
+
+def norms() -> list[bp.layers.Layer]:
+    """What is no product in front of one, behind one, and around one."""
+    block = bp.Residual([bp.Dense(12, activation="relu"), bp.LayerNorm(), bp.Dense(12)])
+    return [bp.BatchNorm(), bp.Dense(12, activation="gelu"), bp.BatchNorm(), block, bp.Dense(3)]
+
+
+def table() -> list[bp.layers.Layer]:
+    return [bp.Embedding(11, 5), bp.Dense(8, activation="tanh"), bp.LayerNorm(), bp.Dense(3)]
+
+
+RULES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "norm": {"clip_norm": 0.5},
+    "value and average": {"clip_value": 0.01, "use_ema": True},
+    "batches to an update": {"gradient_accumulation_steps": 2},
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("layers", [norms, table])
+def test_norms_and_rules_follow_the_twin(
+    library: Path, layers: Callable[[], list[bp.layers.Layer]], rule: str, dtype: str
+) -> None:
+    """With frozen layers and penalties too; the same bits in any order of the threads."""
+    rng = np.random.default_rng(3)
+    x = (rng.integers(0, 11, (48, 4)) if layers is table else rng.normal(size=(48, 4))).astype("f4")
+    y = rng.normal(size=(48, 3)).astype(np.float32)
+
+    def train(device: str) -> bp.Sequential:
+        made = bp.Sequential([*layers(), bp.Dense(3, kernel_regularizer=bp.L2(0.01))], seed=4)
+        made.compile(bp.SGD(0.05, momentum=0.9, **RULES[rule]), "mse", device=device, dtype=dtype)
+        build(made, 4)
+        made.freeze(layers=[1])
+        made.fit(x, y, epochs=2, batch_size=16, verbose=0)
+        return made
+
+    found = [train("cuda") for _ in in_orders(library, ("forward", "random:1"))]
+    assert len({digest(state(made), made.state()) for made in found}) == 1
+    twin = train("reference")
+    for mine, theirs in zip(state(found[0]), state(twin), strict=True):
+        assert_close(mine, theirs, dtype)
+    for name, moving in twin.state().items():
+        assert_close(found[0].state()[name], moving, dtype)
+    assert found[0].loss_scale == twin.loss_scale
