@@ -147,6 +147,16 @@ def test_what_is_too_wide_is_trained_stage_by_stage() -> None:
         assert engine.steps == 1 and engine.persistent_steps == 0
 
 
+def test_models_of_unlike_sizes_by_turns() -> None:
+    """A kernel's shared memory is that of the device, not of the model that came last."""
+    cases = [CASES["hidden units in chunks"], CASES["one row"]]
+    models = [case.model("cuda", "float32") for case in cases]
+    for made, case in zip([*models, *models], [*cases, *cases], strict=True):
+        made.fit(*case.data(), epochs=1, batch_size=case.batch, verbose=0)
+    engines: list[Any] = [made._require_built() for made in models]
+    assert all(engine.persistent_steps == engine.steps == 2 for engine in engines)
+
+
 def test_the_rest_of_an_epoch_and_single_steps_go_on_from_it() -> None:
     """A run in pieces, single steps and gradients between them: as on the CPU."""
     case = CASES["rests everywhere"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastbp as bp
-from cuda_library import in_orders
+from cuda_library import in_orders, is_emulated, launches
 from fastbp import _core
 from fastbp.cuda_engine import CudaEngine
 from sweeps import DTYPES, Array
@@ -97,8 +97,17 @@ CASES = {
     "words": Case(lambda: [bp.Embedding(11, 7), bp.GRU(6), bp.Dense(4)], numbers=True),
 }  # fmt: skip
 
+# Recurrent weights of more than one block's shared memory, and less than that of two. The first has
+# more sequences than the blocks take together.
+TWO_SLICES = {
+    "float32": Case(lambda: [bp.LSTM(121), bp.Dense(4)], rows=17, batch=17, steps=4, lengths=True),
+    "float64": Case(lambda: [bp.GRU(100, recurrent_dropout=0.3), bp.Dense(4)], rows=5, batch=5,
+                    steps=4),
+}  # fmt: skip
+
 # Under tests/test_cuda_persistent.py's watched device.
 WATCHED = ["plain", "gru", "states are masked", "dropout and norms"]
+WALK, STEP = "walk_kernel", "kernels[cell]"  # as they are launched
 
 
 def outcome(case: Case, device: str, dtype: str) -> list[Any]:
@@ -136,6 +145,62 @@ def test_input_gradients_and_passes_of_training(dtype: str) -> None:
     assert digest(said[0]) == digest(said[1])
 
 
+def test_one_kernel_walks_where_the_weights_fit(library: Path) -> None:
+    """Over all steps, with the bits of a kernel for each step."""
+    for case in (CASES["plain, relu"], CASES["lengths, both ways"]):
+        x, y = case.data("float32")
+        found = []
+        for walks in (True, False):
+            model = case.model("cuda", "float32")
+            engine: Any = model._require_built()
+            engine.set_persistent(walks)
+            before = launches(library, WALK), launches(library, STEP)
+            model.fit(x, y, epochs=2, batch_size=case.batch, verbose=0)
+            after = launches(library, WALK), launches(library, STEP)
+            if is_emulated(library):
+                assert (after[0] != before[0], after[1] != before[1]) == (walks, not walks)
+            found.append(digest(state(model)))
+        assert found[0] == found[1]
+
+
+def test_few_steps_or_too_many_weights_are_steps_of_their_own(library: Path) -> None:
+    before = launches(library, WALK)
+    for dtype, case in (
+        ("float64", TWO_SLICES["float32"]._replace(rows=1)),
+        ("float32", CASES["states are masked"]),
+    ):
+        case.model("cuda", dtype).predict(case.data(dtype)[0])
+    assert launches(library, WALK) == before
+
+
+def fit_in_two_slices(device: str, dtype: str) -> str:
+    case = TWO_SLICES[dtype]
+    model = case.model(device, dtype)
+    model.fit(*case.data(dtype), epochs=1, batch_size=case.batch, verbose=0)
+    return digest(state(model))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_blocks_share_weights_that_one_cannot_hold(library: Path, dtype: str) -> None:
+    expected, before = fit_in_two_slices("cpu", dtype), launches(library, WALK)
+    for schedule in in_orders(library, ("forward", "random:3")):
+        assert fit_in_two_slices("cuda", dtype) == expected, schedule
+    if is_emulated(library):
+        assert launches(library, WALK) != before
+
+
+def test_models_of_unlike_sizes_by_turns() -> None:
+    """A kernel's shared memory is that of the device, not of the model that came last."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 5, 2)).astype(np.float32)
+    models = []
+    for units in (100, 3):
+        models.append(bp.Sequential([bp.LSTM(units), bp.Dense(1)], seed=0))
+        models[-1].compile(device="cuda", loss="mse")
+    said = [model.predict(x) for model in (*models, *models)]
+    assert digest(said[:2]) == digest(said[2:])
+
+
 def test_order_of_threads_does_not_matter(library: Path) -> None:
     case = CASES["lengths, both ways"]
     x, y = case.data("float32")
@@ -150,8 +215,9 @@ def test_order_of_threads_does_not_matter(library: Path) -> None:
         assert found() == expected, schedule
 
 
+@pytest.mark.parametrize("walks", [True, False])
 @pytest.mark.parametrize("truncate", [1, 2, 3])
-def test_gradients_end_where_they_are_cut(truncate: int) -> None:
+def test_gradients_end_where_they_are_cut(truncate: int, *, walks: bool) -> None:
     """Truncated backpropagation, with sequences that have ended."""
     layers = [
         ("dense", 12, True),
@@ -164,6 +230,8 @@ def test_gradients_end_where_they_are_cut(truncate: int) -> None:
     found = []
     for kind in (_core.Engine, CudaEngine):
         engine: Any = kind(2, layers, "float32", 1, True)
+        if kind is CudaEngine:
+            engine.set_persistent(walks)
         engine.parameters[...] = np.random.default_rng(6).normal(size=engine.parameters.size)
         engine.compile("mse", 0.0, "sgd", {"learning_rate": 0.1})
         found.append((engine.gradients((x, lengths), y), engine.gradients_.copy()))

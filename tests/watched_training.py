@@ -11,6 +11,7 @@ import test_cuda_recurrent
 for module in (test_cuda_layers, test_cuda_recurrent):
     for name in module.WATCHED:
         module.outcome(module.CASES[name], "cuda", "float32")
+test_cuda_recurrent.fit_in_two_slices("cuda", "float64")
 for dtype in ("float32", "bfloat16"):
     for name in ("rests everywhere", "few classes", "classes as rows", "logits"):
         for whole in (True, False):

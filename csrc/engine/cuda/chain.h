@@ -11,6 +11,7 @@
 #include "engine/cuda/products.h"
 #include "engine/cuda/resources.h"
 #include "engine/cuda/rules.h"
+#include "engine/cuda/scan_blocks.h"
 #include "engine/plan.h"
 #include "engine/step_scales.h"
 #include "kernels/cuda/train/kernels.h"
@@ -128,6 +129,8 @@ template <class T> class Chain {
   std::uint64_t seed = 0;   // of what a step draws
   RunTables<T> tables;
   const Rules<T>* rules = nullptr;
+  ScanRoom scan_room;                // of walks by one kernel
+  const bool* persistent = nullptr;  // whether such kernels are wanted
   T* partials = nullptr;             // partials_of(rows) gradients
   const Shadows* shadows = nullptr;  // float alone: products are made of these, on tensor cores
   LossScale* scaling = nullptr;      // of the loss in training; null: none
@@ -174,7 +177,7 @@ template <class T> class Chain {
   DeviceSamples<T> gathered(const Workspace& space, const DeviceSamples<T>& from) const;
   struct Way;
   Way way(const Workspace& space, std::size_t stage, int number, index_t rows) const;
-  ScanStep<T> scan_step(const Way& way, index_t number) const;
+  ScanBlocks blocks_of(const Way& way, bool back) const;
   void forward_scan(const Workspace& space, std::size_t stage, index_t rows,
                     const Pass<T>& pass) const;
   void carry_states(const Way& way, index_t block, T* states, bool begin) const;

@@ -2,8 +2,9 @@
 // engine/scan.cpp and sequences.cpp.
 //
 // Matrices have the CPU's parts (engine/plan.h), so sums over rows are its own; but all parts of a batch
-// are in memory side by side, and a launch serves them all. A step of the scan is one kernel, which the
-// step before it in the stream feeds; the gradient of a part's parameters is a sum of its own.
+// are in memory side by side, and a launch serves them all. All steps of a way are one kernel where the
+// recurrent weights fit (scan_blocks.h), else each is one, which the step before it in the stream
+// feeds; the gradient of a part's parameters is a sum of its own.
 #include "engine/cuda/chain.h"
 
 #include "core/random.h"
@@ -15,6 +16,8 @@ namespace {
 
 constexpr const char* kForward = "forward pass";
 constexpr const char* kBackward = "backward pass";
+// Of fewer steps each is a kernel: loading the weights of a walk would take longer than the steps.
+constexpr index_t kStepsToWalk = 4;
 
 }  // namespace
 
@@ -72,19 +75,16 @@ SequenceGather<T> Chain<T>::sequence_gather(const Workspace& space, index_t rows
 template <class T> struct Chain<T>::Way {
   const Stage& stage;
   const CellInfo& cell;
-  bool reverse;
   int number;
-  SequenceRows at;
-  ScanStep<T> step;  // what all steps share
+  ScanWalk<T> walk;
   std::size_t parameters;
-  T* gate_deltas;
   T* masked;
   index_t carried;  // where its states begin among those of a sequence
 
-  // Step number i, in the order in which they are taken.
-  index_t step_of(index_t i) const { return reverse ? at.steps - 1 - i : i; }
-  index_t before(index_t t) const { return reverse ? t + 1 : t; }
-  index_t after(index_t t) const { return reverse ? t : t + 1; }
+  // Where the values of the way's units begin in a row of the stage's output.
+  index_t column() const {
+    return stage.ways == ScanWays::both_side_by_side ? number * stage.units : 0;
+  }
 };
 
 template <class T>
@@ -94,50 +94,48 @@ typename Chain<T>::Way Chain<T>::way(const Workspace& space, std::size_t s, int 
   const ScanMatrices& memory = space.plan.scan[s];
   const ScanWay& of_way = memory.way[number];
   const BatchMatrix& a = space.plan.y[s - 1];
+  const index_t block = (stage.units + stage.bias) * stage.parameter_cols;
   Way w{stage,
         cell_info(stage.cell),
-        stage.reverse != (number == 1),
         number,
-        sequences(rows, space.plan.steps),
         {},
-        0,
-        space.at<T>(space.gate_deltas[s]),
+        std::size_t(stage.parameter_offset + number * block),
         of_way.masked.row > 0 ? space.at<T>(of_way.masked) : nullptr,
         stage.carried_offset + number * cell_info(stage.cell).states * stage.units};
-  const index_t block = (stage.units + stage.bias) * stage.parameter_cols;
-  w.parameters = std::size_t(stage.parameter_offset + number * block);
   const T* const weights = arrays.parameters.w + w.parameters;
-  w.step.at = w.at;
-  w.step.units = stage.units;
-  w.step.a = space.at<T>(a) + number * stage.parameter_cols;
-  w.step.a_row = a.row;
-  w.step.kept = space.at<T>(of_way.kept);
-  w.step.h = space.at<T>(of_way.h);
-  w.step.h_row = of_way.h.row;
-  w.step.c = space.at<T>(of_way.c);
-  w.step.weights = weights;
-  w.step.bias = stage.bias ? weights + stage.units * stage.parameter_cols : nullptr;
-  w.step.state_rate = stage.state_rate;
-  w.step.seed = seed;
-  w.step.stream = dropout_stream(0, stage.stream + std::uint32_t(number),
-                                 static_cast<std::uint32_t>(Purpose::dropout));
-  w.step.counter = tables.counter;
-  w.step.masked_row = of_way.masked.row;
-  w.step.dh = space.at<T>(memory.dh);
-  w.step.dc = space.at<T>(memory.dc);
+  w.walk.reverse = stage.reverse != (number == 1);
+  w.walk.sequence = stage.sequence;
+  w.walk.truncate = stage.truncate;
+  T* const gate_deltas = space.at<T>(space.gate_deltas[s]);
+  w.walk.gate_deltas[0] = gate_deltas;
+  w.walk.gate_deltas[1] = gate_deltas + space.plan.capacity * stage.parameter_cols;
+  ScanStep<T>& step = w.walk.every;
+  step.at = sequences(rows, space.plan.steps);
+  step.units = stage.units;
+  step.a = space.at<T>(a) + number * stage.parameter_cols;
+  step.a_row = a.row;
+  step.kept = space.at<T>(of_way.kept);
+  step.h = space.at<T>(of_way.h);
+  step.h_row = of_way.h.row;
+  step.c = space.at<T>(of_way.c);
+  step.weights = weights;
+  step.bias = stage.bias ? weights + stage.units * stage.parameter_cols : nullptr;
+  step.state_rate = stage.state_rate;
+  step.seed = seed;
+  step.stream = dropout_stream(0, stage.stream + std::uint32_t(number),
+                               static_cast<std::uint32_t>(Purpose::dropout));
+  step.counter = tables.counter;
+  step.masked_row = of_way.masked.row;
+  step.out_at = sequences(rows, stage.sequence ? space.plan.steps : 1);
+  step.dh = space.at<T>(memory.dh);
+  step.dc = space.at<T>(memory.dc);
   return w;
 }
 
-// Step number i of the way.
-template <class T> ScanStep<T> Chain<T>::scan_step(const Way& w, index_t i) const {
-  ScanStep<T> step = w.step;
-  const index_t t = w.step_of(i);
-  step.step = t;
-  step.before = w.before(t);
-  step.after = w.after(t);
-  step.out_at = {w.at.rows, w.at.chunk, w.stage.sequence ? w.at.steps : 1};
-  step.out_step = w.stage.sequence ? t : 0;
-  return step;
+// How one kernel may take all steps; no slices: every step is a kernel.
+template <class T> ScanBlocks Chain<T>::blocks_of(const Way& w, bool back) const {
+  if (!*persistent || w.walk.steps() < kStepsToWalk) return {};
+  return scan_blocks(scan_room, w.cell, w.stage.units, w.walk.every.at.rows, sizeof(T), back);
 }
 
 template <class T>
@@ -145,23 +143,21 @@ void Chain<T>::forward_scan(const Workspace& space, std::size_t s, index_t rows,
                             const Pass<T>& pass) const {
   const Stage& stage = layout->stages[s];
   const BatchMatrix& y = space.plan.y[s];
-  const index_t steps = space.plan.steps;
   for (int number = 0; number < stage.way_count(); ++number) {
-    const Way w = way(space, s, number, rows);
-    carry_states(w, w.before(w.step_of(0)), pass.states, true);
-    for (index_t i = 0; i < steps; ++i) {
-      ScanStep<T> step = scan_step(w, i);
-      step.lengths = pass.lengths;
-      if (pass.training) step.masked = w.masked;
-      if (stage.sequence || i == steps - 1) {
-        const bool beside = stage.ways == ScanWays::both_side_by_side;
-        step.out = space.at<T>(y) + (beside ? number * stage.units : 0);
-        step.out_row = y.row;
-        step.adds = stage.ways == ScanWays::both_added && number == 1;
-      }
-      check(scan_forward(stage.cell, step, stream), kForward);
-    }
-    if (pass.states) carry_states(w, w.after(w.step_of(steps - 1)), pass.states, false);
+    Way w = way(space, s, number, rows);
+    ScanWalk<T>& walk = w.walk;
+    walk.every.lengths = pass.lengths;
+    if (pass.training) walk.every.masked = w.masked;
+    walk.every.out = space.at<T>(y) + w.column();
+    walk.every.out_row = y.row;
+    walk.every.adds = stage.ways == ScanWays::both_added && number == 1;
+    carry_states(w, walk.before(walk.place(0)), pass.states, true);
+    if (const ScanBlocks blocks = blocks_of(w, false); blocks.slices)
+      check(walk_forward(stage.cell, walk, blocks, stream), kForward);
+    else
+      for (index_t i = 0; i < walk.steps(); ++i)
+        check(scan_forward(stage.cell, walk.forward(i), stream), kForward);
+    if (pass.states) carry_states(w, walk.after(walk.place(walk.steps() - 1)), pass.states, false);
   }
 }
 
@@ -171,13 +167,14 @@ template <class T>
 void Chain<T>::carry_states(const Way& w, index_t block, T* states, bool begin) const {
   const index_t units = w.stage.units, width = layout->carried_width;
   T* const of_way = states ? states + w.carried : nullptr;
+  const ScanStep<T>& step = w.walk.every;
   const auto carry = [&](T* x, index_t x_row, T* there) {
-    check(begin ? begin_states(x, x_row, w.at, block, units, there, width, stream)
-                : keep_states(x, x_row, w.at, block, units, there, width, stream),
+    check(begin ? begin_states(x, x_row, step.at, block, units, there, width, stream)
+                : keep_states(x, x_row, step.at, block, units, there, width, stream),
           kForward);
   };
-  carry(w.step.h, w.step.h_row, of_way);
-  if (w.cell.states > 1) carry(w.step.c, units, of_way ? of_way + units : nullptr);
+  carry(step.h, step.h_row, of_way);
+  if (w.cell.states > 1) carry(step.c, units, of_way ? of_way + units : nullptr);
 }
 
 // da of all steps, where `a` was.
@@ -186,23 +183,17 @@ void Chain<T>::input_delta_scan(const Workspace& space, std::size_t s, index_t r
                                 const std::int64_t* lengths) const {
   const Stage& stage = layout->stages[s];
   const BatchMatrix& dy = space.plan.delta[s];
-  const index_t steps = space.plan.steps, deltas = space.plan.capacity * stage.parameter_cols;
   for (int number = 0; number < stage.way_count(); ++number) {
-    const Way w = way(space, s, number, rows);
-    const bool beside = stage.ways == ScanWays::both_side_by_side;
-    for (index_t i = steps; i-- > 0;) {
-      ScanStep<T> step = scan_step(w, i);
-      step.lengths = lengths;
-      step.begins = i == steps - 1;
-      step.behind = step.begins ? 0 : w.step_of(i + 1);
-      step.cuts = !step.begins && stage.truncate > 0 && (i + 1) % stage.truncate == 0;
-      step.dr = w.gate_deltas + (i & 1) * deltas;
-      step.dr_behind = w.gate_deltas + (~i & 1) * deltas;
-      if (stage.sequence || step.begins)
-        step.dy = space.at<T>(dy) + (beside ? number * stage.units : 0);
-      step.out_row = dy.row;
-      check(scan_backward(stage.cell, step, stream), kBackward);
-    }
+    Way w = way(space, s, number, rows);
+    ScanWalk<T>& walk = w.walk;
+    walk.every.lengths = lengths;
+    walk.every.dy = space.at<T>(dy) + w.column();
+    walk.every.out_row = dy.row;
+    if (const ScanBlocks blocks = blocks_of(w, true); blocks.slices)
+      check(walk_backward(stage.cell, walk, blocks, stream), kBackward);
+    else
+      for (index_t i = walk.steps(); i-- > 0;)
+        check(scan_backward(stage.cell, walk.backward(i), stream), kBackward);
   }
 }
 
@@ -215,17 +206,18 @@ void Chain<T>::scan_gradient(const Products<T>& products, const Workspace& space
   const index_t steps = space.plan.steps, cols = stage.parameter_cols;
   for (int number = 0; number < stage.way_count(); ++number) {
     const Way w = way(space, s, number, rows);
+    const ScanStep<T>& step = w.walk.every;
     GemmArgs<T> g;
     g.m = stage.units + (stage.bias ? 1 : 0), g.n = cols - w.cell.keeps * stage.units;
     g.k = count * steps;
-    g.a = w.masked ? w.masked + first * steps * w.step.masked_row
-                   : w.step.h + (first * (steps + 1) + w.before(0) * count) * w.step.h_row;
-    g.a_row = 1, g.a_col = w.masked ? w.step.masked_row : w.step.h_row;
-    g.b = w.step.a + first * steps * w.step.a_row, g.b_row = w.step.a_row, g.b_col = 1;
+    g.a = w.masked ? w.masked + first * steps * step.masked_row
+                   : step.h + (first * (steps + 1) + w.walk.before(0) * count) * step.h_row;
+    g.a_row = 1, g.a_col = w.masked ? step.masked_row : step.h_row;
+    g.b = step.a + first * steps * step.a_row, g.b_row = step.a_row, g.b_col = 1;
     g.c = gradient + w.parameters, g.c_row = cols;
     products.store(s, g, 1, 0);
     if (!w.cell.keeps) continue;
-    g.b = w.step.kept + first * steps * stage.units, g.b_row = stage.units;
+    g.b = step.kept + first * steps * stage.units, g.b_row = stage.units;
     g.c += g.n;
     g.n = stage.units;
     products.store(s, g, 1, 0);

@@ -37,7 +37,8 @@ NarrowPlan::NarrowPlan(const NetworkLayout& layout, bool tensor, int device) : t
     if (args_.shared_bytes > room) continue;
     if (tensor_ && !place_squares()) return;
     int blocks = 0;
-    check(narrow_blocks(tensor_, args_.shared_bytes, &blocks), "a kernel for narrow networks");
+    check(narrow_blocks(tensor_, room, args_.shared_bytes, &blocks),
+          "a kernel for narrow networks");
     grid_ = blocks * attribute(cudaDevAttrMultiProcessorCount, device);
     return;
   }

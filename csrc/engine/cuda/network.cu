@@ -31,6 +31,8 @@ template <class T> class DeviceNetwork final : public Network {
     own_stream_ = make_stream();
     chain_.layout = &layout_;
     chain_.rules = &rules_;
+    chain_.persistent = &persistent;
+    if (layout_.sequences) prepare_walks();
     chain_.stream = own_stream_.get();
     const std::size_t bytes = array_bytes<T>(layout_.parameter_count);
     const std::size_t all =
@@ -263,6 +265,13 @@ template <class T> class DeviceNetwork final : public Network {
     check(cudaMemcpyAsync(to, from, bytes, kind, stream()), "a copy");
   }
 
+  void prepare_walks() {
+    chain_.scan_room = scan_room(device_);
+    for (const Stage& stage : layout_.stages)
+      if (stage.scan())
+        check(let_walk<T>(stage.cell, chain_.scan_room.shared_bytes), "kernels of recurrent cells");
+  }
+
   std::size_t bytes_of(int array) const {
     if (array == FBP_LOSS_SCALE) return array_bytes<float>(kScaleValues);
     return array_bytes<T>(array == FBP_STATE ? layout_.state_count : layout_.parameter_count);
@@ -409,6 +418,7 @@ template <class T> class DeviceNetwork final : public Network {
                         word(training_.plan.steps),
                         word(chain_.partials),
                         word(changes_),
+                        word(persistent),
                         word(shadows_.input.memory),
                         word(shadows_.delta.memory),
                         word(shadows_.input_rows),

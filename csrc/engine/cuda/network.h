@@ -64,9 +64,11 @@ class Network {
   virtual bool predict(const fbp_samples& samples, void* out, bool training,
                        const fbp_interrupt& interrupt) = 0;
 
-  std::int64_t steps = 0;             // optimizer steps taken
-  bool persistent = true;             // narrow networks are trained whole, many steps to a launch
-  std::int64_t persistent_steps = 0;  // those taken in that way
+  std::int64_t steps = 0;  // optimizer steps taken
+  // Narrow networks are trained whole, many steps to a launch; recurrent layers take all steps of
+  // their sequences in one.
+  bool persistent = true;
+  std::int64_t persistent_steps = 0;  // those taken by narrow networks in that way
 };
 
 std::unique_ptr<Network> make_network(const NetworkSpec& spec, int dtype, int device);

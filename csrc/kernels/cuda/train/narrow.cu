@@ -336,10 +336,10 @@ cudaError_t train_narrow(const NarrowArgs& args, bool tensor, int grid, cudaStre
   return cudaGetLastError();
 }
 
-cudaError_t narrow_blocks(bool tensor, int shared_bytes, int* blocks) {
+cudaError_t narrow_blocks(bool tensor, int room, int shared_bytes, int* blocks) {
   const auto kernel = kernel_of(tensor);
   cudaError_t error =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, room);
   if (error == cudaSuccess)
     error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, kernel, kNarrowThreads,
                                                           std::size_t(shared_bytes));

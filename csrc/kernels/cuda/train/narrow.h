@@ -87,8 +87,9 @@ struct NarrowArgs {
 
 // tensor: products on tensor cores, of operands rounded to bfloat16; otherwise the CPU's bits.
 cudaError_t train_narrow(const NarrowArgs& args, bool tensor, int grid, cudaStream_t stream);
-// Blocks of the kernel that are on the device at once.
-cudaError_t narrow_blocks(bool tensor, int shared_bytes, int* blocks);
+// Blocks of the kernel that are on the device at once. It may have `room` bytes of shared memory from
+// now on, for whichever network: all that a block of the device can.
+cudaError_t narrow_blocks(bool tensor, int room, int shared_bytes, int* blocks);
 
 }  // namespace cuda
 }  // namespace fastbp

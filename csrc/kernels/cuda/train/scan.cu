@@ -4,9 +4,8 @@
 #include "kernels/cuda/train/scan.h"
 
 #include "kernels/cuda/elements.cuh"
+#include "kernels/cuda/train/scan_cell.cuh"
 #include "kernels/kernel_table.h"
-#include "ops/lane.h"
-#include "ops/philox.h"
 
 namespace fastbp {
 namespace cuda {
@@ -28,26 +27,6 @@ struct ScanThread {
         unit0(index_t(blockIdx.x) * kScanUnits), row0(index_t(blockIdx.y) * kScanRows),
         unit(unit0 + column), row(row0 + side) {}
 };
-
-// What state j of sequence i is multiplied by (ops/philox.h): 0, or 1 / (1 - rate).
-template <class T> FBP_FN Lane<T> state_factor(const ScanStep<T>& s, index_t i, index_t j) {
-  constexpr int side = kDropoutGroup / 4;  // from one of a block's four columns to the next
-  const DropoutStream stream =
-      dropout_stream(std::uint64_t(s.counter->steps_done + s.counter->batch + 1), s.stream.layer,
-                     s.stream.purpose);
-  const index_t groups = parts_of(s.units, kDropoutGroup), column = j % kDropoutGroup;
-  const index_t block = (i * groups + j / kDropoutGroup) * side + column % side;
-  using Word = LaneBits<float>;
-  Word words[4] = {Word(std::int64_t{std::uint32_t(block)}), Word(std::int64_t{stream.step}),
-                   Word(std::int64_t{stream.layer}), Word(std::int64_t{stream.purpose})};
-  philox_rounds(words, s.seed);
-  // By masks: an array with a variable index would be in memory.
-  Word mine(0);
-  FBP_UNROLL(4)
-  for (int w = 0; w < 4; ++w) mine = mine | (words[w] & Word(-std::int64_t{column / side == w}));
-  const bool kept = (dropout_fraction(mine) >= Lf(dropout_threshold(s.state_rate))).m;
-  return Lane<T>(kept ? T(1 / (1 - s.state_rate)) : T(0));
-}
 
 template <class T> __global__ void __launch_bounds__(kElementThreads) mask_kernel(ScanStep<T> s) {
   const SequenceRows states{s.at.rows, s.at.chunk, s.at.steps + 1};
@@ -110,29 +89,10 @@ FBP_DEVICE void state_product(const ScanStep<T>& s, const ScanThread& me, T* sha
 template <class T, class Cell>
 __global__ void __launch_bounds__(kScanThreads) scan_forward_kernel(ScanStep<T> s) {
   FBP_SHARED(T, shared);
-  constexpr int gates = Cell::gates;
   const ScanThread me;
-  Lane<T> va[gates], vr[gates], kept[1] = {Lane<T>(T(0))}, c(T(0));
-  state_product<T, gates>(s, me, shared, vr);
-  const index_t i = me.row, j = me.unit;
-  if (j >= s.units || i >= s.at.rows) return;
-  const SequenceRows states{s.at.rows, s.at.chunk, s.at.steps + 1};
-  const index_t here = s.at.of(i, s.step);
-  const index_t before = states.of(i, s.before), after = states.of(i, s.after);
-  T* const a = s.a + here * s.a_row + j;
-  Lane<T> h(s.h[before * s.h_row + j]);
-  if (Cell::states == 2) c = Lane<T>(s.c[before * s.units + j]);
-  if (!s.lengths || s.step < s.lengths[i]) {
-    for (int g = 0; g < gates; ++g) va[g] = Lane<T>(a[g * s.units]);
-    Cell::forward(va, vr, kept, h, c);
-    for (int g = 0; g < gates; ++g) va[g].store(a + g * s.units);
-    if (Cell::keeps) kept[0].store(s.kept + here * s.units + j);
-  }
-  h.store(s.h + after * s.h_row + j);
-  if (Cell::states == 2) c.store(s.c + after * s.units + j);
-  if (!s.out) return;
-  T* const out = s.out + s.out_at.of(i, s.out_step) * s.out_row + j;
-  (s.adds ? Lane<T>(*out) + h : h).store(out);
+  Lane<T> vr[Cell::gates];
+  state_product<T, Cell::gates>(s, me, shared, vr);
+  if (me.unit < s.units && me.row < s.at.rows) cell_forward<T, Cell>(s, me.row, me.unit, vr);
 }
 
 // The sum over k of dr[i, k] U[j, k].
@@ -171,41 +131,10 @@ FBP_DEVICE Lane<T> gate_product(const ScanStep<T>& s, const ScanThread& me, T* s
 template <class T, class Cell>
 __global__ void __launch_bounds__(kScanThreads) scan_backward_kernel(ScanStep<T> s) {
   FBP_SHARED(T, shared);
-  constexpr int gates = Cell::gates, same = gates - Cell::keeps;
   const ScanThread me;
-  const bool comes_through = !s.begins && !s.cuts;
   Lane<T> through(T(0));
-  if (comes_through) through = gate_product<T, Cell>(s, me, shared);
-  const index_t i = me.row, j = me.unit, at = i * s.units + j;
-  if (j >= s.units || i >= s.at.rows) return;
-  const SequenceRows states{s.at.rows, s.at.chunk, s.at.steps + 1};
-  const index_t here = s.at.of(i, s.step), before = states.of(i, s.before);
-  const bool ended = s.begins || (s.cuts && !(s.lengths && s.behind >= s.lengths[i]));
-  const bool runs = !s.lengths || s.step < s.lengths[i];
-  Lane<T> va[gates], kept[1] = {Lane<T>(T(0))}, c_before(T(0)), c_after(T(0));
-  Lane<T> dh(ended ? T(0) : s.dh[at]), dc(Cell::states == 2 && !ended ? s.dc[at] : T(0));
-  if (comes_through && s.state_rate > 0) through = through * state_factor(s, i, j);
-  if (comes_through) dh = dh + through;
-  if (s.dy) dh = dh + Lane<T>(s.dy[s.out_at.of(i, s.out_step) * s.out_row + j]);
-  T* const a = s.a + here * s.a_row + j;
-  for (int g = 0; g < gates; ++g) va[g] = Lane<T>(runs ? a[g * s.units] : T(0));
-  if (runs) {
-    if (Cell::states == 2) {
-      c_before = Lane<T>(s.c[before * s.units + j]);
-      c_after = Lane<T>(s.c[states.of(i, s.after) * s.units + j]);
-    }
-    if (Cell::keeps) kept[0] = Lane<T>(s.kept[here * s.units + j]);
-    Cell::backward(va, kept, Lane<T>(s.h[before * s.h_row + j]), c_before, c_after, dh, dc);
-  }
-  for (int g = 0; g < gates; ++g) va[g].store(a + g * s.units);
-  if (Cell::keeps) {
-    T* const dr = s.dr + i * gates * s.units + j;
-    kept[0].store(s.kept + here * s.units + j);
-    for (int g = 0; g < same; ++g) va[g].store(dr + g * s.units);
-    kept[0].store(dr + same * s.units);
-  }
-  dh.store(s.dh + at);
-  if (Cell::states == 2) dc.store(s.dc + at);
+  if (s.comes_through()) through = gate_product<T, Cell>(s, me, shared);
+  if (me.unit < s.units && me.row < s.at.rows) cell_backward<T, Cell>(s, me.row, me.unit, through);
 }
 
 template <class T>

@@ -68,6 +68,45 @@ template <class T> struct ScanStep {
   T* dr = nullptr;
   T *dh = nullptr, *dc = nullptr;  // (rows, units)
   const T* dy = nullptr;           // of `out`; null: 0
+
+  FBP_FN bool comes_through() const { return !begins && !cuts; }
+};
+
+// All steps of one way of a scan, numbered in the order in which forward takes them.
+template <class T> struct ScanWalk {
+  ScanStep<T> every;      // what they share; out and dy where any has them
+  bool reverse = false;   // from the last step of the sequences to the first
+  bool sequence = false;  // there is an output at every step, not behind the last alone
+  index_t truncate = 0;   // the gradient ends at every so many; 0: at none
+  T* gate_deltas[2] = {nullptr, nullptr};  // dr of the steps by turns, of cells that keep more
+
+  FBP_FN index_t steps() const { return every.at.steps; }
+  FBP_FN index_t place(index_t i) const { return reverse ? steps() - 1 - i : i; }
+  FBP_FN index_t before(index_t t) const { return reverse ? t + 1 : t; }
+  FBP_FN index_t after(index_t t) const { return reverse ? t : t + 1; }
+  FBP_FN ScanStep<T> step(index_t i) const {
+    ScanStep<T> step = every;
+    step.step = place(i);
+    step.before = before(step.step);
+    step.after = after(step.step);
+    step.out_step = sequence ? step.step : 0;
+    return step;
+  }
+  FBP_FN ScanStep<T> forward(index_t i) const {
+    ScanStep<T> step = this->step(i);
+    if (!sequence && i < steps() - 1) step.out = nullptr;
+    return step;
+  }
+  FBP_FN ScanStep<T> backward(index_t i) const {
+    ScanStep<T> step = this->step(i);
+    step.begins = i == steps() - 1;
+    step.behind = step.begins ? 0 : place(i + 1);
+    step.cuts = !step.begins && truncate > 0 && (i + 1) % truncate == 0;
+    step.dr = gate_deltas[i & 1];
+    step.dr_behind = gate_deltas[~i & 1];
+    if (!sequence && !step.begins) step.dy = nullptr;
+    return step;
+  }
 };
 
 // Entries of FBP_CELLS.
