@@ -270,8 +270,8 @@ BAD_COMPILE: dict[str, tuple[dict[str, Any], type[Exception], tuple[str, ...]]] 
     "metrics kind": ({"metrics": 3}, TypeError, ("list of names", "3")),
     "device": ({"device": "gpu"}, ValueError, ("unknown device 'gpu'", "'cpu'", "'reference'")),
     "device kind": ({"device": 0}, TypeError, ("device must be a string",)),
-    "dtype": ({"dtype": "int8"}, ValueError, ("'float64', 'bfloat16' or 'float16'", "int8")),
-    "dtype kind": ({"dtype": 32}, ValueError, ("'float64', 'bfloat16' or 'float16'", "32")),
+    "dtype": ({"dtype": "int8"}, ValueError, ("'bfloat16', 'float16' or 'tf32'", "int8")),
+    "dtype kind": ({"dtype": 32}, ValueError, ("'bfloat16', 'float16' or 'tf32'", "32")),
 }
 
 

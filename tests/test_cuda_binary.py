@@ -141,10 +141,29 @@ HALF_NAME = re.compile(r"4HalfE(\d)E")
 TENSOR = re.compile(r"^(HMMA|HGMMA|BMMA|IMMA|DMMA|QGMMA|UTC\w*MMA)\b")
 
 
-def of_kinds(codes: list[str]) -> set[str]:
-    """What the products on tensor cores multiply: the name is there unless it is float16."""
+def kinds_of(codes: list[str]) -> set[str]:
+    """What the products on tensor cores multiply: its name is there unless it is float16."""
     found = [code for code in codes if TENSOR.match(code)]
-    return {"bfloat16" if ".BF16" in code else "float16" for code in found}
+    return {
+        "bfloat16" if ".BF16" in code else "tf32" if ".TF32" in code else "float16"
+        for code in found
+    }
+
+
+def kinds_wanted(name: str, architecture: int) -> set[str]:
+    """The same of a kernel where it is launched: before 8.0 there is float16 alone, and a wide one
+    is for 9.0 alone. (Mangled names have the file's name in them.)"""
+    wide, tensor = WIDE_NAME.search(name), TENSOR_NAME.search(name)
+    if wide:  # the kind of its operands is a number in its name
+        kind = HALF_NAME.search(name)
+        assert kind, name
+        return {("bfloat16", "float16")[int(kind.group(1))]} if architecture == 90 else set()
+    if not tensor:
+        return set()
+    kinds = {"bfloat16"}
+    if tensor.group() == "tensor_gemm_kernel":
+        kinds = {"tf32"} if "Tf32Product" in name else {"bfloat16", "float16"}
+    return kinds if architecture >= 80 else kinds & {"float16"}
 
 
 def test_instructions(binary: Binary) -> None:
@@ -154,19 +173,10 @@ def test_instructions(binary: Binary) -> None:
         assert not [code for code in codes if FLOAT_ATOMIC.match(code)], name
         assert not [code for code in codes if LOCAL.match(code)], name
         has_tensor_code = any(TENSOR.match(code) for code in codes)
-        # On 7.5 there is float16 alone, which the kernel for narrow networks does not have; a wide
-        # one is launched on 9.0 alone. (Mangled names have the file's name in them.)
+        kinds = kinds_wanted(name, architecture)
+        assert has_tensor_code == bool(kinds), f"{name}, sm_{architecture}: {has_tensor_code}"
+        assert kinds_of(codes) == kinds, f"{name}, sm_{architecture}"
         is_wide = architecture == 90 and bool(WIDE_NAME.search(name))
-        is_tensor = TENSOR_NAME.search(name)
-        least = 75 if is_tensor and is_tensor.group() == "tensor_gemm_kernel" else 80
-        wanted = is_wide or (architecture >= least and bool(is_tensor))
-        assert has_tensor_code == wanted, f"{name}, sm_{architecture}: {has_tensor_code}"
-        if is_wide:  # the kind of its operands is a number in its name
-            kind = HALF_NAME.search(name)
-            assert kind and of_kinds(codes) == {("bfloat16", "float16")[int(kind.group(1))]}, name
-        elif wanted:
-            halves = {"float16", "bfloat16"} if architecture >= 80 else {"float16"}
-            assert of_kinds(codes) == (halves if least == 75 else {"bfloat16"}), name
         assert all(any(one.match(code) for code in codes) == is_wide for one in WIDE), name
     found = [TENSOR_NAME.search(name) for name, *_ in binary.instructions]
     assert {one.group() for one in found if one} == {"tensor_gemm_kernel", "tensor_kernel"}

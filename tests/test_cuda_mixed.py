@@ -1,6 +1,6 @@
-"""dtype="bfloat16" and "float16" on device="cuda": tensor cores against the NumPy twin.
+"""dtype="bfloat16", "float16" and "tf32" on device="cuda": tensor cores against the NumPy twin.
 
-Both round the same operands to 16 bits and sum in float32; the order of the sums differs. A
+Both round the same operands and sum in float32; the order of the sums differs. A
 gradient is held to the bound of one rounded product for each layer, training to a loss that follows
 the twin's. The same run gives the same bits, in any order of the threads. How float16 scales its
 loss is tested in test_cuda_float16.py.
@@ -18,6 +18,7 @@ import pytest
 import fastbp as bp
 from cuda_library import in_orders, launches
 from fastbp import cuda_library, devices
+from fastbp.reference.tf32 import round_to_tf32
 from sweeps import Array
 from test_cuda_training import digest, state
 
@@ -37,8 +38,8 @@ SIZES = {
     "wide, more tiles than processors": (200, (390, 70), 300),
 }
 WIDE = [name for name in SIZES if "wide" in name]
-CAPABILITY = {"bfloat16": "80", "float16": "75"}  # the least
-STEP = {"bfloat16": 2**-8, "float16": 2**-11}  # of a rounding
+CAPABILITY = {"bfloat16": "80", "float16": "75", "tf32": "80"}  # the least
+STEP = {"bfloat16": 2**-8, "float16": 2**-11, "tf32": 2**-11}  # of a rounding
 
 
 @pytest.fixture(autouse=True)
@@ -74,11 +75,11 @@ def data(inputs: int, outputs: int, rows: int) -> tuple[Array, Array]:
     return x.astype(np.float32), y.astype(np.float32)
 
 
-def assert_close(found: Array, wanted: Array, dtype: str) -> None:
+def assert_close(found: Array, wanted: Array, dtype: str, steps: int = 1) -> None:
     """As sums of the same terms in another order, through a few layers: a rounding of an operand
-    may fall to the other side, which is STEP of it."""
+    may fall to the other side, which is STEP of it; of what training has made, in each step."""
     scale = np.abs(wanted).max()
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=STEP[dtype] * scale + 1e-30)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=steps * STEP[dtype] * scale + 1e-30)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -97,10 +98,14 @@ def test_products_are_the_twins(library: Path, name: str, dtype: str) -> None:
     found_dx, wanted_dx = cuda.input_gradient(x, y)[1], twin.input_gradient(x, y)[1]
     assert_close(found_dx, wanted_dx, dtype)
     if before is not None:
-        assert (launches(library, "wide_gemm") != before) == (name in WIDE)
+        assert (launches(library, "wide_gemm") != before) == (name in WIDE and dtype != "tf32")
 
 
-@pytest.mark.parametrize("kernel_name", ["wide_gemm", "tensor_gemm"])
+@pytest.mark.parametrize(
+    ("kernel_name", "dtype"),
+    [(kernel, dtype) for kernel in ("wide_gemm", "tensor_gemm") for dtype in STEP
+     if (kernel, dtype) != ("wide_gemm", "tf32")],
+)  # fmt: skip
 def test_products_of_small_integers_are_exact(
     library: Path, kernel_name: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,11 +200,51 @@ def test_parameters_written_by_the_caller_are_used(dtype: str) -> None:
 def test_old_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     old = cuda_library.Device("Turing", 75, 2**33)
     monkeypatch.setattr(cuda_library, "open_device", lambda number: old)
-    with pytest.raises(bp.DeviceNotAvailableError, match=r"8\.0 or later.* has 7\.5") as caught:
-        devices.require_dtype("cuda", "bfloat16")
-    assert caught.value.reason == "no_bfloat16"
+    for dtype in ("bfloat16", "tf32"):
+        with pytest.raises(bp.DeviceNotAvailableError, match=r"8\.0 or later.* has 7\.5") as caught:
+            devices.require_dtype("cuda", dtype)
+        assert caught.value.reason == f"no_{dtype}"
     devices.require_dtype("cuda", "float32")
     devices.require_dtype("cuda", "float16")
+
+
+def test_a_processor_has_no_tf32() -> None:
+    with pytest.raises(bp.DeviceNotAvailableError, match=r"'tf32' is for device='cuda'") as caught:
+        devices.require_dtype("cpu", "tf32")
+    assert caught.value.reason == "no_tf32"
+
+
+def test_tf32_rounds_to_nearest_and_ties_away_from_zero() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=1000) * 10.0 ** rng.integers(-30, 30, 1000)
+    ties = np.ldexp(rng.integers(2**11, 2**12, 1000) + 0.5, rng.integers(-40, 40, 1000))
+    edges = [0, np.nextafter(1 + 2**-11, 0), np.nextafter(1 + 2**-11, 2), 3e38]
+    x = np.concatenate([x, ties, -ties, edges]).astype(np.float32)
+    mantissa, exponent = np.frexp(x.astype(np.float64))
+    wanted = np.ldexp(np.trunc(mantissa * 2**11 + np.copysign(0.5, mantissa)), exponent - 11)
+    assert np.array_equal(round_to_tf32(x), wanted)
+    made = bp.Sequential([bp.Dense(1, use_bias=False)])
+    made.compile("sgd", "mse", device="cuda", dtype="tf32")
+    made.build(1)
+    made.set_parameters({"0.kernel": np.ones((1, 1))})
+    assert np.array_equal(made.predict(x[:, None])[:, 0], wanted.astype(np.float32))
+
+
+def test_a_row_has_the_same_bits_wherever_it_is(dtype: str) -> None:
+    x, _ = data(70, 3, 300)
+    made = model("cuda", (33, 3), dtype)
+    build(made, 70)
+    whole = made.predict(x)
+    for first, count in ((0, 1), (129, 1), (131, 40), (7, 290)):
+        assert np.array_equal(made.predict(x[first : first + count]), whole[first : first + count])
+
+
+def test_which_narrow_networks_are_trained_whole(dtype: str) -> None:
+    """By the kernel that has bfloat16 and float32 alone."""
+    (x, y), made = data(6, 3, 60), model("cuda", (33, 3), dtype)
+    made.step(x, y)
+    steps: int = made._require_built().persistent_steps  # type: ignore[attr-defined]
+    assert steps == (dtype == "bfloat16")
 
 
 def norms() -> list[bp.layers.Layer]:
@@ -242,7 +287,7 @@ def test_norms_and_rules_follow_the_twin(
     assert len({digest(state(made), made.state()) for made in found}) == 1
     twin = train("reference")
     for mine, theirs in zip(state(found[0]), state(twin), strict=True):
-        assert_close(mine, theirs, dtype)
+        assert_close(mine, theirs, dtype, steps=6)
     for name, moving in twin.state().items():
-        assert_close(found[0].state()[name], moving, dtype)
+        assert_close(found[0].state()[name], moving, dtype, steps=6)
     assert found[0].loss_scale == twin.loss_scale

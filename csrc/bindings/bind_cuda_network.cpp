@@ -34,6 +34,7 @@ class CudaNetwork {
     const fbp_network_spec spec{wide_                 ? FBP_FLOAT64
                                 : dtype == "bfloat16" ? FBP_BFLOAT16
                                 : dtype == "float16"  ? FBP_FLOAT16
+                                : dtype == "tf32"     ? FBP_TF32
                                                       : FBP_FLOAT32,
                                 device,
                                 inputs,

@@ -25,7 +25,7 @@ struct Block;
 struct AsyncCopy {
   void* shared;
   const void* global;
-  int bytes;
+  int size, bytes;  // of the whole, and of what is copied; zeros behind it
   void* caller;
 };
 

@@ -113,14 +113,14 @@ template <bool transposed> void distribute(void* const* lanes) {
   }
 }
 
-void require_aligned(const void* p, const char* what) {
-  if (reinterpret_cast<std::uintptr_t>(p) % 16 == 0) return;
+void require_aligned(const void* p, int bytes, const char* what) {
+  if (reinterpret_cast<std::uintptr_t>(p) % std::uintptr_t(bytes) == 0) return;
   abort_kernel(cudaErrorLaunchFailure, text(name_of(*machine.running), ": ", what,
-                                            " of an address that is no multiple of 16"));
+                                            " of an address that is no multiple of ", bytes));
 }
 
 template <bool transposed> void load(std::uint32_t (&r)[4], const void* row) {
-  require_aligned(row, "ldmatrix");
+  require_aligned(row, 16, "ldmatrix");
   note_read(row, 16, __builtin_return_address(0));
   Rows held;
   std::memcpy(held.row, row, sizeof held.row);
@@ -174,9 +174,15 @@ void load_matrices(std::uint32_t (&r)[4], const void* row) { load<false>(r, row)
 void load_matrices_transposed(std::uint32_t (&r)[4], const void* row) { load<true>(r, row); }
 
 void copy_async_16(void* shared, const void* global, int bytes) {
-  require_aligned(shared, "cp.async");
-  require_aligned(global, "cp.async");
-  machine.running->copies.push_back({shared, global, bytes, __builtin_return_address(0)});
+  require_aligned(shared, 16, "cp.async");
+  require_aligned(global, 16, "cp.async");
+  machine.running->copies.push_back({shared, global, 16, bytes, __builtin_return_address(0)});
+}
+
+void copy_async_4(void* shared, const void* global, int bytes) {
+  require_aligned(shared, 4, "cp.async");
+  require_aligned(global, 4, "cp.async");
+  machine.running->copies.push_back({shared, global, 4, bytes, __builtin_return_address(0)});
 }
 
 void copy_async_commit() {
@@ -192,8 +198,8 @@ void copy_async_wait_for_all_but(int left) {
   for (std::size_t i = 0; i < count; ++i) {
     const AsyncCopy& copy = self.copies[i];
     note_read(copy.global, std::size_t(copy.bytes), copy.caller);
-    note_write(copy.shared, 16, copy.caller);
-    std::memset(copy.shared, 0, 16);
+    note_write(copy.shared, std::size_t(copy.size), copy.caller);
+    std::memset(copy.shared, 0, std::size_t(copy.size));
     std::memcpy(copy.shared, copy.global, std::size_t(copy.bytes));
   }
   self.copies.erase(self.copies.begin(), self.copies.begin() + std::ptrdiff_t(count));

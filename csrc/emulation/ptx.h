@@ -13,6 +13,7 @@ void load_matrices(std::uint32_t (&r)[4], const void* row);
 void load_matrices_transposed(std::uint32_t (&r)[4], const void* row);
 // The bytes arrive when they are waited for, not before: a missing wait shows.
 void copy_async_16(void* shared, const void* global, int bytes);
+void copy_async_4(void* shared, const void* global, int bytes);
 void copy_async_commit();
 void copy_async_wait_for_all_but(int left);
 template <int left> void copy_async_wait() { copy_async_wait_for_all_but(left); }

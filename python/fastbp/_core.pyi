@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[Any]  # float32 or float64; one dtype per call
-DTypeName = Literal["float32", "float64", "bfloat16", "float16"]
+DTypeName = Literal["float32", "float64", "bfloat16", "float16", "tf32"]
 LayerSpec = tuple[Any, ...]  # a kind and its arguments
 
 class ActivationEntry(TypedDict):

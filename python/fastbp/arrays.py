@@ -24,7 +24,8 @@ else:  # numpy.typing takes longer to import than this whole module
     Array = np.ndarray
 
 PROCESSOR_DTYPES = ("float32", "float64", "bfloat16")  # of models on a processor
-DTYPES = (*PROCESSOR_DTYPES, "float16")  # of models
+ROUNDED = ("bfloat16", "float16", "tf32")  # float32, but for what products make of it
+DTYPES = (*PROCESSOR_DTYPES, "float16", "tf32")  # of models
 INT64 = np.dtype(np.int64)
 MAX = float(np.finfo(np.float64).max)
 
@@ -34,14 +35,15 @@ def dtype_name(dtype: object) -> str:
     name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", None) or str(dtype)
     if name not in DTYPES:
         raise ValueError(
-            f"dtype must be 'float32', 'float64', 'bfloat16' or 'float16'; got {describe(dtype)}"
+            "dtype must be 'float32', 'float64', 'bfloat16', 'float16' or 'tf32'; got "
+            f"{describe(dtype)}"
         )
     return name
 
 
 def stored(dtype: str) -> np.dtype[Any]:
-    """What parameters and data of a model of that dtype are: 16 bits are for products only."""
-    return np.dtype(np.float32 if dtype in ("bfloat16", "float16") else dtype)
+    """What parameters and data of a model of that dtype are."""
+    return np.dtype(np.float32 if dtype in ROUNDED else dtype)
 
 
 def is_ready(value: object, dtype: np.dtype[Any]) -> bool:

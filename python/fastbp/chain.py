@@ -97,7 +97,7 @@ class Chain:
 
     @property
     def dtype(self) -> str:
-        """ "float32", "float64", "bfloat16" or "float16": what compile chose."""
+        """ "float32", "float64", "bfloat16", "float16" or "tf32": what compile chose."""
         return self._dtype_name
 
     @property
@@ -171,9 +171,9 @@ class Chain:
             dtype: "float32" or "float64", of parameters, data and arithmetic; or "bfloat16", which
                 is float32 but for the matrix products: they round their operands to bfloat16 (8
                 bits of precision) and sum in float32, at up to twice the speed on processors that
-                offer it; or, on device "cuda", "float16": the same with 11 bits and a small range,
-                for which the loss is scaled in training (`loss_scale`). Parameters that exist are
-                converted, into new arrays.
+                offer it; or, on device "cuda", "tf32": the same with 11 bits, and "float16": with
+                11 bits and a small range, for which the loss is scaled in training (`loss_scale`).
+                Parameters that exist are converted, into new arrays.
 
         Raises ValueError for unknown names, DeviceNotAvailableError for a device, or a dtype on it,
         that this machine does not offer.

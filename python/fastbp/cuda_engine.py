@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import _core
-from .arrays import Array, stored
+from .arrays import ROUNDED, Array, stored
 from .registry import OPTIMIZERS
 
 Result = TypeVar("Result")
@@ -26,7 +26,7 @@ PARAMETERS, GRADIENTS, FIRST_SLOT, ACCUMULATED, AVERAGE, STATE, LOSS_SCALE = 0, 
 class CudaEngine:
     """A chain of layers on a CUDA device; arguments as fastbp._core.Engine's.
 
-    dtype: "float32", "float64", or "bfloat16" and "float16", which are float32 but for the
+    dtype: "float32", "float64", or "bfloat16", "float16" and "tf32", which are float32 but for the
     products: their operands are rounded, on tensor cores; of float16 the loss is scaled. device:
     the device's number. Raises MemoryError where the device's memory is too small, with what it was
     needed for; RuntimeError where the device fails.
@@ -42,7 +42,7 @@ class CudaEngine:
         *,
         device: int = 0,
     ) -> None:
-        if sequences and dtype in ("bfloat16", "float16"):
+        if sequences and dtype in ROUNDED:
             raise ValueError(
                 f"recurrent layers do not run in {dtype} on device 'cuda' yet; use dtype='float32'"
             )

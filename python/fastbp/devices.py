@@ -46,8 +46,8 @@ def resolve(device: str) -> str:
 
 def require_dtype(device: str, dtype: str) -> None:
     """Raises DeviceNotAvailableError unless that device, as `resolve` gave it, has that dtype."""
-    if is_cuda(device) and dtype == "bfloat16":
-        _require_tensor_cores(device)
+    if is_cuda(device) and dtype in ("bfloat16", "tf32"):
+        _require_tensor_cores(device, dtype)
     problem = _core.bfloat16_problem() if (device, dtype) == ("cpu", "bfloat16") else ""
     if problem:
         raise DeviceNotAvailableError(
@@ -56,24 +56,24 @@ def require_dtype(device: str, dtype: str) -> None:
             "emulated. Use dtype='float32', or device='reference' to reproduce its results slowly",
             reason="no_bfloat16",
         )
-    if (device, dtype) == ("cpu", "float16"):
+    if device == "cpu" and dtype in ("float16", "tf32"):
         raise DeviceNotAvailableError(
-            "dtype 'float16' is for device='cuda', whose tensor cores multiply it. On the "
+            f"dtype {dtype!r} is for device='cuda', whose tensor cores multiply it. On the "
             "processor use dtype='float32' (or 'bfloat16' where fastbp.info() offers it), or "
             "device='reference' to reproduce its results slowly",
-            reason="no_float16",
+            reason=f"no_{dtype}",
         )
 
 
-def _require_tensor_cores(device: str) -> None:
+def _require_tensor_cores(device: str, dtype: str) -> None:
     from . import cuda_library
 
     capability = cuda_library.open_device(cuda_number(device)).capability
     if 0 < capability < 80:  # the emulated device has 0
         raise DeviceNotAvailableError(
-            f"dtype 'bfloat16' needs tensor cores of compute capability 8.0 or later, and device "
+            f"dtype {dtype!r} needs tensor cores of compute capability 8.0 or later, and device "
             f"{device!r} has {capability / 10:.1f}. Use dtype='float16' or 'float32'",
-            reason="no_bfloat16",
+            reason=f"no_{dtype}",
         )
 
 

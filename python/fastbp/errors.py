@@ -18,7 +18,8 @@ class DeviceNotAvailableError(RuntimeError):
     `reason` is a word for programs. Of CUDA: "no_backend" (no library is installed), "bad_library",
     "version_mismatch", "already_loaded" (another library serves the process), "no_driver",
     "old_driver", "driver_error", "no_device", "arch" (a GPU that the library was not built for),
-    "forked" (CUDA was used before the process was forked). Of dtypes: "no_bfloat16", "no_float16".
+    "forked" (CUDA was used before the process was forked). Of dtypes: "no_bfloat16",
+    "no_float16", "no_tf32".
     """
 
     def __init__(self, message: str, reason: str) -> None:

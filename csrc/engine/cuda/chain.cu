@@ -41,7 +41,7 @@ template <class T> index_t Chain<T>::partials_of(index_t rows) const {
   if (layout->sequences) return parts;
   index_t blocks = 0;
   for (const Stage& stage : layout->stages)
-    if (stage.dense()) blocks += Products<T>::blocks(shadows, gradient_rows(stage), stage.outputs);
+    if (stage.dense()) blocks += product_mode.blocks(gradient_rows(stage), stage.outputs);
   return blocks < kEnoughBlocks && parts <= kMaxGridY ? parts : 1;
 }
 
@@ -70,7 +70,7 @@ template <class T> void Chain<T>::train(const Workspace& space, const DeviceBatc
           kBackward);
   rules->enqueue(batch.update ? FinishUse::update : FinishUse::store, finish_state(), stream);
   if (batch.update && rules->need_whole_gradient())
-    Products<T>(*layout, shadows, stream).refresh(arrays.parameters.w);
+    Products<T>(*layout, product_mode, stream).refresh(arrays.parameters.w);
   if (batch.update) update_state(space, batch.rows);
   check(advance(tables.counter, stream), kBackward);
 }
@@ -154,7 +154,7 @@ void Chain<T>::gather(const Workspace& space, const DeviceBatch<T>& batch) const
 
 template <class T>
 void Chain<T>::forward(const Workspace& space, index_t rows, const Pass<T>& pass, T* out) const {
-  Products<T> products(*layout, shadows, stream);
+  Products<T> products(*layout, product_mode, stream);
   Matrix<T> input = pass.x;
   for (std::size_t s = 0; s <= last(); ++s) {
     const Stage& stage = layout->stages[s];
@@ -266,7 +266,7 @@ void Chain<T>::backward(const Workspace& space, const DeviceBatch<T>& batch) con
   const index_t parts = partials_of(batch.rows);
   const std::size_t lowest = batch.dx ? 0 : layout->lowest_trained;
   const bool update = batch.update && !rules->need_whole_gradient();
-  Products<T> products(*layout, shadows, stream);
+  Products<T> products(*layout, product_mode, stream);
   output_delta(space, batch.rows);
   for (std::size_t s = last() + 1; s-- > lowest;) {
     const BatchMatrix& dz = space.plan.delta[s];

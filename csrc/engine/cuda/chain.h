@@ -132,8 +132,8 @@ template <class T> class Chain {
   ScanRoom scan_room;                // of walks by one kernel
   const bool* persistent = nullptr;  // whether such kernels are wanted
   T* partials = nullptr;             // partials_of(rows) gradients
-  const Shadows* shadows = nullptr;  // float alone: products are made of these, on tensor cores
-  LossScale* scaling = nullptr;      // of the loss in training; null: none
+  ProductMode product_mode;
+  LossScale* scaling = nullptr;  // of the loss in training; null: none
   cudaStream_t stream = nullptr;
 
   // Once for a new training plan: the ones behind the rows that a layer with bias reads.

@@ -23,7 +23,7 @@ constexpr index_t kPredictionRows = 16384;
 
 template <class T> class DeviceNetwork final : public Network {
  public:
-  // dtype: as the C interface's; of T = float, in 16 bits the products are made on tensor cores.
+  // dtype: as the C interface's. Those of T = float that are not float32 say how products are made.
   DeviceNetwork(const NetworkSpec& spec, int device, int dtype)
       : device_(device), layout_(make_layout(spec)) {
     chain_.seed = spec.seed;
@@ -55,10 +55,11 @@ template <class T> class DeviceNetwork final : public Network {
       start_scaling();
     }
     if (dtype == FBP_FLOAT16 || dtype == FBP_BFLOAT16) {
-      chain_.shadows = &shadows_;
+      chain_.product_mode.shadows = &shadows_;
       shadows_.lay_out_weights(layout_);
       place(shadows_.weights, Piece::shadow_weights);
     }
+    chain_.product_mode.tf32 = dtype == FBP_TF32;
     finish();
   }
   ~DeviceNetwork() override {
@@ -304,7 +305,7 @@ template <class T> class DeviceNetwork final : public Network {
   // Room for the shadows of so many rows; those of the weights are up to date afterwards.
   void use_shadows(index_t rows, bool backward) {
     if constexpr (std::is_same_v<T, float>) {
-      if (!chain_.shadows) return;
+      if (!chain_.product_mode.shadows) return;
       if (rows > shadows_.input_rows) {
         shadows_.input_rows = 0;
         Shadows larger = shadows_;
@@ -364,10 +365,12 @@ template <class T> class DeviceNetwork final : public Network {
   // Whether the run's steps are taken by the kernel for narrow networks.
   bool trains_whole(const RunArgs& run) {
     if constexpr (std::is_same_v<T, float>) {
-      if (!persistent || !run.update || run.dx || run.outputs || run.samples.weight) return false;
+      if (!persistent || chain_.product_mode.tf32 || !run.update || run.dx || run.outputs ||
+          run.samples.weight)
+        return false;
       if (rules_.need_whole_gradient() || layout_.any_frozen || layout_.sequences) return false;
       if (run.metrics.size() > std::size_t(kNarrowMetrics)) return false;
-      if (!planned_) narrow_ = NarrowPlan(layout_, chain_.shadows != nullptr, device_);
+      if (!planned_) narrow_ = NarrowPlan(layout_, chain_.product_mode.shadows != nullptr, device_);
       planned_ = true;
       return narrow_.fits();
     }

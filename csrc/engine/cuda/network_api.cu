@@ -132,14 +132,14 @@ int32_t create(const fbp_network_spec* from, fbp_network** network) {
   return guarded([&] {
     if (!from || !network || from->inputs < 1 || from->layer_count < 1 || !from->layers)
       throw invalid("create: expected a spec with inputs and layers");
-    if (from->dtype < FBP_FLOAT32 || from->dtype > FBP_FLOAT16)
-      throw invalid("create: the dtype is none of float32, float64, bfloat16 and float16");
+    if (from->dtype < FBP_FLOAT32 || from->dtype > FBP_TF32)
+      throw invalid("create: the dtype is none of float32, float64, bfloat16, float16 and tf32");
     NetworkSpec spec;
     spec.inputs = from->inputs;
     spec.seed = from->seed;
     spec.sequences = from->sequences != 0;
     if (spec.sequences && from->dtype != FBP_FLOAT32 && from->dtype != FBP_FLOAT64)
-      throw invalid("create: sequences have no dtype bfloat16 or float16");
+      throw invalid("create: sequences have no dtype but float32 and float64");
     for (int64_t i = 0; i < from->layer_count; ++i) {
       spec.layers.push_back(layer_of(from->layers[i]));
       const LayerSpec& layer = spec.layers.back();

@@ -1,4 +1,5 @@
-// The three products of a dense stage, made exactly, or on tensor cores from shadows (shadows.h).
+// The three products of a dense stage, made exactly, or on tensor cores: in TF32, or from shadows
+// (shadows.h).
 //
 // An object serves one pass over the stages. It follows what has a shadow: a product writes that of
 // what it makes where the next dense stage reads it; what other kernels make gets one when it is read.
@@ -7,19 +8,26 @@
 #include "engine/cuda/resources.h"
 #include "engine/cuda/shadows.h"
 #include "kernels/cuda/train/kernels.h"
+#include "kernels/cuda/train/tf32.h"
 
 namespace fastbp {
 namespace cuda {
 
+// How a network's products are made; exactly, unless either is set, which is for float alone.
+struct ProductMode {
+  const Shadows* shadows = nullptr;
+  bool tf32 = false;
+
+  index_t blocks(index_t m, index_t n) const {
+    return shadows || tf32 ? tensor_blocks(m, n) : product_blocks(m, n);
+  }
+};
+
 template <class T> class Products {
  public:
-  // shadows: of T = float, or null for exact products.
-  Products(const NetworkLayout& layout, const Shadows* shadows, cudaStream_t stream)
-      : layout_(layout), shadows_(shadows), stream_(stream) {}
+  Products(const NetworkLayout& layout, const ProductMode& mode, cudaStream_t stream)
+      : layout_(layout), shadows_(mode.shadows), tf32_(mode.tf32), stream_(stream) {}
 
-  static index_t blocks(const Shadows* shadows, index_t m, index_t n) {
-    return shadows ? tensor_blocks(m, n) : product_blocks(m, n);
-  }
   // Another kernel has made what the next product reads.
   void other_made() { shadowed_ = false; }
 
@@ -37,6 +45,8 @@ template <class T> class Products {
         const TensorArgs args{g.m, g.n, g.k, x, shadows_->weights.of(s), g.bias, g.c, g.c_row};
         return check(tensor_forward(args, activation, tile, y, stream_), what);
       }
+    if constexpr (is_float)
+      if (tf32_) return check(tf32_forward(g, activation, tile, stream_), what);
     check(forward_product(g, activation, tile, stream_), what);
   }
 
@@ -61,6 +71,8 @@ template <class T> class Products {
                               nullptr, nullptr, 0};
         return check(tensor_delta(args, activation, tile, dz, stream_), kBackward);
       }
+    if constexpr (is_float)
+      if (tf32_) return check(tf32_delta(g, activation, tile, stream_), kBackward);
     check(delta_product(g, activation, tile, stream_), kBackward);
   }
 
@@ -72,6 +84,8 @@ template <class T> class Products {
         return check(tensor_update(gradient_args(s, g), optimizer, to, steps,
                                    shadows_->weights.of(s), stream_),
                      kBackward);
+    if constexpr (is_float)
+      if (tf32_) return check(tf32_update(g, optimizer, to, steps, stream_), kBackward);
     check(update_product(g, optimizer, to, steps, stream_), kBackward);
   }
   // The same, stored as store_product does.
@@ -79,6 +93,8 @@ template <class T> class Products {
     if constexpr (is_float)
       if (shadows_)
         return check(tensor_store(gradient_args(s, g), g.chunk, parts, part, stream_), kBackward);
+    if constexpr (is_float)
+      if (tf32_) return check(tf32_store(g, parts, part, stream_), kBackward);
     check(store_product(g, parts, part, stream_), kBackward);
   }
   // The parameters have been updated in one piece.
@@ -103,6 +119,7 @@ template <class T> class Products {
 
   const NetworkLayout& layout_;
   const Shadows* shadows_;
+  bool tf32_;
   cudaStream_t stream_;
   bool shadowed_ = false;
 };

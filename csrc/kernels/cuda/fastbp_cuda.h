@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 /* Changes with everything below. A caller built for another version must not call fbp_get_api. */
-#define FBP_ABI_VERSION 11
+#define FBP_ABI_VERSION 12
 
 /* What every function returns but the few that cannot fail. No function throws. */
 enum {
@@ -24,12 +24,8 @@ enum {
   FBP_INTERRUPTED = 4,  /* as fbp_interrupt asked */
 };
 
-enum {
-  FBP_FLOAT32 = 0,
-  FBP_FLOAT64 = 1,
-  FBP_BFLOAT16 = 2,
-  FBP_FLOAT16 = 3
-}; /* the last two: of networks */
+/* The last three are of networks alone. */
+enum { FBP_FLOAT32 = 0, FBP_FLOAT64 = 1, FBP_BFLOAT16 = 2, FBP_FLOAT16 = 3, FBP_TF32 = 4 };
 
 #define FBP_NO_ACTIVATION (-1)
 

@@ -49,13 +49,14 @@ typedef struct fbp_network_spec {
   int32_t
       dtype; /* FBP_FLOAT32, FBP_FLOAT64; or float32 with products of rounded operands, on tensor
                    * cores: FBP_BFLOAT16 (compute capability 8.0), FBP_FLOAT16 (7.5), whose loss is
-                   * scaled in training */
+                   * scaled in training, and FBP_TF32 (8.0) */
   int32_t device; /* number */
   int64_t inputs;
   int64_t layer_count;
   const fbp_layer* layers;
-  uint64_t seed;     /* of what a step draws */
-  int32_t sequences; /* rows are sequences of steps, of `inputs` values each; not in 16 bits */
+  uint64_t seed; /* of what a step draws */
+  int32_t
+      sequences; /* rows are sequences of steps, of `inputs` values each; in float32 and float64 alone */
 } fbp_network_spec;
 
 /* Hyper-parameters; each optimizer reads those it has. */

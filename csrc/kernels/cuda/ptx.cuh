@@ -28,6 +28,7 @@ namespace cuda {
 #if defined(FASTBP_EMULATION)
 
 using emulation::copy_async_16;
+using emulation::copy_async_4;
 using emulation::copy_async_commit;
 using emulation::copy_async_wait;
 using emulation::load_matrices;
@@ -125,6 +126,11 @@ __device__ inline void copy_async_16(void* shared, const void* global, int bytes
   FBP_PTX("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
           "l"(global), "r"(bytes) : "memory");
 }
+// The same of 4 bytes, or of none and a zero; not on 7.5.
+__device__ inline void copy_async_4(void* shared, const void* global, int bytes) {
+  FBP_PTX("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(shared)), "l"(global),
+          "r"(bytes) : "memory");
+}
 // The copies begun since the last commit are a group.
 __device__ inline void copy_async_commit() { FBP_PTX("cp.async.commit_group;" :: : "memory"); }
 // Waits until all groups but the latest `left` are done.
@@ -140,6 +146,7 @@ __device__ inline void copy_async_16(void* shared, const void* global, int bytes
     all = first_bytes(static_cast<const std::uint16_t*>(global), bytes);
   *static_cast<uint4*>(shared) = all;
 }
+__device__ inline void copy_async_4(void*, const void*, int) { __trap(); }
 __device__ inline void copy_async_commit() {}
 template <int left> __device__ inline void copy_async_wait() {}
 #endif

@@ -2,10 +2,10 @@
 
 Parameters and optimizer states live in the engine's dtype. A step reads them, computes everything
 (forward, loss, backward, update) in float64, and rounds once when it writes them back. For float32
-it is therefore the precise twin of the native engine; for float64 it is its equal. With bfloat16
-and float16 the engine's dtype is float32, and both operands of each of the three matrix products
-are rounded to them; with float16 the loss is scaled too (float16.py). Sums run in NumPy's order, so
-the bits differ from the native engine's.
+it is therefore the precise twin of the native engine; for float64 it is its equal. With
+bfloat16, float16 and tf32 the engine's dtype is float32, and both operands of each of the three
+matrix products are rounded to them; with float16 the loss is scaled too (float16.py). Sums run in
+NumPy's order, so the bits differ from the native engine's.
 """
 
 from collections.abc import Sequence
@@ -26,12 +26,17 @@ from .random import permutation
 from .rules import Rules
 from .sequences import Rows, Samples, by_rows, parts
 from .stages import Pass
+from .tf32 import round_to_tf32
 from .totals import Total
 
 Entry = TypeVar("Entry")
 
 # What a matrix product makes of its operands.
-_OPERANDS = {"bfloat16": round_to_bfloat16, "float16": round_to_float16}
+_OPERANDS = {
+    "bfloat16": round_to_bfloat16,
+    "float16": round_to_float16,
+    "tf32": round_to_tf32,
+}
 _PREDICT_ROWS = 4096  # rows at a time in predict, to bound the float64 intermediates
 
 
@@ -70,7 +75,8 @@ class Engine:
     ):
         if dtype not in ("float32", "float64", *_OPERANDS):
             raise ValueError(
-                f"dtype: expected 'float32', 'float64', 'bfloat16' or 'float16', got {dtype!r}"
+                "dtype: expected 'float32', 'float64', 'bfloat16', 'float16' or 'tf32', got "
+                f"{dtype!r}"
             )
         if inputs < 1:
             raise ValueError(f"inputs: expected at least 1, got {inputs}")

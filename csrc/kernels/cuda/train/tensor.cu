@@ -3,7 +3,7 @@
 #include "kernels/cuda/train/tensor.h"
 
 #include "kernels/cuda/elements.cuh"
-#include "kernels/cuda/tensor_gemm.cuh"
+#include "kernels/cuda/half_product.cuh"
 #include "kernels/cuda/train/wide.h"
 #include "kernels/cuda/train/with_shadow.cuh"
 
@@ -31,7 +31,8 @@ cudaError_t tensor_forward(const TensorArgs& args, int activation,
   if (const int processors = wide_processors(args))
     return wide_forward(args, activation, tile, y, processors, stream);
   const Forward<float> inner{args.c, args.c_row, activation, tile};
-  return launch_tensor<true, false>(args, WithShadow<Forward<float>>{inner, y}, args.k, 1, stream);
+  return launch_tensor<HalfProduct<true, false>>(args, WithShadow<Forward<float>>{inner, y}, args.k,
+                                                 1, stream);
 }
 
 cudaError_t tensor_delta(const TensorArgs& args, int activation, const ActivationTile<float>& tile,
@@ -39,7 +40,8 @@ cudaError_t tensor_delta(const TensorArgs& args, int activation, const Activatio
   if (const int processors = wide_processors(args))
     return wide_delta(args, activation, tile, dz, processors, stream);
   const Backward<float> inner{activation, tile};
-  return launch_tensor<true, true>(args, WithShadow<Backward<float>>{inner, dz}, args.k, 1, stream);
+  return launch_tensor<HalfProduct<true, true>>(args, WithShadow<Backward<float>>{inner, dz},
+                                                args.k, 1, stream);
 }
 
 cudaError_t tensor_update(const TensorArgs& args, int optimizer, const Parameters<float>& to,
@@ -47,15 +49,16 @@ cudaError_t tensor_update(const TensorArgs& args, int optimizer, const Parameter
   if (const int processors = wide_processors(args))
     return wide_update(args, optimizer, to, steps, w, processors, stream);
   const Update<float> inner{to, args.c_row, optimizer, steps};
-  return launch_tensor<false, false>(args, WithShadow<Update<float>>{inner, w}, args.k, 1, stream);
+  return launch_tensor<HalfProduct<false, false>>(args, WithShadow<Update<float>>{inner, w}, args.k,
+                                                  1, stream);
 }
 
 cudaError_t tensor_store(const TensorArgs& args, index_t chunk, index_t parts, index_t part,
                          cudaStream_t stream) {
   if (const int processors = wide_processors(args, parts))
     return wide_store(args, parts, part, processors, stream);
-  return launch_tensor<false, false>(args, StorePart<float>{args.c, args.c_row, part},
-                                     parts > 1 ? chunk : args.k, parts, stream);
+  return launch_tensor<HalfProduct<false, false>>(args, StorePart<float>{args.c, args.c_row, part},
+                                                  parts > 1 ? chunk : args.k, parts, stream);
 }
 
 cudaError_t write_shadow(const float* x, index_t x_row, index_t rows, index_t cols, Shadow to,
