@@ -28,6 +28,7 @@ class Engine {
   std::mutex busy_;
   std::atomic<std::thread::id> owner_{};  // of busy_
   PythonFunctions functions_;
+  std::unique_ptr<StepClock> clock_;  // of the steps, where they are timed
 
   // f(network) without the Python lock, one call at a time. The lock is given up first: a call in
   // progress may wait for it to run signal handlers or functions of the user's own. What such a
@@ -445,6 +446,28 @@ class Engine {
     });
   }
 
+  // Steps are timed from now on, until the times are asked for.
+  void start_clock() {
+    run([&](auto& net) {
+      clock_ = std::make_unique<StepClock>(net.layout().stages.size());
+      net.set_clock(clock_.get());
+    });
+  }
+  // The seconds of each part by layer, and at the end those of all layers together.
+  py::dict stop_clock() {
+    if (!clock_) throw std::runtime_error("the clock does not run: call start_clock() first");
+    run([](auto& net) { net.set_clock(nullptr); });
+    const std::unique_ptr<StepClock> clock = std::move(clock_);
+    py::dict seconds;
+    for (std::size_t part = 0; part < kStepParts; ++part) {
+      const std::vector<double> by_layer =
+          visit([&](auto& net) { return net.layout().by_layer(clock->seconds(StepPart(part))); });
+      seconds[kStepPartNames[part]] =
+          py::array_t<double>(ssize_t(by_layer.size()), by_layer.data());
+    }
+    return seconds;
+  }
+
   std::int64_t steps() {
     return visit([](auto& net) { return net.steps; });
   }
@@ -517,6 +540,8 @@ void bind_engine(py::module_& m) {
       .def("train_batch", &Engine::train_batch, "x"_a, "y"_a, "metrics"_a, "sums"_a,
            "outputs"_a = py::none(), "weights"_a = py::none())
       .def("step", &Engine::step, "x"_a, "y"_a, "weights"_a = py::none())
+      .def("start_clock", &Engine::start_clock)
+      .def("stop_clock", &Engine::stop_clock)
       .def("gradients", &Engine::gradients, "x"_a, "y"_a, "weights"_a = py::none())
       .def("input_gradient", &Engine::input_gradient, "x"_a, "y"_a, "weights"_a = py::none())
       .def("evaluate", &Engine::evaluate, "x"_a, "y"_a, "batch_size"_a, "metrics"_a,

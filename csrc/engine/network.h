@@ -72,6 +72,9 @@ template <class T> class Network {
 
   std::int64_t steps = 0;  // optimizer steps taken
 
+  // The clock of the steps from now on, in the caller's hands; null: none.
+  void set_clock(StepClock* clock) { context_.clock = clock; }
+
   // Trains on n samples from where the record stands, to the end of the schedule or of the record's
   // steps. For each epoch: the mean loss, and of each metric, over its samples as seen before each
   // update (half_sse: the sum). Unless null, `outputs` (n, outputs) gets the network's outputs of the

@@ -336,6 +336,18 @@ NetworkLayout make_layout(const NetworkSpec& spec) {
   return layout;
 }
 
+std::vector<double> NetworkLayout::by_layer(const double* of_stages) const {
+  std::vector<double> values(stage_of_layer.size() + 1);
+  std::size_t layer = 0;  // that of stage s: a stage that is of no layer is the last one's
+  for (std::size_t s = 0; s < stages.size(); ++s) {
+    for (std::size_t i = layer; i < stage_of_layer.size(); ++i)
+      if (stage_of_layer[i] == s) layer = i;
+    values[layer] += of_stages[s];
+  }
+  values.back() = of_stages[stages.size()];
+  return values;
+}
+
 std::uint32_t Stage::streams() const {
   if (kind == StageKind::dropout) return 1;
   return state_rate > 0 ? std::uint32_t(way_count()) : 0;

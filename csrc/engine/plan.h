@@ -118,6 +118,9 @@ struct NetworkLayout {
   std::ptrdiff_t inference_source(std::ptrdiff_t stage) const;
   // Says of each layer whether it is trained.
   void set_trainable(const std::vector<bool>& layers);
+  // Values [stages + 1] of the stages, and one of none, as those of the layers [layers + 1]: 0 for a
+  // layer that is fused into the one before.
+  std::vector<double> by_layer(const double* of_stages) const;
   // Rows of output for each row of a batch of sequences of so many steps.
   index_t output_places(index_t steps) const { return stages.back().sequence ? steps : 1; }
 };

@@ -138,6 +138,7 @@ template <class T> void Step<T>::forward(const T* x, index_t x_row, T* out) {
       forward_scan(s), y = scan_output(s);
     else
       forward_own(s, input, y);
+    if (training_) spent(StepPart::forward, s);
     input = y;
   }
 }

@@ -104,6 +104,7 @@ template <class T> void Step<T>::train(const TrainBatch<T>& batch) {
   wrote_own_ = wrote_together_ = false;
   training_ = true;
   number_ = batch.number;
+  spent(StepPart::between);
   if (!described_) describe_small_network(), described_ = true;
   chunk_ = c_.layout->row_chunk(batch.rows);
   count_rows(batch.samples, batch.order, batch.rows);
@@ -120,8 +121,9 @@ template <class T> void Step<T>::go_up(const TrainBatch<T>& batch) {
     gather_sequences(batch.samples, batch.order);
   else
     gather(batch);
+  spent(StepPart::gather);
   if (small())
-    small_forward();
+    small_forward(), spent(StepPart::forward);
   else
     forward(at(plan().x), plan().x.row, nullptr);
   if (batch.outputs) keep_outputs(batch);
@@ -130,6 +132,7 @@ template <class T> void Step<T>::go_up(const TrainBatch<T>& batch) {
   else
     measure(at(plan().y.back()), gathered(batch.samples), batch.metrics);
   output_delta();
+  spent(StepPart::loss);
 }
 
 // Copies the outputs of this worker's rows to where the caller wants them.
@@ -153,30 +156,39 @@ template <class T> void Step<T>::train_whole(const TrainBatch<T>& batch) {
   go_up(batch);
   if (small() && !batch.dx) {
     c_.kernels->small_backward(small_, all_.rows, chunk_, c_.parameters.gradient);
+    spent(StepPart::gradient);
     if (whole_gradient())
       finish(batch);
     else if (batch.use == GradientUse::update)
       update_parameters({0, c_.layout->parameter_count});
-    return;
+    return spent(StepPart::update);
   }
   const std::size_t lowest = batch.dx ? 0 : c_.layout->lowest_trained;
-  for (std::size_t s = last(); s > lowest; --s) input_delta(s, nullptr);
+  for (std::size_t s = last(); s > lowest; --s) {
+    input_delta(s, nullptr);
+    spent(StepPart::delta, s);
+  }
   if (batch.dx) input_delta(0, batch.dx);
   if (!batch.dx && lowest <= last() && c_.layout->stages[lowest].batch_coupled())
     batch_norm_sums(lowest);
   // No parameter changes before all deltas are there.
   meet();
-  for (std::size_t s = 0; s <= last(); ++s)
+  spent(StepPart::wait);
+  for (std::size_t s = 0; s <= last(); ++s) {
     parameter_gradient(s, c_.parameters.gradient, batch.use == GradientUse::update);
+    spent(StepPart::gradient, s);
+  }
   if (batch.use == GradientUse::update) update_state();
   if (batch.use != GradientUse::store_then_update && !whole_gradient()) return;
   meet();
   if (aborted()) return;
+  spent(StepPart::wait);
   if (whole_gradient())
     finish(batch);
   else
     update_parameters(split(c_.layout->parameter_count, 1024, share_));
   if (batch.use == GradientUse::store_then_update) update_state();
+  spent(StepPart::update);
 }
 
 template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
@@ -193,23 +205,26 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
       go_up(batch);
       if (small() && !batch.dx) {
         c_.kernels->small_backward(small_, all_.rows, chunk_, partial(i));
+        spent(StepPart::gradient);
         continue;
       }
       for (std::size_t s = last() + 1; s-- > lowest;) {
         // The gradient of a scan's parameters is made of what its input_delta leaves.
         const bool scan = c_.layout->stages[s].scan();
-        if (!scan) parameter_gradient(s, partial(i), false);
-        if (s > lowest || scan) input_delta(s, nullptr);
-        if (scan) parameter_gradient(s, partial(i), false);
+        if (!scan) parameter_gradient(s, partial(i), false), spent(StepPart::gradient, s);
+        if (s > lowest || scan) input_delta(s, nullptr), spent(StepPart::delta, s);
+        if (scan) parameter_gradient(s, partial(i), false), spent(StepPart::gradient, s);
       }
       if (batch.dx) input_delta(0, batch.dx);
     }
     meet();
+    spent(StepPart::wait);
     for_trained(*c_.layout, mine, [&](Range range) {
       c_.kernels->add_rows(partial(0) + range.begin, c_.layout->parameter_count, count,
                            range.end - range.begin, c_.parameters.gradient + range.begin,
                            first > 0);
     });
+    spent(StepPart::gradient);
   }
   if (whole_gradient()) {
     meet();
@@ -217,6 +232,7 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
   } else if (batch.use != GradientUse::store && !aborted()) {
     update_parameters(mine);
   }
+  spent(StepPart::update);
 }
 
 template <class T>

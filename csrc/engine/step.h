@@ -17,6 +17,7 @@
 #include "backend/team.h"
 #include "engine/host_functions.h"
 #include "engine/plan.h"
+#include "engine/step_clock.h"
 #include "engine/step_scales.h"
 #include "engine/update_rules.h"
 #include "kernels/gemm_kernel.h"
@@ -106,6 +107,7 @@ template <class T> struct StepContext {
   // ends the work of all but skips no barrier.
   std::atomic<bool>* abort = nullptr;
   Interrupt interrupt;
+  StepClock* clock = nullptr;  // not null: worker 0 keeps it
 };
 
 // A batch to train on: rows order[0..rows) of the samples (0..rows where order is null).
@@ -202,6 +204,9 @@ template <class T> class Step {
   void take_all(index_t rows);
   void take_part(index_t part, index_t first, index_t rows);
   void meet();
+  template <class... Stage> void spent(StepPart part, Stage... stage) {
+    if (c_.clock && worker_.id == 0) c_.clock->spent(part, stage...);
+  }
   void need(bool others);
   void done(bool together);
   Window choose(index_t n, index_t k, bool transposed) const;

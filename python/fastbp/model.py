@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .explain import Explanation
     from .history import History
     from .layers import Layer
+    from .profiling import Profile
 
 
 class Sequential(Chain):
@@ -521,6 +522,20 @@ class Sequential(Chain):
         settings = self._compiled, self.dtype, self._device, size
         for line in summary.lines(self._layers, self._inputs, *settings):
             print_fn(line)
+
+    def profile(self, X: Any, y: Any, batch_size: int = 32, seconds: float = 1.0) -> Profile:
+        """Where the time of a training step goes; print what it returns.
+
+        Trains a copy of the model on X and y, as fit takes them, for about that many seconds, and
+        divides by the steps: for each layer its forward pass, the gradient of its input and that of
+        its parameters, and what is of no layer. A batch of a small network goes through all layers
+        in one call. The times are the first thread's, waiting included; measuring takes about
+        25 ns a part. The model is not changed. Raises ValueError for a model that does not run on
+        the processor, RuntimeError if it is not compiled and built.
+        """
+        from .profiling import profile
+
+        return profile(self, X, y, batch_size, seconds)
 
     def explain(self, x: Any, y: Any) -> Explanation:
         """One training step of one row as a hand calculation; print what it returns.

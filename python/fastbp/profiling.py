@@ -1,0 +1,115 @@
+"""Sequential.profile: where the time of a training step goes, part by part."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import checks, files, summary
+from .arrays import Array
+
+if TYPE_CHECKING:
+    from .model import Sequential
+
+WARM_EPOCHS = 2  # plans, caches, the number of threads
+# In the order of a step; those of single layers, and whether they go down from the last one.
+OF_LAYERS = {"forward": False, "delta": True, "gradient": False}
+ORDER = ("gather", "forward", "loss", "delta", "gradient", "update", "wait", "between")
+
+
+class Part(NamedTuple):
+    """One line of a profile.
+
+    part: "gather" rows of the batch and targets; "forward"; "loss" with the metrics; "delta" the
+    gradient of a layer's input; "gradient" of its parameters, with their update where that is made
+    at once; "update" where it is not; "wait" for other threads in front of the gradients and the
+    update; "between" two steps. layer: its name, "all layers" where one call takes a batch through
+    all, "" for what is of no layer. flop: multiplications and additions of products for one step,
+    None where they are not known.
+    """
+
+    part: str
+    layer: str
+    seconds: float
+    flop: int | None
+
+
+class Profile(NamedTuple):
+    """Times of a training step by part; print it for a table.
+
+    Attributes:
+        parts: list of Part: part, layer, seconds per step, flop per step.
+        steps: how many were measured.
+        rows: of each step.
+    """
+
+    parts: list[Part]
+    steps: int
+    rows: int
+
+    @property
+    def seconds(self) -> float:
+        """Of one step."""
+        return sum(part.seconds for part in self.parts)
+
+    def __str__(self) -> str:
+        cells = [["part", "layer", "us/step", "share", "GFLOP/s"]]
+        for part in self.parts:
+            rate = "" if not part.flop else f"{part.flop / part.seconds / 1e9:.1f}"
+            share = f"{100 * part.seconds / self.seconds:.1f} %"
+            cells.append([part.part, part.layer, f"{part.seconds * 1e6:.2f}", share, rate])
+        cells.append(["step", "", f"{self.seconds * 1e6:.2f}", "", ""])
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        table = "\n".join(
+            "  ".join(
+                c.rjust(w) if i > 1 else c.ljust(w)
+                for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in cells
+        )
+        return f"{table}\n{self.steps:,} steps on {self.rows:,} rows each"
+
+
+def profile(model: Sequential, x: Any, y: Any, batch_size: int, seconds: float) -> Profile:
+    """Sequential.profile; see there."""
+    rows = checks.integer("batch_size", batch_size)
+    if not seconds > 0:
+        raise ValueError(f"seconds must be above 0; got {seconds!r}")
+    if model.device != "cpu":
+        raise ValueError(
+            f"profile measures the processor's engine; this model's device is {model.device!r}. "
+            "On CUDA, Nsight Systems shows every kernel: nsys profile python program.py"
+        )
+    copy = files.from_bytes(files.to_bytes(model), "cpu")
+    began = time.perf_counter()
+    copy.fit(x, y, epochs=WARM_EPOCHS, batch_size=rows, verbose=0)
+    epoch = (time.perf_counter() - began) / WARM_EPOCHS
+    engine = copy._require_built()
+    before = engine.steps
+    engine.start_clock()
+    copy.fit(x, y, epochs=max(1, int(seconds / epoch)), batch_size=rows, verbose=0)
+    times = engine.stop_clock()
+    steps = engine.steps - before
+    return Profile(list(_parts(copy, times, steps, rows)), steps, rows)
+
+
+def _parts(model: Sequential, times: dict[str, Array], steps: int, rows: int) -> Iterator[Part]:
+    """What took any time, in the order of a step."""
+    layers = model.layers
+    specs = [place for place, layer in enumerate(layers) for _ in layer.specs()]
+    flop = [0] * len(layers)
+    for row in summary.rows(layers, model.inputs):
+        flop[int(row.title.split(".")[0].split()[0])] += rows * (row.flop or 0)
+    for part in ORDER:
+        spent = times[part] / steps
+        by_layer = [0.0] * len(layers)
+        for spec, place in enumerate(specs):
+            by_layer[place] += spent[spec]
+        places = range(len(layers))
+        for place in reversed(places) if OF_LAYERS.get(part) else places:
+            if by_layer[place] > 0:
+                name = f"{place} {layers[place].title().partition('(')[0]}"
+                yield Part(part, name, by_layer[place], flop[place] or None)
+        if spent[-1] > 0:
+            yield Part(part, "all layers" if part in OF_LAYERS else "", float(spent[-1]), None)
