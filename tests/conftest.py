@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import cuda_library
+import cupy_stand_in
 import fastbp as bp
 from builds import Builder, can_build, program
 from fastbp.cuda_library import VARIABLE, open_device
@@ -141,6 +142,17 @@ def device_library(request: pytest.FixtureRequest) -> Iterator[Path]:
         patch.setenv(VARIABLE, str(library))
         assert (open_device(0).name == "emulated") == (request.param == "emulated")
         yield library
+
+
+@pytest.fixture
+def cupy_like(emulated_library: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The emulated device, as a user would choose it, with arrays that are like CuPy's
+    (cupy_stand_in.py). It serves the process from then on."""
+    monkeypatch.setenv(VARIABLE, str(emulated_library))
+    assert open_device(0).name == "emulated"
+    if not hasattr(cupy_stand_in.DeviceArray, "library"):
+        cupy_stand_in.DeviceArray.library = cuda_library.Library(emulated_library)
+    return emulated_library
 
 
 @pytest.fixture

@@ -117,6 +117,13 @@ def launches(library: Path, name: str) -> int | None:
     return int(count(name.encode()))
 
 
+def copied(library: Path) -> dict[str, int]:
+    """Bytes that the emulated device has copied so far, by direction."""
+    count = ctypes.CDLL(str(library)).fbp_emulation_copied
+    count.restype = c_int64
+    return {"in": int(count(1)), "out": int(count(2)), "within": int(count(3))}
+
+
 def in_orders(library: Path, schedules: Sequence[str]) -> Iterator[str]:
     """Each schedule, while the emulated device runs threads in it. A GPU has an order of its own
     each time.
@@ -221,11 +228,15 @@ class Api(ctypes.Structure):
         ("copy_to_device", _function(c_void_p, c_void_p, c_size_t, c_void_p)),
         ("copy_to_host", _function(c_void_p, c_void_p, c_size_t, c_void_p)),
         ("synchronize", _function(c_void_p)),
+        ("select_device", _function(c_int32)),
+        ("device_of", _function(c_void_p, POINTER(c_int32))),
         ("activation_count", c_int32),
         ("activations", POINTER(ActivationInfo)),
         ("matmul", _function(POINTER(MatmulArgs), c_void_p)),
         ("activation_forward", _function(POINTER(ActivationArgs), c_void_p)),
         ("activation_backward", _function(POINTER(ActivationArgs), c_void_p)),
+        ("intake", c_void_p),  # called through fastbp._core, like what follows
+        ("sum", c_void_p),
         ("network", c_void_p),  # called through fastbp._core.CudaNetwork
     )
 

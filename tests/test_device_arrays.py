@@ -7,7 +7,6 @@ CuPy's refuse to become NumPy arrays.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,21 +14,12 @@ import pytest
 
 import cupy_stand_in
 import fastbp as bp
-from cuda_library import Library
 from cupy_stand_in import DeviceArray, array
-from fastbp import _core, cuda_library, ops
+from fastbp import _core, ops
 from sweeps import DTYPES, assert_same_bits, normal
 
+pytestmark = pytest.mark.usefixtures("cupy_like")
 NAMES = [entry["name"] for entry in _core.activations()]
-
-
-@pytest.fixture(autouse=True)
-def device(emulated_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The emulated device, as a user would choose it. (It serves the process from then on.)"""
-    monkeypatch.setenv(cuda_library.VARIABLE, str(emulated_library))
-    assert cuda_library.open_device(0).name == "emulated"
-    if not hasattr(DeviceArray, "library"):
-        DeviceArray.library = Library(emulated_library)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -155,42 +145,6 @@ def on_cuda(rows: int = 30) -> tuple[bp.Sequential, np.ndarray, np.ndarray]:
     model = bp.Sequential([bp.Dense(5, activation="tanh"), bp.Dense(3)], seed=1)
     model.compile("adam", "softmax_cross_entropy", ["accuracy"], device="cuda")
     return model, rng.normal(size=(rows, 4)).astype(np.float32), rng.integers(0, 3, rows)
-
-
-def test_fit_and_evaluate_take_arrays_of_the_device() -> None:
-    """Features and labels of any dtype and stride: as from the host."""
-    (model, x, y), (twin, *_) = on_cuda(), on_cuda()
-    wide = array(np.repeat(x, 2, axis=1))
-    options = {"epochs": 2, "batch_size": 8, "validation_split": 0.2, "verbose": 0}
-    found = model.fit(wide[:, ::2], array(y.astype(np.int32)), **options)
-    wanted = twin.fit(x, y, **options)
-    assert found.history == wanted.history
-    assert model.evaluate(array(x), array(y)) == twin.evaluate(x, y)
-    assert model.step(array(x), array(y)) == twin.step(x, y)
-    with pytest.raises(ValueError, match="NaN"):
-        model.fit(array(np.full((4, 4), np.nan, np.float32)), array(y[:4]), verbose=0)
-    with pytest.raises(ValueError, match=r"y\[3\] is 3; class numbers"):
-        model.fit(array(x[:4]), array(np.array([0, 1, 2, 3])), verbose=0)
-
-
-def test_predict_stays_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No copies by the host; the caller's kind out; dtype and shape are the caller's affair."""
-    model, x, y = on_cuda()
-    model.fit(x, y, verbose=0)
-    wanted = model.predict(x)
-    there = array(x)
-    copies: list[object] = []
-    monkeypatch.setattr(_core, "cuda_copy_to_host", lambda *args: copies.append(args))
-    result = model.predict(there)
-    assert type(result) is DeviceArray and not copies
-    assert_same_bits(result.get(), wanted)
-    assert model.predict(array(x[:0])).shape == (0, 3)
-    with pytest.raises(TypeError, match="X has dtype float64, and the model's is float32"):
-        model.predict(array(x.astype(np.float64)))
-    with pytest.raises(ValueError, match="X is not contiguous"):
-        model.predict(there[::2])
-    with pytest.raises(ValueError, match="X has 3 columns; the model has 4 inputs"):
-        model.predict(array(x[:, :3]))
 
 
 def test_the_data_of_fit_are_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:

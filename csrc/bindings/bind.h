@@ -6,6 +6,7 @@
 namespace fastbp {
 
 void bind_names(pybind11::module_& m);
+void bind_device_arrays(pybind11::module_& m);
 void bind_device_ops(pybind11::module_& m);
 void bind_engine(pybind11::module_& m);
 void bind_ops(pybind11::module_& m);

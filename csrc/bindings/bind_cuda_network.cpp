@@ -8,6 +8,8 @@
 #include "backend/cuda_library.h"
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
+#include "bindings/cuda_errors.h"
+#include "bindings/cuda_samples.h"
 #include "bindings/names.h"
 #include "bindings/network_spec_in.h"
 #include "bindings/python_lock.h"
@@ -44,7 +46,7 @@ class CudaNetwork {
                                 sequences};
     const fbp_network_api& api = *cuda_api().network;
     mark_cuda_used();
-    require(api.create(&spec, &network_));
+    require_cuda(api.create(&spec, &network_));
   }
   ~CudaNetwork() {
     if (network_ && cuda_is_usable()) cuda_api().network->destroy(network_);
@@ -143,7 +145,7 @@ class CudaNetwork {
   }
 
   // Arguments as Engine::train.
-  py::tuple train(const py::object& x, const py::array& y, index_t batch_size, index_t epochs,
+  py::tuple train(const py::object& x, const py::object& y, index_t batch_size, index_t epochs,
                   std::int64_t first_epoch, bool shuffle, std::uint64_t seed,
                   const std::vector<std::string>& metrics, const py::object& position,
                   const py::object& record, index_t steps, const py::object& outputs,
@@ -156,9 +158,7 @@ class CudaNetwork {
     py::array values = record.is_none() ? zeros(epochs, places) : py::array(record);
     require_shape(values, "record", epochs, places);
     fbp_train_args args{};
-    RowsIn rows(x);
-    rows.states_rows = batch_size;
-    args.samples = samples(rows, y, weights);
+    args.samples = samples().of(x, y, weights, batch_size);
     if (args.samples.states && args.samples.n % batch_size != 0)
       throw py::value_error("states: expected whole batches of " + std::to_string(batch_size) +
                             ", got " + std::to_string(args.samples.n) + " sequences");
@@ -173,7 +173,7 @@ class CudaNetwork {
     args.at = start.at;
     args.record = start.values;
     args.steps = steps;
-    run_train(args, what, outputs, x, [&] {
+    run_train(args, what, outputs, [&] {
       RunRecord reached;
       reached.epoch = args.epoch;
       reached.at = args.at;
@@ -183,48 +183,56 @@ class CudaNetwork {
     return py::make_tuple(values[py::make_tuple(all, 0)], values[py::make_tuple(all, rest)]);
   }
 
-  void train_batch(const py::object& x, const py::array& y, const std::vector<std::string>& metrics,
-                   py::array sums, const py::object& outputs, const py::object& weights) {
+  void train_batch(const py::object& x, const py::object& y,
+                   const std::vector<std::string>& metrics, py::array sums,
+                   const py::object& outputs, const py::object& weights) {
     const std::vector<fbp_metric> what = metrics_of(metrics);
     fbp_train_args args{};
     args.record = output<double>(sums, "sums");
     require_length(sums, "sums", index_t(what.size() + 1));
-    args.samples = samples(RowsIn(x), y, weights);
+    args.samples = samples().of(x, y, weights);
     args.batch_size = args.samples.n;
     args.epochs = 1;
     args.steps = -1;
-    run_train(args, what, outputs, x, [] {});
+    run_train(args, what, outputs, [] {});
   }
 
   // Copies of the rows stay on the device until release().
-  void hold(const py::object& x, const py::array& y, const py::object& weights) {
-    const fbp_samples rows = samples(RowsIn(x), y, weights);
+  void hold(const py::object& x, const py::object& y, const py::object& weights) {
+    const fbp_samples rows = samples().of(x, y, weights);
     run([&](const fbp_network_api& f) { return f.hold(network_, &rows); });
   }
   void release() {
     run([&](const fbp_network_api& f) { return f.release(network_); });
   }
 
-  double step(const py::object& x, const py::array& y, const py::object& weights) {
-    const fbp_samples batch = samples(RowsIn(x), y, weights);
+  double step(const py::object& x, const py::object& y, const py::object& weights) {
+    const fbp_samples batch = samples().of(x, y, weights);
     double loss = 0;
     run([&](const fbp_network_api& f) { return f.step(network_, &batch, &loss); });
     return loss;
   }
 
-  double gradients(const py::object& x, const py::array& y, const py::object& weights) {
-    return gradients_and(samples(RowsIn(x), y, weights), nullptr);
+  double gradients(const py::object& x, const py::object& y, const py::object& weights) {
+    return gradients_and(samples().of(x, y, weights), nullptr);
   }
-  py::tuple input_gradient(const py::object& x, const py::array& y, const py::object& weights) {
-    const fbp_samples batch = samples(RowsIn(x), y, weights);
+  // dx: for rows on the device, rows there of x's shape, which are filled.
+  py::tuple input_gradient(const py::object& x, const py::object& y, const py::object& weights,
+                           const py::object& dx) {
+    const fbp_samples batch = samples().of(x, y, weights);
+    if (batch.on_device) {
+      const DeviceRows to(dx);
+      to.require("dx", dtype(), DeviceRows(CudaSamples::values_of(x)).shape);
+      return py::make_tuple(gradients_and(batch, to.pointer), dx);
+    }
     const py::array values = RowsIn(x).x;
-    py::array dx(values.dtype(),
-                 std::vector<index_t>(values.shape(), values.shape() + values.ndim()));
-    const double loss = gradients_and(batch, dx.mutable_data());
-    return py::make_tuple(loss, dx);
+    py::array made(values.dtype(),
+                   std::vector<index_t>(values.shape(), values.shape() + values.ndim()));
+    const double loss = gradients_and(batch, made.mutable_data());
+    return py::make_tuple(loss, made);
   }
 
-  py::tuple evaluate(const py::object& x, const py::array& y, index_t batch_size,
+  py::tuple evaluate(const py::object& x, const py::object& y, index_t batch_size,
                      const std::vector<std::string>& metrics, const py::object& outputs,
                      const py::object& weights) {
     require_batch_size(batch_size);
@@ -232,12 +240,12 @@ class CudaNetwork {
     std::vector<double> values(what.size() + 1);
     const Interrupt signals = python_signals();
     fbp_evaluate_args args{};
-    args.samples = samples(RowsIn(x), y, weights);
+    args.samples = samples().of(x, y, weights);
     args.batch_size = batch_size;
     args.metric_count = int32_t(what.size());
     args.metrics = what.data();
     args.values = values.data();
-    args.outputs = kept_outputs(outputs, RowsIn(x));
+    args.outputs = kept_outputs(outputs, args.samples);
     args.interrupt = interrupt_of(signals);
     run([&](const fbp_network_api& f) { return f.evaluate(network_, &args); });
     const double loss = values[0];
@@ -245,48 +253,35 @@ class CudaNetwork {
     return py::make_tuple(loss, values);
   }
 
-  // Of n rows on the device, to the device, behind what the stream has to do.
-  void predict_there(std::uintptr_t x, std::uintptr_t out, index_t n, std::uintptr_t on) {
+  // Of rows on the device out is there too, and the work comes behind what that stream has to do.
+  void predict(const py::object& x, const py::object& out, bool training, std::uintptr_t on) {
     fbp_samples rows{};
-    rows.n = n;
-    rows.on_device = 1;
-    rows.steps = 1;
-    rows.x = reinterpret_cast<const void*>(x);
+    void* data = nullptr;
+    if (CudaSamples::are_there(x)) {
+      rows = samples().rows_there(x, -1);
+      const DeviceRows to(out);
+      to.require("out", dtype(), samples().outputs_shape(rows));
+      data = to.pointer;
+    } else {
+      const RowsIn given(x);
+      rows = samples().rows_here(given);
+      py::array to = out;
+      require_array(to, "out", dtype(), true);
+      require_outputs(to, "out", given, layout_);
+      data = to.mutable_data();
+    }
     const Interrupt signals = python_signals();
     const fbp_interrupt interrupt = interrupt_of(signals);
     run([&](const fbp_network_api& f) {
-      f.set_stream(network_, reinterpret_cast<void*>(on));
-      const int32_t code = f.predict(network_, &rows, reinterpret_cast<void*>(out), 0, &interrupt);
-      f.set_stream(network_, stream_);
+      if (on) f.set_stream(network_, reinterpret_cast<void*>(on));
+      const int32_t code = f.predict(network_, &rows, data, training, &interrupt);
+      if (on) f.set_stream(network_, stream_);
       return code;
-    });
-  }
-
-  void predict(const py::object& x, py::array out, bool training) {
-    const RowsIn given(x);
-    const fbp_samples rows = rows_of(given);
-    require_array(out, "out", dtype(), true);
-    require_outputs(out, "out", given, layout_);
-    void* const data = out.mutable_data();
-    const Interrupt signals = python_signals();
-    const fbp_interrupt interrupt = interrupt_of(signals);
-    run([&](const fbp_network_api& f) {
-      return f.predict(network_, &rows, data, training, &interrupt);
     });
   }
 
  private:
   static const fbp_network_api& api() { return *cuda_api().network; }
-
-  // What the library said of the call of this thread, as a Python exception.
-  static void require(int32_t code) {
-    if (code == FBP_OK) return;
-    if (code == FBP_INTERRUPTED) throw py::error_already_set();
-    const char* const text = cuda_api().last_error();
-    if (code == FBP_INVALID_ARGUMENT) throw py::value_error(text);
-    PyErr_SetString(code == FBP_OUT_OF_MEMORY ? PyExc_MemoryError : PyExc_RuntimeError, text);
-    throw py::error_already_set();
-  }
 
   // f(functions of the library) without the Python lock, one call at a time.
   template <class F> int32_t call(F&& f) {
@@ -296,28 +291,31 @@ class CudaNetwork {
     const Turn turn(busy_, owner_);
     return f(functions);
   }
-  template <class F> void run(F&& f) { require(call(f)); }
+  template <class F> void run(F&& f) { require_cuda(call(f)); }
 
   // The rest of a run's arguments, and the run; afterwards, interrupted or not, `always()`.
   template <class F>
   void run_train(fbp_train_args& args, const std::vector<fbp_metric>& what,
-                 const py::object& outputs, const py::object& x, F&& always) {
+                 const py::object& outputs, F&& always) {
     const Interrupt signals = python_signals();
     args.metric_count = int32_t(what.size());
     args.metrics = what.data();
-    args.outputs = kept_outputs(outputs, RowsIn(x));
+    args.outputs = kept_outputs(outputs, args.samples);
     args.interrupt = interrupt_of(signals);
     const int32_t code = call([&](const fbp_network_api& f) { return f.train(network_, &args); });
     always();
-    require(code);
+    require_cuda(code);
   }
 
-  // The array that is to be filled with the outputs for the rows of x; null for None.
-  void* kept_outputs(const py::object& outputs, const RowsIn& x) const {
-    if (wide_) return outputs_array<double>(outputs, x, layout_);
-    return outputs_array<float>(outputs, x, layout_);
+  // The array (host) that is to be filled with the outputs for those rows; null for None.
+  void* kept_outputs(const py::object& outputs, const fbp_samples& rows) const {
+    if (outputs.is_none()) return nullptr;
+    py::array array = outputs;
+    require_array(array, "outputs", dtype(), true);
+    const std::vector<index_t> shape = samples().outputs_shape(rows);
+    require_rows(array, "outputs", rows.n, {shape.begin() + 1, shape.end()});
+    return array.mutable_data();
   }
-
   static py::array zeros(index_t rows, index_t cols) {
     py::array_t<double> fresh({rows, cols});
     std::fill_n(fresh.mutable_data(), fresh.size(), 0.0);
@@ -371,10 +369,9 @@ class CudaNetwork {
     return {h.learning_rate, h.momentum, h.rho, h.beta_1, h.beta_2, h.epsilon, h.weight_decay};
   }
 
-  void require_compiled() const {
-    if (loss_ < 0)
-      throw py::value_error("the engine has no loss and optimizer yet: call compile() first");
-  }
+  CudaSamples samples() const { return {layout_, dtype(), loss_}; }
+
+  void require_compiled() const { samples().require_compiled(); }
   static void require_batch_size(index_t batch_size) {
     if (batch_size < 1)
       throw py::value_error("batch_size: expected at least 1, got " + std::to_string(batch_size));
@@ -394,47 +391,6 @@ class CudaNetwork {
       metrics.push_back({kind, spec.of_softmax, spec.threshold});
     }
     return metrics;
-  }
-
-  // What the engine's methods take as x, without targets.
-  fbp_samples rows_of(const RowsIn& given) const {
-    fbp_samples rows{};
-    const auto take = [&](const auto& checked) {
-      rows.x = checked.x;
-      rows.steps = checked.steps;
-      rows.lengths = checked.lengths;
-      rows.states = checked.states;
-    };
-    wide_ ? take(given.samples<double>(layout_)) : take(given.samples<float>(layout_));
-    if (rows.lengths && layout_.stages.back().sequence)
-      throw py::value_error("sequences of unequal lengths with an output at every step do not run "
-                            "on device 'cuda' yet; use device='cpu'");
-    rows.n = given.count();
-    return rows;
-  }
-
-  // x, y and the weights of the rows (or None), checked.
-  fbp_samples samples(const RowsIn& given, const py::array& y, const py::object& weights) const {
-    require_compiled();
-    fbp_samples rows = rows_of(given);
-    if (rows.n == 0)
-      throw py::value_error("x: expected at least one sample, got a " + describe(given.x));
-    if (y.ndim() == 1 + layout_.stages.back().sequence && loss_takes_labels(loss_)) {
-      rows.labels = input<std::int64_t>(y, "y");
-      require_labels_shape(y, given, layout_);
-      require_labels(rows.labels, y.size(), layout_.outputs);
-    } else {
-      require_array(y, "y", dtype(), false);
-      require_outputs(y, "y", given, layout_);
-      rows.target = y.data();
-    }
-    if (!weights.is_none()) {
-      const py::array of_rows = py::cast<py::array>(weights);
-      require_array(of_rows, "weights", dtype(), false);
-      require_length(of_rows, "weights", rows.n);
-      rows.weight = of_rows.data();
-    }
-    return rows;
   }
 
   static fbp_interrupt interrupt_of(const Interrupt& signals) {
@@ -487,13 +443,13 @@ void bind_cuda_network(py::module_& m) {
            "outputs"_a = py::none(), "weights"_a = py::none())
       .def("hold", &CudaNetwork::hold, "x"_a, "y"_a, "weights"_a = py::none())
       .def("release", &CudaNetwork::release)
-      .def("predict_there", &CudaNetwork::predict_there, "x"_a, "out"_a, "n"_a, "stream"_a)
       .def("step", &CudaNetwork::step, "x"_a, "y"_a, "weights"_a = py::none())
       .def("gradients", &CudaNetwork::gradients, "x"_a, "y"_a, "weights"_a = py::none())
-      .def("input_gradient", &CudaNetwork::input_gradient, "x"_a, "y"_a, "weights"_a = py::none())
+      .def("input_gradient", &CudaNetwork::input_gradient, "x"_a, "y"_a, "weights"_a = py::none(),
+           "dx"_a = py::none())
       .def("evaluate", &CudaNetwork::evaluate, "x"_a, "y"_a, "batch_size"_a, "metrics"_a,
            "outputs"_a = py::none(), "weights"_a = py::none())
-      .def("predict", &CudaNetwork::predict, "x"_a, "out"_a, "training"_a = false);
+      .def("predict", &CudaNetwork::predict, "x"_a, "out"_a, "training"_a = false, "stream"_a = 0);
 }
 
 }  // namespace fastbp

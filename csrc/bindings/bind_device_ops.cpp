@@ -7,6 +7,7 @@
 #include "backend/cuda_library.h"
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
+#include "bindings/cuda_errors.h"
 #include "bindings/names.h"
 #include "bindings/python_lock.h"
 
@@ -16,17 +17,6 @@ namespace {
 using Address = std::uintptr_t;
 
 void* pointer(Address address) { return reinterpret_cast<void*>(address); }
-
-// FBP_OUT_OF_MEMORY is a MemoryError, everything else a RuntimeError with the library's words.
-void check(const fbp_api& api, int32_t code) {
-  if (code == FBP_OK) return;
-  const std::string why = api.last_error();
-  if (code == FBP_OUT_OF_MEMORY) {
-    PyErr_SetString(PyExc_MemoryError, why.c_str());
-    throw py::error_already_set();
-  }
-  throw std::runtime_error(why);
-}
 
 int32_t dtype_code(const std::string& dtype) {
   return dtype == "float64" ? FBP_FLOAT64 : FBP_FLOAT32;
@@ -53,7 +43,7 @@ void cuda_matmul(const std::string& dtype, const std::optional<std::string>& act
   (activation ? args.out : args.c) = pointer(c.first);
   (activation ? args.out_row : args.c_row) = c.second;
   const fbp_api& api = cuda_api();
-  check(api, api.matmul(&args, pointer(stream)));
+  require_cuda(api.matmul(&args, pointer(stream)));
 }
 
 // out = f(x), or x f'(saved) where `saved` is not 0; n elements.
@@ -69,7 +59,7 @@ void cuda_activation(const std::string& dtype, const std::string& name, double p
   args.saved = pointer(saved);
   args.out = pointer(out);
   const fbp_api& api = cuda_api();
-  check(api, (saved ? api.activation_backward : api.activation_forward)(&args, pointer(stream)));
+  require_cuda((saved ? api.activation_backward : api.activation_forward)(&args, pointer(stream)));
 }
 
 void cuda_synchronize(Address stream) {
@@ -79,7 +69,7 @@ void cuda_synchronize(Address stream) {
     const PythonUnlocked unlocked;
     code = api.synchronize(pointer(stream));
   }
-  check(api, code);
+  require_cuda(code);
 }
 
 // The bytes of a contiguous array of the host from the device's memory, behind what the stream has to
@@ -93,7 +83,7 @@ void cuda_copy_to_host(Address from, py::array to, Address stream) {
     const PythonUnlocked unlocked;
     code = api.copy_to_host(data, pointer(from), bytes, pointer(stream));
   }
-  check(api, code);
+  require_cuda(code);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 // Memory of the emulated devices, and copies.
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -24,7 +25,8 @@ struct Allocation {
 std::mutex blocks_mutex;
 std::map<const void*, Allocation> blocks;  // by address
 std::set<const void*> pinned;
-std::size_t bytes_in_use[16] = {};  // of each device
+std::size_t bytes_in_use[16] = {};            // of each device
+std::atomic<long long> copied_bytes[4] = {};  // by cudaMemcpyKind
 
 std::size_t memory_limit() {
   return std::size_t(environment_number("FASTBP_EMULATION_MEMORY", 80ll << 30, 0, 1ll << 40));
@@ -171,6 +173,7 @@ cudaError_t cudaMemcpyAsync(void* target, const void* source, std::size_t bytes,
   if (error != cudaSuccess) return error;
   return enqueue(stream, [=] {
     std::memcpy(target, source, bytes);
+    copied_bytes[kind] += static_cast<long long>(bytes);
     if (kind & cudaMemcpyHostToDevice) note_written(target, bytes);
   });
 }
@@ -193,4 +196,9 @@ cudaError_t cudaMemsetAsync(void* target, int value, std::size_t bytes, cudaStre
 cudaError_t cudaMemset(void* target, int value, std::size_t bytes) {
   const cudaError_t error = cudaMemsetAsync(target, value, bytes, nullptr);
   return error == cudaSuccess ? cudaStreamSynchronize(nullptr) : error;
+}
+
+// How many bytes have been copied so far, of a cudaMemcpyKind.
+extern "C" __attribute__((visibility("default"))) long long fbp_emulation_copied(int kind) {
+  return kind >= 0 && kind < 4 ? copied_bytes[kind].load() : -1;
 }

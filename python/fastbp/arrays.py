@@ -27,6 +27,7 @@ PROCESSOR_DTYPES = ("float32", "float64", "bfloat16")  # of models on a processo
 ROUNDED = ("bfloat16", "float16", "tf32")  # float32, but for what products make of it
 DTYPES = (*PROCESSOR_DTYPES, "float16", "tf32")  # of models
 INT64 = np.dtype(np.int64)
+DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
 MAX = float(np.finfo(np.float64).max)
 
 
@@ -73,12 +74,20 @@ def as_numbers(name: str, value: Any) -> Array:
 
 def is_on_device(value: Any) -> bool:
     """Whether `value` is an array of GPU memory, of CuPy, PyTorch or another library."""
-    if type(value) is np.ndarray or not hasattr(type(value), "__cuda_array_interface__"):
+    kind = type(value)
+    if kind is np.ndarray:
         return False
+    if not hasattr(kind, "__cuda_array_interface__"):
+        return hasattr(kind, "__dlpack_device__") and value.__dlpack_device__()[0] in DLPACK_CUDA
     try:
         return hasattr(value, "__cuda_array_interface__")  # PyTorch has it for tensors on a GPU
     except RuntimeError:  # for tensors that require gradients it raises
         return True
+
+
+def at_hand(value: Any) -> Any:
+    """Checked data of the engine's as an array of the host, copied where it lies on a device."""
+    return value if type(value) is np.ndarray or not is_on_device(value) else value.get()
 
 
 def _handed_over(name: str, value: Any) -> Any:
@@ -185,33 +194,39 @@ def features(
         array = as_numbers(name, value)
     if flatten and array.ndim > 2:
         array = value = array.reshape(len(array), math.prod(array.shape[1:]))
-    if array.ndim != axes:
-        raise ValueError(_rows_message(name, array, inputs, sequences))
-    if sequences and array.shape[1] == 0:
-        raise ValueError(f"{name} has sequences without a step; got shape {array.shape}")
-    if inputs is None and array.shape[-1] == 0:
-        raise ValueError(f"{name} has no columns; got shape {array.shape}")
-    if inputs is not None and array.shape[-1] != inputs:
-        raise ValueError(
-            f"{name} has {array.shape[-1]} columns, but the network takes {inputs}; got shape "
-            f"{array.shape}"
-        )
+    require_rows_shape(name, array.shape, inputs, sequences)
     return _converted(name, value, array, dtype, finite)
 
 
-def _rows_message(name: str, array: Array, inputs: int | None, sequences: bool) -> str:
+def require_rows_shape(
+    name: str, shape: tuple[int, ...], inputs: int | None, sequences: bool
+) -> None:
+    """Raises ValueError unless it is that of rows for a network; any width passes for None."""
+    if len(shape) != (3 if sequences else 2):
+        raise ValueError(_rows_message(name, shape, inputs, sequences))
+    if sequences and shape[1] == 0:
+        raise ValueError(f"{name} has sequences without a step; got shape {shape}")
+    if inputs is None and shape[-1] == 0:
+        raise ValueError(f"{name} has no columns; got shape {shape}")
+    if inputs is not None and shape[-1] != inputs:
+        raise ValueError(
+            f"{name} has {shape[-1]} columns, but the network takes {inputs}; got shape {shape}"
+        )
+
+
+def _rows_message(name: str, shape: tuple[int, ...], inputs: int | None, sequences: bool) -> str:
     width = "columns" if inputs is None else inputs
     if sequences:
-        message = f"{name} must have shape (sequences, steps, {width}); got shape {array.shape}"
-        if array.ndim == 2:
+        message = f"{name} must have shape (sequences, steps, {width}); got shape {shape}"
+        if len(shape) == 2:
             message += f". For one value per step use {name}[:, :, None]; for one step, [:, None]"
         return message
-    message = f"{name} must have shape (rows, {width}); got shape {array.shape}"
-    if array.ndim == 1 and inputs == 1:
+    message = f"{name} must have shape (rows, {width}); got shape {shape}"
+    if len(shape) == 1 and inputs == 1:
         return f"{message}. For one number per row use {name}[:, None]"
-    if array.ndim == 1 and inputs in (None, len(array)):
+    if len(shape) == 1 and inputs in (None, shape[0]):
         return f"{message}. For one row use {name}[None, :]"
-    if array.ndim > 2:
+    if len(shape) > 2:
         return (
             f"{message}. Flatten each row with {name}.reshape(len({name}), -1), or begin the "
             "network with Flatten()"

@@ -90,7 +90,10 @@ def rows_source(
 
 def augmented(batch: Rows, run: Run, augment: Augmenter | None) -> Rows:
     """The batch of the run's next step as it is trained on."""
-    return batch if augment is None else batch._replace(x=augment(batch.x, run))
+    if augment is None:
+        return batch
+    here = batch.at_hand()  # the function is one on arrays of the host
+    return here._replace(x=augment(here.x, run))
 
 
 def take_step(engine: _core.Engine, run: Run, batch: Rows) -> None:

@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from .model import Sequential
 
 
-Prediction = Array | tuple[Array, dict[str, Array]]
+Prediction = Any  # an array, or (array, states by name)
 
 
 def predict(model: Sequential, x: Any, initial_state: Any, return_state: bool) -> Prediction:
     """Sequential.predict of a network that reads sequences."""
     rows = model._features(x, finite=False)
     engine = model._engine or model._build(rows.shape[-1])
-    out = model._new_outputs(rows)
+    result, out = model._room_for_outputs(rows, x)
     stateful = _is_stateful(model)
     wanted = return_state or initial_state is not None or stateful
     if not wanted:
         if len(out):
             engine.predict(rows, out)
-        return out
+        return result
     if initial_state is not None:
         states = _packed(model, engine, initial_state, len(out))
     else:
@@ -40,7 +40,7 @@ def predict(model: Sequential, x: Any, initial_state: Any, return_state: bool) -
         engine.predict(_with_states(rows, states), out)
     if stateful:
         model._carried = states
-    return (out, _named(model, states)) if return_state else out
+    return (result, _named(model, states)) if return_state else result
 
 
 @contextmanager
@@ -144,7 +144,7 @@ def _with_states(x: Any, states: Array) -> Any:
     if isinstance(x, Sequences):
         return x.with_states(states)
     made = object.__new__(Sequences)  # of one length
-    made.values, made.states = x, states
+    made.values, made.states, made.lengths_there = x, states, None
     made.lengths = np.full(len(x), x.shape[1], np.int64)
     return made
 

@@ -272,13 +272,19 @@ class Chain:
         compiled: Compiled,
         names: tuple[str, str] = ("X", "y"),
         width: int | None = None,
-    ) -> tuple[Any, Array]:
+    ) -> tuple[Any, Any]:
         x = self._features(x, names[0], width=width)
-        y = self._host(names[1], y)
         rows = x.shape[0]
         if rows == 0:
             raise ValueError(f"{names[0]} has no rows; got shape {x.shape}")
         steps = x.shape[1] if self._gives_sequences() else None
+        if arrays.is_on_device(x.values if isinstance(x, Sequences) else x):
+            from . import device_rows
+
+            ends = x.lengths_there if isinstance(x, Sequences) and steps is not None else None
+            kind = self.outputs, compiled.loss, self._dtype, devices.cuda_number(self._device)
+            return x, device_rows.targets(y, rows, *kind, names, steps, ends)
+        y = self._host(names[1], y)
         if isinstance(x, Sequences) and steps is not None:
             if isinstance(y, (list, tuple)):
                 y, _ = padded(names[1], y)
@@ -291,6 +297,8 @@ class Chain:
     ) -> Any:
         """Rows, or sequences where the layers read them, in the engine's dtype."""
         kind = self._inputs or width, self._dtype, name
+        if self._stays_there(x):
+            return self._features_there(x, name, finite, kind[0])
         x = self._host(name, x)
         if self._embedding is not None and self._reads_sequences and kind[0] in (None, 1):
             x = one_a_step(x)
@@ -312,13 +320,45 @@ class Chain:
             check_entries(ends, self._embedding, name)
         return x.like(ready) if isinstance(x, Sequences) else ready
 
+    def _stays_there(self, x: Any) -> bool:
+        """Whether rows lie on a GPU and are read there by a model that is on one too."""
+        if not devices.is_cuda(self._device):
+            return False
+        values = x.values if isinstance(x, Sequences) else x
+        one_each = self._embedding is not None and self._reads_sequences
+        reshapes = isinstance(self._layers[0], Reshape) or one_each
+        return arrays.is_on_device(values) and (not reshapes or isinstance(x, Sequences))
+
+    def _features_there(self, x: Any, name: str, finite: bool, width: int | None) -> Any:
+        """As _features, of rows on the model's GPU."""
+        from . import device_rows
+
+        number, lengths = devices.cuda_number(self._device), None
+        if isinstance(x, Sequences):
+            if not self._reads_sequences:
+                require_no_sequences(x, name)
+            lengths = device_rows.sent(x.lengths, number)
+        values = device_rows.features(
+            x.values if isinstance(x, Sequences) else x,
+            width,
+            self._dtype,
+            number,
+            name,
+            finite=finite,
+            flatten=self._flattens,
+            sequences=self._reads_sequences,
+            lengths=lengths,
+            entries=self._embedding,
+        )
+        return x.like(values, there=lengths) if isinstance(x, Sequences) else values
+
     def _host(self, name: str, value: Any) -> Any:
         """Of an array on a GPU, where the model is on one too, a copy on the host."""
         if not (arrays.is_on_device(value) and devices.is_cuda(self._device)):
             return value
-        from . import device_ops
+        from . import device_rows
 
-        return device_ops.to_host(name, value)
+        return device_rows.to_host(name, value)
 
     def _gives_sequences(self) -> bool:
         """Whether outputs have an axis of steps."""
@@ -337,8 +377,23 @@ class Chain:
 
     def _new_outputs(self, x: Any) -> Array:
         """An array for the network's outputs for x."""
+        return np.empty(self._outputs_shape(x), self._dtype)
+
+    def _outputs_shape(self, x: Any) -> tuple[int, ...]:
         steps = x.shape[1:2] if self._gives_sequences() else ()
-        return np.empty((x.shape[0], *steps, self.outputs), self._dtype)
+        return (x.shape[0], *steps, self.outputs)
+
+    def _room_for_outputs(self, rows: Any, given: Any) -> tuple[Any, Any]:
+        """An array of the caller's kind for the outputs for checked rows, and what the engine
+        writes to."""
+        values: Any = rows.values if isinstance(rows, Sequences) else rows
+        if not arrays.is_on_device(values):
+            made = self._new_outputs(rows)
+            return made, made
+        from . import device_rows
+
+        like = given.values if isinstance(given, Sequences) else given
+        return device_rows.room_like(like, self._outputs_shape(rows), self._dtype, values.device)
 
     def _weights(
         self, x: Any, y: Array, sample_weight: Any, class_weight: weights.ClassWeight = None
@@ -349,7 +404,24 @@ class Chain:
         loss = self._require_compiled().loss
         uneven = isinstance(x, Sequences) and self._gives_sequences()
         steps = x.lengths if uneven else None
+        if arrays.is_on_device(y):
+            from . import device_rows
+
+            rows: Any = y
+            made: Any = device_rows.factors(
+                sample_weight, class_weight, rows, loss, self._dtype, steps
+            )
+            return made  # type: ignore[no-any-return]
+        sample_weight = self._host("sample_weight", sample_weight)
         return weights.rows(sample_weight, class_weight, y, loss, self._dtype, steps)
+
+    def _samples(self, sample_weight: Any, y: Any) -> Any:
+        """sample_weight as float64 (n,), checked, where the targets y are."""
+        if arrays.is_on_device(y):
+            from . import device_rows
+
+            return device_rows.sample_weights(sample_weight, len(y), y.device)
+        return weights.samples(self._host("sample_weight", sample_weight), len(y))
 
     def _sync_optimizer(self, engine: _core.Engine, steps: int = 1) -> None:
         """Hands changed hyper-parameters to the engine; keeps its state.

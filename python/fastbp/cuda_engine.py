@@ -16,6 +16,7 @@ import numpy as np
 from . import _core
 from .arrays import ROUNDED, Array, stored
 from .registry import OPTIMIZERS
+from .sequences import Sequences
 
 Result = TypeVar("Result")
 
@@ -128,9 +129,13 @@ class CudaEngine:
 
     def hold(self, x: Array, y: Array, weights: Array | None = None) -> None:
         """Copies of these arrays stay on the device and serve all calls that get them, until
-        release(): of at most two sets of rows. They must not be changed meanwhile.
+        release(): of at most two sets of rows. They must not be changed meanwhile. What is on the
+        device already (DeviceRows, as all methods take them) is read where it is.
         """
-        self._call(lambda: self._network.hold(x, y, weights))
+        rows: Any = x
+        if isinstance(rows, Sequences):  # without the states, which change
+            rows = rows.like(rows.values, there=rows.lengths_there)
+        self._call(lambda: self._network.hold(rows, y, weights))
 
     def release(self) -> None:
         """Gives the memory of what hold() has copied back to the device."""
@@ -203,10 +208,10 @@ class CudaEngine:
         return self._call(lambda: self._network.gradients(x, y, weights))
 
     def input_gradient(
-        self, x: Array, y: Array, weights: Array | None = None
+        self, x: Array, y: Array, weights: Array | None = None, dx: Any = None
     ) -> tuple[float, Array]:
-        """The loss of one batch and its gradient with respect to x."""
-        return self._call(lambda: self._network.input_gradient(x, y, weights))
+        """The loss of one batch and its gradient with respect to x; of DeviceRows in dx."""
+        return self._call(lambda: self._network.input_gradient(x, y, weights, dx))
 
     def evaluate(
         self,
@@ -221,14 +226,12 @@ class CudaEngine:
         rows = (x, y, batch_size, metrics, outputs, weights)
         return self._call(lambda: self._network.evaluate(*rows))
 
-    def predict(self, x: Array, out: Array, training: bool = False) -> None:
-        """Writes the output for the rows of x to out; `training`: as the next step sees them."""
-        self._call(lambda: self._network.predict(x, out, training))
+    def predict(self, x: Array, out: Array, training: bool = False, stream: int = 0) -> None:
+        """Writes the output for the rows of x to out; `training`: as the next step sees them.
 
-    def predict_there(self, x: int, out: int, n: int, stream: int) -> None:
-        """predict() of n rows that lie on the device, x and out its addresses, contiguous; behind
-        what is enqueued on that cudaStream_t, and complete when it returns."""
-        self._call(lambda: self._network.predict_there(x, out, n, stream))
+        Behind what is enqueued on that cudaStream_t, if it is not 0, and complete when it returns.
+        """
+        self._call(lambda: self._network.predict(x, out, training, stream))
 
     def _copy(self, number: int) -> Array:
         copy = self._copies.get(number)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import _core, devices, metrics, network
-from .arrays import Array
+from .arrays import Array, at_hand
 from .callbacks.hooks import Hooks
 from .holdout import Rows
 from .lazy import LazyRows
@@ -122,7 +122,7 @@ def all_metrics(
     if outputs is None:
         return logs
     loss = model._require_compiled().loss
-    known = {**logs, **metrics.measure(measures.computed, y, outputs, loss)}
+    known = {**logs, **metrics.measure(measures.computed, at_hand(y), outputs, loss)}
     return {name: known[name] for name in ("loss", *measures.names)}
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import arrays, checks, weights
+from . import arrays, checks
 from .arrays import Array
 from .lazy import LazyRows, part
+from .sequences import Sequences
 from .weights import ClassWeight
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ class Rows(NamedTuple):
         weights = None if self.weights is None else self.weights[rows]
         return Rows(self.x[rows], self.y[rows], weights)
 
+    def at_hand(self) -> Rows:
+        """The same on the host, copied if they are on a device."""
+        x = self.x.at_hand() if isinstance(self.x, Sequences) else arrays.at_hand(self.x)
+        return Rows(x, arrays.at_hand(self.y), arrays.at_hand(self.weights))
+
 
 def split(
     model: Sequential, given: Given, share: float, validation_data: Any, stratify: bool
@@ -63,9 +69,9 @@ def split(
     train: Any = slice(kept)
     held: Any = slice(kept, None)
     if stratify:
-        held = stratified(classes_of(model, y), len(x) - kept)
+        held = stratified(classes_of(model, arrays.at_hand(y)), len(x) - kept)
         train = ~held
-    samples = None if samples is None else weights.samples(samples, len(x))
+    samples = None if samples is None else model._samples(samples, y)
     parts = []
     for chosen, class_weight in ((train, given.class_weight), (held, None)):
         own = None if samples is None else samples[chosen]

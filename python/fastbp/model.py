@@ -14,7 +14,7 @@ from .carried import Stream
 from .chain import Chain
 from .errors import describe, unknown_name
 from .lazy import EVALUATION_BATCH, LazyRows
-from .sequences import with_lengths
+from .sequences import Sequences, with_lengths
 from .weights import ClassWeight
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class Sequential(Chain):
         Args:
             X: (n, inputs) numbers, finite: arrays, pandas or polars frames; SciPy's sparse
                 matrices, and np.memmap of another dtype, whose rows are converted batch by batch.
+                For a model on CUDA also arrays on its GPU, which stay there, as y and
+                sample_weight do; they must not be changed before fit returns.
                 Or, without y, batches (x, y): a list or another iterable with a length, once an
                 epoch; or any iterator, with steps_per_epoch.
             y: (n, outputs), or (n,) for one output; for softmax_cross_entropy class numbers (n,) or
@@ -189,8 +191,14 @@ class Sequential(Chain):
 
     def input_gradient(self, x: Any, y: Any, sample_weight: Any = None) -> tuple[float, Array]:
         """The loss of one batch and its gradient by x: (loss, array of the shape of x)."""
-        engine, x, y = self._batch(x, y)
-        return engine.input_gradient(x, y, self._weights(x, y, sample_weight))
+        engine, rows, y = self._batch(x, y)
+        weights: Any = self._weights(rows, y, sample_weight)
+        if arrays.is_on_device(y):
+            from . import device_rows
+
+            like = x.values if isinstance(x, Sequences) else x
+            return device_rows.input_gradient(engine, rows, y, weights, like)
+        return engine.input_gradient(rows, y, weights)
 
     def evaluate(
         self,
@@ -261,8 +269,8 @@ class Sequential(Chain):
 
         That is logits where the loss takes logits; see predict_proba. A row's result does not
         depend on the other rows. NaN and infinity are let through and stay in their rows. Raises
-        TypeError and ValueError for wrong arrays. A model on CUDA takes arrays that lie on its GPU,
-        contiguous and of its dtype, as they are, and returns one of the same kind.
+        TypeError and ValueError for wrong arrays. A model on CUDA takes arrays that lie on its GPU
+        (contiguous and of its dtype: without a copy), and returns one of the same kind.
 
         Of networks with recurrent layers X is (n, steps, features), or Sequences; where all layers
         put out every step the result is (n, steps, outputs).
@@ -280,13 +288,15 @@ class Sequential(Chain):
                 return quick
         X = with_lengths(X, lengths)
         if self._reads_sequences:
-            return carried.predict(self, X, initial_state, return_state)
+            outputs: Array = carried.predict(self, X, initial_state, return_state)
+            return outputs
         if initial_state is not None or return_state:
             raise ValueError("states are those of recurrent layers; the network has none")
         if arrays.is_on_device(X) and devices.is_cuda(self._device):
-            from . import device_ops
+            from . import device_rows
 
-            there: Array = device_ops.predict(self, X)
+            number = devices.cuda_number(self._device)
+            there: Array = device_rows.predict(self, X, number)
             return there
         lazy = self._is_lazy(X)
         x: Any = LazyRows(X, self._inputs, self._dtype) if lazy else self._features(X, finite=False)
@@ -324,10 +334,11 @@ class Sequential(Chain):
             return self.predict(X)
         x = self._features(X)
         engine = self._engine or self._build(x.shape[-1])
-        out = self._new_outputs(x)
+        result, out = self._room_for_outputs(x, X)
         if len(out):
             engine.predict(x, out, training=True)
-        return out
+        made: Array = result
+        return made
 
     def predict_proba(self, X: Any, lengths: Any = None) -> Array:
         """Probabilities (n, outputs): softmax or sigmoid of outputs that are logits.
@@ -340,7 +351,7 @@ class Sequential(Chain):
                 f"the outputs of loss {self.loss.name!r} are margins, not probabilities: use "
                 "predict_class, or compile with 'binary_cross_entropy_with_logits'"
             )
-        output = self.predict(X, lengths)
+        output: Array = self._host("the output", self.predict(X, lengths))
         assert self._backend is not None
         if link == "softmax":
             rows = output.reshape(-1, output.shape[-1])
@@ -357,7 +368,7 @@ class Sequential(Chain):
         and (n, outputs) for several. Raises ValueError where the loss is not about classes.
         """
         link = self._link("predict_class")
-        output = self.predict(X, lengths)
+        output: Array = self._host("the output", self.predict(X, lengths))
         if link == "softmax":
             classes: Array = output.argmax(axis=-1)
             return classes

@@ -27,6 +27,7 @@ class Sequences:
         values: (n, steps, features).
         lengths: (n,) int64, from 1 to steps, in any order.
         states: (n, width), for the engine: those before the first step; None for 0.
+        lengths_there: the lengths on a device, where the values are on one.
 
     Raises ValueError for lengths out of range and arrays that do not fit each other; TypeError for
     other kinds.
@@ -34,28 +35,30 @@ class Sequences:
 
     def __init__(self, values: Any, lengths: Any = None) -> None:
         self.states: Array | None = None
+        self.lengths_there: Any = None
         if lengths is None and isinstance(values, (list, tuple)):
             self.values, self.lengths = padded("values", values)
             return
-        self.values = arrays.as_numbers("values", values)
-        if self.values.ndim != 3:
+        there = arrays.is_on_device(values)
+        self.values = values if there else arrays.as_numbers("values", values)
+        if len(self.values.shape) != 3:
             raise ValueError(
                 "values must have shape (sequences, steps, features); got shape "
                 f"{self.values.shape}"
             )
-        steps = self.values.shape[1]
-        given = np.full(len(self.values), steps) if lengths is None else lengths
-        self.lengths = checked_lengths(given, len(self.values), steps)
+        rows, steps = self.values.shape[:2]
+        given = np.full(rows, steps) if lengths is None else lengths
+        self.lengths = checked_lengths(given, rows, steps)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """That of the values."""
-        return self.values.shape
+        return tuple(self.values.shape)
 
     @property
     def ndim(self) -> int:
         """3."""
-        return self.values.ndim
+        return len(self.values.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -63,24 +66,29 @@ class Sequences:
         return self.values.dtype
 
     def __len__(self) -> int:
-        return len(self.values)
+        return int(self.values.shape[0])
 
     def __getitem__(self, rows: Any) -> Sequences:
         """Those sequences, by a slice, a mask, an array of numbers or one number."""
         if isinstance(rows, (int, np.integer)):
             rows = [rows]
-        return self.like(self.values[rows], np.ascontiguousarray(self.lengths[rows]))
+        there = None if self.lengths_there is None else self.lengths_there[rows]
+        return self.like(self.values[rows], np.ascontiguousarray(self.lengths[rows]), there)
 
-    def like(self, values: Array, lengths: Array | None = None) -> Sequences:
-        """Others with these values, which have been checked."""
+    def like(self, values: Any, lengths: Array | None = None, there: Any = None) -> Sequences:
+        """Others with these values, which have been checked; `there`: their lengths on a device."""
         made = object.__new__(Sequences)
-        made.values, made.states = values, None
+        made.values, made.states, made.lengths_there = values, None, there
         made.lengths = self.lengths if lengths is None else lengths
         return made
 
+    def at_hand(self) -> Sequences:
+        """The same on the host, copied if they are on a device."""
+        return self.like(arrays.at_hand(self.values))
+
     def with_states(self, states: Array) -> Sequences:
         """The same that begin with these states, which the engine overwrites."""
-        made = self.like(self.values)
+        made = self.like(self.values, there=self.lengths_there)
         made.states = states
         return made
 
@@ -155,7 +163,7 @@ def with_lengths(x: Any, lengths: Any) -> Any:
         raise ValueError(
             f"lengths are about sequences (sequences, steps, features); X has shape {x.shape}"
         )
-    return Sequences(arrays.as_numbers("X", x), lengths)
+    return Sequences(x if arrays.is_on_device(x) else arrays.as_numbers("X", x), lengths)
 
 
 def require_no_sequences(x: Any, name: str) -> None:

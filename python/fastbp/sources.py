@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import _core
-from .arrays import Array
+from .arrays import Array, at_hand
 from .holdout import Rows
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class ArraySource:
 
     def targets(self, run: Run) -> Array:
         """The targets of the present epoch in its order."""
-        y = self.data.y
+        y = at_hand(self.data.y)
         targets: Array = y[self._order(run)] if self.shuffle else y
         return targets
 

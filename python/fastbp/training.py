@@ -19,7 +19,7 @@ from .callbacks.base import Callback
 from .callbacks.hooks import Hooks
 from .evaluation import all_metrics, evaluate, gradient_norms, measures_of, outputs_of_all
 from .history import History
-from .lazy import EVALUATION_BATCH
+from .lazy import EVALUATION_BATCH, LazyRows
 from .resume import prepare, require_same_run, restore
 from .runs import Place, Run, Settings, log_names
 from .sources import ArraySource
@@ -139,7 +139,7 @@ def _hold(engine: Any, source: Any, validation: holdout.Rows | None) -> None:
         return
     data = source.data if source.native else None
     for rows in (data, validation):
-        if rows is not None and isinstance(rows.x, np.ndarray):
+        if rows is not None and not isinstance(rows.x, LazyRows):
             engine.hold(rows.x, rows.y, rows.weights)
 
 

@@ -464,7 +464,7 @@ template <class T> class DeviceNetwork final : public Network {
 
   // Room for the run's outputs on the device; null where the caller wants none.
   T* outputs_of(const RunArgs& run) {
-    if (!run.outputs || run.samples.on_device) return static_cast<T*>(run.outputs);
+    if (!run.outputs) return nullptr;
     return static_cast<T*>(
         memory_.require(Piece::result, array_bytes<T>(run.samples.n, output_values(run.samples))));
   }
@@ -473,7 +473,7 @@ template <class T> class DeviceNetwork final : public Network {
                         outputs + at * layout_.output_places(space.plan.steps) * layout_.outputs);
   }
   void return_outputs(const RunArgs& run, const T* outputs) {
-    if (outputs && !run.samples.on_device)
+    if (outputs)
       copy(run.outputs, outputs, array_bytes<T>(run.samples.n, output_values(run.samples)),
            cudaMemcpyDeviceToHost);
     finish();

@@ -338,8 +338,7 @@ void require_steps(const fbp_network* network, const fbp_samples& samples) {
   const NetworkLayout& layout = network->network->layout();
   if (samples.steps < 1 || (samples.steps > 1 && !layout.sequences))
     throw invalid("steps: expected at least 1, and 1 where rows are no sequences");
-  if (samples.states && (!layout.sequences || samples.on_device))
-    throw invalid("states: expected those of sequences, on the host");
+  if (samples.states && !layout.sequences) throw invalid("states: expected those of sequences");
   if (samples.lengths && (!layout.sequences || layout.stages.back().sequence))
     throw invalid("lengths: expected none where there is an output at every step");
 }

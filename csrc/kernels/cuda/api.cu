@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "engine/cuda/network_api.h"
+#include "kernels/cuda/intake.h"
 #include "kernels/cuda/kernels.h"
 #include "ops/activations.h"
 
@@ -54,6 +55,18 @@ int32_t release(void* pointer) { return result(cudaFree(pointer), "release"); }
 
 int32_t synchronize(void* stream) {
   return result(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "synchronize");
+}
+
+int32_t select_device(int32_t device) { return result(cudaSetDevice(device), "select_device"); }
+
+int32_t device_of(const void* pointer, int32_t* device) {
+  if (!device) return invalid("device_of", "device is null");
+  cudaPointerAttributes attributes{};
+  const cudaError_t error = cudaPointerGetAttributes(&attributes, pointer);
+  const bool there =
+      attributes.type != cudaMemoryTypeHost && attributes.type != cudaMemoryTypeUnregistered;
+  *device = error == cudaSuccess && there ? attributes.device : -1;
+  return result(error, "device_of");
 }
 
 int32_t copy(void* target, const void* source, size_t bytes, cudaMemcpyKind kind, void* stream,
@@ -166,6 +179,74 @@ int32_t backward(const fbp_activation_args* args, void* stream) {
   return activation(args, false, stream);
 }
 
+// Memory for one value of a call, which is on the stream like the work that uses it.
+template <class V> class Scratch {
+ public:
+  explicit Scratch(cudaStream_t stream) : stream_(stream) {
+    error = cudaMallocAsync(&there_, sizeof(V), stream);
+    if (error == cudaSuccess) error = cudaMemsetAsync(there_, 0, sizeof(V), stream);
+  }
+  ~Scratch() {
+    if (there_) cudaFreeAsync(there_, stream_);
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  cudaError_t error = cudaSuccess;
+  V* there() const { return static_cast<V*>(there_); }
+  // Waits for it.
+  cudaError_t fetch(V* value) const {
+    const cudaError_t copied =
+        cudaMemcpyAsync(value, there_, sizeof(V), cudaMemcpyDeviceToHost, stream_);
+    return copied == cudaSuccess ? cudaStreamSynchronize(stream_) : copied;
+  }
+
+ private:
+  cudaStream_t stream_;
+  void* there_ = nullptr;
+};
+
+const char* intake_problem(const fbp_intake_args& args) {
+  if (args.from < FBP_NUMBER_BOOL || args.from > FBP_NUMBER_FLOAT64)
+    return "there is no such number";
+  if (args.to != FBP_NUMBER_FLOAT32 && args.to != FBP_NUMBER_FLOAT64 && args.to != FBP_NUMBER_INT64)
+    return "numbers become float32, float64 or int64";
+  if (args.axes < 1 || args.axes > FBP_INTAKE_AXES) return "there are too few or too many axes";
+  if (args.lengths && args.axes < 2) return "lengths are about axis 1";
+  for (int32_t axis = 0; axis < args.axes; ++axis)
+    if (args.shape[axis] < 0) return "a size is negative";
+  return nullptr;
+}
+
+int32_t intake(const fbp_intake_args* args, void* stream, int32_t* accepted) {
+  if (!args || !accepted) return invalid("intake", "args or accepted is null");
+  if (const char* problem = intake_problem(*args)) return invalid("intake", problem);
+  *accepted = 1;
+  index_t count = 1;
+  for (int32_t axis = 0; axis < args->axes; ++axis) count *= args->shape[axis];
+  if (count == 0) return FBP_OK;
+  if (!args->x) return invalid("intake", "x is null");
+  const auto on = static_cast<cudaStream_t>(stream);
+  if (!args->checks) return result(cuda::intake(*args, count, nullptr, on), "intake");
+  const Scratch<int> wrong(on);
+  cudaError_t error = wrong.error;
+  if (error == cudaSuccess) error = cuda::intake(*args, count, wrong.there(), on);
+  int found = 0;
+  if (error == cudaSuccess) error = wrong.fetch(&found);
+  *accepted = found == 0;
+  return result(error, "intake");
+}
+
+int32_t sum(const double* x, int64_t n, void* stream, double* total) {
+  if (!total || n < 0 || (n && !x)) return invalid("sum", "an argument is missing");
+  const auto on = static_cast<cudaStream_t>(stream);
+  const Scratch<double> there(on);
+  cudaError_t error = there.error;
+  if (error == cudaSuccess) error = cuda::sum(x, n, there.there(), on);
+  if (error == cudaSuccess) error = there.fetch(total);
+  return result(error, "sum");
+}
+
 }  // namespace
 
 int32_t tell(int32_t code, const char* text) {
@@ -184,8 +265,10 @@ FBP_EXPORT int32_t fbp_get_api(fbp_api* api) {
   using namespace fastbp::cuda;
   if (!api || api->size != sizeof(fbp_api))
     return invalid("fbp_get_api", "the table's size is another version's");
-  *api = {sizeof(fbp_api), last_error,     device_count, device_name, allocate,
-          release,         copy_to_device, copy_to_host, synchronize, fastbp::kActivationCount,
-          kActivations,    matmul,         forward,      backward,    &kNetworkApi};
+  *api = {sizeof(fbp_api), last_error,    device_count,   device_name,
+          allocate,        release,       copy_to_device, copy_to_host,
+          synchronize,     select_device, device_of,      fastbp::kActivationCount,
+          kActivations,    matmul,        forward,        backward,
+          intake,          sum,           &kNetworkApi};
   return FBP_OK;
 }

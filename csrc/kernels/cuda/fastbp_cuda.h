@@ -72,6 +72,43 @@ typedef struct fbp_activation_info {
   double default_param;
 } fbp_activation_info;
 
+/* Kinds of numbers that arrays of callers hold. */
+enum {
+  FBP_NUMBER_BOOL = 0,
+  FBP_NUMBER_UINT8 = 1,
+  FBP_NUMBER_UINT16 = 2,
+  FBP_NUMBER_UINT32 = 3,
+  FBP_NUMBER_UINT64 = 4,
+  FBP_NUMBER_INT8 = 5,
+  FBP_NUMBER_INT16 = 6,
+  FBP_NUMBER_INT32 = 7,
+  FBP_NUMBER_INT64 = 8,
+  FBP_NUMBER_FLOAT16 = 9,
+  FBP_NUMBER_FLOAT32 = 10,
+  FBP_NUMBER_FLOAT64 = 11
+};
+
+#define FBP_INTAKE_AXES 8
+
+/* out[i, j, ...] = x[rows[i], j, ...] / divisor, contiguous, converted; and whether all that was read
+ * is accepted: from low to high, and without a fraction where `whole` is set. */
+typedef struct fbp_intake_args {
+  int32_t from, to; /* numbers; to: float32, float64 or int64 */
+  int32_t axes;     /* 1 to FBP_INTAKE_AXES */
+  int64_t shape[FBP_INTAKE_AXES];
+  int64_t strides[FBP_INTAKE_AXES]; /* of x */
+  const void* x;
+  const int64_t* rows; /* (shape[0]), or null: all in order */
+  /* Of row i of x, how many of axis 1 count; what lies behind becomes 0 and is not looked at. Null:
+   * all. */
+  const int64_t* lengths;
+  double divisor;
+  void* out;      /* null: nothing is written */
+  int32_t checks; /* whether anything is not accepted */
+  int32_t whole;
+  double low, high; /* of numbers as they come out; of integers, as they came */
+} fbp_intake_args;
+
 /* A stream is a cudaStream_t; null is the default stream. Work on a stream is done in order. */
 typedef struct fbp_api {
   size_t size; /* set by the caller: sizeof(fbp_api) */
@@ -89,6 +126,10 @@ typedef struct fbp_api {
   int32_t (*copy_to_device)(void* target, const void* source, size_t bytes, void* stream);
   int32_t (*copy_to_host)(void* target, const void* source, size_t bytes, void* stream);
   int32_t (*synchronize)(void* stream);
+  /* allocate, intake and sum of the calling thread are on this device from now on. */
+  int32_t (*select_device)(int32_t device);
+  /* The number of the device that memory lies on; -1: on none. */
+  int32_t (*device_of)(const void* pointer, int32_t* device);
 
   int32_t activation_count;
   const fbp_activation_info* activations;
@@ -96,6 +137,11 @@ typedef struct fbp_api {
   int32_t (*matmul)(const fbp_matmul_args* args, void* stream);
   int32_t (*activation_forward)(const fbp_activation_args* args, void* stream);
   int32_t (*activation_backward)(const fbp_activation_args* args, void* stream);
+
+  /* Enqueues where nothing is checked; otherwise it waits, and *accepted is 1 or 0. */
+  int32_t (*intake)(const fbp_intake_args* args, void* stream, int32_t* accepted);
+  /* The sum of x (n, device), of numbers from 0 on, as if it were rounded once; it waits. */
+  int32_t (*sum)(const double* x, int64_t n, void* stream, double* total);
 
   const fbp_network_api* network;
 } fbp_api;

@@ -144,7 +144,7 @@ typedef struct fbp_train_args {
   int64_t epoch, at;
   double* record;
   int64_t steps; /* that may be taken; negative: all */
-  void* outputs; /* (n, outputs) of the epoch in its order, where the samples are; or null */
+  void* outputs; /* (n, outputs) of the epoch in its order (host); or null */
   fbp_interrupt interrupt;
 } fbp_train_args;
 
