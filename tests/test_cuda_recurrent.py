@@ -91,6 +91,17 @@ CASES = {
                                   use_ema=True, layer_rates={0: 0.5})),
     "frozen": Case(lambda: [bp.GRU(6, return_sequences=True), bp.LSTM(5), bp.Dense(4)],
                    frozen=(0,)),
+    "lengths at every step": Case(
+        lambda: [bp.LSTM(6, return_sequences=True), bp.Dense(9, activation="tanh"), bp.Dense(4)],
+        every_step=True, lengths=True),
+    "classes of lengths": Case(
+        lambda: [bp.Bidirectional(bp.GRU(6, return_sequences=True)), bp.LayerNorm(),
+                 bp.Dropout(0.1), bp.Dense(4)],
+        every_step=True, lengths=True, labels=True, weights=True, steps=9,
+        optimizer=lambda: bp.Adam(0.01, clip_norm=0.05, gradient_accumulation_steps=2)),
+    "lengths of the last layer": Case(
+        lambda: [bp.GRU(4, return_sequences=True)],
+        every_step=True, lengths=True),
     "states are masked": Case(
         lambda: [bp.Bidirectional(bp.GRU(70, recurrent_dropout=0.3)), bp.Dense(4)], rows=9,
         batch=9, steps=3, lengths=True),
@@ -106,7 +117,7 @@ TWO_SLICES = {
 }  # fmt: skip
 
 # Under tests/test_cuda_persistent.py's watched device.
-WATCHED = ["plain", "gru", "states are masked", "dropout and norms"]
+WATCHED = ["plain", "gru", "states are masked", "dropout and norms", "classes of lengths"]
 WALK, STEP = "walk_kernel", "kernels[cell]"  # as they are launched
 
 
@@ -201,8 +212,9 @@ def test_models_of_unlike_sizes_by_turns() -> None:
     assert digest(said[:2]) == digest(said[2:])
 
 
-def test_order_of_threads_does_not_matter(library: Path) -> None:
-    case = CASES["lengths, both ways"]
+@pytest.mark.parametrize("name", ["lengths, both ways", "classes of lengths"])
+def test_order_of_threads_does_not_matter(library: Path, name: str) -> None:
+    case = CASES[name]
     x, y = case.data("float32")
 
     def found() -> str:
@@ -277,9 +289,5 @@ def test_a_run_is_recorded_and_goes_on_from_a_file(tmp_path: Path) -> None:
 
 
 def test_what_cuda_does_not_have_is_said() -> None:
-    case = CASES["every step"]._replace(lengths=True)
-    model = case.model("cuda", "float32")
-    with pytest.raises(ValueError, match=r"unequal lengths .* every step .*; use device='cpu'"):
-        model.fit(*case.data("float32"), verbose=0)
     with pytest.raises(ValueError, match=r"do not run in bfloat16 on device 'cuda' yet"):
         CudaEngine(3, [("dense", 3, True)], "bfloat16", 0, True)

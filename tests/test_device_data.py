@@ -221,15 +221,19 @@ def test_predictions_and_gradients_are_of_the_callers_kind(
     assert_same_bits(m.predict(array(x.astype(np.float64))).get(), m.predict(x))
 
 
-def test_sequences() -> None:
+@pytest.mark.parametrize("every", [False, True])
+def test_sequences(every: bool) -> None:
+    """Their lengths too; what lies behind an end is not looked at, of targets neither."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20, 7, 3)).astype(np.float32)
-    y, lengths = rng.integers(0, 4, 20), rng.integers(1, 8, 20)
-    behind = x.copy()
-    behind[np.arange(7) >= lengths[:, None]] = np.nan  # counts nowhere
+    y, lengths = rng.integers(0, 4, (20, 7) if every else 20), rng.integers(1, 8, 20)
+    behind, ended = x.copy(), np.arange(7) >= lengths[:, None]
+    behind[ended] = np.nan
+    if every:
+        y[ended] = -1
     results = []
     for given in ((x, y, x, behind), (array(x), array(y), array(x), array(behind))):
-        m = bp.Sequential([bp.GRU(4), bp.Dense(4)], seed=0)
+        m = bp.Sequential([bp.GRU(4, return_sequences=every), bp.Dense(4)], seed=0)
         m.compile("adam", "softmax_cross_entropy", ["accuracy"], device="cuda")
         m.fit(given[0], given[1], lengths=lengths, epochs=2, batch_size=8, verbose=0)
         results.append(m.fit(given[3], given[1], lengths=lengths, **QUIET).history)

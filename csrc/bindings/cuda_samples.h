@@ -37,9 +37,7 @@ struct CudaSamples {
       take(given.samples<double>(layout));
     else
       take(given.samples<float>(layout));
-    if (rows.lengths && layout.stages.back().sequence)
-      throw py::value_error("sequences of unequal lengths with an output at every step do not run "
-                            "on device 'cuda' yet; use device='cpu'");
+    rows.host_lengths = rows.lengths;
     rows.n = given.count();
     return rows;
   }
@@ -71,6 +69,9 @@ struct CudaSamples {
       const DeviceRows ends(lengths);
       ends.require("lengths", py::dtype::of<std::int64_t>(), {rows.n});
       rows.lengths = static_cast<const std::int64_t*>(ends.pointer);
+      const py::array here = x.attr("lengths");
+      rows.host_lengths = input<std::int64_t>(here, "lengths");
+      require_length(here, "lengths", rows.n);
     }
     if (!states.is_none()) {
       py::array of_rows = states;

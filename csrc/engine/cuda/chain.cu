@@ -1,5 +1,7 @@
 #include "engine/cuda/chain.h"
 
+#include <numeric>
+
 namespace fastbp {
 namespace cuda {
 namespace {
@@ -62,7 +64,7 @@ template <class T> void Chain<T>::train(const Workspace& space, const DeviceBatc
   gather(space, batch);
   forward(space, batch.rows, gathered_pass(space, batch.samples, true), nullptr);
   measure(space, batch.rows, space.at<T>(space.plan.y.back()), gathered(space, batch.samples),
-          *batch.metrics);
+          *batch.metrics, batch.counts);
   if (scaling) scale_delta(space, batch.rows);
   backward(space, batch);
   if (scaling && batch.dx)
@@ -111,15 +113,15 @@ template <class T> void Chain<T>::keep_outputs(const Workspace& space, index_t r
 
 template <class T>
 void Chain<T>::evaluate(const Workspace& space, index_t rows, const T* y,
-                        const DeviceSamples<T>& targets,
-                        const std::vector<MetricSpec>& metrics) const {
+                        const DeviceSamples<T>& targets, const std::vector<MetricSpec>& metrics,
+                        const index_t* counts) const {
   DeviceSamples<T> there = layout->sequences ? gathered(space, targets) : targets;
   if (there.weight && !layout->sequences) {
     T* const weight = space.at<T>(space.plan.weight);
     check(repeat_columns(there.weight, rows, weight_copies(), weight, stream), kForward);
     there.weight = weight;
   }
-  measure(space, rows, y, there, metrics);
+  measure(space, rows, y, there, metrics, counts);
   check(advance(tables.counter, stream), kForward);
 }
 
@@ -200,17 +202,28 @@ void Chain<T>::forward_dense(Products<T>& products, const Workspace& space, std:
 // Of sequences the outputs of each part have blocks of their own.
 template <class T>
 void Chain<T>::measure(const Workspace& space, index_t rows, const T* y,
-                       const DeviceSamples<T>& targets,
-                       const std::vector<MetricSpec>& metrics) const {
+                       const DeviceSamples<T>& targets, const std::vector<MetricSpec>& metrics,
+                       const index_t* counts) const {
+  if (counts) return measure_closed(space, rows, targets, metrics, counts);
   const index_t places = space.rows_of(layout->stages.back(), 1);
+  measure_parts(rows, places, y, space.at<T>(space.plan.delta.back()), targets, metrics, nullptr);
+}
+
+// counts: of each part of a batch of sequences, the outputs that count; null: all.
+template <class T>
+void Chain<T>::measure_parts(index_t rows, index_t places, const T* y, T* dy,
+                             const DeviceSamples<T>& targets,
+                             const std::vector<MetricSpec>& metrics, const index_t* counts) const {
   const index_t chunk = layout->sequences ? layout->row_chunk(rows) : rows;
   Outputs<T> part;
   part.all = rows * places;
-  for (index_t first = 0; first < rows; first += chunk) {
+  if (counts) part.all = std::accumulate(counts, counts + parts_of(rows, chunk), index_t(0));
+  for (index_t first = 0, number = 0; first < rows; first += chunk, ++number) {
     const index_t at = first * places;
     part.rows = (rows - first < chunk ? rows - first : chunk) * places;
+    if (counts) part.rows = counts[number];
     part.y = y + at * layout->outputs;
-    part.dy = space.at<T>(space.plan.delta.back()) + at * layout->outputs;
+    part.dy = dy + at * layout->outputs;
     if (targets.target) part.targets.target = targets.target + at * layout->outputs;
     if (targets.labels) part.targets.labels = targets.labels + at;
     if (targets.weight) part.targets.weight = targets.weight + at * weight_copies();

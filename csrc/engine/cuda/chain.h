@@ -34,6 +34,9 @@ struct Workspace {
   index_t rows_of(const Stage& stage, index_t rows) const {
     return rows * (stage.sequence ? plan.steps : 1);
   }
+  // Outputs of the steps that count, side by side, and their gradient: (capacity * steps, outputs)
+  // each; where sequences end at different steps of such outputs.
+  void* closed = nullptr;
   // Of a scan stage, two (rows, parameter_cols): what goes back through the weights of two steps, of
   // cells that keep more than the gates.
   std::vector<std::size_t> gate_deltas;
@@ -114,8 +117,9 @@ template <class T> struct DeviceBatch {
   DeviceSamples<T> samples;  // of the whole epoch
   index_t rows_per_batch = 0, rows = 0;
   const std::vector<MetricSpec>* metrics = nullptr;
-  bool update = false;  // of the parameters; otherwise their gradient is stored
-  T* dx = nullptr;      // (rows, inputs), where not null
+  const index_t* counts = nullptr;  // (parts,) outputs that count of each part (host); null: all
+  bool update = false;              // of the parameters; otherwise their gradient is stored
+  T* dx = nullptr;                  // (rows, inputs), where not null
 };
 
 template <class T> class Chain {
@@ -148,7 +152,7 @@ template <class T> class Chain {
   void keep_outputs(const Workspace& space, index_t rows, T* to) const;
   // The running batch's loss and metrics of outputs y, which leaves dy; then on to the next.
   void evaluate(const Workspace& space, index_t rows, const T* y, const DeviceSamples<T>& targets,
-                const std::vector<MetricSpec>& metrics) const;
+                const std::vector<MetricSpec>& metrics, const index_t* counts) const;
 
   // The penalties on the parameters, to the running batch's place.
   void measure_penalties() const;
@@ -207,7 +211,12 @@ template <class T> class Chain {
   void dropout(const Workspace& space, const Stage& stage, index_t rows, Matrix<T> x,
                const ActivationTile<T>& tile) const;
   void measure(const Workspace& space, index_t rows, const T* y, const DeviceSamples<T>& targets,
-               const std::vector<MetricSpec>& metrics) const;
+               const std::vector<MetricSpec>& metrics, const index_t* counts) const;
+  void measure_closed(const Workspace& space, index_t rows, const DeviceSamples<T>& targets,
+                      const std::vector<MetricSpec>& metrics, const index_t* counts) const;
+  void measure_parts(index_t rows, index_t places, const T* y, T* dy,
+                     const DeviceSamples<T>& targets, const std::vector<MetricSpec>& metrics,
+                     const index_t* counts) const;
   index_t weight_copies() const;
   void measure_part(const Outputs<T>& part, const std::vector<MetricSpec>& metrics) const;
   void take_loss(const Outputs<T>& part, bool plain) const;

@@ -8,6 +8,7 @@
 #include "engine/cuda/chain.h"
 
 #include "core/random.h"
+#include "kernels/cuda/train/lengths.h"
 #include "kernels/kernel_table.h"
 
 namespace fastbp {
@@ -68,7 +69,23 @@ SequenceGather<T> Chain<T>::sequence_gather(const Workspace& space, index_t rows
   g.weight_out = space.at<T>(space.plan.weight);
   g.lengths = from.lengths;
   g.lengths_out = space.at<std::int64_t>(space.plan.lengths_offset);
+  g.closes = from.lengths && layout->stages.back().sequence;
   return g;
+}
+
+// The targets stand side by side already, as they were gathered.
+template <class T>
+void Chain<T>::measure_closed(const Workspace& space, index_t rows, const DeviceSamples<T>& targets,
+                              const std::vector<MetricSpec>& metrics, const index_t* counts) const {
+  const index_t steps = space.plan.steps, cols = layout->outputs;
+  const SequenceRows at = sequences(rows, steps);
+  const auto* const lengths = space.at<std::int64_t>(space.plan.lengths_offset);
+  const BatchMatrix &y = space.plan.y.back(), &delta = space.plan.delta.back();
+  T* const closed = static_cast<T*>(space.closed);
+  T* const dy = closed + space.plan.capacity * steps * cols;
+  check(close_up(space.at<T>(y), y.row, at, cols, lengths, closed, stream), "loss");
+  measure_parts(rows, steps, closed, dy, targets, metrics, counts);
+  check(open_up(dy, at, cols, lengths, space.at<T>(delta), delta.row, stream), "loss");
 }
 
 // One way of a scan over a batch of sequences.

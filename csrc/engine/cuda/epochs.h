@@ -4,6 +4,8 @@
 #pragma once
 
 #include <algorithm>
+#include <numeric>
+#include <vector>
 
 #include "core/arena.h"
 #include "core/random.h"
@@ -32,6 +34,7 @@ template <class T> class Epochs {
   // What the host has of an epoch, or a part of one, that is under way.
   struct Slot {
     PinnedMemory order, hyper, counter, sums, scale;
+    std::vector<index_t> counts;  // of each part of each batch, the outputs that count; none: all
     Event done;
     index_t epoch = 0, first_row = 0, batches = 0;
     bool under_way = false;
@@ -104,6 +107,7 @@ template <class T> class Epochs {
     slot.epoch = epoch;
     slot.first_row = at;
     slot.batches = 0;
+    slot.counts.clear();
     if (run.shuffle) {
       auto* order = slot.order.template require<std::int64_t>(std::size_t(run.samples.n));
       random_permutation(order, run.samples.n, run.seed, std::uint32_t(run.first_epoch + epoch));
@@ -111,6 +115,26 @@ template <class T> class Epochs {
     }
     if (run.update) send_hyper(slot, parts_of(run.samples.n - at, m.rows), steps);
     send_counter(slot, {0, at, steps, first_update(steps)});
+  }
+
+  // Of the parts of the batch that begins with row `at` of the epoch, the outputs that count; null where
+  // all do.
+  const index_t* count(Slot& slot, const RunArgs& run, index_t at, index_t rows) {
+    if (!closes(run.samples)) return nullptr;
+    const auto* order = slot.order.template require<std::int64_t>(run.shuffle ? run.samples.n : 0);
+    const index_t chunk = layout_.row_chunk(rows);
+    const std::size_t begin = slot.counts.size();
+    for (index_t first = 0; first < rows; first += chunk) {
+      index_t sum = 0;
+      for (index_t i = first; i < std::min(first + chunk, rows); ++i)
+        sum += index_t(run.samples.host_lengths[run.shuffle ? index_t(order[at + i]) : at + i]);
+      slot.counts.push_back(sum);
+    }
+    return slot.counts.data() + begin;
+  }
+  // Whether sequences end at different steps of outputs at every step.
+  bool closes(const fbp_samples& samples) const {
+    return samples.lengths && layout_.stages.back().sequence;
   }
 
   void end(Slot& slot, const Measures& m) {
@@ -168,13 +192,17 @@ template <class T> class Epochs {
     copy(hyper_, hyper, array_bytes<StepHyper<T>>(count, variants), cudaMemcpyHostToDevice);
   }
 
-  // The sum over the blocks of a batch, in order: of sequences, those of each part.
-  double total(const double* blocks, index_t rows, index_t outputs) const {
-    const index_t chunk = layout_.sequences ? layout_.row_chunk(rows) : rows;
+  index_t chunk_of(index_t rows) const {
+    return layout_.sequences ? layout_.row_chunk(rows) : rows;
+  }
+  // The sum over the blocks of a batch, in order: of sequences, those of each part, whose outputs
+  // `counts` has where it is not null.
+  double total(const double* blocks, index_t rows, index_t outputs, const index_t* counts) const {
+    const index_t chunk = chunk_of(rows);
     double sum = 0;
     for (index_t first = 0; first < rows; first += chunk) {
-      const index_t here = std::min(chunk, rows - first);
-      for (index_t i = 0; i < loss_blocks(here * outputs); ++i) sum += blocks[i];
+      const index_t here = counts ? *counts++ : std::min(chunk, rows - first) * outputs;
+      for (index_t i = 0; i < loss_blocks(here); ++i) sum += blocks[i];
       blocks += loss_blocks(chunk * outputs);
     }
     return sum;
@@ -193,12 +221,15 @@ template <class T> class Epochs {
     double* const record = run.record + slot.epoch * m.places;
     const bool weighs = loss_is_mean(chain_.loss);
     const index_t n = run.samples.n;
-    index_t at = slot.first_row;
+    index_t at = slot.first_row, all_counted = 0;
+    const index_t* counts = slot.counts.empty() ? nullptr : slot.counts.data();
     for (index_t b = 0; b < slot.batches; ++b) {
-      const index_t rows = std::min(m.rows, n - at), counted = rows * m.outputs;
+      const index_t rows = std::min(m.rows, n - at), parts = parts_of(rows, chunk_of(rows));
+      const index_t counted =
+          counts ? std::accumulate(counts, counts + parts, index_t(0)) : rows * m.outputs;
       for (index_t place = 0; place < m.places; ++place) {
         const double* const blocks = sums + (place * m.batches + b) * m.blocks;
-        double sum = total(blocks, rows, m.outputs);
+        double sum = total(blocks, rows, m.outputs, counts);
         if (place == 0) {
           sum = sum / loss_divisor(chain_.loss, counted, layout_.outputs);
           if (penalized && run.training) sum += sums[m.sums() + b];
@@ -209,9 +240,11 @@ template <class T> class Epochs {
         record[place] += sum;
       }
       at += rows;
+      all_counted += counted;
+      if (counts) counts += parts;
     }
     const bool complete = at == n;
-    const double all = double(run.training ? n : n * m.outputs);
+    const double all = double(run.training ? n : all_counted);  // what is evaluated is one epoch
     if (complete && run.means)
       for (index_t place = weighs ? 0 : 1; place < m.places; ++place) record[place] /= all;
     run.epoch = complete ? slot.epoch + 1 : slot.epoch;

@@ -21,7 +21,8 @@ constexpr const char* kNames[kPieces] = {"parameters, gradients and optimizer st
                                          "sums of gradients of several batches",
                                          "averages of the parameters",
                                          "tables of the rules of updates",
-                                         "states of sequences"};
+                                         "states of sequences",
+                                         "outputs of the steps that count"};
 
 std::string mebibytes(std::size_t bytes) {
   char text[32];

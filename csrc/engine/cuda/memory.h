@@ -26,9 +26,10 @@ enum class Piece {
   accumulated,
   average,
   rules,
-  states
+  states,
+  closed
 };
-inline constexpr std::size_t kPieces = 16;
+inline constexpr std::size_t kPieces = 17;
 
 class DeviceMemory {
  public:

@@ -143,6 +143,7 @@ template <class T> class DeviceNetwork final : public Network {
       use_partials(narrow_.partials_of(layout_, rows));
     else
       use_training_plan(rows, run.samples.steps);
+    use_closed(training_, run.samples);
     DeviceBatch<T> batch;
     batch.samples = data_.place(run.samples, stream());
     batch.samples.states = take_states(run.samples.states, rows);
@@ -167,7 +168,11 @@ template <class T> class DeviceNetwork final : public Network {
           taken = std::min({parts_of(n - at, rows), index_t(pace.room()), left < 0 ? n : left});
           train_whole(batch, n, taken);
         } else {
-          graphs_.run(key_of(batch), stream(), [&] { chain_.train(training_, batch); });
+          batch.counts = epochs_.count(slot, run, at, batch.rows);
+          if (batch.counts)  // which a recording would keep
+            chain_.train(training_, batch);
+          else
+            graphs_.run(key_of(batch), stream(), [&] { chain_.train(training_, batch); });
           if (outputs) keep_outputs(training_, outputs, at, batch.rows);
         }
         at = std::min(n, at + taken * rows);
@@ -191,6 +196,7 @@ template <class T> class DeviceNetwork final : public Network {
     const index_t n = run.samples.n, rows = std::min(run.batch_size, n);
     const Measures measures = epochs_.prepare(run, rows);
     use_inference_plan(rows, run.samples.steps);
+    use_closed(inference_, run.samples);
     DeviceSamples<T> samples = data_.place(run.samples, stream());
     samples.states = take_states(run.samples.states, n);
     T* const outputs = outputs_of(run);
@@ -204,7 +210,7 @@ template <class T> class DeviceNetwork final : public Network {
       const index_t here = std::min(rows, n - at);
       const auto batch = samples.from(at, layout_);
       chain_.infer(inference_, here, batch, nullptr, false);
-      chain_.evaluate(inference_, here, y, batch, run.metrics);
+      chain_.evaluate(inference_, here, y, batch, run.metrics, epochs_.count(slot, run, at, here));
       if (outputs) keep_outputs(inference_, outputs, at, here);
       ++slot.batches;
       if (!pace.step(stream(), poll)) return finish(), false;
@@ -352,6 +358,13 @@ template <class T> class DeviceNetwork final : public Network {
     }
     const index_t parts = chain_.partials_of(rows);
     if (parts > 1 || layout_.sequences) use_partials(parts);
+  }
+
+  // Room for the outputs that count, where some do not.
+  void use_closed(Workspace& space, const fbp_samples& samples) {
+    if (!epochs_.closes(samples)) return;
+    const std::size_t rows = checked_product(2, array_bytes<T>(space.plan.capacity, samples.steps));
+    space.closed = memory_.require(Piece::closed, checked_product(rows, layout_.outputs));
   }
 
   void use_partials(index_t parts) {

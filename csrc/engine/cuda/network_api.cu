@@ -339,8 +339,8 @@ void require_steps(const fbp_network* network, const fbp_samples& samples) {
   if (samples.steps < 1 || (samples.steps > 1 && !layout.sequences))
     throw invalid("steps: expected at least 1, and 1 where rows are no sequences");
   if (samples.states && !layout.sequences) throw invalid("states: expected those of sequences");
-  if (samples.lengths && (!layout.sequences || layout.stages.back().sequence))
-    throw invalid("lengths: expected none where there is an output at every step");
+  if (samples.lengths && (!layout.sequences || !samples.host_lengths))
+    throw invalid("lengths: expected those of sequences, and the same on the host");
 }
 
 void require_ready(const fbp_network* network, const fbp_samples& samples, int64_t batch_size) {

@@ -103,11 +103,10 @@ typedef struct fbp_samples {
   const void* x;
   const void* target;
   const int64_t* labels;
-  const void* weight; /* (n) of the network's dtype: of each row's loss; or null */
-  int64_t steps;      /* of each sequence; 1 where rows are none */
-  const int64_t*
-      lengths; /* (n), from 1 to steps: the steps that count; null: all. Null where there is
-                           * an output at every step */
+  const void* weight;          /* (n) of the network's dtype: of each row's loss; or null */
+  int64_t steps;               /* of each sequence; 1 where rows are none */
+  const int64_t* lengths;      /* (n), from 1 to steps: the steps that count; null: all */
+  const int64_t* host_lengths; /* the same (host), wherever the samples are */
   /* Of sequences (host), (n, carried_width) of the dtype, for training (rows of a batch, ..): the
    * states before the first step, then behind the last; null: 0, and not wanted. */
   void* states;

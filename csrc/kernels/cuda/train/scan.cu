@@ -4,6 +4,7 @@
 #include "kernels/cuda/train/scan.h"
 
 #include "kernels/cuda/elements.cuh"
+#include "kernels/cuda/train/lengths.h"
 #include "kernels/cuda/train/scan_cell.cuh"
 #include "kernels/kernel_table.h"
 
@@ -180,6 +181,10 @@ __global__ void __launch_bounds__(kElementThreads) gather_targets_kernel(Sequenc
                      g.out_at.find(row, &i, &t);
                      const index_t from = g.order ? index_t(g.order[first + i]) : first + i;
                      const index_t place = from * g.out_at.steps + t;
+                     if (g.closes) {
+                       if (t >= index_t(g.lengths_out[i])) return;
+                       row = closed_row(g.out_at, g.lengths_out, i, t);
+                     }
                      if (j < width)
                        g.target_out[row * width + j] = g.target[place * width + j];
                      else if (j < labels_at)

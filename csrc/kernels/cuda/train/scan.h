@@ -144,6 +144,8 @@ template <class T> struct SequenceGather {
   T* weight_out = nullptr;
   const std::int64_t* lengths = nullptr;  // (n,), or null: `steps`
   std::int64_t* lengths_out = nullptr;
+  bool closes =
+      false;  // targets, labels and weights of the steps that count are side by side (lengths.h)
 };
 template <class T> cudaError_t gather_sequences(const SequenceGather<T>& args, cudaStream_t stream);
 
