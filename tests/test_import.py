@@ -51,6 +51,25 @@ def test_import_loads_only_what_every_program_needs() -> None:
     assert not unwanted & loaded
 
 
+def test_a_first_fit_loads_only_what_it_needs() -> None:
+    """What is imported at the first call makes that call slow."""
+    program = """
+import sys
+import numpy
+import fastbp as bp
+model = bp.Sequential([bp.Dense(2)], seed=0)
+model.compile("sgd", "mse")
+model.fit(numpy.ones((4, 3)), numpy.ones((4, 2)), verbose=0)
+print(*sys.modules)
+"""
+    loaded = set(run(program).split())
+    unwanted = {
+        "fastbp.reference", "fastbp.ops", "fastbp.files", "fastbp.cli", "fastbp.callbacks.checkpoint",
+        "fastbp.callbacks.logs", "fastbp.callbacks.monitored", "numpy.random", "csv", "hashlib",
+    }  # fmt: skip
+    assert not unwanted & loaded
+
+
 def test_import_changes_no_global_state() -> None:
     program = """
 import os, sys, signal, threading, warnings, random, locale, numpy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from . import _core, checks
@@ -18,7 +19,12 @@ class Backend(NamedTuple):
     engine: Any  # _core.Engine, or its twin
     random_uniform: Any
     random_normal: Any
-    ops: Any
+    ops_module: str  # in this package
+
+    @property
+    def ops(self) -> Any:
+        """Functions on arrays; they take milliseconds to import, and few programs need them."""
+        return import_module(f".{self.ops_module}", __package__)
 
 
 def resolve(device: str) -> str:
@@ -109,15 +115,15 @@ def backend(device: str) -> Backend:
         from . import reference
 
         random = reference.random
-        return Backend(reference.Engine, random.random_uniform, random.random_normal, reference.ops)
-    from . import ops
-
+        return Backend(
+            reference.Engine, random.random_uniform, random.random_normal, "reference.ops"
+        )
     if is_cuda(device):
         from .cuda_engine import CudaEngine
 
         engine = partial(CudaEngine, device=cuda_number(device))
-        return Backend(engine, _core.random_uniform, _core.random_normal, ops)
-    return Backend(_core.Engine, _core.random_uniform, _core.random_normal, ops)
+        return Backend(engine, _core.random_uniform, _core.random_normal, "ops")
+    return Backend(_core.Engine, _core.random_uniform, _core.random_normal, "ops")
 
 
 def set_num_threads(n: int) -> None:

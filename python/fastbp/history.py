@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 # Reasons of a stop after which a run is complete: there is nothing to resume.
@@ -70,6 +68,9 @@ class History:
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Writes a table with one line per epoch. Raises OSError if the file cannot be written."""
+        import csv
+        from pathlib import Path
+
         table = self.to_dict()
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")

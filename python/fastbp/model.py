@@ -215,13 +215,13 @@ class Sequential(Chain):
         sample_weight, (n,), the loss is the weighted mean; metrics are of the rows as they are.
         Data and errors as for fit.
         """
-        from . import callbacks as hook_objects
         from . import evaluation, holdout
+        from .callbacks.base import get as callback_list
         from .callbacks.hooks import Hooks
         from .runs import Place
 
         size = checks.integer("batch_size", batch_size)
-        watchers = hook_objects.get(callbacks)
+        watchers = callback_list(callbacks)
         X = with_lengths(X, lengths)
         if self._is_lazy(X):
             x, y = holdout.pair(self, X, y)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import _core, carried, checks, holdout, progress
-from . import callbacks as hook_objects
 from .arrays import Array
 from .batches import Augment, Augmenter, IteratorSource, is_batches, rows_source
 from .callbacks.base import Callback
+from .callbacks.base import get as callback_list
 from .callbacks.hooks import Hooks
 from .evaluation import all_metrics, evaluate, gradient_norms, measures_of, outputs_of_all
 from .history import History
@@ -68,7 +68,7 @@ def fit(
     """Sequential.fit; see there."""
     compiled = model._require_compiled()
     verbose = progress.check_verbose(verbose)
-    hooks = Hooks([*hook_objects.get(callbacks), *_convergence(tol, patience)])
+    hooks = Hooks([*callback_list(callbacks), *_convergence(tol, patience)])
     epochs = checks.integer("epochs", epochs, 0, MAX_EPOCHS - model.epochs_trained)
     batch_size = checks.integer("batch_size", batch_size)
     shuffle = checks.boolean("shuffle", shuffle)
