@@ -26,6 +26,14 @@ def test_fine_tuning_beats_training_from_scratch() -> None:
     assert tuned.mean() > scratch.mean() + 0.05
 
 
+def test_an_ensemble_knows_where_it_errs() -> None:
+    pytest.importorskip("sklearn")
+    found = load("uncertain_digits")["main"]()
+    assert found["the ensemble"] > found["a member"]
+    assert found["where it is sure"] > found["the ensemble"] + 0.01
+    assert found["errors in the least sure tenth"] > 0.5
+
+
 def test_networks_beat_the_simplest_answer_in_every_field() -> None:
     pytest.importorskip("sklearn")
     scores = load("fields_of_application")["main"]()

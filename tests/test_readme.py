@@ -28,8 +28,9 @@ def run_programs(text: str, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("page", ["transfer"])
+@pytest.mark.parametrize("page", ["transfer", "ensembles"])
 def test_the_programs_of_the_pages_run(page: str, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
     run_programs((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"), tmp_path)
 
 

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "backend/cpu_count.h"
+#include "backend/pool_terms.h"
 #include "core/check.h"
 
 namespace fastbp {
@@ -224,9 +225,10 @@ int num_threads() {
     const int chosen = default_num_threads(process_environment);
     // Another thread may have decided meanwhile: then count is its choice.
     if (thread_count.compare_exchange_strong(count, chosen, std::memory_order_relaxed))
-      return chosen;
+      count = chosen;
   }
-  return count;
+  const PoolTerms* terms = pool_terms();
+  return terms ? std::min(count, terms->threads.load(std::memory_order_relaxed)) : count;
 }
 
 void set_num_threads(int n) {

@@ -104,7 +104,8 @@ class Team {
   alignas(kNoSharing) std::atomic<int> next_piece_{0};
 };
 
-// How many threads to use: what set_num_threads() said, else FASTBP_NUM_THREADS, else the CPUs that this process may use.
+// How many threads to use: what set_num_threads() said, else FASTBP_NUM_THREADS, else the CPUs that this process may use;
+// in a thread with terms (pool_terms.h) no more than those allow.
 // std::invalid_argument where the environment's value, or n, is not in 1..kMaxThreads.
 int num_threads();
 void set_num_threads(int n);

@@ -2,6 +2,7 @@
 // machine's peak.
 #include <chrono>
 
+#include "backend/pool_terms.h"
 #include "backend/team.h"
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
@@ -119,6 +120,24 @@ double probe_peak(const std::string& dtype, int threads, double seconds) {
   return best * 1e-9;
 }
 
+// Terms for the threads of a pool, each of which enters them as a context.
+void bind_pool_terms(py::module_& m) {
+  const auto leave = [](PoolTerms&, const py::args&) { set_pool_terms(nullptr); };
+  py::class_<PoolTerms>(m, "PoolTerms")
+      .def(py::init<>())
+      .def("__enter__",
+           [](PoolTerms& terms) {
+             if (pool_terms()) throw std::runtime_error("this thread has terms already");
+             set_pool_terms(&terms);
+           })
+      .def("__exit__", leave)
+      .def_property(
+          "threads", [](const PoolTerms& terms) { return terms.threads.load(); },
+          [](PoolTerms& terms, int n) { terms.threads = n < 1 ? 1 : n; })
+      .def("stop", [](PoolTerms& terms) { terms.stop = true; });
+  m.def("told_to_stop", [] { return pool_terms() && pool_terms()->stop; });
+}
+
 }  // namespace
 
 void bind_machine(py::module_& m) {
@@ -128,6 +147,7 @@ void bind_machine(py::module_& m) {
   m.def("set_isa", &set_active_isa, "name"_a);
   m.def("get_num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, "n"_a);
+  bind_pool_terms(m);
   m.def("set_parallel_threshold", &set_parallel_threshold, "flop"_a);
   m.def("get_parallel_threshold", &parallel_threshold);
   m.def("build_info", &build_info);

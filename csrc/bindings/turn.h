@@ -12,7 +12,7 @@ namespace fastbp {
 
 // What a long call asks: runs Python's signal handlers, and says whether one raised
 // (KeyboardInterrupt), which is then the thread's pending exception. Nothing to ask for outside
-// Python's main thread.
+// Python's main thread, but in a thread with terms (pool_terms.h) whether it is to stop.
 Interrupt python_signals();
 // Once, at import.
 void watch_forks_for_signals();

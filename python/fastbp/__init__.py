@@ -18,7 +18,7 @@ from . import _core, metrics
 from .custom import CustomActivation, CustomLoss
 from .devices import get_num_threads, set_num_threads
 from .embedding import Embedding
-from .errors import DeviceNotAvailableError, ModelFileError
+from .errors import DeviceNotAvailableError, MemberError, ModelFileError
 from .initializers import (
     Constant,
     GlorotNormal,
@@ -79,12 +79,13 @@ if TYPE_CHECKING:
         TensorBoard,
         TerminateOnNaN,
     )
+    from .ensemble import Ensemble
     from .history import History
     from .quantization import Quantized, load_quantized, quantize
 
 __version__: str = _core.build_info()["version"]
 
-_LAZY_MODULES = ("callbacks", "ops", "reference")
+_LAZY_MODULES = ("callbacks", "model_selection", "ops", "reference")
 _LAZY_NAMES = {
     "Callback": "callbacks",
     "CSVLogger": "callbacks",
@@ -95,6 +96,7 @@ _LAZY_NAMES = {
     "ReduceLROnPlateau": "callbacks",
     "TensorBoard": "callbacks",
     "TerminateOnNaN": "callbacks",
+    "Ensemble": "ensemble",
     "History": "history",
     "Quantized": "quantization",
     "load_quantized": "quantization",
@@ -160,6 +162,7 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Embedding",
+    "Ensemble",
     "ExponentialDecay",
     "Flatten",
     "GlorotNormal",
@@ -176,6 +179,7 @@ __all__ = [
     "LecunUniform",
     "LinearDecay",
     "Loss",
+    "MemberError",
     "Mish",
     "ModelCheckpoint",
     "ModelFileError",

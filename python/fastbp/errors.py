@@ -31,6 +31,14 @@ class ModelFileError(ValueError):
     """A file is no model that this version of fastbp can read: damaged, cut short, or foreign."""
 
 
+class MemberError(RuntimeError):
+    """One member of an Ensemble failed in fit; `member` is its number, __cause__ what it raised."""
+
+    def __init__(self, message: str, member: int) -> None:
+        super().__init__(message)
+        self.member = member
+
+
 def lookup(
     kind: str, given: object, table: Mapping[str, T], hints: Mapping[str, str] | None = None
 ) -> T:

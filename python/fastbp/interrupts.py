@@ -6,6 +6,8 @@ import signal
 import threading
 from typing import Any
 
+from . import _core
+
 
 class Interrupts:
     """Holds SIGINT back until `deliver`, but where `open` is True: there it goes through at once.
@@ -17,7 +19,7 @@ class Interrupts:
     Python looks for signals at calls and jumps, so that none slips in between.
 
     In other threads than the main one, and where SIGINT has no handler written in Python, there is
-    nothing to hold back.
+    nothing to hold back. Those of a pool `deliver` interrupts when the pool has been told to stop.
     """
 
     def __init__(self) -> None:
@@ -42,6 +44,8 @@ class Interrupts:
 
     def deliver(self) -> None:
         """Lets a signal through that was held back: raises what its handler raises."""
+        if _core.told_to_stop():
+            raise KeyboardInterrupt
         if self._held:
             self._original(*self._held.pop())
 
@@ -49,4 +53,5 @@ class Interrupts:
         """Restores the handler that was there, and delivers."""
         if self._original is not None and signal.getsignal(signal.SIGINT) == self._receive:
             signal.signal(signal.SIGINT, self._original)
-        self.deliver()
+        if self._held:
+            self._original(*self._held.pop())

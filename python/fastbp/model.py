@@ -127,7 +127,7 @@ class Sequential(Chain):
         """
         from . import training
 
-        return training.fit(
+        return training.ready(
             self,
             with_lengths(X, lengths),
             y,
@@ -147,7 +147,7 @@ class Sequential(Chain):
             steps_per_epoch=steps_per_epoch,
             tol=tol,
             patience=patience,
-        )
+        ).train()
 
     def step(
         self, x: Any, y: Any, sample_weight: Any = None, class_weight: ClassWeight = None
@@ -367,8 +367,12 @@ class Sequential(Chain):
         hinge losses whether each probability is above 0.5 or margin above 0, (n,) for one output
         and (n, outputs) for several. Raises ValueError where the loss is not about classes.
         """
+        self._link("predict_class")
+        return self._classes_of(self._host("the output", self.predict(X, lengths)))
+
+    def _classes_of(self, output: Array) -> Array:
+        """Classes that outputs stand for."""
         link = self._link("predict_class")
-        output: Array = self._host("the output", self.predict(X, lengths))
         if link == "softmax":
             classes: Array = output.argmax(axis=-1)
             return classes

@@ -43,8 +43,10 @@ class Progress:
 class Lines(Progress):
     """Epoch [10/100], Loss: 0.6931, accuracy: 0.5000 -- every `every` epochs and at the end."""
 
-    def __init__(self, epochs: int, every: int, stream: IO[str] | None = None) -> None:
-        self._epochs, self._every = epochs, every
+    def __init__(
+        self, epochs: int, every: int, stream: IO[str] | None = None, unit: str = "epoch"
+    ) -> None:
+        self._epochs, self._every, self._unit = epochs, every, unit
         self._stream = stream if stream is not None else sys.stdout
 
     def update(self, done: int, logs: Logs) -> None:
@@ -52,7 +54,11 @@ class Lines(Progress):
             values = ", ".join(
                 f"{'Loss' if name == 'loss' else name}: {value:.4f}" for name, value in logs.items()
             )
-            print(f"Epoch [{done}/{self._epochs}], {values}", file=self._stream, flush=True)
+            print(
+                f"{self._unit.capitalize()} [{done}/{self._epochs}], {values}",
+                file=self._stream,
+                flush=True,
+            )
 
 
 class PlainBar(Progress):
@@ -61,8 +67,8 @@ class PlainBar(Progress):
     INTERVAL = 0.1  # seconds between two drawings
     WIDTH = 24  # characters of the bar
 
-    def __init__(self, epochs: int, stream: IO[str] | None = None) -> None:
-        self._epochs = epochs
+    def __init__(self, epochs: int, stream: IO[str] | None = None, unit: str = "epoch") -> None:
+        self._epochs, self._unit = epochs, unit
         self._stream = stream if stream is not None else sys.stderr
         self._start = self._drawn = time.perf_counter()
         self._length = 0
@@ -82,7 +88,7 @@ class PlainBar(Progress):
         self._drawn = now
         filled = int(self.WIDTH * complete / self._epochs)
         line = (
-            f"epoch {done}/{self._epochs} [{'=' * filled}{' ' * (self.WIDTH - filled)}] "
+            f"{self._unit} {done}/{self._epochs} [{'=' * filled}{' ' * (self.WIDTH - filled)}] "
             f"{now - self._start:.1f} s {_values(logs)}"
         )
         self._write(line)
@@ -103,10 +109,10 @@ class NotebookBar(PlainBar):
 
     INTERVAL = 0.25
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, unit: str = "epoch") -> None:
         from IPython.display import display
 
-        super().__init__(epochs)
+        super().__init__(epochs, unit=unit)
         self._handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
 
     def _write(self, line: str) -> None:
@@ -118,13 +124,13 @@ class RichBar(Progress):
 
     live = True
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, unit: str = "epoch") -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Display
 
         self._display = Display(
-            TextColumn("epoch"),
+            TextColumn(unit),
             TaskProgressColumn("{task.completed:.0f}/{task.total}"),
             BarColumn(),
             TimeElapsedColumn(),
@@ -148,10 +154,10 @@ class RichBar(Progress):
 class TqdmBar(Progress):
     """The bar of the `tqdm` package."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, unit: str = "epoch") -> None:
         from tqdm import tqdm
 
-        self._bar: Any = tqdm(total=epochs, unit="epoch", file=sys.stderr)
+        self._bar: Any = tqdm(total=epochs, unit=unit, file=sys.stderr)
 
     def update(self, done: int, logs: Logs) -> None:
         self._bar.set_postfix_str(_values(logs), refresh=False)
@@ -173,16 +179,19 @@ def check_verbose(verbose: str | int) -> str | int:
     return checks.integer("verbose", int(verbose) if isinstance(verbose, bool) else verbose, 0)
 
 
-def make(verbose: str | int, epochs: int) -> Progress:
-    """The display for one call of fit; `verbose` has passed `check_verbose`."""
+def make(verbose: str | int, epochs: int, unit: str = "epoch") -> Progress:
+    """The display for one call of fit; `verbose` has passed `check_verbose`.
+
+    Of an ensemble the unit is a member, and `epochs` their number.
+    """
     terminal = sys.stderr is not None and sys.stderr.isatty()
     if verbose in ("auto", 1) and epochs > 0 and in_notebook():
-        return NotebookBar(epochs)
+        return NotebookBar(epochs, unit=unit)
     if verbose == 0 or epochs == 0 or (verbose == "auto" and not terminal):
         return Progress()
     if verbose in ("auto", 1):
-        return bar(epochs) if terminal else Lines(epochs, -(-epochs // 10))
-    return Lines(epochs, 1 if verbose == 2 else int(verbose))
+        return bar(epochs, unit=unit) if terminal else Lines(epochs, -(-epochs // 10), unit=unit)
+    return Lines(epochs, 1 if verbose == 2 else int(verbose), unit=unit)
 
 
 def in_notebook() -> bool:
@@ -192,14 +201,14 @@ def in_notebook() -> bool:
     return type(shell).__name__ == "ZMQInteractiveShell"
 
 
-def bar(epochs: int) -> Progress:
+def bar(epochs: int, unit: str = "epoch") -> Progress:
     """The best bar that is installed: rich, tqdm, or the plain one."""
     for kind in (RichBar, TqdmBar):
         try:
-            return kind(epochs)
+            return kind(epochs, unit=unit)
         except ImportError:
             continue
-    return PlainBar(epochs)
+    return PlainBar(epochs, unit=unit)
 
 
 def _values(logs: Logs) -> str:

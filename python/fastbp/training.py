@@ -43,7 +43,43 @@ class Job(NamedTuple):
     gradient_norms: bool
 
 
-def fit(
+class Ready(NamedTuple):
+    """A call of fit whose arguments are checked; nothing has changed yet."""
+
+    model: Sequential
+    begun: Sequential  # the model, or the one of the file that a run goes on with
+    kind: type[Fit]
+    job: Job
+    run: Run
+    hooks: Hooks
+    inputs: int
+    verbose: str | int
+    state: dict[str, Any] | None  # of the run to go on with
+
+    def train(self) -> History:
+        """Does what fit does; see Sequential.fit."""
+        model, job, run, state = self.model, self.job, self.run, self.state
+        model._take_over(self.begun)
+        engine = model._engine or model._build(self.inputs)
+        if state is None:
+            run.first_epoch, run.first_step = model.epochs_trained, engine.steps
+        model.history, model._run = run.history, run
+        if run.states is not None:
+            model._carried = run.states
+        model.stop_training = state is not None and bool(state["stop_training"])
+        display = progress.make(self.verbose, job.epochs)
+        try:
+            _hold(engine, job.source, job.validation)
+            self.kind(model, engine, job, run, self.hooks, display).run_to_end(state)
+        finally:
+            display.close()
+            run.interrupts.remove()
+            if hasattr(engine, "release"):
+                engine.release()
+        return run.history
+
+
+def ready(
     model: Sequential,
     x: Any,
     y: Any,
@@ -64,8 +100,8 @@ def fit(
     steps_per_epoch: int | None,
     tol: float | None,
     patience: int | None,
-) -> History:
-    """Sequential.fit; see there."""
+) -> Ready:
+    """The checks of Sequential.fit; see there for the arguments."""
     compiled = model._require_compiled()
     verbose = progress.check_verbose(verbose)
     hooks = Hooks([*callback_list(callbacks), *_convergence(tol, patience)])
@@ -112,25 +148,8 @@ def fit(
     if state is not None:
         require_same_run(run, state)
         restore(run, state)
-        model._take_over(begun)
-    engine = model._engine or model._build(inputs)
-    if state is None:
-        run.first_epoch, run.first_step = model.epochs_trained, engine.steps
-    model.history, model._run = history, run
-    if run.states is not None:
-        model._carried = run.states
-    model.stop_training = state is not None and bool(state["stop_training"])
-    display = progress.make(verbose, epochs)
     job = Job(source, validation, epochs, wants_norms)
-    try:
-        _hold(engine, source, validation)
-        kind(model, engine, job, run, hooks, display).run_to_end(state)
-    finally:
-        display.close()
-        run.interrupts.remove()
-        if hasattr(engine, "release"):
-            engine.release()
-    return history
+    return Ready(model, begun, kind, job, run, hooks, inputs, verbose, state)
 
 
 def _hold(engine: Any, source: Any, validation: holdout.Rows | None) -> None:

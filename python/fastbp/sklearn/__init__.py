@@ -19,6 +19,13 @@ except ImportError as error:
 
 from .classifier import MLPClassifier
 from .regressor import MLPRegressor
+from .search import BatchedGridSearchCV
 from .sequences import SequenceClassifier, SequenceRegressor
 
-__all__ = ["MLPClassifier", "MLPRegressor", "SequenceClassifier", "SequenceRegressor"]
+__all__ = [
+    "BatchedGridSearchCV",
+    "MLPClassifier",
+    "MLPRegressor",
+    "SequenceClassifier",
+    "SequenceRegressor",
+]
