@@ -64,8 +64,9 @@ print(*sys.modules)
 """
     loaded = set(run(program).split())
     unwanted = {
-        "fastbp.reference", "fastbp.ops", "fastbp.files", "fastbp.cli", "fastbp.callbacks.checkpoint",
-        "fastbp.callbacks.logs", "fastbp.callbacks.monitored", "numpy.random", "csv", "hashlib",
+        "fastbp.reference", "fastbp.ops", "fastbp.files", "fastbp.cli", "numpy.random", "csv",
+        "fastbp.callbacks.checkpoint", "fastbp.callbacks.logs", "fastbp.callbacks.monitored",
+        "hashlib",
     }  # fmt: skip
     assert not unwanted & loaded
 
