@@ -95,6 +95,74 @@ def test_bits_are_the_cpus(name: str) -> None:
         assert digest(train(CASES[name], "cuda", whole=whole)) == digest(cpu)
 
 
+class Ruled(NamedTuple):
+    """A network whose parameters or rows are not all treated alike."""
+
+    optimizer: bp.optimizers.Optimizer = bp.Adam(0.01)
+    frozen: tuple[int, ...] = ()
+    penalty: bp.regularizers.Regularizer | None = None
+    weights: bool = False
+    loss: str | bp.Loss = "mse"
+    metrics: tuple[str, ...] = ()
+    labels: bool = False
+
+    def train(self, device: str, *, whole: bool = True) -> Any:
+        """(state, history, steps that the kernel took) of 75 rows, in batches of 17."""
+        rng = np.random.default_rng(3)
+        layers = [bp.Dense(n, activation="tanh", kernel_regularizer=self.penalty) for n in (40, 30)]
+        made = bp.Sequential([*layers, bp.Dense(5)], seed=2)
+        made.compile(self.optimizer, self.loss, list(self.metrics), device=device)
+        made.build(9)
+        made.freeze(layers=self.frozen)
+        engine: Any = made._require_built()
+        if device == "cuda":
+            engine.set_persistent(whole)
+        x = rng.normal(size=(75, 9)).astype(np.float32)
+        y = rng.integers(0, 5, 75) if self.labels else rng.random((75, 5)).astype(np.float32)
+        weights = rng.random(75) if self.weights else None
+        history = made.fit(x, y, epochs=3, batch_size=17, sample_weight=weights, verbose=0).history
+        taken = engine.persistent_steps if device == "cuda" else engine.steps
+        return state(made), history, taken
+
+
+def every_rule(clip_norm: float | None = None) -> bp.optimizers.Optimizer:
+    return bp.AdamW(
+        0.01, clip_value=0.02, gradient_accumulation_steps=4, use_ema=True,
+        layer_rates={0: 0.5, 2: 2.0}, clip_norm=clip_norm,
+    )  # fmt: skip
+
+
+RULED = {
+    "clipped": Ruled(bp.SGD(0.1, momentum=0.9, clip_value=0.001)),
+    "batches to an update": Ruled(bp.Adam(0.01, gradient_accumulation_steps=4)),
+    "averages": Ruled(bp.SGD(0.1, use_ema=True)),
+    "rates": Ruled(bp.Adam(0.01, layer_rates={1: 0.1})),
+    "penalties": Ruled(penalty=bp.L1L2(0.01, 0.02)),
+    "frozen": Ruled(frozen=(0,)),
+    "weights": Ruled(weights=True, loss="huber", metrics=("mse",)),
+    "weights of classes": Ruled(
+        weights=True, loss=SMOOTHED, labels=True, metrics=("accuracy", "mse")),
+    "all": Ruled(every_rule(), (1,), bp.L2(0.02), True, SMOOTHED, ("accuracy", "mse"), True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RULED)
+def test_rules_and_weights(name: str) -> None:
+    """As on the CPU, and as stage by stage."""
+    *cpu, steps = RULED[name].train("cpu")
+    for whole in (True, False):
+        *found, taken = RULED[name].train("cuda", whole=whole)
+        assert digest(found) == digest(cpu)
+        assert taken == (steps if whole else 0)
+
+
+def test_a_limit_on_the_norm_needs_the_stages() -> None:
+    ruled = Ruled(every_rule(clip_norm=0.01))
+    *cpu, _ = ruled.train("cpu")
+    *found, taken = ruled.train("cuda")
+    assert digest(found) == digest(cpu) and taken == 0
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_bfloat16_follows_the_twin(name: str) -> None:
     """Losses and metrics of both epochs, to a few roundings of operands (2^-8 each)."""
@@ -109,6 +177,12 @@ def test_order_of_threads_does_not_matter(library: Path, dtype: str) -> None:
     case = CASES["many units"]
     schedules = ("forward", "reverse", "random:1", "random:2")
     assert len({digest(train(case, "cuda", dtype)) for _ in in_orders(library, schedules)}) == 1
+
+
+def test_order_of_threads_does_not_matter_with_rules(library: Path) -> None:
+    schedules = ("forward", "reverse", "random:1", "random:2")
+    found = {digest(RULED["all"].train("cuda")) for _ in in_orders(library, schedules)}
+    assert len(found) == 1
 
 
 def test_gradients_in_bfloat16_are_exact_for_small_integers() -> None:

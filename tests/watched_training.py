@@ -16,4 +16,6 @@ for dtype in ("float32", "bfloat16"):
     for name in ("rests everywhere", "few classes", "classes as rows", "logits"):
         for whole in (True, False):
             test_cuda_persistent.train(test_cuda_persistent.CASES[name], "cuda", dtype, whole=whole)
+for name in ("all", "weights"):
+    test_cuda_persistent.RULED[name].train("cuda")
 print("no hazard")

@@ -154,8 +154,12 @@ template <class T> class Chain {
   void evaluate(const Workspace& space, index_t rows, const T* y, const DeviceSamples<T>& targets,
                 const std::vector<MetricSpec>& metrics, const index_t* counts) const;
 
+  FinishState<T> finish_state() const;
   // The penalties on the parameters, to the running batch's place.
   void measure_penalties() const;
+
+  // How often the loss's kernel wants the weight of a row.
+  index_t weight_copies() const;
 
   // Gradients of parts of a batch that are summed apart: where a product has too few tiles to keep a
   // device busy, every chunk of its sum over the rows is a part. 1: none are.
@@ -217,7 +221,6 @@ template <class T> class Chain {
   void measure_parts(index_t rows, index_t places, const T* y, T* dy,
                      const DeviceSamples<T>& targets, const std::vector<MetricSpec>& metrics,
                      const index_t* counts) const;
-  index_t weight_copies() const;
   void measure_part(const Outputs<T>& part, const std::vector<MetricSpec>& metrics) const;
   void take_loss(const Outputs<T>& part, bool plain) const;
   void backward(const Workspace& space, const DeviceBatch<T>& batch) const;
@@ -228,7 +231,6 @@ template <class T> class Chain {
   void parameter_gradient(const Products<T>& products, const Workspace& space, index_t rows,
                           std::size_t stage, index_t parts, bool update) const;
   void add_up_parts(index_t parts, bool update) const;
-  FinishState<T> finish_state() const;
   Matrix<T> matrix(const Workspace& space, const BatchMatrix& m) const {
     return {space.at<T>(m), m.row};
   }

@@ -14,8 +14,7 @@ constexpr int kSquare = 64;  // of the gradients in a warp's registers
 index_t round_up(index_t n, index_t to) { return ceil_div(n, to) * to; }
 
 bool has_the_shape(const NetworkLayout& layout) {
-  if (layout.inputs > kNarrowInputs || layout.any_frozen || layout.stages.size() > kNarrowStages)
-    return false;
+  if (layout.inputs > kNarrowInputs || layout.stages.size() > kNarrowStages) return false;
   return std::all_of(layout.stages.begin(), layout.stages.end(), [](const Stage& s) {
     return s.dense() && s.outputs <= kNarrowWidth && s.joins.empty();
   });
@@ -62,6 +61,8 @@ void NarrowPlan::train(const Chain<float>& chain, const DeviceBatch<float>& batc
   args.x = batch.samples.x;
   args.wanted = batch.samples.target;
   args.classes = batch.samples.labels;
+  args.weight = batch.samples.weight;
+  args.weight_copies = int(chain.weight_copies());
   args.order = chain.tables.order;
   args.n = n;
   args.rows_per_batch = batch.rows_per_batch;
@@ -84,6 +85,8 @@ void NarrowPlan::train(const Chain<float>& chain, const DeviceBatch<float>& batc
   args.parameters = chain.arrays.parameters;
   args.hyper = chain.tables.steps.hyper;
   args.optimizer = chain.optimizer;
+  if (chain.rules->differ())
+    args.finish = chain.rules->arguments(FinishUse::update, chain.finish_state());
   // More blocks than units help with the update.
   const index_t useful = std::max(
       {index_t(args.whole.units), index_t(args.rest.units), ceil_div(args.count, kNarrowThreads)});
@@ -97,7 +100,7 @@ void NarrowPlan::take_metrics(NarrowArgs& args, const Chain<float>& chain,
   args.loss_param = float(chain.loss.param);
   for (const MetricSpec& from : metrics) {
     args.metric[args.metrics++] = {from.kind, from.of_softmax, float(from.threshold)};
-    args.plain_errors |= from.of_softmax && chain.loss.param != 0;
+    args.plain_errors |= from.of_softmax && (chain.loss.param != 0 || args.weight);
   }
 }
 
@@ -151,6 +154,7 @@ void NarrowPlan::place_matrices(const NetworkLayout& layout, int tile) {
   }
   args_.dy = take(tile * layout.outputs * 4);
   args_.target = take(tile * layout.outputs * 4);
+  if (!tensor_) args_.weights = take(tile * layout.outputs * 4);
   args_.labels = take(tile * 8);
   args_.places = take(tile * 8);
   args_.values = take((kNarrowThreads + 16) * 8);

@@ -379,11 +379,13 @@ template <class T> class DeviceNetwork final : public Network {
   bool trains_whole(const RunArgs& run) {
     if constexpr (std::is_same_v<T, float>) {
       if (!persistent || chain_.product_mode.tf32 || !run.update || run.dx || run.outputs ||
-          run.samples.weight)
+          layout_.sequences)
         return false;
-      if (rules_.need_whole_gradient() || layout_.any_frozen || layout_.sequences) return false;
+      const bool rounded = chain_.product_mode.shadows != nullptr;
+      const bool ruled = rules_.need_whole_gradient() || layout_.any_frozen || run.samples.weight;
+      if (ruled && (rounded || rules_.scaled || rules_.of().clip_norm > 0)) return false;
       if (run.metrics.size() > std::size_t(kNarrowMetrics)) return false;
-      if (!planned_) narrow_ = NarrowPlan(layout_, chain_.product_mode.shadows != nullptr, device_);
+      if (!planned_) narrow_ = NarrowPlan(layout_, rounded, device_);
       planned_ = true;
       return narrow_.fits();
     }

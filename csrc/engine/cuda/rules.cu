@@ -82,7 +82,7 @@ template <class T> void Rules<T>::lay_out(cudaStream_t stream) {
   pieces_.clear();
   first_piece_.clear();
   tables_ = {};
-  if (!need_whole_gradient() || count == 0) return;
+  if (!(need_whole_gradient() || layout_.any_frozen) || count == 0) return;
   index_t at = 0;
   if (layout_.any_frozen)
     for (const Stage& stage : layout_.stages) {
@@ -116,7 +116,13 @@ template <class T> void Rules<T>::lay_out(cudaStream_t stream) {
 template <class T>
 void Rules<T>::enqueue(FinishUse use, const FinishState<T>& state, cudaStream_t stream) const {
   const bool stores = penalize_ || (use == FinishUse::store && state.scaling);
-  if (!tables_.pieces || (use != FinishUse::update && !stores)) return;
+  const bool wanted = need_whole_gradient() && differ();
+  if (!wanted || (use != FinishUse::update && !stores)) return;
+  check(finish_gradient(arguments(use, state), stream), "update");
+}
+
+template <class T>
+FinishArgs<T> Rules<T>::arguments(FinishUse use, const FinishState<T>& state) const {
   FinishArgs<T> args;
   args.use = use;
   args.state = state;
@@ -131,7 +137,7 @@ void Rules<T>::enqueue(FinishUse use, const FinishState<T>& state, cudaStream_t 
   args.clip_norm = rules_.clip_norm;
   args.average = rules_.average ? average_ : nullptr;
   args.average_momentum = T(rules_.average_momentum);
-  check(finish_gradient(args, stream), "update");
+  return args;
 }
 
 template class Rules<float>;

@@ -33,6 +33,9 @@ template <class T> class Rules {
   void set(const UpdateRules& rules, cudaStream_t stream);
   // Other layers are frozen now: these have no part in an update that is being gathered.
   void set_frozen(cudaStream_t stream);
+  // Whether parameters differ in what happens to them: there are tables.
+  bool differ() const { return tables_.pieces != nullptr; }
+  FinishArgs<T> arguments(FinishUse use, const FinishState<T>& state) const;
   // From the whole gradient; in a step, into the parameters.
   void enqueue(FinishUse use, const FinishState<T>& state, cudaStream_t stream) const;
 

@@ -6,6 +6,7 @@
 //     by tiles of up to 64 rows: gather into shared memory; forward; loss and metrics; backward;
 //       then all gradients of the tile at once, added to what registers or shared memory hold
 //     the unit's gradient to its place in global memory
+//   with penalties on parameters, each block sums those of some blocks of them
 //   all blocks meet; each thread adds up the units of some parameters, in order, and updates these
 //   all blocks meet
 //
@@ -15,8 +16,10 @@
 
 #include <type_traits>
 
+#include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/epilogues.cuh"
 #include "kernels/cuda/losses.cuh"
+#include "kernels/cuda/train/finish_math.cuh"
 #include "kernels/cuda/train/narrow_math.cuh"
 
 namespace fastbp {
@@ -63,7 +66,7 @@ template <class Math> FBP_DEVICE void load_weights(const NarrowArgs& g, unsigned
 
 // Rows [first, first + rows) of the epoch's order; zeros up to whole fragments, and a 1 behind each
 // row where there is room for it.
-template <class Math>
+template <class Math, bool ruled>
 FBP_DEVICE void gather_tile(const NarrowArgs& g, unsigned char* shared, index_t first, int rows) {
   const NarrowStage& s = g.stage[0];
   const int outputs = g.stage[g.stages - 1].outputs;
@@ -82,6 +85,10 @@ FBP_DEVICE void gather_tile(const NarrowArgs& g, unsigned char* shared, index_t 
   if (g.wanted)
     load_rows<1>(rows, outputs, [&](int r, int j) {
       at<float>(shared, g.target)[r * outputs + j] = g.wanted[places[r] * outputs + j];
+    });
+  if (ruled && g.weight)
+    load_rows<1>(rows, g.weight_copies, [&](int r, int j) {
+      at<float>(shared, g.weights)[r * g.weight_copies + j] = g.weight[places[r]];
     });
 }
 
@@ -146,22 +153,23 @@ FBP_DEVICE void forward_tile(const NarrowArgs& g, unsigned char* shared, int row
   }
 }
 
-template <class Loss>
+template <class Loss, bool weighted>
 FBP_DEVICE void loss_of_rows(const LossArgs<float>& args, float* values, double* sums) {
   if constexpr (Loss::elementwise) {
-    elementwise_loss_rows<float, Loss>(args, 0, values, sums);
+    elementwise_loss_rows<float, Loss, weighted>(args, 0, values, sums);
   } else if (args.cols <= kLanes<float>) {
-    narrow_softmax_rows(args, threadIdx.x, values, sums);
+    narrow_softmax_rows<float, weighted>(args, threadIdx.x, values, sums);
   } else {
     for (index_t first = 0; first < args.rows; first += kLossBlockRows)
-      wide_softmax_rows(args, first, values, sums);
+      wide_softmax_rows<float, weighted>(args, first, values, sums);
   }
 }
 
+template <bool weighted>
 FBP_DEVICE void take_loss(int loss, const LossArgs<float>& args, float* values, double* sums) {
   int index = 0;
 #define FBP_APPLY(L)                                                                               \
-  if (loss == index++) loss_of_rows<L>(args, values, sums);
+  if (loss == index++) loss_of_rows<L, weighted>(args, values, sums);
   FBP_LOSSES(FBP_APPLY)
 #undef FBP_APPLY
   __syncthreads();
@@ -184,6 +192,7 @@ FBP_DEVICE void take_metric(const NarrowMetric& metric, const LossArgs<float>& l
 }
 
 // Loss, metrics and dy of the tile, which begins with the batch's row `row`.
+template <bool ruled>
 FBP_DEVICE void measure_tile(const NarrowArgs& g, unsigned char* shared, const NarrowBatch& batch,
                              double* sums, int row, int rows) {
   const NarrowStage& s = g.stage[g.stages - 1];
@@ -200,7 +209,13 @@ FBP_DEVICE void measure_tile(const NarrowArgs& g, unsigned char* shared, const N
   FBP_UNROLL(1)
   for (int pass = g.plain_errors ? 0 : 1; pass < 2; ++pass) {
     args.param = pass == 0 ? 0.0f : g.loss_param;
-    take_loss(g.loss, args, at<float>(shared, g.values), sums);
+    float* const values = at<float>(shared, g.values);
+    const bool weighted = ruled && g.weight && pass == 1;
+    args.weight = weighted ? at<float>(shared, g.weights) : nullptr;
+    if (weighted)
+      take_loss<ruled>(g.loss, args, values, sums);
+    else
+      take_loss<false>(g.loss, args, values, sums);
     if (pass == 1 && g.plain_errors) return;
     FBP_UNROLL(1)
     for (int m = 0; m < g.metrics; ++m)
@@ -261,8 +276,35 @@ FBP_DEVICE void backward_tile(const NarrowArgs& g, unsigned char* shared, int ro
   }
 }
 
-// Adds up the units' gradients, in order, and updates: thread by thread over all blocks.
-FBP_DEVICE void update_parameters(const NarrowArgs& g, int units, index_t batch) {
+// One parameter, as the kernels of finish.cu do it.
+FBP_FN void update_by_rule(const FinishArgs<float>& f, index_t e, Lf g, int ahead) {
+  const Progress<float> now(f, ahead);
+  const RulePiece<float> piece = piece_of(f, e);
+  if (piece.trained) g = limited(f, piece, now, e, added_up(f, now, e, g));
+  if (now.complete) take(f, piece, now, e, g);
+}
+
+// The penalties on some blocks of the parameters, as this step begins with them; then, when all blocks
+// have met, their sum.
+FBP_DEVICE void penalize(const NarrowArgs& g, unsigned char* shared) {
+  static_assert(kNarrowThreads == kElementThreads, "a thread for each of penalty_sum's");
+  FBP_UNROLL(1)
+  for (index_t block = blockIdx.x; block < gradient_blocks(g.count); block += gridDim.x) {
+    const double penalty = penalty_sum(g.finish, block, at<float>(shared, g.values));
+    if (threadIdx.x == 0) g.finish.tables.penalties[block] = penalty;
+  }
+}
+FBP_DEVICE void total_penalties(const NarrowArgs& g, unsigned char* shared, index_t batch) {
+  if (blockIdx.x != 0) return;
+  const double total = ordered_sum(g.finish.tables.penalties, gradient_blocks(g.count),
+                                   at<double>(shared, g.values), kNarrowThreads);
+  if (threadIdx.x == 0) g.finish.state.penalties[batch] = total;
+}
+
+// Adds up the units' gradients, in order, and updates: thread by thread over all blocks. The step is
+// `ahead` of the counter.
+template <bool ruled>
+FBP_DEVICE void update_parameters(const NarrowArgs& g, int units, index_t batch, int ahead) {
   const Update<float> update{g.parameters, 0, g.optimizer, {}};
   FBP_UNROLL(1)
   for (index_t e = index_t(blockIdx.x) * kNarrowThreads + threadIdx.x; e < g.count;
@@ -270,7 +312,10 @@ FBP_DEVICE void update_parameters(const NarrowArgs& g, int units, index_t batch)
     Lf sum(g.partials[e]);
     FBP_UNROLL(16)  // as many loads under way
     for (int u = 1; u < units; ++u) sum = sum + Lf(g.partials[u * g.count + e]);
-    update.apply(e, sum, g.hyper[batch].value);
+    if (ruled && g.finish.tables.pieces)
+      update_by_rule(g.finish, e, sum, ahead);
+    else
+      update.apply(e, sum, g.hyper[batch].value);
   }
 }
 
@@ -281,7 +326,8 @@ FBP_DEVICE void meet() {
     __syncthreads();
 }
 
-template <class Math> FBP_DEVICE void train_steps(const NarrowArgs& g, unsigned char* shared) {
+template <class Math, bool ruled>
+FBP_DEVICE void train_steps(const NarrowArgs& g, unsigned char* shared) {
   Math math;
   if constexpr (Math::kHasOnes) write_tile_ones(g, shared);
   FBP_UNROLL(1)
@@ -299,10 +345,10 @@ template <class Math> FBP_DEVICE void train_steps(const NarrowArgs& g, unsigned 
       FBP_UNROLL(1)
       for (int row = unit * kind.unit; row < end; row += g.tile) {
         const int rows = end - row < g.tile ? end - row : g.tile;
-        gather_tile<Math>(g, shared, begin() + row, rows);
+        gather_tile<Math, ruled>(g, shared, begin() + row, rows);
         __syncthreads();
         forward_tile<Math>(g, shared, rows);
-        measure_tile(g, shared, kind, g.sums + batch() * g.blocks, row, rows);
+        measure_tile<ruled>(g, shared, kind, g.sums + batch() * g.blocks, row, rows);
         backward_tile<Math>(g, shared, rows);
         math.add_gradients(g, shared, rows);
         __syncthreads();
@@ -310,8 +356,11 @@ template <class Math> FBP_DEVICE void train_steps(const NarrowArgs& g, unsigned 
       math.store(g, shared, g.partials + unit * g.count);
       __syncthreads();
     }
+    const bool penalizes = ruled && g.finish.penalize && g.finish.tables.pieces;
+    if (penalizes) penalize(g, shared);
     meet();
-    update_parameters(g, kind.units, batch());
+    if (penalizes) total_penalties(g, shared, batch());
+    update_parameters<ruled>(g, kind.units, batch(), step);
     meet();
   }
   if (blockIdx.x == 0 && threadIdx.x == 0) g.counter->batch += g.steps;
@@ -319,31 +368,45 @@ template <class Math> FBP_DEVICE void train_steps(const NarrowArgs& g, unsigned 
 
 __global__ void __launch_bounds__(kNarrowThreads, 1) narrow_kernel(NarrowArgs g) {
   FBP_SHARED(unsigned char, shared);
-  train_steps<exact_math>(g, shared);
+  train_steps<exact_math, false>(g, shared);
+}
+__global__ void __launch_bounds__(kNarrowThreads, 1) narrow_ruled_kernel(NarrowArgs g) {
+  FBP_SHARED(unsigned char, shared);
+  train_steps<exact_math, true>(g, shared);
 }
 __global__ void __launch_bounds__(kNarrowThreads, 1) narrow_tensor_kernel(NarrowArgs g) {
   FBP_SHARED(unsigned char, shared);
-  train_steps<tensor_math>(g, shared);
+  train_steps<tensor_math, false>(g, shared);
 }
 
-auto kernel_of(bool tensor) { return tensor ? narrow_tensor_kernel : narrow_kernel; }
+using Kernel = void (*)(NarrowArgs);
+
+Kernel kernel_of(bool tensor, bool ruled) {
+  return tensor ? narrow_tensor_kernel : ruled ? narrow_ruled_kernel : narrow_kernel;
+}
 
 }  // namespace
 
 cudaError_t train_narrow(const NarrowArgs& args, bool tensor, int grid, cudaStream_t stream) {
-  FBP_LAUNCH_COOPERATIVE(kernel_of(tensor), dim3(unsigned(grid)), dim3(kNarrowThreads),
-                         std::size_t(args.shared_bytes), stream)(args);
+  FBP_LAUNCH_COOPERATIVE(kernel_of(tensor, args.ruled()), dim3(unsigned(grid)),
+                         dim3(kNarrowThreads), std::size_t(args.shared_bytes), stream)(args);
   return cudaGetLastError();
 }
 
 cudaError_t narrow_blocks(bool tensor, int room, int shared_bytes, int* blocks) {
-  const auto kernel = kernel_of(tensor);
-  cudaError_t error =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, room);
-  if (error == cudaSuccess)
-    error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, kernel, kNarrowThreads,
-                                                          std::size_t(shared_bytes));
-  return error;
+  *blocks = 0;
+  for (const bool ruled : {false, true}) {
+    const auto kernel = kernel_of(tensor, ruled);
+    int fit = 0;
+    cudaError_t error =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, room);
+    if (error == cudaSuccess)
+      error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&fit, kernel, kNarrowThreads,
+                                                            std::size_t(shared_bytes));
+    if (error != cudaSuccess) return error;
+    *blocks = ruled && *blocks < fit ? *blocks : fit;
+  }
+  return cudaSuccess;
 }
 
 }  // namespace cuda

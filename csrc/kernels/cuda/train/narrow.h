@@ -6,6 +6,7 @@
 
 #include "kernels/args.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/train/finish.h"
 
 namespace fastbp {
 namespace cuda {
@@ -60,12 +61,15 @@ struct NarrowArgs {
   // tile's rows in the samples; what losses and metrics sum up; the gradients where they are not in
   // registers; and all together.
   int scratch = 0, dy = 0, target = 0, labels = 0, places = 0, values = 0, gradient = 0;
+  int weights = 0;  // of the tile's rows
   int shared_bytes = 0;
 
   // The run.
   const float* x = nullptr;  // (n, inputs)
   const float* wanted = nullptr;
   const std::int64_t* classes = nullptr;
+  const float* weight = nullptr;  // (n,) of each row's loss, or null
+  int weight_copies = 1;          // that the loss wants of each
   const std::int64_t* order = nullptr;
   index_t n = 0, rows_per_batch = 0;
   NarrowBatch whole, rest;
@@ -83,9 +87,16 @@ struct NarrowArgs {
   Parameters<float> parameters;
   const StepHyper<float>* hyper = nullptr;
   int optimizer = 0;
+  // Of parameters that differ in their rules, where `finish.tables.pieces` is not null; but for a limit on
+  // the gradient's norm and a scaled loss.
+  FinishArgs<float> finish;
+
+  // Whether the kernel that does no more than a plain step will not do.
+  bool ruled() const { return weight || finish.tables.pieces; }
 };
 
-// tensor: products on tensor cores, of operands rounded to bfloat16; otherwise the CPU's bits.
+// tensor: products on tensor cores, of operands rounded to bfloat16; otherwise the CPU's bits. Rules and
+// weights of rows go with the latter.
 cudaError_t train_narrow(const NarrowArgs& args, bool tensor, int grid, cudaStream_t stream);
 // Blocks of the kernel that are on the device at once. It may have `room` bytes of shared memory from
 // now on, for whichever network: all that a block of the device can.
