@@ -265,29 +265,45 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
+def train_with(
+    device: str, layers: Callable[[], list[bp.layers.Layer]], rule: str, dtype: str
+) -> bp.Sequential:
+    """Six steps, with a frozen layer and a penalty too."""
+    rng = np.random.default_rng(3)
+    x = (rng.integers(0, 11, (48, 4)) if layers is table else rng.normal(size=(48, 4))).astype("f4")
+    y = rng.normal(size=(48, 3)).astype(np.float32)
+    made = bp.Sequential([*layers(), bp.Dense(3, kernel_regularizer=bp.L2(0.01))], seed=4)
+    made.compile(bp.SGD(0.05, momentum=0.9, **RULES[rule]), "mse", device=device, dtype=dtype)
+    build(made, 4)
+    made.freeze(layers=[1])
+    made.fit(x, y, epochs=2, batch_size=16, verbose=0)
+    return made
+
+
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("layers", [norms, table])
 def test_norms_and_rules_follow_the_twin(
     library: Path, layers: Callable[[], list[bp.layers.Layer]], rule: str, dtype: str
 ) -> None:
-    """With frozen layers and penalties too; the same bits in any order of the threads."""
-    rng = np.random.default_rng(3)
-    x = (rng.integers(0, 11, (48, 4)) if layers is table else rng.normal(size=(48, 4))).astype("f4")
-    y = rng.normal(size=(48, 3)).astype(np.float32)
-
-    def train(device: str) -> bp.Sequential:
-        made = bp.Sequential([*layers(), bp.Dense(3, kernel_regularizer=bp.L2(0.01))], seed=4)
-        made.compile(bp.SGD(0.05, momentum=0.9, **RULES[rule]), "mse", device=device, dtype=dtype)
-        build(made, 4)
-        made.freeze(layers=[1])
-        made.fit(x, y, epochs=2, batch_size=16, verbose=0)
-        return made
-
-    found = [train("cuda") for _ in in_orders(library, ("forward", "random:1"))]
+    """The same bits in any order of the threads."""
+    case = layers, rule, dtype
+    found = [train_with("cuda", *case) for _ in in_orders(library, ("forward", "random:1"))]
     assert len({digest(state(made), made.state()) for made in found}) == 1
-    twin = train("reference")
+    twin = train_with("reference", *case)
     for mine, theirs in zip(state(found[0]), state(twin), strict=True):
         assert_close(mine, theirs, dtype, steps=6)
     for name, moving in twin.state().items():
         assert_close(found[0].state()[name], moving, dtype, steps=6)
     assert found[0].loss_scale == twin.loss_scale
+
+
+def train_watched(dtype: str) -> None:
+    """For watched_training.py: every kernel that this file is about."""
+    for layers, rule in ((norms, "batches to an update"), (table, "norm")):
+        train_with("cuda", layers, rule, dtype)
+    for name in ("slabs along k", "wide"):
+        inputs, units, rows = SIZES[name]
+        made = model("cuda", units, dtype)
+        build(made, inputs)
+        made.step(*data(inputs, units[-1], rows))
+        made.gradients(*data(inputs, units[-1], rows))

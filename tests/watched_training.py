@@ -5,6 +5,7 @@ it: a process has one CUDA library.
 """
 
 import test_cuda_layers
+import test_cuda_mixed
 import test_cuda_persistent
 import test_cuda_recurrent
 
@@ -18,4 +19,6 @@ for dtype in ("float32", "bfloat16"):
             test_cuda_persistent.train(test_cuda_persistent.CASES[name], "cuda", dtype, whole=whole)
 for name in ("all", "weights"):
     test_cuda_persistent.RULED[name].train("cuda")
+for dtype in test_cuda_mixed.STEP:
+    test_cuda_mixed.train_watched(dtype)
 print("no hazard")
