@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "backend/cpu_count.h"
+#include "backend/placement.h"
 #include "backend/pool_terms.h"
 #include "core/check.h"
 
@@ -78,9 +79,25 @@ void Worker::barrier() {
   if (arrived == static_cast<std::uint32_t>(count)) {
     word.publish((phase + 1) << kPhaseShift);
   } else {
+    bool stalled = false;
     word.wait([phase](std::uint32_t now) { return now >> kPhaseShift != phase; }, patience_,
-              &team_->stalls_);
+              &stalled);
+    if (stalled) {
+      team_->stalls_.fetch_add(1, std::memory_order_relaxed);
+      team_->keep_apart(id);
+    }
   }
+}
+
+// Where worker `id` has slept, or begins: the system wakes it where it likes. A thread on its caller's CPU may stay
+// there for many milliseconds, and the two then wait for each other at every barrier.
+void Team::keep_apart(int id) {
+  if (task_.count > usable_cpus_) return;
+  const int cpu = current_cpu();
+  if (id == 0)
+    caller_cpu_.store(cpu, std::memory_order_relaxed);
+  else if (cpu >= 0 && cpu == caller_cpu_.load(std::memory_order_relaxed))
+    leave_cpu(cpu);
 }
 
 // Never destroyed: its threads sleep in it when the process ends. Made without a lock, which a fork could leave locked.
@@ -108,6 +125,7 @@ void Team::run(int count, Job job, void* context, bool flush_denormals) {
   count = recruit(count);
   const bool crowded = count > usable_cpus_;
   task_ = {job, nullptr, context, count, control, crowded ? kCrowded : kSpin};
+  keep_apart(0);
   barrier_.reset(0);
   running_.reset(static_cast<std::uint32_t>(count - 1) * kOne);
   call(count - 1, 0);
@@ -175,6 +193,7 @@ void Team::live(Member& member) {
       continue;
     }
     const Task task = task_;
+    keep_apart(member.id);
     write_fp_control(task.control);
     Worker worker(member.id, task.count, this, task.patience);
     execute(task.job, task.context, worker);

@@ -74,6 +74,7 @@ class Team {
   void help(std::uint32_t ticket);
   void work_off();
   void call(int members, std::uint32_t kind);
+  void keep_apart(int id);
   int recruit(int count);
   bool add_member();
 
@@ -97,8 +98,9 @@ class Team {
 
   alignas(kNoSharing) std::atomic<bool> busy_{false};
   alignas(kNoSharing) std::atomic<std::int64_t> stalls_{0};
-  WaitWord barrier_;  // phase << kPhaseShift | workers that have arrived * 2
-  WaitWord running_;  // members that have not finished * 2
+  std::atomic<int> caller_cpu_{-1};  // where the caller of run() was last seen
+  WaitWord barrier_;                 // phase << kPhaseShift | workers that have arrived * 2
+  WaitWord running_;                 // members that have not finished * 2
   // The ticket with which members may join in working off pieces, and how many have; 0 where none may.
   alignas(kNoSharing) std::atomic<std::uint64_t> gate_{0};
   alignas(kNoSharing) std::atomic<int> next_piece_{0};

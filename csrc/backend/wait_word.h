@@ -60,13 +60,12 @@ class alignas(kNoSharing) WaitWord {
     if (before == (amount | kSleeper)) futex_wake_all(word_);
   }
 
-  // Returns the value once done(value) is true. Counts in *stalls, if given, a wait that outlasted
+  // Returns the value once done(value) is true. Sets *stalled, if given, where the wait outlasted
   // spinning.
-  template <class Done>
-  std::uint32_t wait(Done done, Patience patience, std::atomic<std::int64_t>* stalls = nullptr) {
+  template <class Done> std::uint32_t wait(Done done, Patience patience, bool* stalled = nullptr) {
     std::uint32_t now = value();
     if (done(now) || spin(done, patience.spin_us, now)) return now;
-    if (stalls) stalls->fetch_add(1, std::memory_order_relaxed);
+    if (stalled) *stalled = true;
     for (int i = 0; i < patience.yields; ++i) {
       std::this_thread::yield();
       if (done(now = value())) return now;

@@ -1,6 +1,7 @@
-// build: backend/team.cpp backend/futex.cpp backend/cpu_count.cpp
+// build: backend/team.cpp backend/futex.cpp backend/cpu_count.cpp backend/placement.cpp
 // sanitize: thread
 // The thread team: who works, what barriers promise, what happens to floating-point modes, signals, forks and exits.
+#include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -14,6 +15,8 @@
 #include <thread>
 #include <vector>
 
+#include "backend/cpu_count.h"
+#include "backend/placement.h"
 #include "backend/team.h"
 #include "check.h"
 
@@ -360,6 +363,28 @@ void costs() {
   }
 }
 
+// The system may bring it back at once, but not every time. What the thread may use stays as it was.
+void threads_leave_a_cpu() {
+  cpu_set_t before, after;
+  if (affinity_cpus() < 2 || sched_getaffinity(0, sizeof before, &before) != 0) return;
+  int left = 0;
+  for (int i = 0; i < 100; ++i) {
+    const int cpu = current_cpu();
+    leave_cpu(cpu);
+    left += current_cpu() != cpu;
+  }
+  FBP_EXPECT(left > 50);
+  FBP_EXPECT(sched_getaffinity(0, sizeof after, &after) == 0 && CPU_EQUAL(&before, &after));
+  // Without another CPU it stays.
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(current_cpu(), &one);
+  FBP_EXPECT(sched_setaffinity(0, sizeof one, &one) == 0);
+  leave_cpu(current_cpu());
+  FBP_EXPECT(sched_getaffinity(0, sizeof after, &after) == 0 && CPU_EQUAL(&one, &after));
+  FBP_EXPECT(sched_setaffinity(0, sizeof before, &before) == 0);
+}
+
 }  // namespace
 
 int main() {
@@ -376,6 +401,7 @@ int main() {
   idle_threads_sleep();
   forks_work();
   exits_end();
+  threads_leave_a_cpu();
   costs();
   return fbp_test_result();
 }
