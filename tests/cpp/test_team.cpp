@@ -1,4 +1,4 @@
-// build: backend/team.cpp backend/futex.cpp backend/cpu_count.cpp backend/placement.cpp
+// build: backend/team.cpp backend/futex.cpp backend/cpu_count.cpp backend/placement.cpp backend/pool_terms.cpp
 // sanitize: thread
 // The thread team: who works, what barriers promise, what happens to floating-point modes, signals, forks and exits.
 #include <sched.h>
