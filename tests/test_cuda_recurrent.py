@@ -291,3 +291,17 @@ def test_a_run_is_recorded_and_goes_on_from_a_file(tmp_path: Path) -> None:
 def test_what_cuda_does_not_have_is_said() -> None:
     with pytest.raises(ValueError, match=r"do not run in bfloat16 on device 'cuda' yet"):
         CudaEngine(3, [("dense", 3, True)], "bfloat16", 0, True)
+
+
+def test_scores_of_every_step_are_the_cpus() -> None:
+    """Of all outputs of an epoch, in the order of its rows."""
+    case = CASES["classes of steps"]
+    x, y = case.data("float32")
+    said = []
+    for device in ("cpu", "cuda"):
+        model = bp.Sequential(case.layers(), seed=3)
+        model.compile("adam", "softmax_cross_entropy", ["f1", "auc"], device=device)
+        history = model.fit(x, y, epochs=1, batch_size=case.batch, verbose=0).history
+        said.append((history, model.evaluate(x, y)))
+    for got, want in zip(said[1], said[0], strict=True):
+        assert got == pytest.approx(want, rel=1e-12)

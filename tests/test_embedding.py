@@ -184,3 +184,26 @@ def test_wrong_uses() -> None:
     out = np.empty((1, 4), np.float32)
     engine.predict(np.array([[0, 99, np.nan]], np.float32), out)  # reads nothing beyond the table
     assert np.isnan(out).all()
+
+
+def test_numbers_of_each_step_may_end_early() -> None:
+    """(n, steps) with lengths is (n, steps, 1) with lengths, and Sequences of 1-D arrays."""
+    rng = np.random.default_rng(0)
+    x, lengths = rng.integers(0, 9, (12, 6)), rng.integers(1, 7, 12)
+    y = rng.random((12, 1))
+    parts = [row[:length] for row, length in zip(x, lengths, strict=True)]
+    found = []
+    for data, ends in ((x, lengths), (x[:, :, None], lengths), (bp.Sequences(x, lengths), None),
+                       (bp.Sequences(parts), None)):  # fmt: skip
+        model = bp.Sequential([bp.Embedding(9, 4), bp.GRU(5), bp.Dense(1)], seed=2)
+        model.compile(loss="mse")
+        model.fit(data, y, lengths=ends, epochs=2, batch_size=4, verbose=0)
+        found.append(model.predict(data, lengths=ends).tobytes())
+    assert len(set(found)) == 1
+
+
+def test_ragged_lists_say_how_sequences_are_given() -> None:
+    model = bp.Sequential([bp.Embedding(9, 4), bp.GRU(5), bp.Dense(1)])
+    model.compile(loss="mse")
+    with pytest.raises(ValueError, match=r"X is not a regular array.*fastbp\.Sequences\(X\)"):
+        model.fit([[1, 2], [3]], np.zeros((2, 1)), verbose=0)

@@ -418,6 +418,20 @@ def test_a_model_without_seed_draws_one() -> None:
     assert first.seed != second.seed
 
 
+def test_summary_of_sequences_counts_the_products_of_a_step() -> None:
+    """Of x and of h; two ways have two of each."""
+    lines: list[str] = []
+    model = bp.Sequential(
+        [bp.LSTM(4, return_sequences=True), bp.Bidirectional(bp.GRU(5, return_sequences=True)),
+         bp.TimeDistributed(bp.Dense(2))]
+    )  # fmt: skip
+    model.build(3)
+    model.summary(lines.append)
+    flop = [int(line.split()[-1]) for line in lines[1:4]]
+    assert flop == [2 * 16 * (3 + 4), 2 * 2 * 15 * (4 + 5), 2 * 10 * 2]
+    assert any("a step on 32 sequences of one step" in line for line in lines)
+
+
 def test_summary_and_repr(capsys: pytest.CaptureFixture[str]) -> None:
     model = make("cpu", dtype="float32")
     model.summary()

@@ -179,3 +179,49 @@ def test_added_ways_and_steps_backwards_in_onnx(tmp_path: Path) -> None:
         x = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
         (theirs,) = session.run(None, {"x": x})
         np.testing.assert_allclose(theirs, model.predict(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "tanh"])
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("every_step", [False, True])
+def test_onnx_takes_lengths(kind: str, both: bool, every_step: bool, tmp_path: Path) -> None:
+    """Second input "lengths"; what lies behind the ends changes nothing in front of them."""
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    first = layer_of(kind, 5, True, both)
+    last = layer_of(kind, 4, every_step, both, bias=False)
+    model = model_of([first, bp.LayerNorm(), last, bp.Dense(2)], 3, "float32")
+    model.export_onnx(tmp_path / "net.onnx", lengths=True)
+    session = onnxruntime.InferenceSession(
+        tmp_path / "net.onnx", providers=["CPUExecutionProvider"]
+    )
+    rng = np.random.default_rng(0)
+    x, lengths = rng.normal(size=(6, 7, 3)).astype(np.float32), np.array([3, 7, 1, 5, 2, 7])
+    (theirs,) = session.run(None, {"x": x, "lengths": lengths})
+    ours = model.predict(x, lengths=lengths)
+    if every_step:
+        counts = np.arange(7) < lengths[:, None]
+        theirs, ours = theirs[counts], ours[counts]
+    np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
+
+
+def test_lengths_in_onnx_are_about_sequences(tmp_path: Path) -> None:
+    model = bp.Sequential([bp.Dense(2)])
+    model.build(3)
+    with pytest.raises(ValueError, match="lengths=True is about sequences"):
+        model.export_onnx(tmp_path / "net.onnx", lengths=True)
+
+
+def test_layers_of_every_step_go_out_and_in() -> None:
+    """TimeDistributed has the names of what it holds; an activation is a module of its own."""
+    layers: list[Layer] = [
+        bp.TimeDistributed(bp.Dense(4, "relu")), bp.TimeDistributed(bp.LayerNorm()),
+        bp.GRU(3, return_sequences=True), bp.TimeDistributed(bp.Dense(2)),
+    ]  # fmt: skip
+    model, other = model_of(layers, 3), model_of(layers, None)
+    state = model.to_torch_state_dict(as_numpy=True)
+    assert {name.rpartition(".")[0] for name in state} == {"0", "2", "3", "4"}
+    np.testing.assert_array_equal(state["0.weight"].T, model.parameters()["0.kernel"])
+    other.load_torch_state_dict(state)
+    x = np.random.default_rng(0).normal(size=(2, 5, 3))
+    assert other.predict(x).tobytes() == model.predict(x).tobytes()

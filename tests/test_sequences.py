@@ -315,7 +315,8 @@ def test_dropout_leaves_out_the_same_at_all_steps() -> None:
 
 
 BAD: list[tuple[Any, type[Exception], str]] = [
-    (lambda: bp.Sequences(np.zeros((2, 3))), ValueError, "sequences, steps, features"),
+    (lambda: bp.Sequences(np.zeros(3)), ValueError, "sequences, steps, features"),
+    (lambda: made([bp.LSTM(2)]).predict(bp.Sequences(np.zeros((2, 3)))), ValueError, "columns"),
     (lambda: bp.Sequences(np.zeros((2, 3, 1)), [0, 3]), ValueError, r"lengths\[0\] = 0"),
     (lambda: bp.Sequences(np.zeros((2, 3, 1)), [3, 4]), ValueError, r"lengths\[1\] = 4"),
     (lambda: bp.Sequences(np.zeros((2, 3, 1)), [3]), ValueError, "one number for each of 2"),

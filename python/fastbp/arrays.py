@@ -63,7 +63,10 @@ def as_numbers(name: str, value: Any) -> Array:
         try:
             value = np.asarray(value)
         except ValueError as error:
-            raise ValueError(f"{name} is not a regular array: its rows differ in length") from error
+            raise ValueError(
+                f"{name} is not a regular array: its rows differ in length; of sequences that do, "
+                f"give fastbp.Sequences({name})"
+            ) from error
     if value.dtype.kind not in "biuf":
         raise TypeError(
             f"{name} must hold real numbers; got dtype {value.dtype}{_kind_hint(value)}"

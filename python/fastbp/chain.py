@@ -301,7 +301,7 @@ class Chain:
             return self._features_there(x, name, finite, kind[0])
         x = self._host(name, x)
         if self._embedding is not None and self._reads_sequences and kind[0] in (None, 1):
-            x = one_a_step(x)
+            x = one_a_step(name, x)
         first = self._layers[0]
         if isinstance(first, Reshape) and not isinstance(x, Sequences):
             x = first.rows(x, name, self._reads_sequences)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import checks, initializers
+from .arrays import as_numbers
 from .layers import Layer
 from .sequences import Sequences
 
@@ -96,9 +97,9 @@ def check_entries(x: Array, layer: Embedding, name: str) -> None:
     )
 
 
-def one_a_step(x: Any) -> Any:
+def one_a_step(name: str, x: Any) -> Any:
     """Sequences of one integer a step, (n, steps), as the engine reads them: (n, steps, 1)."""
     if isinstance(x, Sequences):
         return x.like(x.values[:, :, None]) if x.values.ndim == 2 else x
-    array = np.asarray(x) if isinstance(x, (list, tuple)) else x
+    array = as_numbers(name, x) if isinstance(x, (list, tuple)) else x
     return array[:, :, None] if isinstance(array, np.ndarray) and array.ndim == 2 else x

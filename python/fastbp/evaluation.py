@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from .holdout import Rows
 from .lazy import LazyRows
 from .measures import Measures
 from .runs import Place
+from .sequences import lengths_of, running
 
 if TYPE_CHECKING:
     from .model import Sequential
@@ -39,13 +40,7 @@ def measures_of(model: Sequential, inputs: int | None = None) -> Measures:
     outputs = network.outputs(model.layers, model.inputs or inputs)
     counts = not devices.is_cuda(model.device)
     steps = model._gives_sequences()
-    measures = Measures(compiled.metrics, compiled.loss, outputs, counts=counts, steps=steps)
-    if measures.computed and steps:
-        raise ValueError(
-            "metrics of outputs at every step are 'accuracy', 'mse', 'mae', 'top_5' and those of "
-            f"precision, recall and f1; got {', '.join(map(repr, measures.computed))}"
-        )
-    return measures
+    return Measures(compiled.metrics, compiled.loss, outputs, counts=counts, steps=steps)
 
 
 def _measure(
@@ -77,12 +72,12 @@ def _whole(
 ) -> dict[str, float]:
     """Loss and all metrics, in one call of the engine, or for each batch between the hooks."""
     measures = measures_of(model)
-    outputs = outputs_of_all(model, measures, engine.inputs, len(data.x))
+    outputs = outputs_of_all(model, measures, engine.inputs, data.x)
     by_batches = hooks.has("on_test_batch_begin") or hooks.has("on_test_batch_end")
     if not by_batches and not isinstance(data.x, LazyRows):
         record = _measure(engine, measures, data, batch_size, place, outputs)
         logs = measures.named(record[None])[0]
-        return all_metrics(model, measures, logs, data.y, outputs)
+        return all_metrics(model, measures, logs, data.y, outputs, lengths_of(data.x))
     sums, total, logs = np.zeros(measures.width), 0, {}
     for batch, first in enumerate(range(0, len(data.x), batch_size)):
         if by_batches:
@@ -101,14 +96,15 @@ def _whole(
         logs = measures.named(means[None])[0]
         if by_batches:
             hooks.call("on_test_batch_end", place, batch, dict(logs))
-    return all_metrics(model, measures, logs, data.y, outputs)
+    return all_metrics(model, measures, logs, data.y, outputs, lengths_of(data.x))
 
 
-def outputs_of_all(model: Sequential, measures: Measures, inputs: int, rows: int) -> Array | None:
-    """Room for the outputs of so many rows, where a metric is computed from them."""
+def outputs_of_all(model: Sequential, measures: Measures, inputs: int, x: Any) -> Array | None:
+    """Room for the outputs of checked rows x, where a metric is computed from them."""
     if not measures.computed:
         return None
-    return np.empty((rows, network.outputs(model.layers, inputs)), model._dtype)
+    steps = x.shape[1:2] if model._gives_sequences() else ()
+    return np.empty((len(x), *steps, network.outputs(model.layers, inputs)), model._dtype)
 
 
 def all_metrics(
@@ -117,12 +113,20 @@ def all_metrics(
     logs: dict[str, float],
     y: Array,
     outputs: Array | None,
+    lengths: Array | None,
 ) -> dict[str, float]:
-    """Loss and metrics in the order of compile: those of the engine are in `logs`."""
+    """Loss and metrics in the order of compile: those of the engine are in `logs`.
+
+    Outputs at every step count as rows, those in front of the ends of the sequences.
+    """
     if outputs is None:
         return logs
     loss = model._require_compiled().loss
-    known = {**logs, **metrics.measure(measures.computed, at_hand(y), outputs, loss)}
+    y = at_hand(y)
+    if outputs.ndim == 3:
+        counts = running(outputs.shape[:2], lengths)
+        y, outputs = y[counts], outputs[counts]
+    known = {**logs, **metrics.measure(measures.computed, y, outputs, loss)}
     return {name: known[name] for name in ("loss", *measures.names)}
 
 

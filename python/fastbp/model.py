@@ -494,16 +494,25 @@ class Sequential(Chain):
 
         keras_weights.load(self, path)
 
-    def export_onnx(self, path: str | os.PathLike[str], probabilities: bool = False) -> None:
+    def export_onnx(
+        self, path: str | os.PathLike[str], probabilities: bool = False, lengths: bool = False
+    ) -> None:
         """Writes the network as an ONNX file, input "x" (rows, inputs), output "y"; needs onnx.
 
         Numbers are those of the model's dtype. The output is predict's; with probabilities=True
         predict_proba's. With recurrent layers "x" is (rows, steps, inputs), of which all steps
-        count. Raises ValueError for a layer that has no form there.
+        count, or with lengths=True those that the second input says, "lengths" (rows,) int64;
+        outputs at every step mean nothing behind the ends. Raises ValueError for a layer that has
+        no form there, and for lengths of a network that reads no sequences.
         """
         from .transfer import onnx_graph
 
-        onnx_graph.export(self, path, checks.boolean("probabilities", probabilities))
+        onnx_graph.export(
+            self,
+            path,
+            checks.boolean("probabilities", probabilities),
+            checks.boolean("lengths", lengths),
+        )
 
     def replace_head(self, units: int) -> None:
         """Puts a new last Dense layer of `units` outputs in the old one's place, for a new task.

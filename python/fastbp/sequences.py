@@ -24,7 +24,7 @@ class Sequences:
     that count.
 
     Attributes:
-        values: (n, steps, features).
+        values: (n, steps, features); in front of an Embedding also (n, steps).
         lengths: (n,) int64, from 1 to steps, in any order.
         states: (n, width), for the engine: those before the first step; None for 0.
         lengths_there: the lengths on a device, where the values are on one.
@@ -41,10 +41,10 @@ class Sequences:
             return
         there = arrays.is_on_device(values)
         self.values = values if there else arrays.as_numbers("values", values)
-        if len(self.values.shape) != 3:
+        if len(self.values.shape) not in (2, 3):
             raise ValueError(
-                "values must have shape (sequences, steps, features); got shape "
-                f"{self.values.shape}"
+                "values must have shape (sequences, steps, features), or (sequences, steps) of an "
+                f"Embedding; got shape {self.values.shape}"
             )
         rows, steps = self.values.shape[:2]
         given = np.full(rows, steps) if lengths is None else lengths
@@ -57,7 +57,7 @@ class Sequences:
 
     @property
     def ndim(self) -> int:
-        """3."""
+        """3, or 2 of entries of an Embedding."""
         return len(self.values.shape)
 
     @property
@@ -94,8 +94,7 @@ class Sequences:
 
     def running(self) -> Array:
         """(n, steps): which steps are in front of the end."""
-        mask: Array = np.arange(self.values.shape[1]) < self.lengths[:, None]
-        return mask
+        return running(self.values.shape[:2], self.lengths)
 
     def cleared(self, values: Array | None = None) -> Array:
         """A copy of the values, or of others (n, steps, ...), with zeros behind the ends."""
@@ -135,6 +134,19 @@ def padded(name: str, items: Sequence[Any]) -> tuple[Array, Array]:
     return whole, lengths
 
 
+def running(shape: tuple[int, ...], lengths: Array | None) -> Array:
+    """(n, steps): which steps are in front of the ends; lengths None: all."""
+    mask: Array = np.ones(shape, np.bool_)
+    if lengths is not None:
+        mask &= np.arange(shape[1]) < lengths[:, None]
+    return mask
+
+
+def lengths_of(x: Any) -> Array | None:
+    """The lengths of Sequences; None for other rows."""
+    return x.lengths if isinstance(x, Sequences) else None
+
+
 def checked_lengths(lengths: Any, rows: int, steps: int) -> Array:
     """int64 (rows,), each from 1 to steps. Raises ValueError or TypeError otherwise."""
     given = np.asarray(lengths)
@@ -159,7 +171,7 @@ def with_lengths(x: Any, lengths: Any) -> Any:
         return x
     if isinstance(x, Sequences):
         raise ValueError("X has lengths of its own: leave out lengths=")
-    if hasattr(x, "ndim") and x.ndim != 3:
+    if hasattr(x, "ndim") and x.ndim not in (2, 3):
         raise ValueError(
             f"lengths are about sequences (sequences, steps, features); X has shape {x.shape}"
         )

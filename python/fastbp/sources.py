@@ -10,6 +10,7 @@ import numpy as np
 from . import _core
 from .arrays import Array, at_hand
 from .holdout import Rows
+from .sequences import lengths_of
 
 if TYPE_CHECKING:
     from .runs import Run
@@ -104,9 +105,16 @@ class ArraySource:
 
     def targets(self, run: Run) -> Array:
         """The targets of the present epoch in its order."""
-        y = at_hand(self.data.y)
-        targets: Array = y[self._order(run)] if self.shuffle else y
-        return targets
+        return self._ordered(run, at_hand(self.data.y))
+
+    def lengths(self, run: Run) -> Array | None:
+        """The lengths of its sequences; None where they have none."""
+        lengths = lengths_of(self.data.x)
+        return None if lengths is None else self._ordered(run, lengths)
+
+    def _ordered(self, run: Run, values: Array) -> Array:
+        ordered: Array = values[self._order(run)] if self.shuffle else values
+        return ordered
 
     def _order(self, run: Run) -> Array:
         if not self.shuffle:

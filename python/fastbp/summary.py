@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from . import network, optimizers
-from .layers import Dense, Layer
+from .layers import Layer
 from .network import Compiled
 
 
@@ -17,7 +17,7 @@ class Row(NamedTuple):
     title: str
     outputs: int | None
     parameters: int | None
-    flop: int | None  # multiplications and additions of a matrix product, for one row
+    flop: int | None  # multiplications and additions of matrix products, for one row or step
 
 
 def rows(layers: Sequence[Layer], inputs: int | None) -> list[Row]:
@@ -28,7 +28,8 @@ def rows(layers: Sequence[Layer], inputs: int | None) -> list[Row]:
         if width is not None:
             shapes = layer.parameter_shapes(width)
             parameters = sum(map(math.prod, shapes.values()))
-            flop = 2 * math.prod(shapes["kernel"]) if isinstance(layer, Dense) else 0
+            products = (shape for key, shape in shapes.items() if key.endswith("kernel"))
+            flop = 2 * sum(map(math.prod, products))
         found.append(Row(f"{name} {layer.title()}", layer.outputs(width), parameters, flop))
     return found
 
@@ -57,15 +58,22 @@ def lines(
     if inputs is None:
         return [*table, f"not built; {where}"]
     total = sum(row.parameters or 0 for row in found)
+    of = "sequences of one step" if any(layer.reads_sequences for layer in layers) else "rows"
     return [
         *table,
         f"{inputs:,} inputs, {total:,} parameters; {where}",
-        *_costs(found, inputs, total, compiled, 8 if dtype == "float64" else 4, batch_size),
+        *_costs(found, inputs, total, compiled, 8 if dtype == "float64" else 4, batch_size, of),
     ]
 
 
 def _costs(
-    found: list[Row], inputs: int, total: int, compiled: Compiled | None, size: int, batch: int
+    found: list[Row],
+    inputs: int,
+    total: int,
+    compiled: Compiled | None,
+    size: int,
+    batch: int,
+    of: str,
 ) -> list[str]:
     """Arithmetic and memory, padding and the buffers of the threads apart."""
     forward = batch * sum(row.flop or 0 for row in found)
@@ -81,7 +89,7 @@ def _costs(
     }
     parts = ", ".join(f"{name} {_bytes(count)}" for name, count in memory.items())
     return [
-        f"a step on {batch:,} rows: {_flop(3 * forward)} ({_flop(forward)} forward, twice that "
+        f"a step on {batch:,} {of}: {_flop(3 * forward)} ({_flop(forward)} forward, twice that "
         "backward)",
         f"memory at most: {parts}; in all {_bytes(sum(memory.values()))}",
     ]

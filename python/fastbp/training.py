@@ -143,7 +143,7 @@ def ready(
         {"epochs": epochs, "batch_size": size, "steps": source.steps, "samples": rows}
     )
     run = Run(settings, measures, history, list(hooks.callbacks), source.fingerprint)
-    run.outputs = None if rows is None else outputs_of_all(begun, measures, inputs, rows)
+    run.outputs = None if rows is None else outputs_of_all(begun, measures, inputs, x)
     run.states = None if rows is None else getattr(x, "states", None)
     if state is not None:
         require_same_run(run, state)
@@ -382,8 +382,8 @@ class Fit:
         run, job = self.run, self.job
         logs = run.means()
         if run.outputs is not None and isinstance(job.source, ArraySource):
-            targets = job.source.targets(run)
-            logs = all_metrics(self.model, run.measures, logs, targets, run.outputs)
+            targets, lengths = job.source.targets(run), job.source.lengths(run)
+            logs = all_metrics(self.model, run.measures, logs, targets, run.outputs, lengths)
         if job.validation is not None:
             data, size = job.validation, EVALUATION_BATCH
             place = self._place()

@@ -12,6 +12,7 @@ from ..arrays import Array
 from ..embedding import Embedding
 from ..layers import Layer
 from ..structure import leaves
+from ..wrappers import TimeDistributed
 
 if TYPE_CHECKING:
     from ..model import Sequential
@@ -42,10 +43,16 @@ class Part(NamedTuple):
 def owners(model: Sequential) -> list[tuple[str, Layer]]:
     """Name and layer of each layer with parameters or moving statistics, from input to output."""
     return [
-        (name, layer)
+        (name, inner(layer))
         for name, layer in leaves(model.layers)
         if layer.owns_parameters or (layer.owns_state and not layer.owns_constants)
     ]
+
+
+def inner(layer: Layer) -> Layer:
+    """The layer that TimeDistributed holds, which other libraries apply to every step as it is; any
+    other as it is."""
+    return layer.layer if isinstance(layer, TimeDistributed) else layer
 
 
 def parts_of(layer: Layer, table: Mapping[str, Sequence[Part]]) -> list[Part]:

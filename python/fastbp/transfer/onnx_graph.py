@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..model import Sequential
 
 OPSET, IR_VERSION = 17, 8  # of 2022: everything needed is there, and older runtimes read it
+LENGTHS = "lengths"  # the input, beside "x"
 
 
 class Graph:
@@ -36,6 +37,7 @@ class Graph:
     def __init__(self, onnx: Any, dtype: np.dtype[Any], sequences: bool = False) -> None:
         self.onnx, self.dtype = onnx, dtype
         self.sequences = sequences  # whether the inputs have an axis of steps
+        self.lengths = ""  # the value that holds where they end; none: all steps count
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
@@ -138,9 +140,13 @@ FORMULAS: dict[str, Callable[[Graph, str, float], str]] = {
 }
 
 
-def export(model: Sequential, path: str | os.PathLike[str], probabilities: bool) -> None:
+def export(
+    model: Sequential, path: str | os.PathLike[str], probabilities: bool, lengths: bool
+) -> None:
     """Sequential.export_onnx; see there."""
     model._require_built()
+    if lengths and not model._reads_sequences:
+        raise ValueError("lengths=True is about sequences: no layer of the network reads them")
     link = model._link("export_onnx(probabilities=True)") if probabilities else None
     try:
         import onnx
@@ -151,6 +157,8 @@ def export(model: Sequential, path: str | os.PathLike[str], probabilities: bool)
             f"export_onnx needs the onnx package ({error}): pip install 'fastbp[onnx]'"
         ) from error
     graph = Graph(onnx, model._dtype, model._reads_sequences)
+    if lengths:
+        graph.lengths = graph.cast(LENGTHS, "INT32")
     value = "x"
     for index, layer in enumerate(model.layers):
         value = _layer(graph, model, str(index), layer, value)
@@ -253,9 +261,12 @@ def _proto(graph: Graph, model: Sequential) -> Any:
     kind = helper.np_dtype_to_tensor_dtype(graph.dtype)
     reads = ["steps"] if model._reads_sequences else []
     gives = ["steps"] if model._gives_sequences() else []
-    x = helper.make_tensor_value_info("x", kind, ["rows", *reads, model.inputs])
+    x = [helper.make_tensor_value_info("x", kind, ["rows", *reads, model.inputs])]
+    if graph.lengths:
+        int64 = graph.onnx.TensorProto.INT64
+        x.append(helper.make_tensor_value_info(LENGTHS, int64, ["rows"]))
     y = helper.make_tensor_value_info("y", kind, ["rows", *gives, model.outputs])
-    content = helper.make_graph(graph.nodes, "fastbp", [x], [y], graph.constants)
+    content = helper.make_graph(graph.nodes, "fastbp", x, [y], graph.constants)
     opset = [helper.make_opsetid("", OPSET)]
     return helper.make_model(
         content, opset_imports=opset, ir_version=IR_VERSION, producer_name="fastbp"

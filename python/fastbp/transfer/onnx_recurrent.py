@@ -32,6 +32,8 @@ def add(graph: Graph, layer: Layer, parameters: Mapping[str, Array], value: str)
         attributes["activations"] = [cell.activation.capitalize()] * (2 if both else 1)
     kind = {SimpleRNN: "RNN", LSTM: "LSTM", GRU: "GRU"}[type(cell)]
     weights = [graph.constant(array) for array in _weights(cell, parameters, 2 if both else 1)]
+    if graph.lengths:  # behind the biases, which have a place where there are none
+        weights += [""] * (3 - len(weights)) + [graph.lengths]
     steps = graph.op("Transpose", value, perm=[1, 0, 2])
     every, last = graph.ops(kind, 2, steps, *weights, **attributes)
     if cell.return_sequences:  # (steps, ways, rows, units)

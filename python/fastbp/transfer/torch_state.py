@@ -22,7 +22,7 @@ from ..errors import describe
 from ..layers import Activation
 from ..structure import Residual, leaves
 from . import torch_recurrent
-from .foreign import Block, Part, owners, parts_of, put
+from .foreign import Block, Part, inner, owners, parts_of, put
 
 if TYPE_CHECKING:
     from ..layers import Layer
@@ -113,7 +113,7 @@ def _names(layers: tuple[Layer, ...], ours: str = "", theirs: str = "") -> dict[
         names[f"{ours}{index}"] = f"{theirs}{place}"
         if isinstance(layer, Residual):
             names |= _names(layer.layers, f"{ours}{index}.", f"{theirs}{place}.")
-        fused = getattr(layer, "activation", None)
+        fused = getattr(inner(layer), "activation", None)
         two = isinstance(fused, Activation) and fused.name != "identity"
         place += 2 if two or isinstance(layer, Embedding) else 1
     return names
