@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 pytest.importorskip("sklearn")
 
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from fastbp import Sequences
@@ -106,3 +107,14 @@ def test_other_features_than_in_training() -> None:
         model.predict(np.zeros((2, 4, 3)))
     with pytest.raises(ValueError, match="unknown loss"):
         SequenceRegressor(loss="hinge").fit(X, frequency)
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "score"])
+def test_what_was_not_fitted_says_so(method: str) -> None:
+    X, y = np.zeros((3, 4, 2)), np.array(["a", "b", "a"])
+    given = (X, y) if method == "score" else (X,)
+    with pytest.raises(NotFittedError):
+        getattr(SequenceClassifier(), method)(*given)
+    if method != "predict_proba":
+        with pytest.raises(NotFittedError):
+            getattr(SequenceRegressor(), method)(*((X, np.zeros(3)) if method == "score" else (X,)))

@@ -208,7 +208,8 @@ class SequenceClassifier(ClassifierMixin, _BaseSequence):
 
     def predict(self, X: Any) -> Array:
         """The likeliest class of each sequence (n,)."""
-        classes: Array = self.classes_[self._output(X, "predict_class")]
+        numbers = self._output(X, "predict_class")  # or says that fit is missing
+        classes: Array = self.classes_[numbers]
         return classes
 
     def predict_proba(self, X: Any) -> Array:
