@@ -345,6 +345,33 @@ def test_learning_rate_scheduler() -> None:
         bp.LearningRateScheduler(0.1)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("save_freq", ["epoch", 3])
+def test_checkpoints_in_the_background(save_freq: str | int, tmp_path: Path) -> None:
+    """Every file holds the model of its step, byte for byte, while that has trained on."""
+    x, y = data()
+    for name, behind in (("first", False), ("behind", True)):
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / "{epoch}-{batch}"
+        saver = bp.ModelCheckpoint(path, save_freq=save_freq, background=behind)
+        make().fit(x, y, epochs=3, batch_size=16, callbacks=saver)
+    files = sorted(path.name for path in (tmp_path / "first").iterdir())
+    assert len(files) >= 3
+    assert files == sorted(path.name for path in (tmp_path / "behind").iterdir())
+    for name in files[:-1]:
+        wanted, found = (bp.load(tmp_path / kind / name) for kind in ("first", "behind"))
+        for key, value in wanted.parameters().items():
+            np.testing.assert_array_equal(found.parameters()[key], value)
+
+
+def test_a_checkpoint_that_fails_in_the_background_is_heard_of(tmp_path: Path) -> None:
+    x, y = data()
+    saver = bp.ModelCheckpoint(tmp_path / "missing" / "net", background=True)
+    with pytest.raises(FileNotFoundError):
+        make().fit(x, y, epochs=1, callbacks=saver)
+    with pytest.raises(FileNotFoundError):
+        make().fit(x, y, epochs=3, callbacks=saver)
+
+
 def test_checkpoints(tmp_path: Path) -> None:
     x, y = data()
     weights = Weights()

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -90,6 +91,25 @@ class Description(NamedTuple):
 def save(model: Sequential, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
     """Sequential.save; see there."""
     write_durably(path, _chunks(model, metadata), DIGEST_AT)
+
+
+def save_behind(model: Sequential, path: str | os.PathLike[str], room: bytearray) -> Future[None]:
+    """The same by a thread, from a copy of the model as it is now.
+
+    room: for the copy, made as long as that takes; given again it spares the system's zeroing of
+    new memory. Nobody may touch it until the file is complete.
+    """
+    chunks = _chunks(model, model.metadata)
+    ends = list(itertools.accumulate(len(chunk) for chunk in chunks))
+    if len(room) != ends[-1]:
+        room[:] = bytes(ends[-1])
+    copies = [memoryview(room)[end - len(c) : end] for c, end in zip(chunks, ends, strict=True)]
+    for copy, chunk in zip(copies, chunks, strict=True):
+        copy[:] = chunk
+    with_one_thread = ThreadPoolExecutor(1)
+    written = with_one_thread.submit(write_durably, path, copies, DIGEST_AT)
+    with_one_thread.shutdown(wait=False)  # the thread ends when that is done
+    return written
 
 
 def to_bytes(model: Sequential) -> bytes:

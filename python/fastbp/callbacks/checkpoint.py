@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import checks
 from .base import Logs
 from .monitored import Monitor
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 class ModelCheckpoint(Monitor):
@@ -24,8 +27,11 @@ class ModelCheckpoint(Monitor):
         save_best_only: save only when the monitored value is better than ever before.
         save_freq: "epoch", or a number of steps.
         initial_value_threshold: with save_best_only, save only below (above) this value.
+        background: a thread writes the file, from a copy, while fit goes on; fit returns when the
+            last one is on the disk. Until a file is complete, what was there before stays.
 
-    Raises ValueError for save_best_only by steps; OSError out of fit if a file cannot be written.
+    Raises ValueError for save_best_only by steps; OSError out of fit if a file cannot be written,
+    in the background when the next one is to be, or at the end.
     """
 
     def __init__(
@@ -36,11 +42,15 @@ class ModelCheckpoint(Monitor):
         mode: str = "auto",
         save_freq: str | int = "epoch",
         initial_value_threshold: float | None = None,
+        background: bool = False,
     ) -> None:
         super().__init__(monitor, mode, 0.0)
         self.filepath = os.fspath(filepath)
         self.save_best_only = checks.boolean("save_best_only", save_best_only)
         self.save_freq = save_freq
+        self.background = checks.boolean("background", background)
+        self._in_work: Future[None] | None = None
+        self._room = bytearray()  # for the copy that it writes
         if save_freq != "epoch":
             if isinstance(save_freq, str):
                 raise ValueError(f"save_freq must be 'epoch' or a number; got {save_freq!r}")
@@ -58,7 +68,7 @@ class ModelCheckpoint(Monitor):
     def _save_batch(self, batch: int, logs: Logs | None = None) -> None:
         history = self.model.history
         epoch = len(history.epoch) if history is not None else 0
-        self.model.save(self._path(epoch, {"batch": batch + 1, **(logs or {})}))
+        self._save(self._path(epoch, {"batch": batch + 1, **(logs or {})}))
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if self.save_freq != "epoch":
@@ -68,7 +78,25 @@ class ModelCheckpoint(Monitor):
             if not self.better(value, self.best):
                 return
             self.best = value
-        self.model.save(self._path(epoch, {"batch": self.params["steps"], **(logs or {})}))
+        self._save(self._path(epoch, {"batch": self.params["steps"], **(logs or {})}))
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        self._finish()
+
+    def _save(self, path: str) -> None:
+        if self.background:
+            from .. import files
+
+            self._finish()
+            self._in_work = files.save_behind(self.model, path, self._room)
+        else:
+            self.model.save(path)
+
+    def _finish(self) -> None:
+        """Waits for the file in work; raises what went wrong with it."""
+        written, self._in_work = self._in_work, None
+        if written is not None:
+            written.result()
 
     def _path(self, epoch: int, values: Mapping[str, Any]) -> str:
         try:
