@@ -263,6 +263,10 @@ def test_arrays_that_rules_do_not_want_are_refused() -> None:
         network.read(4, np.zeros(network.parameter_count, np.float32))
     with pytest.raises(ValueError, match="ranges"):
         network.set_rules({"ranges": [(0, 10_000, 1.0, 0.0, 0.0)]})
+    with pytest.raises(
+        ValueError, match="max_norm: layers with limited weights are trained on the"
+    ):
+        network.set_rules({"column_limits": [(0, 2, 3, 1.0)]})
     with pytest.raises(ValueError, match="weights: "):
         engine.step(
             np.ones((4, 2), np.float32), np.ones((4, 3), np.float32), np.ones(3, np.float32)

@@ -34,6 +34,9 @@ RULES: dict[str, dict[str, Any]] = {
     "accumulation": {"accumulation": 3},
     "average": {"average_momentum": 0.9},
     "ranges": {"ranges": RANGES},
+    "columns": {
+        "column_limits": [(0, 7, 40, 0.8), (320, 40, 33, 0.9), (1680, 33, 3, 0.5)],
+    },
     "rates": {"rates": RATES},
     "table": {"rates": [(0, 5, 0.0, 0.0, 1.0, 1.0)], "rate_values": [0.1, 0.05, 0.01, 0.02]},
 }
@@ -197,6 +200,65 @@ def test_penalties_are_in_loss_and_gradient(device: str, penalty: Any) -> None:
     assert first == pytest.approx(plain.evaluate(X, Y)["loss"] + added, rel=1e-13)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_columns_of_weights_are_no_longer_than_max_norm(device: str, dtype: str) -> None:
+    """Against one step of the same model without; wide, narrow and long matrices."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 700)), rng.normal(size=(20, 3))
+    steps = []
+    for limit in (None, 1.28):
+        layers = [bp.Dense(150, "tanh", max_norm=limit), bp.Dense(3, max_norm=limit)]
+        model = bp.Sequential(layers, seed=1)
+        model.compile(bp.SGD(0.5, use_ema=True), "mse", device=device, dtype=dtype)
+        model.step(x, y)
+        steps.append({k: v.astype(np.float64) for k, v in model.parameters().items()})
+        if limit:
+            for name, view in model.averaged().parameters().items():
+                np.testing.assert_array_equal(view, model.parameters()[name])  # after one update
+    limited = 0
+    for name, plain in steps[0].items():
+        norms = np.linalg.norm(plain, axis=0) if name.endswith("kernel") else np.zeros(1)
+        factors = np.where(norms > 1.28, 1.28 / (norms + 1e-7), 1.0)
+        limited += int((factors < 1).sum())
+        np.testing.assert_allclose(
+            steps[1][name], plain * factors, rtol=1e-5 if dtype == "float32" else 1e-12
+        )
+    assert 20 < limited < 140
+
+
+def test_max_norm_with_frozen_layers_and_files(tmp_path: Path) -> None:
+    model = model_of(bp.SGD(0.1), max_norm=0.5)
+    start = model.parameters()["0.kernel"].copy()
+    assert np.linalg.norm(start, axis=0).max() > 0.5
+    model.freeze(1)
+    model.step(X, Y)
+    sweeps.assert_same_bits(model.parameters()["0.kernel"], start)
+    model.freeze(0)
+    model.step(X, Y)
+    assert np.linalg.norm(model.parameters()["0.kernel"], axis=0).max() <= 0.5
+    model.save(tmp_path / "net")
+    loaded = bp.load(tmp_path / "net")
+    assert loaded.layers == model.layers
+    for each in (model, loaded):
+        each.fit(X, Y, epochs=3, batch_size=7, verbose=0)
+    sweeps.assert_same_bits(model.predict(X), loaded.predict(X))
+
+
+def test_layers_inside_of_others_keep_their_rules() -> None:
+    inner = bp.Dense(5, max_norm=0.1, kernel_regularizer=bp.L2(0.5))
+    layers = [bp.TimeDistributed(inner), bp.LSTM(5), bp.Residual([bp.Dense(5, max_norm=0.1)])]
+    model = bp.Sequential([*layers, bp.Dense(1)], seed=0)
+    model.compile("sgd", "mse", dtype="float64")
+    x, y = np.random.default_rng(0).normal(size=(6, 3, 2)), np.zeros((6, 1))
+    added = 0.5 * (bp.Sequential, model.build(2), model.parameters()["0.kernel"])[2] ** 2
+    error = (model.predict(x) ** 2).mean()
+    assert model.evaluate(x, y)["loss"] == pytest.approx(error + added.sum(), rel=1e-12)
+    model.step(x, y)
+    for name in ("0.kernel", "2.0.kernel"):
+        assert np.linalg.norm(model.parameters()[name], axis=0).max() <= 0.1
+
+
 def test_adamw_is_not_adam_with_l2() -> None:
     """Weight decay beside the step, a penalty through it; SGD knows no difference."""
     weights = []
@@ -330,6 +392,13 @@ def test_bad_settings() -> None:
             bp.Adam(**arguments)
     with pytest.raises(ValueError, match="place 2; the layers with parameters have 0, 1"):
         model_of(bp.Adam(layer_rates={2: 1.0}))
+    for wrong in (0.0, -1.0, np.inf):
+        with pytest.raises(ValueError, match="max_norm must be"):
+            bp.Dense(3, max_norm=wrong)
+    with pytest.raises(TypeError, match="max_norm must be a number"):
+        bp.Dense(3, max_norm="1")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="layer 0 has max_norm"):
+        model_of(bp.LBFGS(), max_norm=1.0).fit(X, Y, verbose=0)
     with pytest.raises(ValueError, match="l2 must be"):
         bp.L2(-1.0)
     with pytest.raises(ValueError, match="unknown regularizer"):
@@ -339,6 +408,9 @@ def test_bad_settings() -> None:
     for match, rules in (
         ("ranges must follow", {"ranges": [(5, 9, 1.0, 0.0, 0.0), (8, 12, 1.0, 0.0, 0.0)]}),
         ("ranges must follow", {"ranges": [(0, 10**9, 1.0, 0.0, 0.0)]}),
+        ("column_limits must lie", {"column_limits": [(0, 10**9, 10**10, 1.0)]}),
+        ("column_limits must lie", {"column_limits": [(1000, 100, 10, 1.0)]}),
+        ("limit of a column's norm", {"column_limits": [(0, 7, 40, 0.0)]}),
         ("must begin at 0", {"rates": [(3, 0, 0.1, 0.0, 1.0, 1.0)]}),
         ("unknown form", {"rates": [(0, 9, 0.1, 0.0, 1.0, 1.0)]}),
         ("above 0", {"rates": [(0, 1, 0.1, 0.0, 0.0, 1.0)]}),

@@ -101,6 +101,10 @@ class CudaNetwork {
   void set_rules(const py::dict& values) {
     require_compiled();
     const UpdateRules rules = rules_from(values, parameter_count());
+    if (!rules.column_limits.empty())
+      throw py::value_error(
+          "max_norm: layers with limited weights are trained on the processor; use "
+          "device='cpu', or leave max_norm out");
     std::vector<fbp_rate_piece> rates;
     for (const RatePiece& p : rules.rates)
       rates.push_back({p.start, int32_t(p.form), p.first, p.last, p.length, p.ratio});

@@ -152,6 +152,15 @@ UpdateRules rules_from(const py::dict& values, index_t parameters) {
                  "ranges must follow each other within the parameters");
     rules.ranges.push_back({begin, end, rate, l1, l2});
   }
+  std::vector<std::tuple<index_t, index_t, index_t, double>> limits;
+  take(values, "column_limits", &limits);
+  for (const auto& [begin, rows, cols, limit] : limits) {
+    require_rule(begin >= 0 && rows > 0 && cols > 0 && begin <= parameters &&
+                     rows <= (parameters - begin) / cols,
+                 "column_limits must lie within the parameters");
+    require_rule(limit > 0, "the limit of a column's norm must be above 0");
+    rules.column_limits.push_back({begin, rows, cols, limit});
+  }
   std::vector<std::tuple<std::int64_t, int, double, double, double, double>> rates;
   take(values, "rates", &rates);
   for (const auto& [start, form, first, last, length, ratio] : rates) {

@@ -41,6 +41,9 @@ template <class Body> void for_each_range(const UpdateRules& rules, Range part, 
   if (at < part.end) body(at, part.end - at, nullptr);
 }
 
+// A worker has so many columns of weights side by side: two cache lines of float64.
+constexpr index_t kLimitedTogether = 16;
+
 double total_of(const double* blocks, index_t parameters) {
   double total = 0;
   for (index_t b = 0; b < gradient_blocks(parameters); ++b) total += blocks[b];
@@ -88,6 +91,8 @@ template <class T> void Step<T>::finish(const TrainBatch<T>& batch) {
   if (complete) {
     limit(part);
     update_in_blocks(part);
+    if (!rules.column_limits.empty()) limit_columns();
+    if (rules.average && !rules.column_limits.empty()) worker_.barrier(), follow(part);
   }
   // Worker 0 reads all blocks' penalties when this returns.
   if (rules.penalize()) worker_.barrier();
@@ -127,7 +132,8 @@ template <class T> void Step<T>::limit(Range part) {
   if (!(factor >= 1)) scale_gradient(part, T(factor));
 }
 
-// The optimizer's formula, and the average behind it, one block after the other.
+// The optimizer's formula, and the average behind it, one block after the other; where columns are
+// limited the average has to wait.
 template <class T> void Step<T>::update_in_blocks(Range part) {
   const UpdateRules& rules = *c_.rules;
   const TileOp<T> update = c_.kernels->update[c_.optimizer.optimizer];
@@ -148,10 +154,28 @@ template <class T> void Step<T>::update_in_blocks(Range part) {
   for_each_block(part, [&](index_t begin, index_t n) {
     for_trained(*c_.layout, {begin, begin + n},
                 [&](Range range) { for_each_range(rules, range, piece); });
-    if (rules.average)
-      c_.kernels->blend(c_.parameters.w + begin, c_.parameters.average + begin, n,
-                        t == 1 ? T(0) : T(rules.average_momentum));
+    if (rules.average && rules.column_limits.empty()) follow({begin, begin + n});
   });
+}
+
+// The average of the parameters follows them.
+template <class T> void Step<T>::follow(Range part) {
+  const T momentum = powers_.t == 1 ? T(0) : T(c_.rules->average_momentum);
+  c_.kernels->blend(c_.parameters.w + part.begin, c_.parameters.average + part.begin,
+                    part.end - part.begin, momentum);
+}
+
+// Each worker its columns of the weights that are limited and trained.
+template <class T> void Step<T>::limit_columns() {
+  worker_.barrier();  // a column is in the blocks of several
+  for (const ColumnLimit& of : c_.rules->column_limits) {
+    const Range columns = split(of.cols, kLimitedTogether, share_);
+    if (columns.begin == columns.end) continue;
+    for_trained(*c_.layout, {of.begin, of.begin + of.rows * of.cols}, [&](Range weights) {
+      c_.kernels->limit_columns(c_.parameters.w + weights.begin + columns.begin, of.cols, of.rows,
+                                columns.end - columns.begin, T(of.limit));
+    });
+  }
 }
 
 template class Step<float>;

@@ -277,6 +277,8 @@ template <class T> class Step {
   void scale_gradient(Range part, T factor);
   void limit(Range part);
   void update_in_blocks(Range part);
+  void limit_columns();
+  void follow(Range part);
   void run_gemm(GemmArgs<T>& args, Share share);
   void run_tile(TileOp<T> op, const ActivationTile<T>& tile, index_t rows, const T* c,
                 index_t c_row, index_t cols);

@@ -3,8 +3,8 @@
 //
 // In this order: gradients of `accumulation` batches are averaged; penalties on the parameters are
 // added; values are cut off at +-clip_value; the whole gradient is scaled down to the norm clip_norm;
-// the optimizer's formula follows with the rate of the schedule times that of the range; the average
-// of the parameters follows them.
+// the optimizer's formula follows with the rate of the schedule times that of the range; columns of
+// weights are scaled down to a norm; the average of the parameters follows them.
 #pragma once
 
 #include <vector>
@@ -21,6 +21,13 @@ struct ParameterRange {
   double l1 = 0, l2 = 0;  // l1 |w| + l2 w^2 is added to the loss
 };
 
+// Weights (rows, cols) from element `begin` of the flat block, whose columns are no longer than `limit`
+// after each update.
+struct ColumnLimit {
+  index_t begin = 0, rows = 0, cols = 0;
+  double limit = 0;
+};
+
 struct UpdateRules {
   double clip_norm = 0;   // 0: no limit
   double clip_value = 0;  // 0: no limit
@@ -28,12 +35,14 @@ struct UpdateRules {
   bool average = false;  // a moving average of the parameters is kept
   double average_momentum = 0;
   std::vector<ParameterRange> ranges;  // in order, apart from each other
+  std::vector<ColumnLimit> column_limits;
   std::vector<RatePiece> rates;     // in order, the first from 0; none: the rate is the optimizer's
   std::vector<double> rate_values;  // of the form `table`
 
   // Whether a gradient has to be whole before any parameter changes.
   bool need_whole_gradient() const {
-    return clip_norm > 0 || clip_value > 0 || accumulation > 1 || average || !ranges.empty();
+    return clip_norm > 0 || clip_value > 0 || accumulation > 1 || average || !ranges.empty() ||
+           !column_limits.empty();
   }
   bool penalize() const {
     for (const ParameterRange& range : ranges)

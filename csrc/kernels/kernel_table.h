@@ -72,6 +72,7 @@ template <class T> struct KernelTable {
   void (*limit)(T* x, index_t n, T scale, T bound);
   double (*penalty)(const T* w, T* g, index_t n, T l1, T l2);
   void (*blend)(const T* w, T* average, index_t n, T momentum);
+  void (*limit_columns)(T* w, index_t w_row, index_t rows, index_t cols, T limit);
   void (*vector_function[kVectorFunctionCount])(const T* x, T* y, index_t n, Share);
   // One step of a recurrent cell, for the rows given.
   void (*cell_forward[kCellCount])(const CellArgs<T>&);

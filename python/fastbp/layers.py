@@ -112,6 +112,10 @@ class Layer(Spec):
         """The penalty on the parameter of that name; None for none."""
         return None
 
+    def column_limit(self, parameter: str) -> float | None:
+        """The largest norm of a column of the parameter of that name; None for any."""
+        return None
+
 
 class Activation(Layer):
     """y = f(z), elementwise, by name: Activation("relu"), Activation("leaky_relu", 0.2).
@@ -249,8 +253,12 @@ class Dense(Layer):
             initializer object (fastbp.initializers).
         kernel_regularizer: a penalty on the kernel that is added to the loss, such as L2(1e-4)
             (fastbp.regularizers); None for none.
+        max_norm: the largest Euclidean norm of a unit's incoming weights kernel[:, j], above 0:
+            after each update a column that is longer is scaled down to it, as torch.renorm does
+            (Srebro and Shraibman 2005; with dropout Srivastava et al. 2014). None for any norm.
+            Biases are free; a frozen layer keeps its weights.
 
-    Raises ValueError for unknown names and units < 1, TypeError for wrong kinds.
+    Raises ValueError for unknown names, units < 1 and max_norm <= 0, TypeError for wrong kinds.
     """
 
     draws = True
@@ -260,6 +268,7 @@ class Dense(Layer):
     kernel_initializer: initializers.Initializer
     bias_initializer: initializers.Initializer
     kernel_regularizer: regularizers.Regularizer | None
+    max_norm: float | None
 
     def __init__(
         self,
@@ -269,7 +278,10 @@ class Dense(Layer):
         kernel_initializer: str | initializers.Initializer = "glorot_uniform",
         bias_initializer: str | initializers.Initializer = "zeros",
         kernel_regularizer: str | regularizers.Regularizer | None = None,
+        max_norm: float | None = None,
     ) -> None:
+        if max_norm is not None:
+            max_norm = checks.real("max_norm", max_norm, 0, open_low=True)
         if not (activation is None or isinstance(activation, Activation)):
             activation = Activation(activation)
         self._set(
@@ -279,17 +291,22 @@ class Dense(Layer):
             kernel_initializer=initializers.get(kernel_initializer, "kernel_initializer"),
             bias_initializer=initializers.get(bias_initializer, "bias_initializer"),
             kernel_regularizer=regularizers.get(kernel_regularizer),
+            max_norm=max_norm,
         )
 
     def config(self) -> dict[str, Any]:
-        """The constructor arguments by name; a regularizer that there is none of is left out."""
+        """The constructor arguments by name; a regularizer or a limit that is None is left out."""
         own = super().config()
-        if self.kernel_regularizer is None:
-            del own["kernel_regularizer"]
+        for name in ("kernel_regularizer", "max_norm"):
+            if own[name] is None:
+                del own[name]
         return own
 
     def regularizer(self, parameter: str) -> regularizers.Regularizer | None:
         return self.kernel_regularizer if parameter == "kernel" else None
+
+    def column_limit(self, parameter: str) -> float | None:
+        return self.max_norm if parameter == "kernel" else None
 
     def specs(self) -> list[tuple[Any, ...]]:
         dense = ("dense", self.units, self.use_bias)

@@ -36,6 +36,11 @@ def require_same_loss(layers: Sequence[Layer]) -> None:
                 f"LBFGS compares losses of the same function, but layer {name}, a {kind}, changes "
                 f"it from step to step: leave the {kind} out, or use another optimizer"
             )
+        if layer.column_limit("kernel") is not None:
+            raise ValueError(
+                f"LBFGS does not know limits on weights, and layer {name} has max_norm: leave it "
+                "out, or use another optimizer"
+            )
 
 
 class WholeBatchFit(Fit):

@@ -126,9 +126,12 @@ def apply_rules(layers: Layers, engine: _core.Engine, optimizer: Optimizer, ahea
     scale = loss_scale.of(engine)
     skipped = 0 if scale is None else scale.skipped_updates
     updates = engine.steps // optimizer.gradient_accumulation_steps - skipped
-    rules = optimizer.rules(updates, ahead)
-    ranges = parameter_ranges(layers, engine, optimizer)
-    engine.set_rules({**rules, "ranges": ranges} if ranges else rules)
+    rules = dict(optimizer.rules(updates, ahead))
+    own = {
+        "ranges": parameter_ranges(layers, engine, optimizer),
+        "column_limits": column_limits(layers, engine),
+    }
+    engine.set_rules(rules | {name: found for name, found in own.items() if found})
 
 
 def check_layer_rates(layers: Layers, optimizer: Optimizer) -> dict[int, float]:
@@ -162,9 +165,25 @@ def parameter_ranges(
             penalty = layer.regularizer(name)
             l1, l2 = (penalty.l1, penalty.l2) if penalty else (0.0, 0.0)
             if (rate, l1, l2) != (1, 0, 0):
-                begin = (view.ctypes.data - flat.ctypes.data) // flat.itemsize
+                begin = _place(view, flat)
                 ranges.append((begin, begin + view.size, rate, l1, l2))
     return ranges
+
+
+def column_limits(layers: Layers, engine: _core.Engine) -> list[tuple[int, int, int, float]]:
+    """(begin, rows, cols, limit) of matrices of parameters whose columns have a largest norm."""
+    flat, found = engine.parameters, []
+    for _, layer, named in _blocks(layers, engine, flat):
+        for name, view in named.items():
+            limit = layer.column_limit(name)
+            if limit is not None:
+                found.append((_place(view, flat), *view.shape, limit))
+    return found
+
+
+def _place(view: Array, flat: Array) -> int:
+    """Where a view of the flat parameters begins."""
+    return int((view.ctypes.data - flat.ctypes.data) // flat.itemsize)
 
 
 def penalty(layers: Layers, engine: _core.Engine, frozen: Frozen) -> float:

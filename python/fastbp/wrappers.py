@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import initializers
+from . import initializers, regularizers
 from .errors import describe, lookup
 from .layers import Layer
 from .recurrent import Recurrent, SequenceLayer
@@ -150,6 +150,12 @@ class TimeDistributed(SequenceLayer):
         self, parameters: Mapping[str, Array], sources: tuple[initializers.Source, ...]
     ) -> None:
         self.layer.initialize(parameters, sources)
+
+    def regularizer(self, parameter: str) -> regularizers.Regularizer | None:
+        return self.layer.regularizer(parameter)
+
+    def column_limit(self, parameter: str) -> float | None:
+        return self.layer.column_limit(parameter)
 
     def state_shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
         return self.layer.state_shapes(inputs)

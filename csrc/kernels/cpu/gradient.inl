@@ -1,5 +1,6 @@
 // What happens to a gradient between the backward pass and the update (engine/update_rules.h): sums
-// of squares, limits, penalties, and the average of the parameters behind it.
+// of squares, limits, penalties; behind it the limit on columns of weights, and the average of the
+// parameters.
 
 // Sum of squares of n values, in lanes and tree; summed in double by blocks of the caller.
 template <class T> static double square_sum(const T* x, index_t n) {
@@ -46,4 +47,32 @@ template <class T> static void blend(const T* w, T* average, index_t n, T moment
     store(fma(taken, load<V>(w + j, lanes), kept * load<V>(average + j, lanes)), average + j,
           lanes);
   });
+}
+
+// Columns of a matrix whose norm is above the limit are scaled by limit / (norm + 1e-7), as
+// torch.renorm does. A column's squares are summed in the order of its rows. NaN stays.
+template <class T>
+static void limit_columns(T* w, index_t w_row, index_t rows, index_t cols, T limit) {
+  using V = Vec<T>;
+  const V high(limit), margin(T(1e-7)), one(T(1));
+  // So many columns at a time: a row of them is some cache lines side by side.
+  constexpr index_t kVectors = 8, kColumns = kVectors * V::lanes;
+  for (index_t first = 0; first < cols; first += kColumns) {
+    const index_t count = cols - first < kColumns ? cols - first : kColumns;
+    T* const block = w + first;
+    V factor[kVectors];
+    for (V& sum : factor) sum = V(T(0));
+    for_each_vector<V>(rows, count, [&](index_t i, index_t j, int lanes) {
+      const V v = load<V>(block + i * w_row + j, lanes);
+      factor[j / V::lanes] = fma(v, v, factor[j / V::lanes]);
+    });
+    for (V& f : factor) {
+      const V norm = sqrt(f);
+      f = select(norm > high, high / (norm + margin), one);
+    }
+    for_each_vector<V>(rows, count, [&](index_t i, index_t j, int lanes) {
+      T* const at = block + i * w_row + j;
+      store(load<V>(at, lanes) * factor[j / V::lanes], at, lanes);
+    });
+  }
 }

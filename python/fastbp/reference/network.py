@@ -462,7 +462,8 @@ class Engine:
         rate: Any = rules.rate(t, self._hyper["learning_rate"]) * rules.rates[used]
         states = [as_float64(s[used]) for s in self._states]
         hyper = self._hyper | {"learning_rate": rate}
-        w, states = optimizer.update(flat[used], gradient[used], states, hyper, t)
+        flat[used], states = optimizer.update(flat[used], gradient[used], states, hyper, t)
+        w = rules.limit_columns(flat, used)[used]
         for array, value in zip((self._parameters, *self._states), (w, *states), strict=True):
             array[used] = rounded(value, self.dtype)
         if self._average is not None:

@@ -2,7 +2,8 @@
 
 In this order: the gradients of some batches are averaged; penalties on the parameters are added;
 values are cut off; the whole is scaled down to a norm; the optimizer's formula follows, its
-learning rate times that of the parameter's range; the average of the parameters follows them.
+learning rate times that of the parameter's range; columns of weights are scaled down to a norm; the
+average of the parameters follows them.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import F64, as_float64
+from .arrays import F64, Array, as_float64
 from .schedules import Piece, rate
 
 
@@ -19,7 +20,9 @@ class Rules:
 
     clip_norm, clip_value: limits, 0 for none. accumulation: batches to an update.
     average_momentum: of the parameters' moving average, where one is kept. ranges: (begin, end,
-    rate, l1, l2) of the flat parameters. rates, rate_values: a schedule (schedules.py).
+    rate, l1, l2) of the flat parameters. column_limits: (begin, rows, cols, limit) of matrices in
+    them, whose columns are no longer than the limit after each update. rates, rate_values: a
+    schedule (schedules.py).
     """
 
     def __init__(self, values: Mapping[str, Any], parameters: int) -> None:
@@ -27,6 +30,7 @@ class Rules:
         self.clip_value = float(values.get("clip_value", 0))
         self.accumulation = int(values.get("accumulation", 1))
         self.momentum: float | None = values.get("average_momentum")
+        self._column_limits = list(values.get("column_limits", ()))
         self._pieces = [Piece(*row) for row in values.get("rates", ())]
         self._values = list(values.get("rate_values", ()))
         # Per parameter: factor of the learning rate, and the penalties.
@@ -63,6 +67,20 @@ class Rules:
             factor = self.clip_norm / (np.sqrt(np.sum(g * g)) + 1e-6)
             g = g if factor >= 1 else g * factor
         return g
+
+    def limit_columns(self, w: F64, used: Array) -> F64:
+        """w with columns that are too long times limit / (norm + 1e-7), as torch.renorm does.
+
+        Matrices of which the indices `used` have nothing are frozen and stay.
+        """
+        w = w.copy()
+        for begin, rows, cols, limit in self._column_limits:
+            if begin not in used:
+                continue
+            weights = w[begin : begin + rows * cols].reshape(rows, cols)
+            norms = np.sqrt(np.sum(weights * weights, axis=0))
+            weights *= np.where(norms > limit, limit / (norms + 1e-7), 1.0)
+        return w
 
     def average(self, average: F64, w: F64, t: int) -> F64:
         """momentum average + (1 - momentum) w; w itself in update 1."""
