@@ -359,7 +359,7 @@ class Engine {
   py::tuple input_gradient(const py::object& x, const py::array& y, const py::object& weights) {
     require_compiled();
     const RowsIn rows(x);
-    py::array dx(rows.x.dtype(),
+    py::array dx(py::dtype(f32_ ? "float32" : "float64"),
                  std::vector<index_t>(rows.x.shape(), rows.x.shape() + rows.x.ndim()));
     void* data = dx.mutable_data();
     const double loss =

@@ -35,14 +35,32 @@ struct RowsIn {
     if (pair.size() == 3) states = pair[2];
   }
 
+  // Integers of up to 8 bytes, or bools, in the machine's order of bytes.
+  bool is_integers() const {
+    const py::dtype kind = x.dtype();
+    return (kind.kind() == 'u' || kind.kind() == 'i' || kind.kind() == 'b') &&
+           py::cast<bool>(kind.attr("isnative"));
+  }
+
+  template <class T> void take_integers(Samples<T>* rows) const {
+    require_array(x, "x", x.dtype(), false);
+    int pair = 0;
+    while (index_t(1) << pair < index_t(x.itemsize())) ++pair;
+    rows->integer_type = IntegerType(2 * pair + (x.dtype().kind() == 'i'));
+    rows->integers = x.data();
+  }
+
   index_t count() const { return x.ndim() > 0 ? x.shape(0) : 0; }
   index_t steps() const { return x.ndim() == 3 ? x.shape(1) : 1; }
 
-  // Raises ValueError unless x is (n, inputs), or of a network of sequences (n, steps, inputs) with
-  // lengths from 1 to steps.
+  // Raises ValueError unless x is (n, inputs), of numbers of T or of integers, or of a network of
+  // sequences (n, steps, inputs) with lengths from 1 to steps.
   template <class T> Samples<T> samples(const NetworkLayout& layout) const {
     Samples<T> rows;
-    rows.x = input<T>(x, "x");
+    if (!layout.sequences && is_integers())
+      take_integers(&rows);
+    else
+      rows.x = input<T>(x, "x");
     if (!layout.sequences) {
       require_shape(x, "x", -1, layout.inputs);
       if (!lengths.is_none() || !states.is_none())

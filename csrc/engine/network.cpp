@@ -138,11 +138,11 @@ template <class T> void Network<T>::use_training_plan(index_t rows, index_t sequ
 }
 
 template <class T>
-void Network<T>::use_inference_plan(index_t rows, index_t sequence, int threads) {
+void Network<T>::use_inference_plan(index_t rows, index_t sequence, int threads, bool gathers) {
   const BatchShape shape = inference_shape(layout_, rows, threads, sequence);
-  if (!shape.fits(inference_.plan)) {
+  if (!shape.fits(inference_.plan) || (gathers && inference_.plan.x.row == 0)) {
     inference_ = {};
-    Plan plan = make_inference_plan(layout_, shape, sizeof(T));
+    Plan plan = make_inference_plan(layout_, shape, sizeof(T), gathers);
     inference_.arena = Arena(plan.arena);
     inference_.plan = std::move(plan);
   }
@@ -241,7 +241,8 @@ template <class T> bool Network<T>::run(InferenceJob& job) {
   const index_t sequence = job.samples.steps;
   const int threads = threads_for(std::min(job.batch_size, job.n), sequence, false);
   prepare_scratch(threads);
-  use_inference_plan(std::min(job.batch_size, job.n), sequence, threads);
+  const bool gathers = job.samples.integers != nullptr;
+  use_inference_plan(std::min(job.batch_size, job.n), sequence, threads, gathers);
   const bool is_long = layout_.inference_flop(job.n * sequence) > kShortInferenceFlop;
   context_.abort = is_long || calls_host() ? &job.abort : nullptr;
   context_.interrupt = {ask_poll, job.poll};

@@ -119,7 +119,7 @@ template <class T> class Network {
   void prepare_scratch(int threads);
   void prepare_order(const TrainJob& job);
   void use_training_plan(index_t rows, index_t sequence, int threads);
-  void use_inference_plan(index_t rows, index_t sequence, int threads);
+  void use_inference_plan(index_t rows, index_t sequence, int threads, bool gathers);
   int shards_for(const TrainJob& job, index_t batch_rows, int threads);
   void run(TrainJob& job, index_t batch_rows);
   bool run(InferenceJob& job);

@@ -482,8 +482,9 @@ Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t 
 }
 
 Plan make_inference_plan(const NetworkLayout& layout, const BatchShape& shape,
-                         std::size_t element_size) {
+                         std::size_t element_size, bool gathers) {
   Builder plan(shape.window, element_size, shape.steps);
+  if (gathers) plan.x = plan.matrix(layout.inputs, false, false);
   const std::size_t last = layout.stages.size() - 1;
   if (layout.sequences)
     add_sequence_outputs(plan, layout);

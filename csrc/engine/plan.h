@@ -214,8 +214,9 @@ Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
                         std::size_t element_size);
 // Rows that an inference has in work at once: all, or parts as those of training.
 BatchShape inference_shape(const NetworkLayout& layout, index_t rows, int threads, index_t steps);
+// `gathers`: with room for the inputs, of integers that are converted.
 Plan make_inference_plan(const NetworkLayout& layout, const BatchShape& shape,
-                         std::size_t element_size);
+                         std::size_t element_size, bool gathers = false);
 // For rows that are no sequences.
 Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t element_size);
 

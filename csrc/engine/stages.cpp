@@ -131,6 +131,7 @@ template <class T> void Step<T>::forward(const T* x, index_t x_row, T* out) {
   for (std::size_t s = 0; s <= last(); ++s) {
     const Stage& stage = c_.layout->stages[s];
     if (!training_ && stage.idle_in_inference() && s < last()) continue;
+    if (s == 0 && normalized_) continue;
     Rows<T> y{s == last() && out ? out : at(plan().y[s]), plan().y[s].row, plan().y[s].places};
     if (stage.dense())
       forward_dense(s, input, y);

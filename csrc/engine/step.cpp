@@ -258,7 +258,17 @@ void Step<T>::pass(index_t rows, const Samples<T>& samples, T* out,
   count_rows(samples, nullptr, rows);
   if (c_.layout->sequences) return pass_sequences(rows, samples, out, metrics);
   take_all(rows);
-  forward(samples.x, c_.layout->inputs, out);
+  normalized_ = false;
+  if (samples.integers) {
+    for_row_chunks(own_.rows, c_.layout->inputs, [&](index_t first, index_t count) {
+      const index_t begin = own_.first + first;
+      gather_inputs(samples, nullptr, {begin, begin + count}, {0, c_.layout->inputs});
+    });
+    done(false);
+    forward(at(plan().x), plan().x.row, out);
+  } else {
+    forward(samples.x, c_.layout->inputs, out);
+  }
   if (!metrics) return;
   Samples<T> there = samples;
   if (there.weight) {
@@ -272,7 +282,9 @@ void Step<T>::pass(index_t rows, const Samples<T>& samples, T* out,
 template <class T> void Step<T>::gather(const TrainBatch<T>& batch) {
   const index_t inputs = c_.layout->inputs, outputs = c_.layout->outputs;
   const Samples<T>& from = batch.samples;
-  T* x = at(plan().x, own_);
+  const Stage& stage = c_.layout->stages[0];
+  normalized_ =
+      from.integers && stage.kind == StageKind::normalize && plan().y[0].offset == plan().x.offset;
   T* target = at(plan().target, own_);
   std::int64_t* labels = c_.arena->template at<std::int64_t>(plan().labels_offset) + own_.at;
   const auto source = [&](index_t i) { return batch.order ? index_t(batch.order[i]) : i; };
@@ -281,6 +293,7 @@ template <class T> void Step<T>::gather(const TrainBatch<T>& batch) {
   if (columns) {
     const Range mine = my_inputs(0);
     for_row_chunks(all_.rows, inputs, [&](index_t first, index_t count) {
+      if (from.integers) return gather_inputs(from, batch.order, {first, first + count}, mine);
       for (index_t i = first; i < first + count; ++i)
         std::memcpy(at(plan().x) + i * plan().x.row + mine.begin,
                     from.x + source(i) * inputs + mine.begin,
@@ -291,9 +304,7 @@ template <class T> void Step<T>::gather(const TrainBatch<T>& batch) {
     const index_t at = own_.first + first;  // in the batch
     const std::int64_t* order = batch.order ? batch.order + at : nullptr;
     const index_t skip = order ? 0 : at;
-    if (!columns)
-      c_.kernels->gather_rows(
-          {from.x + skip * inputs, order, count, inputs, x + first * plan().x.row, plan().x.row});
+    if (!columns) gather_inputs(from, batch.order, {at, at + count}, {0, inputs});
     if (from.target)
       c_.kernels->gather_rows(
           {from.target + skip * outputs, order, count, outputs, target + first * outputs, outputs});
@@ -303,6 +314,34 @@ template <class T> void Step<T>::gather(const TrainBatch<T>& batch) {
     if (from.weight) gather_weights({from.weight + skip, order, count}, own_.at + first);
   });
   done(false);
+}
+
+// Some columns of some rows of the batch to their places in the plan. What is gathered of integers is
+// normalized on the way where the first stage would do that in place.
+template <class T>
+void Step<T>::gather_inputs(const Samples<T>& samples, const std::int64_t* order, Range rows,
+                            Range columns) {
+  const index_t inputs = c_.layout->inputs, skip = order ? 0 : rows.begin;
+  const BatchMatrix& x = plan().x;
+  T* to = at(x) + (rows.begin - own_.first + own_.at) * x.row + columns.begin;
+  if (order) order += rows.begin;
+  if (!samples.integers)
+    return c_.kernels->gather_rows(
+        {samples.x + skip * inputs, order, rows.end - rows.begin, inputs, to, x.row});
+  IntegerGatherArgs<T> args;
+  args.from = static_cast<const char*>(samples.integers) +
+              (skip * inputs + columns.begin) * integer_bytes(samples.integer_type);
+  args.type = samples.integer_type;
+  args.order = order;
+  args.rows = rows.end - rows.begin, args.cols = columns.end - columns.begin;
+  args.from_row = inputs;
+  args.to = to, args.to_row = x.row;
+  if (normalized_) {
+    const Stage& stage = c_.layout->stages[0];
+    args.center = c_.state + stage.state_offset;
+    args.factor = args.center + stage.outputs;
+  }
+  c_.kernels->gather_integers(args);
 }
 
 // The targets where gather() has put them.

@@ -38,7 +38,9 @@ template <class T> struct ParameterBlock {
 // Rows of inputs and targets in the caller's memory; target or labels, or neither where only a
 // prediction is wanted.
 template <class T> struct Samples {
-  const T* x = nullptr;  // (n, inputs), contiguous; of sequences (n, steps, inputs)
+  const T* x = nullptr;            // (n, inputs), contiguous; of sequences (n, steps, inputs)
+  const void* integers = nullptr;  // the same of integers, in the place of x; not of sequences
+  IntegerType integer_type = IntegerType::u8;
   const T* target = nullptr;
   const std::int64_t* labels = nullptr;
   const T* weight = nullptr;  // (n,), of each row's loss; null: none
@@ -52,7 +54,11 @@ template <class T> struct Samples {
   // Those from row `first` on.
   Samples from(index_t first, const NetworkLayout& layout) const {
     Samples rows = *this;
-    rows.x += first * steps * layout.inputs;
+    if (integers)
+      rows.integers =
+          static_cast<const char*>(integers) + first * layout.inputs * integer_bytes(integer_type);
+    else
+      rows.x += first * steps * layout.inputs;
     const index_t places = layout.output_places(steps);
     if (target) rows.target += first * places * layout.outputs;
     if (labels) rows.labels += first * places;
@@ -227,6 +233,8 @@ template <class T> class Step {
   void pass(index_t rows, const Samples<T>& samples, T* out,
             const std::vector<MetricSpec>* metrics);
   void gather(const TrainBatch<T>& batch);
+  void gather_inputs(const Samples<T>& samples, const std::int64_t* order, Range rows,
+                     Range columns);
   void forward(const T* x, index_t x_row, T* out);
   void forward_dense(std::size_t stage, Rows<const T> input, Rows<T> y);
   void forward_own(std::size_t stage, Rows<const T> input, Rows<T> y);
@@ -317,6 +325,7 @@ template <class T> class Step {
   UpdateTile<T> update_;  // of the flat parameters, in this step
   bool training_ = false;
   Rows<const T> x_;                   // what forward() began with
+  bool normalized_ = false;           // that is what its first stage would make of it
   std::int64_t number_ = 0;           // of the step
   bool has_lengths_ = false;          // sequences in work may end before the last step
   bool masks_ = false;                // and so do their outputs

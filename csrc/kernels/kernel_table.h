@@ -4,6 +4,7 @@
 
 #include "core/random.h"
 #include "kernels/args.h"
+#include "kernels/integer_rows.h"
 #include "kernels/small_network.h"
 #include "ops/activations.h"
 #include "ops/losses.h"
@@ -46,6 +47,7 @@ template <class T> struct KernelTable {
   // total[j] = x[0, j] + x[1, j] + ..., in order; with `onward`, total[j] + x[0, j] + ...
   void (*add_rows)(const T* x, index_t x_row, index_t rows, index_t cols, T* total, bool onward);
   void (*gather_rows)(const GatherArgs<T>&);
+  void (*gather_integers)(const IntegerGatherArgs<T>&);
   // A batch of a small network, by one worker: every y of some stages, and whatever backward reads;
   // from dz of the last stage the others, and the flat gradient, summed over `chunk` rows at a time. No
   // layer may be wider than kMaxChunk.

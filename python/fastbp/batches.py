@@ -11,7 +11,7 @@ from . import _core, arrays, checks
 from .arrays import Array
 from .errors import describe
 from .holdout import Rows
-from .lazy import LazyRows
+from .lazy import for_engine
 from .sequences import Sequences
 from .sources import ArraySource
 
@@ -82,8 +82,8 @@ class GatherSource(ArraySource):
 def rows_source(
     data: Rows, batch_size: int, shuffle: bool, seed: int, augment: Augmenter | None
 ) -> ArraySource:
-    """The source of an array, or of LazyRows; with `augment` batches are made in Python too."""
-    if augment is None and not isinstance(data.x, LazyRows):
+    """The source of rows: with `augment`, or where the engine cannot read them, made in Python."""
+    if augment is None and for_engine(data.x) is not None:
         return ArraySource(data, batch_size, shuffle, seed)
     return GatherSource(data, batch_size, shuffle, seed, augment)
 

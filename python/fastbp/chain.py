@@ -25,7 +25,7 @@ from .arrays import Array
 from .embedding import Embedding, check_entries, one_a_step
 from .errors import describe
 from .layers import Layer
-from .lazy import is_lazy
+from .lazy import LazyRows, is_lazy
 from .loss_scale import LossScale
 from .metrics import get as get_metrics
 from .network import Compiled
@@ -373,7 +373,18 @@ class Chain:
     def _is_lazy(self, x: Any) -> bool:
         """Whether x is better not converted as a whole. Sequences and numbers of entries are."""
         whole = self._reads_sequences or self._embedding is not None
-        return not whole and is_lazy(x, self._dtype)
+        return not whole and is_lazy(x, self._dtype, native=self._device == "cpu")
+
+    def _lazy(self, x: Any, width: int | None = None, name: str = "X") -> LazyRows:
+        """Those rows, checked."""
+        return LazyRows(x, self._inputs or width, self._dtype, name, native=self._device == "cpu")
+
+    def _in_rows(self, x: Any) -> Any:
+        """Of a network that begins with Flatten, an array of integers as rows."""
+        integers = isinstance(x, np.ndarray) and x.dtype.kind in "biu"
+        if self._flattens and integers and x.ndim > 2 and len(x):
+            return x.reshape(len(x), -1)
+        return x
 
     def _new_outputs(self, x: Any) -> Array:
         """An array for the network's outputs for x."""

@@ -10,7 +10,7 @@ from . import _core, devices, metrics, network
 from .arrays import Array, at_hand
 from .callbacks.hooks import Hooks
 from .holdout import Rows
-from .lazy import LazyRows
+from .lazy import for_engine
 from .measures import Measures
 from .runs import Place
 from .sequences import lengths_of, running
@@ -74,17 +74,19 @@ def _whole(
     measures = measures_of(model)
     outputs = outputs_of_all(model, measures, engine.inputs, data.x)
     by_batches = hooks.has("on_test_batch_begin") or hooks.has("on_test_batch_end")
-    if not by_batches and not isinstance(data.x, LazyRows):
-        record = _measure(engine, measures, data, batch_size, place, outputs)
+    whole = for_engine(data.x)
+    if not by_batches and whole is not None:
+        rows = data._replace(x=whole)
+        record = _measure(engine, measures, rows, batch_size, place, outputs)
         logs = measures.named(record[None])[0]
         return all_metrics(model, measures, logs, data.y, outputs, lengths_of(data.x))
     sums, total, logs = np.zeros(measures.width), 0, {}
     for batch, first in enumerate(range(0, len(data.x), batch_size)):
         if by_batches:
             hooks.call("on_test_batch_begin", place, batch, dict(logs))
-        rows = slice(first, first + batch_size)
-        kept = None if outputs is None else outputs[rows]
-        some = data.part(rows)
+        chosen = slice(first, first + batch_size)
+        kept = None if outputs is None else outputs[chosen]
+        some = data.part(chosen)
         record = _measure(engine, measures, some, batch_size, place, kept)
         count = model._counted(some.x)
         total += count

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import arrays, checks
 from .arrays import Array
-from .lazy import LazyRows, part
+from .lazy import part
 from .sequences import Sequences
 from .weights import ClassWeight
 
@@ -105,9 +105,10 @@ def pair(
 ) -> tuple[Any, Array]:
     """Checked rows: arrays, or X as LazyRows where it is better not converted as a whole."""
     compiled = model._require_compiled()
+    x = model._in_rows(x)
     if not model._is_lazy(x):
         return model._check_rows(x, y, compiled, names, width)
-    lazy = LazyRows(x, model._inputs or width, model._dtype, names[0])
+    lazy = model._lazy(x, width, names[0])
     dtype, loss = model._dtype, compiled.loss
     return lazy, arrays.targets(y, len(lazy), model.outputs, loss, dtype, names)
 

@@ -1,8 +1,10 @@
 """LazyRows: data whose rows are made into the engine's arrays batch by batch, never as a whole.
 
 SciPy's sparse matrices, np.memmap of another dtype than the model's (a memmap of the model's dtype
-the engine reads as it is), and arrays of integers so large that a copy in floats would be a burden:
-bytes of images take four times as much in float32.
+the engine reads as it is), and integers: bytes of images would take four times as much in float32.
+Integers that lie in memory as they are counted, row after row, the engine on the processor converts
+itself as it gathers the rows of a batch; others are converted in Python where a copy of the whole
+in floats would be a burden.
 """
 
 from __future__ import annotations
@@ -21,15 +23,24 @@ EVALUATION_BATCH = 1024
 LARGE_COPY = 2**28
 
 
-def is_lazy(value: Any, dtype: np.dtype[Any]) -> bool:
-    """Whether `value` is better not converted as a whole."""
+def is_lazy(value: Any, dtype: np.dtype[Any], *, native: bool = False) -> bool:
+    """Whether `value` is better not converted as a whole; `native`: the engine takes integers."""
     if isinstance(value, LazyRows) or hasattr(value, "tocsr"):
+        return True
+    if native and are_integers(value):
         return True
     if _is_large(value, dtype):
         return True
     return isinstance(value, np.memmap) and not (
         value.dtype == dtype and value.flags.c_contiguous and value.flags.aligned
     )
+
+
+def are_integers(value: Any) -> bool:
+    """Whether these are rows of integers that the engine can read as they are."""
+    if not isinstance(value, np.ndarray) or value.ndim != 2 or value.dtype.kind not in "biu":
+        return False
+    return value.dtype.isnative and value.flags.c_contiguous and value.flags.aligned
 
 
 def _is_large(value: Any, dtype: np.dtype[Any]) -> bool:
@@ -46,8 +57,16 @@ class LazyRows:
     """
 
     def __init__(
-        self, value: Any, inputs: int | None, dtype: np.dtype[Any], name: str = "X"
+        self,
+        value: Any,
+        inputs: int | None,
+        dtype: np.dtype[Any],
+        name: str = "X",
+        *,
+        native: bool = False,
     ) -> None:
+        """`native`: the engine converts integers itself."""
+        self._native = native and are_integers(value)
         self._source = value.tocsr() if hasattr(value, "tocsr") else value
         self._sparse = hasattr(value, "tocsr")
         self._dtype, self._name = dtype, name
@@ -84,10 +103,19 @@ class LazyRows:
     def __len__(self) -> int:
         return self.shape[0]
 
+    @property
+    def native(self) -> Array | None:
+        """All rows as the engine takes them without a conversion, where there is such a thing."""
+        return np.asarray(self._source) if self._native else None
+
     def part(self, rows: Any) -> LazyRows:
         """Some of the rows, by slice or mask, as lazily."""
         part = object.__new__(LazyRows)
         part.__dict__.update(self.__dict__)
+        if self._native:
+            part._source = self._source[rows]
+            part._native = are_integers(part._source)
+            return part
         part._rows = self._numbers()[rows]
         return part
 
@@ -112,6 +140,11 @@ class LazyRows:
                 f"fill or drop such rows first, or scale what {self._dtype} cannot hold"
             )
         return ready
+
+
+def for_engine(x: Any) -> Any:
+    """What the engine takes of all rows at once; None of LazyRows that it cannot read."""
+    return x.native if isinstance(x, LazyRows) else x
 
 
 def part(x: Any, rows: Any) -> Any:

@@ -13,7 +13,7 @@ from .arrays import Array
 from .carried import Stream
 from .chain import Chain
 from .errors import describe, unknown_name
-from .lazy import EVALUATION_BATCH, LazyRows
+from .lazy import EVALUATION_BATCH, for_engine
 from .sequences import Sequences, with_lengths
 from .weights import ClassWeight
 
@@ -222,7 +222,7 @@ class Sequential(Chain):
 
         size = checks.integer("batch_size", batch_size)
         watchers = callback_list(callbacks)
-        X = with_lengths(X, lengths)
+        X = self._in_rows(with_lengths(X, lengths))
         if self._is_lazy(X):
             x, y = holdout.pair(self, X, y)
             engine = self._engine or self._build(x.shape[1])
@@ -298,14 +298,15 @@ class Sequential(Chain):
             number = devices.cuda_number(self._device)
             there: Array = device_rows.predict(self, X, number)
             return there
-        lazy = self._is_lazy(X)
-        x: Any = LazyRows(X, self._inputs, self._dtype) if lazy else self._features(X, finite=False)
+        X = self._in_rows(X)
+        x: Any = self._lazy(X) if self._is_lazy(X) else self._features(X, finite=False)
         engine = self._engine or self._build(x.shape[-1])
         out = self._new_outputs(x)
-        size = EVALUATION_BATCH if lazy else max(len(out), 1)
+        whole = for_engine(x)
+        size = EVALUATION_BATCH if whole is None else max(len(out), 1)
         for first in range(0, len(out), size):
             rows = slice(first, first + size)
-            engine.predict(x[rows] if lazy else x, out[rows])
+            engine.predict(x[rows] if whole is None else whole, out[rows])
         return out
 
     def reset_states(self) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from . import _core
 from .arrays import Array, at_hand
 from .holdout import Rows
+from .lazy import for_engine
 from .sequences import lengths_of
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ArraySource:
-    """Rows in memory, in the engine's dtype: the engine gathers the batches itself.
+    """Rows in memory, as the engine takes them: it gathers the batches itself.
 
     native: whether it does, so that whole epochs go by in one call.
     """
@@ -72,7 +73,7 @@ class ArraySource:
         run.interrupts.open = True
         try:
             engine.train(
-                self.data.x,
+                for_engine(self.data.x),
                 self.data.y,
                 self.batch_size,
                 epochs,

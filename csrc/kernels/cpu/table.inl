@@ -16,6 +16,7 @@ namespace FBP_ISA {
 #include "kernels/cpu/reduce.inl"
 #include "kernels/cpu/dropout.inl"
 #include "kernels/cpu/small_network.inl"
+#include "kernels/cpu/integer_rows.inl"
 #include "kernels/cpu/norm.inl"
 #include "kernels/cpu/gradient.inl"
 
@@ -47,6 +48,7 @@ template <class T> static constexpr KernelTable<T> make_table() {
       column_sum<T>,
       add_rows<T>,
       gather_rows<T>,
+      gather_integers<T>,
       small_forward<T>,
       small_backward<T>,
       dropout<T>,

@@ -500,6 +500,9 @@ class Engine:
     def _check_rows(self, x: Rows, states: int | None = None) -> Samples:
         array = parts(x)[0]
         steps = (None,) if self._takes_sequences else ()
+        kind: str = getattr(getattr(array, "dtype", None), "kind", "no array")
+        if kind in "biu" and not steps:
+            x = array = np.ascontiguousarray(array, self.dtype)
         self._check_array("x", array, None, *steps, self.inputs)
         samples = Samples(x)
         samples.check_lengths()
