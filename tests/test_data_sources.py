@@ -153,8 +153,10 @@ def test_arrays_by_dlpack_alone() -> None:
     model.fit(HandedOver(x), HandedOver(y), epochs=2)
     assert bits(model) == bits(whole)
     assert (model.predict(HandedOver(x)) == whole.predict(x)).all()
-    with pytest.raises(TypeError, match=r"X does not hand over its numbers by DLPack: .*device"):
+    with pytest.raises(TypeError, match=r"X lies on a GPU .* copy it, for example with X.get\(\)"):
         model.predict(HandedOver(x, device=2))
+    with pytest.raises(TypeError, match=r"X does not hand over its numbers by DLPack: .*device"):
+        model.predict(HandedOver(x, device=7))
 
 
 def test_nan_in_a_memmap_names_its_row(tmp_path: Path) -> None:

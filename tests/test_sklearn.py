@@ -451,7 +451,7 @@ def test_parameters_can_be_read_and_written() -> None:
         ("activation", "softmax", "unknown activation 'softmax'"),
         ("activation", ["relu", "tanh"], "lists 2 activations for 1 hidden"),
         ("solver", "newton", "unknown optimizer 'newton'"),
-        ("dtype", "float16", "dtype must be"),
+        ("dtype", "float128", "dtype must be"),
         ("validation_fraction", 1.0, "validation_fraction must be"),
         ("n_iter_no_change", 0, "n_iter_no_change must be"),
     ],
