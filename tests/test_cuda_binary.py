@@ -39,6 +39,7 @@ def find_tool(name: str) -> str | None:
 TOOLS = {name: find_tool(name) for name in ("cuobjdump", "nvdisasm")}
 
 pytestmark = [
+    pytest.mark.nvcc,
     pytest.mark.skipif(not cuda_library.has_nvcc(), reason="nvcc is not on PATH"),
     pytest.mark.skipif(
         None in TOOLS.values(),

@@ -58,10 +58,13 @@ def everything(made: bp.Sequential) -> str:
 def test_operands_are_rounded_to_nearest() -> None:
     """x times 1: ties, numbers below 2^-14, where float16 thins out, and those beyond its range."""
     rng = np.random.default_rng(0)
-    halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
-    between = (halves[1:] + halves[:-1]) / 2
+    numbers = np.r_[0:64, 0x03E0:0x0420, 0x7BC0:0x7BFF, rng.integers(0, 0x7BFF, 1000)]
+    low, high = (
+        n.astype(np.uint16).view(np.float16).astype(np.float32) for n in (numbers, numbers + 1)
+    )
+    between = (low + high) / 2
     x = np.concatenate([
-        halves, between, -between, np.nextafter(between, 0), np.nextafter(between, np.inf),
+        low, high, between, -between, np.nextafter(between, 0), np.nextafter(between, np.inf),
         rng.normal(size=1000) * 1e-6, [65504, 65519.996, 65520, 1e9, -1e9],
     ]).astype(np.float32)[:, None]  # fmt: skip
     made = bp.Sequential([bp.Dense(1, use_bias=False)])

@@ -259,6 +259,7 @@ def test_header_is_plain_c() -> None:
     subprocess.run([*cpp_programs.COMPILER.split(), *flags, str(header)], check=True)
 
 
+@pytest.mark.nvcc
 def test_nvcc_compiles_the_same_sources(nvcc_library: Path) -> None:
     """The real library loads without a GPU too, and says why it has none."""
     library = Library(nvcc_library)
