@@ -93,23 +93,48 @@ def save(model: Sequential, path: str | os.PathLike[str], metadata: Mapping[str,
     write_durably(path, _chunks(model, metadata), DIGEST_AT)
 
 
-def save_behind(model: Sequential, path: str | os.PathLike[str], room: bytearray) -> Future[None]:
-    """The same by a thread, from a copy of the model as it is now.
+class Background:
+    """Writes model files by a thread of its own, one after the other."""
 
-    room: for the copy, made as long as that takes; given again it spares the system's zeroing of
-    new memory. Nobody may touch it until the file is complete.
-    """
-    chunks = _chunks(model, model.metadata)
-    ends = list(itertools.accumulate(len(chunk) for chunk in chunks))
-    if len(room) != ends[-1]:
-        room[:] = bytes(ends[-1])
-    copies = [memoryview(room)[end - len(c) : end] for c, end in zip(chunks, ends, strict=True)]
-    for copy, chunk in zip(copies, chunks, strict=True):
-        copy[:] = chunk
-    with_one_thread = ThreadPoolExecutor(1)
-    written = with_one_thread.submit(write_durably, path, copies, DIGEST_AT)
-    with_one_thread.shutdown(wait=False)  # the thread ends when that is done
-    return written
+    def __init__(self) -> None:
+        self._thread: ThreadPoolExecutor | None = None
+        self._in_work: Future[None] | None = None
+        self._room = bytearray()  # for the copy; new memory would cost more than the copy
+
+    def __reduce__(self) -> tuple[type[Background], tuple[()]]:
+        """A copy, in another process or not, has nothing in work."""
+        return Background, ()
+
+    def save(self, model: Sequential, path: str | os.PathLike[str]) -> None:
+        """As `save`, of the model as it is now; returns when it is copied.
+
+        Raises what went wrong with the file before, for which it waits.
+        """
+        self.finish()
+        chunks = _chunks(model, model.metadata)
+        ends = list(itertools.accumulate(len(chunk) for chunk in chunks))
+        if len(self._room) != ends[-1]:
+            self._room = bytearray(ends[-1])
+        room = memoryview(self._room)
+        copies = [room[end - len(c) : end] for c, end in zip(chunks, ends, strict=True)]
+        for copy, chunk in zip(copies, chunks, strict=True):
+            copy[:] = chunk
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1)
+        self._in_work = self._thread.submit(write_durably, path, copies, DIGEST_AT)
+
+    def finish(self) -> None:
+        """Waits for the file in work; raises what went wrong with it."""
+        written, self._in_work = self._in_work, None
+        if written is not None:
+            written.result()
+
+    def close(self) -> None:
+        """Ends the thread when it is done."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+            self._thread = None
+        self.finish()
 
 
 def to_bytes(model: Sequential) -> bytes:

@@ -11,7 +11,7 @@ from .base import Logs
 from .monitored import Monitor
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from ..files import Background
 
 
 class ModelCheckpoint(Monitor):
@@ -49,8 +49,7 @@ class ModelCheckpoint(Monitor):
         self.save_best_only = checks.boolean("save_best_only", save_best_only)
         self.save_freq = save_freq
         self.background = checks.boolean("background", background)
-        self._in_work: Future[None] | None = None
-        self._room = bytearray()  # for the copy that it writes
+        self._writer: Background | None = None
         if save_freq != "epoch":
             if isinstance(save_freq, str):
                 raise ValueError(f"save_freq must be 'epoch' or a number; got {save_freq!r}")
@@ -81,22 +80,18 @@ class ModelCheckpoint(Monitor):
         self._save(self._path(epoch, {"batch": self.params["steps"], **(logs or {})}))
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        self._finish()
+        if self._writer is not None:
+            self._writer.close()
 
     def _save(self, path: str) -> None:
-        if self.background:
-            from .. import files
-
-            self._finish()
-            self._in_work = files.save_behind(self.model, path, self._room)
-        else:
+        if not self.background:
             self.model.save(path)
+            return
+        if self._writer is None:
+            from ..files import Background
 
-    def _finish(self) -> None:
-        """Waits for the file in work; raises what went wrong with it."""
-        written, self._in_work = self._in_work, None
-        if written is not None:
-            written.result()
+            self._writer = Background()
+        self._writer.save(self.model, path)
 
     def _path(self, epoch: int, values: Mapping[str, Any]) -> str:
         try:
