@@ -42,8 +42,8 @@ constexpr Saves kSaves[] = {FBP_ACTIVATIONS(FBP_SAVES)};
 #undef FBP_SAVES
 
 // Matrices with a row for every step have padding of at most one part in so many: it is what
-// backpropagation through time takes beside what it needs. Rows that begin within a cache line cost no
-// more than 3 % of a step's time (LSTM, 67 units).
+// backpropagation through time takes beside what it needs. Rows that begin within a cache line cost 3
+// to 7 % of a step's time (LSTM, 67 units, on a disturbed machine).
 constexpr index_t kRowToPadding = 64;
 
 bool reads_ones(const NetworkLayout& layout, std::size_t stage) {
