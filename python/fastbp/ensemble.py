@@ -41,7 +41,6 @@ class Ensemble:
 
     Attributes:
         members: the networks, Sequential objects. ensemble[i] is one, len(ensemble) their number.
-        histories: for each member the History of its last fit, or None.
 
     Raises TypeError and ValueError for wrong arguments.
     """
@@ -84,7 +83,7 @@ class Ensemble:
 
     @property
     def histories(self) -> list[History | None]:
-        """The History of each member's last fit."""
+        """For each member the History of its last fit, or None."""
         return [member.history for member in self.members]
 
     def compile(
