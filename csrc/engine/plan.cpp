@@ -338,12 +338,10 @@ NetworkLayout make_layout(const NetworkSpec& spec) {
 
 std::vector<double> NetworkLayout::by_layer(const double* of_stages) const {
   std::vector<double> values(stage_of_layer.size() + 1);
-  std::size_t layer = 0;  // that of stage s: a stage that is of no layer is the last one's
-  for (std::size_t s = 0; s < stages.size(); ++s) {
-    for (std::size_t i = layer; i < stage_of_layer.size(); ++i)
-      if (stage_of_layer[i] == s) layer = i;
-    values[layer] += of_stages[s];
-  }
+  std::size_t owner = 0, stage = 0;
+  for (std::size_t layer = 0; layer < stage_of_layer.size(); ++layer)
+    if (stage_of_layer[layer] != kNoStage) values[owner = layer] = of_stages[stage++];
+  for (; stage < stages.size(); ++stage) values[owner] += of_stages[stage];  // of no layer
   values.back() = of_stages[stages.size()];
   return values;
 }

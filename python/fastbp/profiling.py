@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import checks, files, summary
+from . import checks, files, summary, text
 from .arrays import Array
 
 if TYPE_CHECKING:
@@ -60,14 +60,7 @@ class Profile(NamedTuple):
             share = f"{100 * part.seconds / self.seconds:.1f} %"
             cells.append([part.part, part.layer, f"{part.seconds * 1e6:.2f}", share, rate])
         cells.append(["step", "", f"{self.seconds * 1e6:.2f}", "", ""])
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        table = "\n".join(
-            "  ".join(
-                c.rjust(w) if i > 1 else c.ljust(w)
-                for i, (c, w) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in cells
-        )
+        table = text.table(cells, indent=0, left=2)
         return f"{table}\n{self.steps:,} steps on {self.rows:,} rows each"
 
 
@@ -100,7 +93,7 @@ def _parts(model: Sequential, times: dict[str, Array], steps: int, rows: int) ->
     specs = [place for place, layer in enumerate(layers) for _ in layer.specs()]
     flop = [0] * len(layers)
     for row in summary.rows(layers, model.inputs):
-        flop[int(row.title.split(".")[0].split()[0])] += rows * (row.flop or 0)
+        flop[row.place] += rows * (row.flop or 0)
     for part in ORDER:
         spent = times[part] / steps
         by_layer = [0.0] * len(layers)

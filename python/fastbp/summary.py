@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from . import network, optimizers
+from . import network, optimizers, text
 from .layers import Layer
 from .network import Compiled
 
@@ -18,6 +18,7 @@ class Row(NamedTuple):
     outputs: int | None
     parameters: int | None
     flop: int | None  # multiplications and additions of matrix products, for one row or step
+    place: int  # in the network, of the layer or of the one that holds it
 
 
 def rows(layers: Sequence[Layer], inputs: int | None) -> list[Row]:
@@ -30,7 +31,8 @@ def rows(layers: Sequence[Layer], inputs: int | None) -> list[Row]:
             parameters = sum(map(math.prod, shapes.values()))
             products = (shape for key, shape in shapes.items() if key.endswith("kernel"))
             flop = 2 * sum(map(math.prod, products))
-        found.append(Row(f"{name} {layer.title()}", layer.outputs(width), parameters, flop))
+        title, place = f"{name} {layer.title()}", int(name.partition(".")[0])
+        found.append(Row(title, layer.outputs(width), parameters, flop, place))
     return found
 
 
@@ -45,15 +47,8 @@ def lines(
     """A table of the layers, and what a training step on so many rows takes."""
     found = rows(layers, inputs)
     cells = [["layer", "outputs", "parameters", "flop/row"]]
-    cells += [[row.title, *map(_count, row[1:])] for row in found]
-    widths = [max(len(row[column]) for row in cells) for column in range(4)]
-    table = [
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    ]
+    cells += [[row.title, *map(_count, row[1:4])] for row in found]
+    table = text.table(cells, indent=0).splitlines()
     where = f"{dtype} on {device}"
     if inputs is None:
         return [*table, f"not built; {where}"]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..cli import text
+from .. import text
 from .contestants import BASELINE, OWN
 from .timing import Ratio, Timing
 

@@ -13,7 +13,7 @@ matplotlib.use("Agg")  # files only: no window, no display
 
 from matplotlib import pyplot
 
-from ..cli import text
+from .. import text
 from . import machine
 from .contestants import ALL, OWN
 from .report import Row, dtypes, rows

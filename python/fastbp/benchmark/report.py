@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cli import text
+from .. import text
 from . import machine
 from .contestants import ALL, OWN
 from .timing import Ratio, Timing

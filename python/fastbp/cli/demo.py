@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from .. import text
 from . import arguments as kinds
-from . import text
 from .errors import CommandError
 
 DESCRIPTION = """\

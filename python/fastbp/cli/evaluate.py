@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from . import text
+from .. import text
 from .modelfile import add_table_options, load_model, model_outputs, read_rows
 from .scores import by_class, class_report, confusion, scores
 

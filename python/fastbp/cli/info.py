@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from . import text
+from .. import text
 
 DESCRIPTION = """\
 Show the version, the processor, the instruction sets that were compiled, that this machine can

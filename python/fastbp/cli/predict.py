@@ -7,8 +7,8 @@ import csv
 import sys
 from typing import IO, Any
 
+from .. import text
 from . import arguments as kinds
-from . import text
 from .modelfile import add_table_options, load_model, model_outputs, read_rows
 from .scores import predictions
 

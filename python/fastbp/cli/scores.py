@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import text
+from .. import text
 from .columns import Target
 
 Array = npt.NDArray[Any]

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .. import text
 from . import arguments as kinds
-from . import config, text
+from . import config
 from .columns import MISSING_VALUE, Description, Rows, choose_task, learn_column, learn_target
 from .errors import CommandError
 from .modelfile import METADATA_KEY, model_outputs

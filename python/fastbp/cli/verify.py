@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import text
+from .. import text
 from .errors import CommandError
 
 if TYPE_CHECKING:

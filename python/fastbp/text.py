@@ -10,13 +10,13 @@ def line(label: str, text: str) -> None:
     print(f"{label:<10}" + text.replace("\n", "\n" + " " * 10), flush=True)
 
 
-def table(rows: Sequence[Sequence[str]], *, indent: int = 10) -> str:
-    """Rows of cells as aligned columns; the first column to the left, the others to the right."""
+def table(rows: Sequence[Sequence[str]], *, indent: int = 10, left: int = 1) -> str:
+    """Rows of cells as aligned columns: the first `left` ones to the left, others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
         cells = [
-            cell.ljust(width) if i == 0 else cell.rjust(width)
+            cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append(" " * indent + "  ".join(cells).rstrip())
