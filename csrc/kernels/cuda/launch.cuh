@@ -87,5 +87,14 @@ inline constexpr index_t kMaxGridY = 65535;
 
 FBP_FN constexpr index_t ceil_div(index_t a, index_t b) { return (a + b - 1) / b; }
 
+// Where all threads of the grid, which one block alone or a cooperative launch has, wait for each
+// other: what one has written before, the others read after.
+FBP_DEVICE void meet() {
+  if (gridDim.x > 1)
+    FBP_SYNC_GRID();
+  else
+    __syncthreads();
+}
+
 }  // namespace cuda
 }  // namespace fastbp

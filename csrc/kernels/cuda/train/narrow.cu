@@ -319,13 +319,6 @@ FBP_DEVICE void update_parameters(const NarrowArgs& g, int units, index_t batch,
   }
 }
 
-FBP_DEVICE void meet() {
-  if (gridDim.x > 1)
-    FBP_SYNC_GRID();
-  else
-    __syncthreads();
-}
-
 template <class Math, bool ruled>
 FBP_DEVICE void train_steps(const NarrowArgs& g, unsigned char* shared) {
   Math math;

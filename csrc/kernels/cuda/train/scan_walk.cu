@@ -86,14 +86,6 @@ FBP_DEVICE void for_cells(const ScanStep<T>& s, const ScanBlocks& b, index_t row
   }
 }
 
-// Between two steps: what one has written the next one reads.
-FBP_DEVICE void meet() {
-  if (gridDim.x > 1)
-    FBP_SYNC_GRID();
-  else
-    __syncthreads();
-}
-
 template <class T, class Cell>
 __global__ void __launch_bounds__(kWalkThreads, 1)
     walk_forward_kernel(ScanWalk<T> walk, ScanBlocks b) {
