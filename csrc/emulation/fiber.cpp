@@ -1,17 +1,11 @@
+// A jump from one stack to another is meant here; the checked longjmp would take it for a mistake.
+#undef _FORTIFY_SOURCE
 #include "emulation/fiber.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <new>
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define FBP_ADDRESS_SANITIZER
-#endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define FBP_ADDRESS_SANITIZER
-#endif
 
 // AddressSanitizer must be told of every change of stack, and that a stack begun anew holds no live
 // variables.
@@ -53,20 +47,39 @@ void Fiber::start(void (*body)()) {
     return;
   }
   state_ = State::under_way;
-  getcontext(&own_);
-  own_.uc_stack.ss_sp = static_cast<char*>(mapping_) + page_bytes();
-  own_.uc_stack.ss_size = kStackBytes;
-  own_.uc_link = nullptr;
-  FBP_IF_ASAN(__asan_unpoison_memory_region(own_.uc_stack.ss_sp, kStackBytes);)
+  ucontext_t& begin = own_.context;
+  getcontext(&begin);
+  begin.uc_stack.ss_sp = static_cast<char*>(mapping_) + page_bytes();
+  begin.uc_stack.ss_size = kStackBytes;
+  begin.uc_link = nullptr;
+  FBP_IF_ASAN(__asan_unpoison_memory_region(begin.uc_stack.ss_sp, kStackBytes);)
   FBP_IF_ASAN(fake_stack_ = nullptr;)
-  makecontext(&own_, enter, 0);
+  makecontext(&begin, enter, 0);
+  own_.fresh = true;
 }
+
+#if defined(FBP_ADDRESS_SANITIZER)
+void Fiber::change(Place& from, Place& to) { swapcontext(&from.context, &to.context); }
+#else
+// As swapcontext, without the mask of signals, which takes two calls of the system: four fifths of
+// the time of a kernel.
+void Fiber::change(Place& from, Place& to) {
+  const FpControl control = read_fp_control();
+  if (_setjmp(from.registers) == 0) {
+    if (!to.fresh) _longjmp(to.registers, 1);
+    to.fresh = false;
+    setcontext(&to.context);
+  }
+  write_fp_control(control);
+}
+#endif
 
 bool Fiber::resume() {
   running_ = this;
   FBP_IF_ASAN(void* caller_fake_stack = nullptr;)
-  FBP_IF_ASAN(__sanitizer_start_switch_fiber(&caller_fake_stack, own_.uc_stack.ss_sp, kStackBytes);)
-  swapcontext(&caller_, &own_);
+  FBP_IF_ASAN(
+      __sanitizer_start_switch_fiber(&caller_fake_stack, own_.context.uc_stack.ss_sp, kStackBytes);)
+  change(caller_, own_);
   FBP_IF_ASAN(__sanitizer_finish_switch_fiber(caller_fake_stack, nullptr, nullptr);)
   running_ = nullptr;
   return state_ == State::ended;
@@ -87,7 +100,7 @@ void Fiber::enter() {
 
 void Fiber::switch_out() {
   FBP_IF_ASAN(__sanitizer_start_switch_fiber(&fake_stack_, caller_stack_, caller_stack_bytes_);)
-  swapcontext(&own_, &caller_);
+  change(own_, caller_);
   FBP_IF_ASAN(__sanitizer_finish_switch_fiber(fake_stack_, &caller_stack_, &caller_stack_bytes_);)
 }
 

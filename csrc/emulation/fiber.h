@@ -2,9 +2,20 @@
 // it.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstddef>
+
+#include "backend/denormals.h"
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FBP_ADDRESS_SANITIZER
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define FBP_ADDRESS_SANITIZER
+#endif
 
 namespace fastbp {
 namespace emulation {
@@ -24,20 +35,29 @@ class Fiber {
   // Runs body() until it ends (true) or suspends itself (false).
   bool resume();
 
-  // For the running body: returns to resume(). Also from a signal handler on the fiber's stack.
+  // For the running body: returns to resume(). Also from a handler, on the fiber's stack, of a
+  // signal that it does not block (SA_NODEFER).
   static void suspend();
 
  private:
   enum class State { fresh, under_way, ended };
 
+  // Where a stack was left.
+  struct Place {
+    ucontext_t context;  // of a body's begin
+    jmp_buf registers;   // of a piece's end
+    bool fresh = false;  // nothing of the body has run
+  };
+
   static void enter();
+  static void change(Place& from, Place& to);
   void switch_out();
 
   static Fiber* running_;
   void* mapping_;  // a guard page, then the stack
   void (*body_)() = nullptr;
   State state_ = State::fresh;
-  ucontext_t own_, caller_;
+  Place own_, caller_;
   // For AddressSanitizer: its shadow of this stack, and where the resuming code's stack is.
   void* fake_stack_ = nullptr;
   const void* caller_stack_ = nullptr;

@@ -56,7 +56,7 @@ class FaultHandler {
   FaultHandler() {
     struct sigaction action{};
     action.sa_sigaction = on_fault;
-    action.sa_flags = SA_SIGINFO;
+    action.sa_flags = SA_SIGINFO | SA_NODEFER;  // the handler may leave by Fiber::suspend()
     sigemptyset(&action.sa_mask);
     sigaction(SIGSEGV, &action, &previous_action);
   }
