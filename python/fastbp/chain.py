@@ -448,6 +448,16 @@ class Chain:
             engine.set_hyper(optimizer.hyper())
             optimizer.changed = optimizer.asks_python
 
+    def _link(self, method: str) -> losses.Link:
+        loss = self._require_compiled().loss
+        if loss.traits.link is None:
+            raise ValueError(
+                f"{method} is about classes, but the loss is {loss.name!r}: use predict, or "
+                "compile with "
+                "'softmax_cross_entropy' or 'binary_cross_entropy_with_logits'"
+            )
+        return loss.traits.link
+
     def _require_compiled(self) -> Compiled:
         if self._compiled is None:
             raise RuntimeError(

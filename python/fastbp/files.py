@@ -50,6 +50,7 @@ from .unpacking import from_config
 
 if TYPE_CHECKING:
     from .model import Sequential
+    from .transferable import Transferable
 
 FORMAT = 1
 MAX_HEADER = 16 * 2**20  # bytes; about 100,000 tensors
@@ -88,7 +89,7 @@ class Description(NamedTuple):
         return shapes
 
 
-def save(model: Sequential, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
+def save(model: Transferable, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
     """Sequential.save; see there."""
     write_durably(path, _chunks(model, metadata), DIGEST_AT)
 
@@ -105,7 +106,7 @@ class Background:
         """A copy, in another process or not, has nothing in work."""
         return Background, ()
 
-    def save(self, model: Sequential, path: str | os.PathLike[str]) -> None:
+    def save(self, model: Transferable, path: str | os.PathLike[str]) -> None:
         """As `save`, of the model as it is now; returns when it is copied.
 
         Raises what went wrong with the file before, for which it waits.
@@ -137,13 +138,13 @@ class Background:
         self.finish()
 
 
-def to_bytes(model: Sequential) -> bytes:
+def to_bytes(model: Transferable) -> bytes:
     """The content of the file that `model.save` would write."""
     chunks = _chunks(model, model.metadata)
     return _with_digest(chunks[0], _digest(chunks)) + b"".join(chunks[1:])
 
 
-def _chunks(model: Sequential, metadata: Mapping[str, str]) -> list[Any]:
+def _chunks(model: Transferable, metadata: Mapping[str, str]) -> list[Any]:
     """The parts of a model file, as buffers in order, with zeros for the digest."""
     engine = model._require_built()
     tensors = _tensors(model)
@@ -190,7 +191,7 @@ def _with_digest(head: bytes, digits: bytes) -> bytes:
     return head[:DIGEST_AT] + digits + head[DIGEST_AT + DIGITS :]
 
 
-def _tensors(model: Sequential) -> dict[str, Array]:
+def _tensors(model: Transferable) -> dict[str, Array]:
     """Views of everything that is saved, by name."""
     engine = model._require_built()
     tensors = network.views(model.layers, engine, engine.parameters)

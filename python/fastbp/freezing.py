@@ -9,10 +9,10 @@ from . import checks, network
 from .errors import describe
 
 if TYPE_CHECKING:
-    from .model import Sequential
+    from .transferable import Transferable
 
 
-def freeze(model: Sequential, upto: int | None, layers: Iterable[int] | None) -> None:
+def freeze(model: Transferable, upto: int | None, layers: Iterable[int] | None) -> None:
     """Sequential.freeze; see there."""
     count = len(model.layers)
     if (upto is None) == (layers is None):
@@ -29,6 +29,6 @@ def freeze(model: Sequential, upto: int | None, layers: Iterable[int] | None) ->
     model._frozen = frozen
 
 
-def trained(model: Sequential, names: Iterable[str]) -> list[str]:
+def trained(model: Transferable, names: Iterable[str]) -> list[str]:
     """Those of the parameters that belong to layers that are not frozen."""
     return [name for name in names if int(name.split(".")[0]) not in model._frozen]

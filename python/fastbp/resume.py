@@ -18,6 +18,7 @@ from .history import FINAL, History
 from .runs import STAGES, Run
 
 if TYPE_CHECKING:
+    from .chain import Chain
     from .model import Sequential
 
 
@@ -28,7 +29,7 @@ class Saved(NamedTuple):
     steps: int
 
 
-def capture(model: Sequential) -> dict[str, Any] | None:
+def capture(model: Chain) -> dict[str, Any] | None:
     """The state of the model's last run; None if it is complete or the model has moved on."""
     run = model._run
     engine = model._require_built()

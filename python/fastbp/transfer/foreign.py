@@ -15,7 +15,7 @@ from ..structure import leaves
 from ..wrappers import TimeDistributed
 
 if TYPE_CHECKING:
-    from ..model import Sequential
+    from ..transferable import Transferable
 
 
 class Block(NamedTuple):
@@ -40,7 +40,7 @@ class Part(NamedTuple):
         return array.T if self.transposed else array
 
 
-def owners(model: Sequential) -> list[tuple[str, Layer]]:
+def owners(model: Transferable) -> list[tuple[str, Layer]]:
     """Name and layer of each layer with parameters or moving statistics, from input to output."""
     return [
         (name, inner(layer))
@@ -67,7 +67,7 @@ def parts_of(layer: Layer, table: Mapping[str, Sequence[Part]]) -> list[Part]:
 
 
 def put(
-    model: Sequential, blocks: Sequence[Block], table: Mapping[str, Sequence[Part]], source: str
+    model: Transferable, blocks: Sequence[Block], table: Mapping[str, Sequence[Part]], source: str
 ) -> None:
     """Overwrites all parameters and moving statistics with the blocks, in order.
 
@@ -107,7 +107,7 @@ def put(
         state[name][...] = array
 
 
-def _inputs(model: Sequential, values: Mapping[str, Array]) -> int:
+def _inputs(model: Transferable, values: Mapping[str, Array]) -> int:
     """Number of columns that the first layer with weights takes."""
     width = 1  # of what an Embedding makes of each column
     for name, layer in owners(model):
@@ -119,7 +119,7 @@ def _inputs(model: Sequential, values: Mapping[str, Array]) -> int:
     return model.inputs or 1
 
 
-def _check_shapes(model: Sequential, values: Mapping[str, Array], inputs: int) -> None:
+def _check_shapes(model: Transferable, values: Mapping[str, Array], inputs: int) -> None:
     if model.inputs is not None and inputs != model.inputs:
         raise ValueError(f"the weights are for {inputs} inputs, the model for {model.inputs}")
     parameters, state = network.parameter_shapes, network.state_shapes

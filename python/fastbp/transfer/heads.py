@@ -12,10 +12,10 @@ from ..layers import Dense, Layer
 from ..structure import owning, require_order
 
 if TYPE_CHECKING:
-    from ..model import Sequential
+    from ..transferable import Transferable
 
 
-def replace_head(model: Sequential, units: int) -> None:
+def replace_head(model: Transferable, units: int) -> None:
     """Sequential.replace_head; see there."""
     units = checks.integer("units", units)
     layers = list(model.layers)
@@ -27,7 +27,7 @@ def replace_head(model: Sequential, units: int) -> None:
     _continue_as(model, layers, place)
 
 
-def append(model: Sequential, layer: Layer) -> None:
+def append(model: Transferable, layer: Layer) -> None:
     """Sequential.append; see there."""
     if not isinstance(layer, Layer):
         raise TypeError(f"append takes a layer object such as Dense(10); got {describe(layer)}")
@@ -38,7 +38,7 @@ def append(model: Sequential, layer: Layer) -> None:
     _continue_as(model, [*model.layers, layer], len(model.layers))
 
 
-def _continue_as(model: Sequential, layers: Sequence[Layer], fresh: int) -> None:
+def _continue_as(model: Transferable, layers: Sequence[Layer], fresh: int) -> None:
     """Gives the model these layers; all parameters stay but those of layer `fresh`."""
     compiled, outputs = model._compiled, network.outputs(layers)
     custom.device_for(model.device, layers)  # raises for a function that does not run there

@@ -22,7 +22,7 @@ from ..recurrent import GRU
 from .foreign import Block, Part, owners, parts_of, put
 
 if TYPE_CHECKING:
-    from ..model import Sequential
+    from ..transferable import Transferable
 
 _RECURRENT = ("kernel", "recurrent_kernel", "bias", "recurrent_bias")
 _NAMES = {
@@ -46,7 +46,7 @@ _THEIRS = {
 MEMBER = "model.weights.h5"  # of a .keras file, which is a zip archive
 
 
-def load(model: Sequential, path: str | os.PathLike[str]) -> None:
+def load(model: Transferable, path: str | os.PathLike[str]) -> None:
     """Sequential.load_keras_weights; see there."""
     try:
         import h5py

@@ -25,7 +25,7 @@ from ..wrappers import Bidirectional, TimeDistributed
 from . import onnx_recurrent
 
 if TYPE_CHECKING:
-    from ..model import Sequential
+    from ..transferable import Transferable
 
 OPSET, IR_VERSION = 17, 8  # of 2022: everything needed is there, and older runtimes read it
 LENGTHS = "lengths"  # the input, beside "x"
@@ -141,7 +141,7 @@ FORMULAS: dict[str, Callable[[Graph, str, float], str]] = {
 
 
 def export(
-    model: Sequential, path: str | os.PathLike[str], probabilities: bool, lengths: bool
+    model: Transferable, path: str | os.PathLike[str], probabilities: bool, lengths: bool
 ) -> None:
     """Sequential.export_onnx; see there."""
     model._require_built()
@@ -170,7 +170,7 @@ def export(
     files.write_durably(path, [proto.SerializeToString()])
 
 
-def _layer(graph: Graph, model: Sequential, name: str, layer: Layer, value: str) -> str:
+def _layer(graph: Graph, model: Transferable, name: str, layer: Layer, value: str) -> str:
     """Adds one layer; returns the name of its output."""
     if isinstance(layer, (Dropout, Flatten)):
         return value
@@ -256,7 +256,7 @@ _MAKERS: dict[type[Layer], Callable[[Graph, Any, dict[str, Array], str], str]] =
 }
 
 
-def _proto(graph: Graph, model: Sequential) -> Any:
+def _proto(graph: Graph, model: Transferable) -> Any:
     helper = graph.onnx.helper
     kind = helper.np_dtype_to_tensor_dtype(graph.dtype)
     reads = ["steps"] if model._reads_sequences else []

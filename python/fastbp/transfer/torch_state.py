@@ -26,7 +26,7 @@ from .foreign import Block, Part, inner, owners, parts_of, put
 
 if TYPE_CHECKING:
     from ..layers import Layer
-    from ..model import Sequential
+    from ..transferable import Transferable
 
 _NORM = (Part("gamma", "weight"), Part("beta", "bias"))
 _MOVING = (Part("moving_mean", "running_mean"), Part("moving_variance", "running_var"))
@@ -40,7 +40,7 @@ PARTS = {
 STEPS = "num_batches_tracked"  # counted by nn.BatchNorm1d, which uses it only without a momentum
 
 
-def load(model: Sequential, state: Mapping[str, Any]) -> None:
+def load(model: Transferable, state: Mapping[str, Any]) -> None:
     """Sequential.load_torch_state_dict; see there."""
     given: object = state
     if not isinstance(given, Mapping):
@@ -72,7 +72,7 @@ def _array(name: str, value: Any) -> Array:
     return array
 
 
-def dump(model: Sequential, as_numpy: bool) -> dict[str, Any]:
+def dump(model: Transferable, as_numpy: bool) -> dict[str, Any]:
     """Sequential.to_torch_state_dict; see there."""
     for name, layer in leaves(model.layers):
         if layer.owns_constants:
