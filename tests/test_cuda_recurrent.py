@@ -29,7 +29,7 @@ class Case(NamedTuple):
     every_step: bool = False  # an output at every step
     lengths: bool = False  # sequences end early
     labels: bool = False
-    weights: bool = False
+    weights: str = ""  # what has weights of its own: "rows" or "steps"
     rows: int = 45
     batch: int = 37
     steps: int = 5
@@ -71,7 +71,7 @@ CASES = {
         every_step=True),
     "classes of steps": Case(
         lambda: [bp.GRU(6, return_sequences=True), bp.Dense(4)], every_step=True, labels=True,
-        weights=True),
+        weights="steps"),
     "the last layer": Case(lambda: [bp.LSTM(4)]),
     "dropout and norms": Case(
         lambda: [bp.Dropout(0.2), bp.GRU(6, return_sequences=True), bp.LayerNorm(),
@@ -83,7 +83,7 @@ CASES = {
     "backwards": Case(lambda: [bp.LSTM(6, go_backwards=True), bp.Dense(4)]),
     "lengths": Case(lambda: [bp.LSTM(6), bp.Dense(4)], lengths=True),
     "lengths, both ways": Case(
-        lambda: [bp.Bidirectional(bp.GRU(6)), bp.Dense(4)], lengths=True, weights=True),
+        lambda: [bp.Bidirectional(bp.GRU(6)), bp.Dense(4)], lengths=True, weights="rows"),
     "one part": Case(lambda: [bp.GRU(6), bp.Dense(4)], rows=12, batch=8, lengths=True),
     "all rules": Case(
         lambda: [bp.LSTM(6), bp.Dense(4, kernel_regularizer=bp.L2(0.01))],
@@ -93,11 +93,11 @@ CASES = {
                    frozen=(0,)),
     "lengths at every step": Case(
         lambda: [bp.LSTM(6, return_sequences=True), bp.Dense(9, activation="tanh"), bp.Dense(4)],
-        every_step=True, lengths=True),
+        every_step=True, lengths=True, weights="steps"),
     "classes of lengths": Case(
         lambda: [bp.Bidirectional(bp.GRU(6, return_sequences=True)), bp.LayerNorm(),
                  bp.Dropout(0.1), bp.Dense(4)],
-        every_step=True, lengths=True, labels=True, weights=True, steps=9,
+        every_step=True, lengths=True, labels=True, weights="rows", steps=9,
         optimizer=lambda: bp.Adam(0.01, clip_norm=0.05, gradient_accumulation_steps=2)),
     "lengths of the last layer": Case(
         lambda: [bp.GRU(4, return_sequences=True)],
@@ -124,14 +124,15 @@ WALK, STEP = "walk_kernel", "kernels[cell]"  # as they are launched
 def outcome(case: Case, device: str, dtype: str) -> list[Any]:
     """All that a model says and holds after each kind of call."""
     x, y = case.data(dtype)
-    weights = np.random.default_rng(8).random(case.rows) if case.weights else None
+    shapes = {"rows": (case.rows,), "steps": (case.rows, case.steps)}
+    weights = np.random.default_rng(8).random(shapes[case.weights]) if case.weights else None
     model = case.model(device, dtype)
     said: list[Any] = [
         model.fit(x, y, epochs=2, batch_size=case.batch, sample_weight=weights, verbose=0).history,
         state(model),
         model.predict(x),
         model.evaluate(x, y, batch_size=24, sample_weight=weights),
-        model.gradients(x, y),
+        model.gradients(x, y, sample_weight=weights),
         model.step(x, y),
         state(model),
     ]

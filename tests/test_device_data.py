@@ -238,6 +238,12 @@ def test_sequences(every: bool) -> None:
         m.fit(given[0], given[1], lengths=lengths, epochs=2, batch_size=8, verbose=0)
         results.append(m.fit(given[3], given[1], lengths=lengths, **QUIET).history)
         results[-1]["evaluated"] = m.evaluate(given[3], given[1], lengths=lengths)
+        weights = np.linspace(0, 2, y.size).reshape(y.shape)
+        if given[0] is not x:
+            weights = array(weights)
+        same = {"sample_weight": weights, "lengths": lengths}
+        m.fit(given[0], given[1], validation_split=0.5, **same, **QUIET)
+        results[-1]["weighted"] = m.step(given[0], given[1], **same)
         out = m.predict(given[2], lengths), m.predict(given[2])
         results[-1]["out"] = [one.get().tolist() if given[0] is not x else one.tolist()
                               for one in out]  # fmt: skip

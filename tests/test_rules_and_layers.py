@@ -249,14 +249,6 @@ def test_the_weight_of_a_sequence_is_that_of_each_of_its_steps(loss: str, device
     assert counted == pytest.approx(model.evaluate(x[twice], y[twice])["loss"], rel=1e-12)
 
 
-def test_class_weights_are_not_for_steps_of_sequences() -> None:
-    model = bp.Sequential([bp.LSTM(4, return_sequences=True), bp.Dense(3)], seed=0)
-    model.compile("adam", "softmax_cross_entropy")
-    x, y = np.zeros((5, 4, 2)), np.zeros((5, 4), int)
-    with pytest.raises(ValueError, match="every step of a sequence"):
-        model.fit(x, y, class_weight="balanced", verbose=0)
-
-
 class StopAt(bp.Callback):
     """Ends fit behind step k of the run."""
 

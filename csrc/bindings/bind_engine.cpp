@@ -158,9 +158,7 @@ class Engine {
     if (!weights.is_none()) {
       const py::array given = py::cast<py::array>(weights);
       samples.weight = input<T>(given, "weights");
-      if (given.ndim() != 1 || given.shape(0) != n)
-        throw py::value_error("weights: expected shape (" + std::to_string(n) + ",), got a " +
-                              describe(given));
+      require_weights_shape(given, rows, layout);
     }
     return unlocked(net, [&](auto& same) { return f(same, samples, n); });
   }

@@ -99,10 +99,9 @@ struct CudaSamples {
     fbp_samples rows = rows_there(x, states_rows);
     require_some(rows, "shape (0, ...) on the device");
     const DeviceRows target(y);
-    std::vector<index_t> shape = outputs_shape(rows);
-    if (target.shape.size() + 1 == shape.size() && loss_takes_labels(loss)) {
-      shape.pop_back();
-      target.require("y", py::dtype::of<std::int64_t>(), shape);
+    const std::vector<index_t> shape = outputs_shape(rows), each(shape.begin(), shape.end() - 1);
+    if (target.shape.size() == each.size() && loss_takes_labels(loss)) {
+      target.require("y", py::dtype::of<std::int64_t>(), each);
       rows.labels = static_cast<const std::int64_t*>(target.pointer);
     } else {
       target.require("y", dtype, shape);
@@ -110,7 +109,7 @@ struct CudaSamples {
     }
     if (!weights.is_none()) {
       const DeviceRows of_rows(weights);
-      of_rows.require("weights", dtype, {rows.n});
+      of_rows.require("weights", dtype, each);
       rows.weight = of_rows.pointer;
     }
     return rows;
@@ -136,7 +135,7 @@ struct CudaSamples {
     if (!weights.is_none()) {
       const py::array of_rows = py::cast<py::array>(weights);
       require_array(of_rows, "weights", dtype, false);
-      require_length(of_rows, "weights", rows.n);
+      require_weights_shape(of_rows, given, layout);
       rows.weight = of_rows.data();
     }
     return rows;

@@ -108,4 +108,13 @@ inline void require_labels_shape(const py::array& y, const RowsIn& rows,
                           " labels, one for each row of x, got " + std::to_string(y.shape(0)));
 }
 
+// The same for weights: one for each class number that there would be.
+inline void require_weights_shape(const py::array& weights, const RowsIn& rows,
+                                  const NetworkLayout& layout) {
+  if (layout.stages.back().sequence)
+    require_shape(weights, "weights", rows.count(), rows.steps());
+  else
+    require_length(weights, "weights", rows.count());
+}
+
 }  // namespace fastbp

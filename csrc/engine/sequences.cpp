@@ -68,7 +68,7 @@ template <class T> void Step<T>::gather_targets(const Samples<T>& from, const st
       std::memcpy(target + running_ * outputs, from.target + row * outputs,
                   std::size_t(outputs) * sizeof(T));
     if (from.labels) labels[running_] = from.labels[row];
-    if (from.weight) std::fill_n(weight + running_ * copies, copies, from.weight[sequence]);
+    if (from.weight) std::fill_n(weight + running_ * copies, copies, from.weight[row]);
     ++running_;
   }
 }

@@ -43,7 +43,7 @@ template <class T> struct Samples {
   IntegerType integer_type = IntegerType::u8;
   const T* target = nullptr;
   const std::int64_t* labels = nullptr;
-  const T* weight = nullptr;  // (n,), of each row's loss; null: none
+  const T* weight = nullptr;  // of each row's loss, as many as labels; null: none
   // Of sequences: the steps that count, 1 to `steps`, or null where all do.
   const std::int64_t* lengths = nullptr;
   index_t steps = 1;
@@ -62,7 +62,7 @@ template <class T> struct Samples {
     const index_t places = layout.output_places(steps);
     if (target) rows.target += first * places * layout.outputs;
     if (labels) rows.labels += first * places;
-    if (weight) rows.weight += first;
+    if (weight) rows.weight += first * places;
     if (lengths) rows.lengths += first;
     if (states) rows.states += first * layout.carried_width;
     return rows;

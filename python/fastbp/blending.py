@@ -9,11 +9,10 @@ import numpy as np
 
 from . import devices, holdout
 from .arrays import Array, stored
-from .errors import describe
 from .initializers import Constant
 from .layers import Dense
 from .model import Sequential
-from .sequences import Sequences, with_lengths
+from .sequences import with_lengths
 
 if TYPE_CHECKING:
     from .ensemble import Ensemble
@@ -87,8 +86,11 @@ def evaluate(
     rows, target = holdout.pair(first, x, y)
     target = first._host("y", target)
     output = ensemble.predict(x)
-    if output.ndim == 3:
-        output, target, sample_weight = _steps(output, target, sample_weight, rows)
+    runs = first._runs(rows)
+    if runs is not None:
+        if sample_weight is not None:
+            sample_weight = first._samples(sample_weight, rows, target)[runs]
+        output, target = output[runs], target[runs]
     units = output.shape[-1]
     same = Sequential([Dense(units, use_bias=False, kernel_initializer=Constant(0.0))], seed=0)
     device = "cpu" if devices.is_cuda(first.device) else first.device
@@ -96,15 +98,3 @@ def evaluate(
     same.build(units)
     same.set_parameters({"0.kernel": np.eye(units)})
     return same.evaluate(output, target, batch_size, sample_weight=sample_weight)
-
-
-def _steps(output: Array, target: Array, sample_weight: Any, x: Any) -> tuple[Array, Array, Any]:
-    """Steps of sequences as rows, without those behind their ends."""
-    n, steps = output.shape[:2]
-    runs = x.running() if isinstance(x, Sequences) else np.ones((n, steps), np.bool_)
-    if sample_weight is not None:
-        weight = np.asarray(sample_weight).reshape(-1)
-        if len(weight) != n:
-            raise ValueError(f"sample_weight must have shape ({n},); got {describe(sample_weight)}")
-        sample_weight = np.repeat(weight, runs.sum(axis=1))
-    return output[runs], target[runs], sample_weight

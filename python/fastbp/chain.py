@@ -29,7 +29,7 @@ from .lazy import LazyRows, is_lazy
 from .loss_scale import LossScale
 from .metrics import get as get_metrics
 from .network import Compiled
-from .sequences import Sequences, padded, require_no_sequences
+from .sequences import Sequences, lengths_of, padded_as, require_no_sequences, running
 from .structure import Flatten, Reshape, owning, require_order
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ class Chain:
         y = self._host(names[1], y)
         if isinstance(x, Sequences) and steps is not None:
             if isinstance(y, (list, tuple)):
-                y, _ = padded(names[1], y)
+                y = padded_as(names[1], y, x.running())
             if getattr(y, "shape", ())[:2] == (rows, steps):
                 y = x.cleared(y)
         return x, arrays.targets(y, rows, self.outputs, compiled.loss, self._dtype, names, steps)
@@ -409,30 +409,34 @@ class Chain:
     def _weights(
         self, x: Any, y: Array, sample_weight: Any, class_weight: weights.ClassWeight = None
     ) -> Array | None:
-        """The weights of checked rows x with targets y; None where all are alike."""
+        """The factors of the losses of checked rows x with targets y; None where all are alike."""
         if sample_weight is None and class_weight is None:
             return None
         loss = self._require_compiled().loss
-        uneven = isinstance(x, Sequences) and self._gives_sequences()
-        steps = x.lengths if uneven else None
+        runs = self._runs(x)
         if arrays.is_on_device(y):
             from . import device_rows
 
             rows: Any = y
             made: Any = device_rows.factors(
-                sample_weight, class_weight, rows, loss, self._dtype, steps
+                sample_weight, class_weight, rows, loss, self._dtype, runs
             )
             return made  # type: ignore[no-any-return]
         sample_weight = self._host("sample_weight", sample_weight)
-        return weights.rows(sample_weight, class_weight, y, loss, self._dtype, steps)
+        return weights.rows(sample_weight, class_weight, y, loss, self._dtype, runs)
 
-    def _samples(self, sample_weight: Any, y: Any) -> Any:
-        """sample_weight as float64 (n,), checked, where the targets y are."""
-        if arrays.is_on_device(y):
+    def _samples(self, sample_weight: Any, x: Any, y: Any, name: str = "sample_weight") -> Any:
+        """sample_weight as float64, checked, one for each loss; where the targets y are."""
+        runs = self._runs(x)
+        if arrays.is_on_device(y) and runs is None:
             from . import device_rows
 
-            return device_rows.sample_weights(sample_weight, len(y), y.device)
-        return weights.samples(self._host("sample_weight", sample_weight), len(y))
+            return device_rows.sample_weights(sample_weight, len(y), y.device, name)
+        return weights.samples(self._host(name, sample_weight), len(y), name, runs)
+
+    def _runs(self, x: Any) -> Array | None:
+        """Of outputs at every step, which steps of the rows x count, (n, steps)."""
+        return running(x.shape[:2], lengths_of(x)) if self._gives_sequences() else None
 
     def _sync_optimizer(self, engine: _core.Engine, steps: int = 1) -> None:
         """Hands changed hyper-parameters to the engine; keeps its state.

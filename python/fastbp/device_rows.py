@@ -231,14 +231,15 @@ def factors(
     target: DeviceRows,
     loss: Loss,
     dtype: np.dtype[Any],
-    steps: Array | None,
+    runs: Array | None,
 ) -> DeviceRows | None:
-    """As weights.rows, on the device; by way of the host with class_weight or uneven steps."""
+    """As weights.rows, on the device; by way of the host with class_weight or weights of steps."""
     device = target.device
-    if class_weight is not None or steps is not None:
+    if class_weight is not None or runs is not None:
         given = sample_weight
         host = to_host("sample_weight", given) if arrays.is_on_device(given) else given
-        ready = weights.rows(host, class_weight, target.get(), loss, dtype, steps)
+        of: Any = target if class_weight is None else target.get()
+        ready = weights.rows(host, class_weight, of, loss, dtype, runs)
         return None if ready is None else sent(ready, device)
     if sample_weight is None:
         return None

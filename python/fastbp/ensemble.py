@@ -146,7 +146,8 @@ class Ensemble:
 
         Args:
             X, y: rows for all members; no batches.
-            sample_weight: (n,) for all, or (members, n).
+            sample_weight: as for Sequential.fit, for all; or (members, n), or of outputs at every
+                step (members, n, steps).
             rows: for each member which rows of X and y it is trained on: a mask (n,) or their
                 numbers, of which some may appear more than once.
             bootstrap: each member is trained on n rows drawn from the n with replacement, by its

@@ -21,7 +21,7 @@ from .history import History
 from .lazy import LazyRows
 from .pool import InTurn, Pool, began, failure
 from .resume import capture
-from .sequences import with_lengths
+from .sequences import regular_shape, with_lengths
 from .structure import Reshape
 from .training import Ready, ready
 from .weights import samples
@@ -76,8 +76,24 @@ class EnsembleFit:
             self.rows: list[Array | None] = [drawn_rows(m.seed, self.n) for m in self.members]
         else:
             self.rows = _checked_rows(rows, len(self.members), self.n)
-        self.weights = _weights(sample_weight, len(self.members), self.n)
+        shared: dict[int, Array] = {}
+        self.weights = {place: self._weights(sample_weight, place, shared) for place in self.places}
         self.callbacks = {place: _callbacks(callbacks, place) for place in self.places}
+
+    def _weights(self, value: Any, place: int, shared: dict[int, Array]) -> Array | None:
+        """Of sample_weight what is a member's; `shared` is what members with the same rows have."""
+        if value is None:
+            return None
+        members, n = len(self.members), self.n
+        x, _ = self.data.of(self.members[place])
+        runs = self.members[place]._runs(x)
+        steps = (1,) if runs is None else runs.shape[1:]
+        shape = regular_shape(value)
+        if shape in ((members, n), (members, n, *steps)) and shape != (n, *steps):
+            return samples(value[place], n, f"sample_weight[{place}]", runs)
+        if id(x) not in shared:
+            shared[id(x)] = samples(value, n, runs=runs)
+        return shared[id(x)]
 
     def prepare(self, **settings: Any) -> None:
         """Checks everything; settings are arguments of Sequential.fit."""
@@ -245,16 +261,6 @@ def _checked_rows(rows: Any, members: int, n: int) -> list[Array | None]:
                              f"got {array.min()} to {array.max()}")  # fmt: skip
         found.append(array.astype(np.int64))
     return found
-
-
-def _weights(value: Any, members: int, n: int) -> list[Array | None]:
-    """sample_weight of each member."""
-    if value is None:
-        return [None] * members
-    array = np.asarray(value)
-    if array.shape == (members, n) and not (members == n and n == 1):
-        return [samples(row, n, f"sample_weight[{i}]") for i, row in enumerate(array)]
-    return [samples(value, n)] * members
 
 
 def _callbacks(given: Callbacks, place: int) -> list[Callback]:

@@ -27,7 +27,7 @@ class Given(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows as the engine takes them; weights is (n,), or None where all are alike."""
+    """Rows as the engine takes them; weights of their losses, or None where all are alike."""
 
     x: Any  # an array, or LazyRows
     y: Array
@@ -71,7 +71,7 @@ def split(
     if stratify:
         held = stratified(classes_of(model, arrays.at_hand(y)), len(x) - kept)
         train = ~held
-    samples = None if samples is None else model._samples(samples, y)
+    samples = None if samples is None else model._samples(samples, x, y)
     parts = []
     for chosen, class_weight in ((train, given.class_weight), (held, None)):
         own = None if samples is None else samples[chosen]
@@ -116,6 +116,8 @@ def pair(
 def classes_of(model: Sequential, y: Array) -> Array:
     """The class of every row as an integer. Raises ValueError where the loss is not about one."""
     loss = model.loss
+    if model._gives_sequences():
+        raise ValueError("stratify=True needs one class for each row, but every step has a target")
     if y.ndim == 1:
         return y
     if loss.traits.link == "softmax":

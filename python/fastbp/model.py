@@ -90,9 +90,11 @@ class Sequential(Transferable):
                 rows.
             sample_weight: (n,) numbers, at least 0 and not all 0: weights of the rows in the loss,
                 of which only the ratios count (fastbp.weights); rows that validation_split takes
-                keep theirs.
+                keep theirs. Of outputs at every step also (n, steps), or a list of arrays as X is:
+                one for each step.
             class_weight: {class: factor} of the rows' weights, 1 for a class that is not named, or
-                "balanced": all classes then have the same weight in sum. Not used in validation.
+                "balanced": all classes then have the same weight in sum. Of outputs at every step
+                it is the step's class that counts. Not used in validation.
             shuffle: a new random order of the rows in every epoch. It follows from the seed and the
                 number of epochs trained, so that two calls of fit, even with save and load between
                 them, equal one call.
@@ -148,13 +150,18 @@ class Sequential(Transferable):
         ).train()
 
     def step(
-        self, x: Any, y: Any, sample_weight: Any = None, class_weight: ClassWeight = None
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: Any = None,
+        class_weight: ClassWeight = None,
+        lengths: Any = None,
     ) -> float:
         """One training step on one batch; returns the loss before the update.
 
-        x is (n, inputs), y and the weights as for fit, the mean being that of the batch. The
-        quickest way in is C-contiguous arrays of the model's dtype, class numbers in int64. Raises
-        as fit does.
+        x is (n, inputs), y, the weights and lengths as for fit, the mean being that of the batch.
+        The quickest way in is C-contiguous arrays of the model's dtype, class numbers in int64.
+        Raises as fit does.
         """
         quick, compiled = self._quick, self._compiled
         weighted = sample_weight is not None or class_weight is not None
@@ -163,11 +170,12 @@ class Sequential(Transferable):
             and compiled is not None
             and not compiled.optimizer.changed
             and not weighted
+            and lengths is None
         ):
             loss = quick.quick_step(x, y)
             if loss is not None:
                 return loss
-        engine, x, y = self._batch(x, y)
+        engine, x, y = self._batch(with_lengths(x, lengths), y)
         weights = self._weights(x, y, sample_weight, class_weight) if weighted else None
         if self.optimizer.changed:
             self._sync_optimizer(engine)
@@ -175,20 +183,28 @@ class Sequential(Transferable):
             return engine.step(rows, y, weights)
 
     def gradients(
-        self, x: Any, y: Any, sample_weight: Any = None, class_weight: ClassWeight = None
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: Any = None,
+        class_weight: ClassWeight = None,
+        lengths: Any = None,
     ) -> tuple[float, dict[str, Array]]:
         """The loss of one batch and its gradient: (loss, {name: new array}). Updates nothing.
 
         As the next step would compute them, penalties of regularizers included, but before any
         clipping. Parameters of frozen layers have no gradient.
         """
-        engine, x, y = self._batch(x, y)
+        engine, x, y = self._batch(with_lengths(x, lengths), y)
         loss = engine.gradients(x, y, self._weights(x, y, sample_weight, class_weight))
         views = network.views(self._layers, engine, engine.gradients_)
         return loss, {name: views[name].copy() for name in freezing.trained(self, views)}
 
-    def input_gradient(self, x: Any, y: Any, sample_weight: Any = None) -> tuple[float, Array]:
+    def input_gradient(
+        self, x: Any, y: Any, sample_weight: Any = None, lengths: Any = None
+    ) -> tuple[float, Array]:
         """The loss of one batch and its gradient by x: (loss, array of the shape of x)."""
+        x = with_lengths(x, lengths)
         engine, rows, y = self._batch(x, y)
         weights: Any = self._weights(rows, y, sample_weight)
         if arrays.is_on_device(y):
@@ -210,8 +226,8 @@ class Sequential(Transferable):
         """The loss and the metrics over all rows: {"loss": ..., "accuracy": ...}.
 
         batch_size rows are computed at a time. Of callbacks the on_test hooks are called. With
-        sample_weight, (n,), the loss is the weighted mean; metrics are of the rows as they are.
-        Data and errors as for fit.
+        sample_weight the loss is the weighted mean; metrics are of the rows as they are. Data and
+        errors as for fit.
         """
         from . import evaluation, holdout
         from .callbacks.base import get as callback_list

@@ -107,8 +107,9 @@ class Sequences:
         return self.values.tobytes() + self.lengths.tobytes()
 
     def __repr__(self) -> str:
-        n, steps, features = self.values.shape
-        return f"Sequences({n} of up to {steps} steps of {features} values)"
+        n, steps, *features = self.values.shape
+        of = f" of {features[0]} values" if features else ""
+        return f"Sequences({n} of up to {steps} steps{of})"
 
 
 def padded(name: str, items: Sequence[Any]) -> tuple[Array, Array]:
@@ -132,6 +133,38 @@ def padded(name: str, items: Sequence[Any]) -> tuple[Array, Array]:
     for to, part in zip(whole, parts, strict=True):
         to[: len(part)] = part
     return whole, lengths
+
+
+def is_ragged(value: Any) -> bool:
+    """Whether numbers are given as a list of one array for each sequence."""
+    return isinstance(value, (list, tuple)) and len(value) > 0 and np.ndim(value[0]) > 0
+
+
+def regular_shape(value: Any) -> tuple[int, ...] | None:
+    """The shape of an array, or of nested lists of equal length; None of others."""
+    try:
+        shape: tuple[int, ...] = np.shape(value)
+    except ValueError:
+        return None
+    return shape
+
+
+def padded_as(name: str, items: Sequence[Any], runs: Array) -> Array:
+    """Arrays (steps, ...) as one (n, steps, ...) with zeros behind the ends, as `runs` has them.
+
+    Raises ValueError where a sequence has another number of steps: neither its own nor all.
+    """
+    whole, lengths = padded(name, items)
+    expected = runs.sum(axis=1)
+    if len(lengths) != len(expected):
+        raise ValueError(f"{name} has {len(lengths)} sequences, X has {len(expected)}")
+    wrong = np.flatnonzero((lengths != expected) & (lengths != runs.shape[1]))
+    if wrong.size:
+        i = int(wrong[0])
+        raise ValueError(f"{name}[{i}] has {lengths[i]} steps, that of X has {expected[i]}")
+    room = np.zeros((*runs.shape, *whole.shape[2:]), whole.dtype)
+    room[:, : whole.shape[1]] = whole
+    return room
 
 
 def running(shape: tuple[int, ...], lengths: Array | None) -> Array:

@@ -3,10 +3,13 @@
 Row i has the weight sample_weight[i] times that of its class. A loss that averages becomes the
 weighted mean sum(w l) / sum(w) over the rows of the call, as in scikit-learn: only the ratios of
 weights count, equal weights change nothing, a weight of 2 counts as the row twice and one of 0 as
-its absence. To that end all weights are divided by their mean w' over the rows given; a batch of B
-of them has the gradient of sum(w l) / (B w'), whose mean over the batches is that of the whole,
-also where a rare class is missing in most of them. (Keras is the same but for the division; weights
-of mean 1, as "balanced" ones are, make it equal.) half_sse, a sum, becomes sum(w l).
+its absence. Where a sequence has an output at every step, each step counts as a row does here, as
+far as it lies in front of the end, and may have a weight of its own.
+
+To that end all weights are divided by their mean w' over the rows given; a batch of B of them has
+the gradient of sum(w l) / (B w'), whose mean over the batches is that of the whole, also where a
+rare class is missing in most of them. (Keras is the same but for the division; weights of mean 1,
+as "balanced" ones are, make it equal.) half_sse, a sum, becomes sum(w l).
 
 Weights count in the loss, in training and in evaluation, and in no metric.
 """
@@ -23,6 +26,7 @@ from . import checks
 from .arrays import Array, as_numbers
 from .errors import describe
 from .losses import Loss
+from .sequences import is_ragged, padded_as
 
 ClassWeight = Mapping[int, float] | str | None
 
@@ -33,63 +37,81 @@ def rows(
     target: Array,
     loss: Loss,
     dtype: np.dtype[Any],
-    steps: Array | None = None,
+    runs: Array | None = None,
     name: str = "sample_weight",
 ) -> Array | None:
-    """The factor of each row of `target` as the engine takes them, (n,); None where all are 1.
+    """The factors of the losses as the engine takes them; None where all are 1.
 
-    target is what arrays.targets returned, steps (n,) how many losses each row has where that
-    differs: the mean weight is that of the losses. Raises TypeError and ValueError for weights that
-    are negative, not finite, all 0, of another length, or of classes that there are none.
+    target is what arrays.targets returned. Where it has a loss at every step, runs (n, steps) says
+    which of them count, and the factors are (n, steps); otherwise they are (n,). Raises TypeError
+    and ValueError for weights that are negative, not finite, all 0, of another shape, or of classes
+    that there are none.
     """
-    weight = None if sample_weight is None else samples(sample_weight, len(target), name)
+    weight = None if sample_weight is None else samples(sample_weight, len(target), name, runs)
+    if weight is not None and runs is not None:
+        weight = weight[runs]
     if class_weight is not None:
-        classes, count = _classes(target, loss)
+        classes, count = _classes(target if runs is None else target[runs], loss)
         factors = _class_factors(class_weight, classes, count, weight)[classes]
         weight = factors if weight is None else weight * factors
         if not weight.any():
             raise ValueError("class_weight and sample_weight leave no row with a weight above 0")
     if weight is None:
         return None
-    mean = 1.0 if loss.name == "half_sse" else _mean(weight, steps)
+    mean = 1.0 if loss.name == "half_sse" else math.fsum(weight.tolist()) / len(weight)
     ready: Array = (weight / mean).astype(dtype)
-    return ready
+    if runs is None:
+        return ready
+    spread: Array = np.zeros(runs.shape, dtype)
+    spread[runs] = ready
+    return spread
 
 
-def _mean(weight: Array, steps: Array | None) -> float:
-    """Of the weights, each counted `steps` times; rounded once."""
-    if steps is None:
-        return math.fsum(weight.tolist()) / len(weight)
-    return math.fsum((weight * steps).tolist()) / int(steps.sum())
+def samples(value: Any, n: int, name: str = "sample_weight", runs: Array | None = None) -> Array:
+    """sample_weight as float64 (n,), checked; a column (n, 1) is taken too.
 
-
-def samples(value: Any, n: int, name: str = "sample_weight") -> Array:
-    """sample_weight as float64 (n,), checked; a column (n, 1) is taken too."""
+    With runs (n, steps), which steps count, as float64 (n, steps), 0 where they do not: of a weight
+    for each step, in an array or a list of arrays as long as the sequences, or for each sequence.
+    """
+    if runs is not None and is_ragged(value):
+        value = padded_as(name, value, runs)
     array = as_numbers(name, value)
     if array.shape == (n, 1):
         array = array[:, 0]
-    if array.shape != (n,):
-        raise ValueError(f"{name} must have shape ({n},), one for each row; got {array.shape}")
-    weight = array.astype(np.float64)
+    _require_shape(name, array.shape, n, runs)
+    counted = array if runs is None or array.ndim == 1 else np.where(runs, array, 0)
+    weight: Array = counted.astype(np.float64)
     with np.errstate(invalid="ignore"):
         wrong = ~((weight >= 0) & np.isfinite(weight))
     if wrong.any():
-        row = int(np.argmax(wrong))
-        raise ValueError(f"{name} must be finite and not negative; row {row} has {array[row]!r}")
+        place = np.unravel_index(int(np.argmax(wrong)), weight.shape)
+        step = "".join(f", step {number}" for number in place[1:])
+        raise ValueError(
+            f"{name} must be finite and not negative; row {place[0]}{step} has {weight[place]:g}"
+        )
+    if runs is not None and weight.ndim == 1:
+        weight = np.where(runs, weight[:, None], 0)
     if not weight.any():
         raise ValueError(f"{name} must not be all 0: no row would count")
     return weight
+
+
+def _require_shape(name: str, shape: tuple[int, ...], n: int, runs: Array | None) -> None:
+    """Raises ValueError unless there is one for each row, or step."""
+    if shape == (n,) or (runs is not None and shape == runs.shape):
+        return
+    if runs is None:
+        raise ValueError(f"{name} must have shape ({n},), one for each row; got {shape}")
+    raise ValueError(
+        f"{name} must have shape {runs.shape}, one for each step, or ({n},), one for each "
+        f"sequence; got {shape}"
+    )
 
 
 def _classes(target: Array, loss: Loss) -> tuple[Array, int]:
     """Class number of each row, and how many classes there are."""
     if target.ndim == 1:
         return target, int(target.max()) + 1
-    if target.ndim == 3 or target.dtype.kind == "i":
-        raise ValueError(
-            "class_weight needs rows of one class each; here every step of a sequence has one: use "
-            "sample_weight"
-        )
     if loss.traits.class_numbers:
         numbers: Array = target.argmax(axis=1)
         return numbers, target.shape[1]

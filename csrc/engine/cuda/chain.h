@@ -71,7 +71,8 @@ template <class T> struct DeviceSamples {
   const T* x = nullptr;  // (n, inputs), contiguous; of sequences (n, steps, inputs)
   const T* target = nullptr;
   const std::int64_t* labels = nullptr;
-  const T* weight = nullptr;  // (n,), of each row's loss; null: none. Gathered: as LossArgs
+  const T* weight =
+      nullptr;  // of each row's loss, as many as labels; null: none. Gathered: as LossArgs
   const std::int64_t* lengths = nullptr;  // (n,), of sequences, or null
   index_t steps = 1;
   T* states = nullptr;  // (rows, carried_width), of the sequences of a batch, or null
@@ -81,7 +82,7 @@ template <class T> struct DeviceSamples {
     return {x + row * steps * layout.inputs,
             target ? target + place * layout.outputs : nullptr,
             labels ? labels + place : nullptr,
-            weight ? weight + row : nullptr,
+            weight ? weight + place : nullptr,
             lengths ? lengths + row : nullptr,
             steps,
             states ? states + row * layout.carried_width : nullptr};

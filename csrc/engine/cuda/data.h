@@ -105,7 +105,7 @@ template <class T> class Data {
                       target_bytes =
                           array_bytes<T>(samples.target ? n : 0, places * layout_.outputs),
                       label_bytes = array_bytes<std::int64_t>(samples.labels ? n : 0, places),
-                      weight_bytes = array_bytes<T>(samples.weight ? n : 0),
+                      weight_bytes = array_bytes<T>(samples.weight ? n : 0, places),
                       length_bytes = array_bytes<std::int64_t>(samples.lengths ? n : 0);
     const std::size_t x = arena.add(x_bytes), target = arena.add(target_bytes),
                       labels = arena.add(label_bytes), weight = arena.add(weight_bytes),

@@ -96,7 +96,7 @@ typedef struct fbp_rules {
 
 /* n rows, contiguous: x (n, inputs) of the network's dtype; one of target (n, outputs) and labels (n),
  * or neither for a prediction. Of sequences x (n, steps, inputs), and where there is an output at every
- * step target (n, steps, outputs) and labels (n, steps). */
+ * step target (n, steps, outputs), labels and weight (n, steps). */
 typedef struct fbp_samples {
   int64_t n;
   int32_t on_device; /* pointers are memory of the network's device */

@@ -224,7 +224,8 @@ class Engine:
         call: position int64 (2,) holds the epochs completed and the rows done of the next one,
         record (epochs, 1 + M) their losses and metrics, and in the next one's row the sums so far.
         Both are right after every step. outputs (n, O) gets the outputs of the epoch in its order.
-        weights (n,) are factors of the rows' losses, and of nothing else.
+        weights (n,), or (n, t) of outputs at every step, are factors of their losses, and of
+        nothing else.
         """
         self._compiled()
         samples = self._check_data(x, y, batch_size, metrics, weights, batch_size)
@@ -385,9 +386,7 @@ class Engine:
         rows, target = by_rows(output, y)
         _, loss = self._compiled()
         target = target if target.ndim == 1 else as_float64(target)
-        factors = None if weights is None else as_float64(weights)
-        if factors is not None and output.ndim == 3:
-            factors = np.repeat(factors, output.shape[1])  # one for every step
+        factors = None if weights is None else as_float64(weights).reshape(-1)
         counts, d = x.counts(output), np.zeros_like(rows)
         value, d[counts] = loss.value_and_gradient(
             rows[counts],
@@ -533,9 +532,9 @@ class Engine:
             self._check_array("y", y, *shape)
         elif y.dtype != np.int64:
             raise TypeError(f"y: expected dtype int64, got a {describe(y)}")
-        if weights is not None and (weights.dtype != self.dtype or weights.shape != shape[:1]):
+        if weights is not None and (weights.dtype != self.dtype or weights.shape != shape[:-1]):
             raise ValueError(
-                f"weights: expected {self.dtype} of shape ({shape[0]},), got a {describe(weights)}"
+                f"weights: expected {self.dtype} of shape {shape[:-1]}, got a {describe(weights)}"
             )
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")

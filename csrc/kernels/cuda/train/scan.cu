@@ -190,7 +190,7 @@ __global__ void __launch_bounds__(kElementThreads) gather_targets_kernel(Sequenc
                      else if (j < labels_at)
                        g.labels_out[row] = g.labels[place];
                      else
-                       g.weight_out[row * g.weight_copies + j - labels_at] = g.weight[from];
+                       g.weight_out[row * g.weight_copies + j - labels_at] = g.weight[place];
                    });
 }
 

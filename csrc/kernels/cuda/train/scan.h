@@ -138,8 +138,7 @@ template <class T> struct SequenceGather {
   T* target_out = nullptr;
   const std::int64_t* labels = nullptr;  // (n, steps or 1), or null
   std::int64_t* labels_out = nullptr;
-  const T* weight =
-      nullptr;  // (n,), or null; for each row of the outputs weight_copies are written
+  const T* weight = nullptr;  // (n, steps or 1), or null; weight_copies of each are written
   index_t weight_copies = 1;
   T* weight_out = nullptr;
   const std::int64_t* lengths = nullptr;  // (n,), or null: `steps`
