@@ -2,75 +2,19 @@
 // fastbp.reference.Engine.
 #include <pybind11/stl.h>
 
-#include <atomic>
 #include <memory>
-#include <mutex>
-#include <thread>
 
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
 #include "bindings/names.h"
-#include "bindings/network_spec_in.h"
-#include "bindings/plain_array.h"
-#include "bindings/python_functions.h"
-#include "bindings/run_ops.h"
+#include "bindings/quick_engine.h"
 #include "bindings/run_record.h"
-#include "bindings/turn.h"
-#include "kernels/cpu/bf16.h"
 
 namespace fastbp {
 namespace {
 
-class Engine {
-  std::unique_ptr<Network<float>> f32_;
-  std::unique_ptr<Network<double>> f64_;
-  bool compiled_ = false;
-  std::mutex busy_;
-  std::atomic<std::thread::id> owner_{};  // of busy_
-  PythonFunctions functions_;
+class Engine : public QuickCalls {
   std::unique_ptr<StepClock> clock_;  // of the steps, where they are timed
-
-  // f(network) without the Python lock, one call at a time. The lock is given up first: a call in
-  // progress may wait for it to run signal handlers or functions of the user's own. What such a
-  // function raises is thrown from here.
-  template <class Net, class F> auto unlocked(Net& net, F&& f) {
-    Turn::require_other_thread(owner_);
-    const PythonUnlocked unlocked;
-    const Turn turn(busy_, owner_);
-    functions_.begin();
-    if constexpr (std::is_void_v<decltype(f(net))>) {
-      f(net);
-      functions_.rethrow();
-    } else {
-      const auto result = f(net);
-      functions_.rethrow();
-      return result;
-    }
-  }
-
-  // The same for about `flop` operations. Short work keeps the Python lock, unless it would wait for
-  // another thread's call: giving the lock up and taking it again costs as much as a small step. No
-  // Python code runs meanwhile, so nobody can ask who is inside.
-  template <class Net, class F> auto exclusively(Net& net, double flop, F&& f) {
-    Turn::require_other_thread(owner_);
-    if (flop < kShortFlop) {
-      const std::unique_lock<std::mutex> turn(busy_, std::try_to_lock);
-      if (turn) return f(net);
-    }
-    return unlocked(net, f);
-  }
-
-  // Calls f(network) for the dtype in use.
-  template <class F> auto visit(F&& f) { return f32_ ? f(*f32_) : f(*f64_); }
-
-  template <class F> auto run(F&& f) {
-    return visit([&](auto& net) { return unlocked(net, f); });
-  }
-
-  void require_compiled() const {
-    if (!compiled_)
-      throw py::value_error("the engine has no loss and optimizer yet: call compile() first");
-  }
 
   std::vector<MetricSpec> metric_specs(const std::vector<std::string>& names) {
     if (names.size() > std::size_t(kMaxMetrics))
@@ -81,45 +25,6 @@ class Engine {
       for (const std::string& name : names)
         specs.push_back(metric_from(name, net.loss().loss, net.layout().outputs));
       return specs;
-    });
-  }
-
-  // Whether x and y are right as they are, in dtype, shape, layout and values; then `samples` are
-  // theirs, `n` rows. No error: the general path explains.
-  template <class Net, class T>
-  bool plain_samples(Net& net, PyObject* x, PyObject* y, Samples<T>* samples, index_t* n) const {
-    const PlainArray *rows = plain_array(x), *targets = plain_array(y);
-    const index_t inputs = net.layout().inputs, outputs = net.layout().outputs;
-    if (!compiled_ || functions_.any() || net.layout().sequences || !is_packed<T>(rows) ||
-        !targets || rows->nd != 2 || rows->dimensions[0] == 0 || rows->dimensions[1] != inputs)
-      return false;
-    *n = rows->dimensions[0];
-    samples->x = data_of<const T>(rows);
-    const bool takes_labels = loss_takes_labels(net.loss().loss);
-    const bool column = targets->nd == 1 || (targets->nd == 2 && targets->dimensions[1] == 1);
-    const bool fits = column && targets->dimensions[0] == *n;
-    if (takes_labels && fits && is_packed<std::int64_t>(targets)) {
-      samples->labels = data_of<const std::int64_t>(targets);
-      if (!are_labels(samples->labels, *n, outputs)) return false;
-    } else {
-      const ssize_t shape[2] = {*n, outputs};
-      if (!is_packed<T>(targets) || !(has_shape(targets, 2, shape) || (fits && outputs == 1)))
-        return false;
-      samples->target = data_of<const T>(targets);
-      const TargetRange range = loss_target_range(net.loss().loss);
-      if (!all_within(samples->target, *n * outputs, range.low, range.high)) return false;
-    }
-    return kernels<T>().first_non_finite(samples->x, *n * inputs) < 0;
-  }
-
-  // f(network, samples, n) as a Python object, None where x and y are not plain.
-  template <class F> PyObject* with_plain_samples(PyObject* x, PyObject* y, F&& f) {
-    return visit([&](auto& net) -> PyObject* {
-      using T = std::remove_pointer_t<decltype(net.block().w)>;
-      Samples<T> samples;
-      index_t n = 0;
-      if (!plain_samples(net, x, y, &samples, &n)) Py_RETURN_NONE;
-      return f(net, samples, n);
     });
   }
 
@@ -164,26 +69,7 @@ class Engine {
   }
 
  public:
-  Engine(index_t inputs, const py::list& layers, const std::string& dtype, std::uint64_t seed,
-         bool sequences) {
-    const NetworkSpec spec = network_spec(inputs, layers, seed, sequences, &functions_);
-    const Isa& isa = active_isa();
-    if (dtype == "float32")
-      f32_ = std::make_unique<Network<float>>(spec, isa.table_f32());
-    else if (dtype == "float64")
-      f64_ = std::make_unique<Network<double>>(spec, isa.table_f64());
-    else if (dtype != "bfloat16")
-      throw py::value_error("dtype: expected 'float32', 'float64' or 'bfloat16', got '" + dtype +
-                            "'");
-    else if (const Bf16Kernels* bf16 = bf16_kernels())
-      f32_ = std::make_unique<Network<float>>(spec, isa.table_f32(), bf16->gemm);
-    else
-      throw std::runtime_error("dtype 'bfloat16' is not available: " + bf16_problem());
-    visit([&](auto& net) {
-      using T = std::remove_pointer_t<decltype(net.block().w)>;
-      net.set_host_functions(functions_.table<T>());
-    });
-  }
+  using QuickCalls::QuickCalls;
 
   py::list parameter_shapes() {
     return visit([](auto& net) {
@@ -357,8 +243,9 @@ class Engine {
   py::tuple input_gradient(const py::object& x, const py::array& y, const py::object& weights) {
     require_compiled();
     const RowsIn rows(x);
-    py::array dx(py::dtype(f32_ ? "float32" : "float64"),
-                 std::vector<index_t>(rows.x.shape(), rows.x.shape() + rows.x.ndim()));
+    const py::dtype dtype = visit(
+        [](auto& net) { return py::dtype::of<std::remove_pointer_t<decltype(net.block().w)>>(); });
+    py::array dx(dtype, std::vector<index_t>(rows.x.shape(), rows.x.shape() + rows.x.ndim()));
     void* data = dx.mutable_data();
     const double loss =
         with_samples(rows, y, weights, [data](auto& net, const auto& samples, index_t n) {
@@ -405,45 +292,6 @@ class Engine {
     if (!finished) throw py::error_already_set();
   }
 
-  // The quick calls: None, with nothing done, unless every argument is right as it is.
-
-  PyObject* quick_step(PyObject* const* call) {
-    return with_plain_samples(call[0], call[1], [&](auto& net, const auto& samples, index_t n) {
-      return PyFloat_FromDouble(exclusively(net, net.layout().training_flop(n),
-                                            [&](auto& same) { return same.step(samples, n); }));
-    });
-  }
-
-  // True where x and y can be given to the engine's methods without further checks.
-  PyObject* accepts(PyObject* const* call) {
-    return with_plain_samples(call[0], call[1], [&](auto&, const auto& samples, index_t) {
-      const int axes = samples.labels ? 1 : 2;
-      return PyBool_FromLong(plain_array(call[1])->nd == axes);
-    });
-  }
-
-  PyObject* quick_predict(PyObject* const* call) {
-    return visit([&](auto& net) -> PyObject* {
-      using T = std::remove_pointer_t<decltype(net.block().w)>;
-      const PlainArray* x = plain_array(call[0]);
-      if (functions_.any() || net.layout().sequences || !is_packed<T>(x) || x->nd != 2 ||
-          x->dimensions[0] == 0 || x->dimensions[1] != net.layout().inputs)
-        Py_RETURN_NONE;
-      const index_t n = x->dimensions[0];
-      const ssize_t shape[2] = {n, net.layout().outputs};
-      Result<T> out = new_array<T>(2, shape);
-      if (!out.object) Py_RETURN_NONE;
-      const double flop = net.layout().inference_flop(n);
-      const Interrupt signals = flop < kShortFlop ? Interrupt{} : python_signals();
-      const bool finished = exclusively(net, flop, [&](auto& same) {
-        Samples<T> samples;
-        samples.x = data_of<const T>(x);
-        return same.predict(samples, n, out.data, signals);
-      });
-      return finished ? out.object.release().ptr() : nullptr;  // the handler's exception is set
-    });
-  }
-
   // Steps are timed from now on, until the times are asked for.
   void start_clock() {
     run([&](auto& net) {
@@ -478,7 +326,7 @@ class Engine {
 
 // A quick method of exactly Count arguments as Python calls it (METH_FASTCALL). What is thrown before
 // anything has changed, for want of memory or from a signal handler, the general path throws again.
-template <PyObject* (Engine::*Method)(PyObject* const*), int Count>
+template <PyObject* (QuickCalls::*Method)(PyObject* const*), int Count>
 PyObject* entry(PyObject* self, PyObject* const* call, Py_ssize_t count) {
   auto* instance = reinterpret_cast<py::detail::instance*>(self);
   auto* engine = instance->get_value_and_holder().value_ptr<Engine>();
@@ -488,15 +336,15 @@ PyObject* entry(PyObject* self, PyObject* const* call, Py_ssize_t count) {
   } catch (const std::exception&) { Py_RETURN_NONE; }
 }
 
-template <PyObject* (Engine::*Method)(PyObject* const*), int Count>
+template <PyObject* (QuickCalls::*Method)(PyObject* const*), int Count>
 PyMethodDef quick(const char* name) {
   return fast_call(name, entry<Method, Count>);
 }
 
 PyMethodDef quick_methods[] = {
-    quick<&Engine::quick_step, 2>("quick_step"),
-    quick<&Engine::accepts, 2>("accepts"),
-    quick<&Engine::quick_predict, 1>("quick_predict"),
+    quick<&QuickCalls::quick_step, 2>("quick_step"),
+    quick<&QuickCalls::accepts, 2>("accepts"),
+    quick<&QuickCalls::quick_predict, 1>("quick_predict"),
 };
 
 }  // namespace
