@@ -13,18 +13,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .arrays import F64, Array, as_float64, describe, rounded
+from .arrays import F64, Array, as_float64, rounded
 from .bfloat16 import round_to_bfloat16
 from .builder import Builder
 from .float16 import new_scale, next_scale, round_to_float16
+from .form import Form
 from .interrupts import interrupts_between_steps
-from .losses import LOSSES, Loss, check_target
-from .metrics import metric, width
+from .losses import LOSSES, Loss
+from .metrics import width
 from .ops import quiet
 from .optimizers import OPTIMIZERS, Optimizer
 from .random import permutation
 from .rules import Rules
-from .sequences import Rows, Samples, by_rows, parts
+from .sequences import Rows, Samples, by_rows
 from .stages import Pass
 from .tf32 import round_to_tf32
 from .totals import Total
@@ -90,14 +91,14 @@ class Engine:
         for entry in layers:
             builder.add(entry)
         self._stages, self.outputs = builder.stages, builder.width
-        self._takes_sequences, self._gives_sequences = sequences, builder.sequence
         self._blocks = [stage for stage in self._stages if stage.size]
         self._accumulated: Array | None = None
         self._average: Array | None = None
         self.set_trainable([True] * len(self._stages))
         self._parameters = np.zeros(builder.parameter_count, self.dtype)
         self._state = np.zeros(builder.state_count, self.dtype)
-        self.carried_width = builder.carried_width  # values of the states of a sequence
+        self.carried_width = carried = builder.carried_width  # values of the states of a sequence
+        self._form = Form(self.dtype, inputs, self.outputs, sequences, builder.sequence, carried)
         self._gradients = np.zeros_like(self._parameters)
         self._states: list[Array] = []
         self._rules = Rules({}, self._parameters.size)
@@ -228,7 +229,9 @@ class Engine:
         nothing else.
         """
         self._compiled()
-        samples = self._check_data(x, y, batch_size, metrics, weights, batch_size)
+        samples = self._form.check_data(
+            x, y, self._loss_name, batch_size, metrics, weights, batch_size
+        )
         states, samples = samples.states, samples.with_states(None)
         if states is not None and len(samples) % batch_size:
             raise ValueError(
@@ -273,7 +276,7 @@ class Engine:
     ) -> None:
         """One step as part of an epoch: adds to sums (1 + M,) what train() keeps of a batch."""
         self._compiled()
-        samples = self._check_data(x, y, 1, metrics, weights)
+        samples = self._form.check_data(x, y, self._loss_name, 1, metrics, weights)
         with interrupts_between_steps():
             loss, output = self._step(samples, y, weights)
             self._total(metrics).add(loss, output, y, sums, samples)
@@ -284,7 +287,7 @@ class Engine:
     def step(self, x: Rows, y: Array, weights: Array | None = None) -> float:
         """One step on one batch; returns the loss before the update."""
         self._compiled()
-        samples = self._check_data(x, y, weights=weights)
+        samples = self._form.check_data(x, y, self._loss_name, weights=weights)
         with interrupts_between_steps():
             return self._step(samples, y, weights)[0]
 
@@ -292,7 +295,7 @@ class Engine:
     def gradients(self, x: Rows, y: Array, weights: Array | None = None) -> float:
         """Fills gradients_ for one batch, updates nothing; returns the loss."""
         self._compiled()
-        samples = self._check_data(x, y, weights=weights)
+        samples = self._form.check_data(x, y, self._loss_name, weights=weights)
         loss, _, gradient, *_ = self._backward(samples, y, weights)
         gradient += self._rules.penalty_gradient(as_float64(self._parameters))
         self._gradients[...] = 0
@@ -305,7 +308,7 @@ class Engine:
     ) -> tuple[float, Array]:
         """The loss of one batch and its gradient with respect to x."""
         self._compiled()
-        samples = self._check_data(x, y, weights=weights)
+        samples = self._form.check_data(x, y, self._loss_name, weights=weights)
         loss, _, _, dx, *_ = self._backward(samples, y, weights)
         return loss, rounded(dx, self.dtype)
 
@@ -321,7 +324,7 @@ class Engine:
     ) -> tuple[float, list[float]]:
         """Loss and metrics over all rows, by batches; fills outputs (n, O) too if it is given."""
         self._compiled()
-        samples = self._check_data(x, y, batch_size, metrics, weights)
+        samples = self._form.check_data(x, y, self._loss_name, batch_size, metrics, weights)
         total, sums, counted = self._total(metrics), np.zeros(self._width(metrics)), 0
         for start in range(0, len(samples), batch_size):
             rows = slice(start, start + batch_size)
@@ -342,8 +345,8 @@ class Engine:
 
         With `training`, as the next step would see the rows as one batch.
         """
-        samples = self._check_rows(x)
-        self._check_array("out", out, len(samples), *self._output_shape(samples))
+        samples = self._form.check_rows(x)
+        self._form.check_array("out", out, len(samples), *self._form.output_shape(samples))
         if training:
             run = self._pass(samples, training=True)
             rounded(self._forward(samples, run)[-1], self.dtype, out)
@@ -480,67 +483,6 @@ class Engine:
         if self._optimizer is None or self._loss is None:
             raise ValueError("the engine has no loss and optimizer yet: call compile() first")
         return self._optimizer, self._loss
-
-    def _check_array(self, name: str, a: Array, rows: int | None, *row: int | None) -> None:
-        """Raises TypeError or ValueError unless a is (rows, *row); None admits any number."""
-        if not isinstance(a, np.ndarray):
-            raise TypeError(f"{name}: expected a NumPy array, got a {type(a).__name__}")
-        if a.dtype != self.dtype:
-            raise TypeError(f"{name}: expected dtype {self.dtype}, got a {describe(a)}")
-        shape = (rows, *row)
-        if a.ndim != len(shape) or any(
-            m not in (None, n) for m, n in zip(shape, a.shape, strict=True)
-        ):
-            expected = ", ".join("n" if m is None else str(m) for m in shape)
-            raise ValueError(f"{name}: expected shape ({expected}), got a {describe(a)}")
-        if not a.flags.c_contiguous:
-            raise ValueError(f"{name}: expected a C-contiguous array; its strides are {a.strides}")
-
-    def _check_rows(self, x: Rows, states: int | None = None) -> Samples:
-        array = parts(x)[0]
-        steps = (None,) if self._takes_sequences else ()
-        kind: str = getattr(getattr(array, "dtype", None), "kind", "no array")
-        if kind in "biu" and not steps:
-            x = array = np.ascontiguousarray(array, self.dtype)
-        self._check_array("x", array, None, *steps, self.inputs)
-        samples = Samples(x)
-        samples.check_lengths()
-        rows = len(samples) if states is None else states
-        samples.check_states(self.dtype, (rows, self.carried_width))
-        return samples
-
-    def _output_shape(self, x: Samples) -> tuple[int, ...]:
-        """Of the output of one row."""
-        return (x.x.shape[1], self.outputs) if self._gives_sequences else (self.outputs,)
-
-    def _check_data(
-        self,
-        x: Rows,
-        y: Array,
-        batch_size: int = 1,
-        metrics: Sequence[str] = (),
-        weights: Array | None = None,
-        states: int | None = None,
-    ) -> Samples:
-        """Raises TypeError or ValueError for wrong arrays; `states` is how many rows of them."""
-        samples = self._check_rows(x, states)
-        if len(samples) == 0:
-            raise ValueError(f"x: expected at least one sample, got a {describe(samples.x)}")
-        shape = (len(samples), *self._output_shape(samples))
-        check_target(*by_rows(np.broadcast_to(0.0, shape), y), self._loss_name, "y")
-        if y.ndim == len(shape):
-            self._check_array("y", y, *shape)
-        elif y.dtype != np.int64:
-            raise TypeError(f"y: expected dtype int64, got a {describe(y)}")
-        if weights is not None and (weights.dtype != self.dtype or weights.shape != shape[:-1]):
-            raise ValueError(
-                f"weights: expected {self.dtype} of shape {shape[:-1]}, got a {describe(weights)}"
-            )
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-        for name in metrics:
-            metric(name)
-        return samples
 
 
 def _rows_of(weights: Array | None, rows: Any) -> Array | None:
