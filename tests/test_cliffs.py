@@ -1,7 +1,9 @@
 """No cliffs: what must not suddenly cost several times as much, and what must stay within its plan.
 
-Times are ratios from one run, the best of several turns each, with room for a machine that others
-use; memory is the peak of a process of its own.
+Times are ratios from one run, of the shortest of many short turns each. Another program can only
+make a turn longer, but it may take every turn of one side: a ratio beyond its limit is measured
+again, up to ATTEMPTS times, and fails where it never was within. Memory is the peak of a process of
+its own.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import matmul_beside_numpy
 
 timing = pytest.mark.timing
 RNG = np.random.default_rng(0)
+ATTEMPTS = 5
+SAMPLE = 4e-4  # seconds, a fraction of a time slice
 
 
 def network(*widths: int) -> Any:
@@ -36,14 +40,14 @@ def batch(rows: int, inputs: int, classes: int) -> tuple[Any, Any]:
     return x, RNG.integers(0, classes, rows)
 
 
-def best(calls: dict[Any, Callable[[], object]], turns: int = 15) -> dict[Any, float]:
-    """The shortest time of each, in seconds, taken in turn; each call repeated for 2 ms."""
+def best(calls: dict[Any, Callable[[], object]], turns: int = 60) -> dict[Any, float]:
+    """The shortest time of each, in seconds, taken in turn; each call repeated for SAMPLE."""
     loops = {}
     for name, call in calls.items():
         call()
         start = time.perf_counter()
         call()
-        loops[name] = int(2e-3 / (time.perf_counter() - start)) + 1
+        loops[name] = int(SAMPLE / (time.perf_counter() - start)) + 1
     shortest = dict.fromkeys(calls, np.inf)
     for _ in range(turns):
         for name, call in calls.items():
@@ -52,6 +56,20 @@ def best(calls: dict[Any, Callable[[], object]], turns: int = 15) -> dict[Any, f
                 call()
             shortest[name] = min(shortest[name], (time.perf_counter() - start) / loops[name])
     return shortest
+
+
+def check_ratios(
+    calls: dict[Any, Callable[[], object]], limits: dict[tuple[Any, Any], float], turns: int = 60
+) -> None:
+    """limits[a, b]: how many times as long as b's call a's may take."""
+    seen = []
+    for _ in range(ATTEMPTS):
+        took = best(calls, turns)
+        ratios = {pair: took[pair[0]] / took[pair[1]] for pair in limits}
+        if all(ratios[pair] <= limit for pair, limit in limits.items()):
+            return
+        seen.append(ratios)
+    pytest.fail(f"in every attempt a ratio was above its limit {limits}: {seen}")
 
 
 @timing
@@ -69,16 +87,14 @@ def test_the_first_step_takes_no_longer_than_5_ms() -> None:
 @timing
 @pytest.mark.parametrize("width", [15, 31, 45, 63, 127, 255])
 def test_one_unit_more_is_no_cliff(width: int) -> None:
-    """The goal is 1.3; a full vector or tile ends at each of these widths.
+    """A full vector or tile ends at each of these widths. Measured: 1.0 to 1.2.
 
-    17 need two vectors where 16 need one: half as long again.
+    But for 17 units, which need two vectors where 16 need one, in each of a step's products: 1.55.
     """
-    limit = 1.5 if width > 15 else 1.8
     x, y = batch(64, 16, 4)
     models = {w: network(16, w, w, 4) for w in (width, width + 1, width + 2)}
-    took = best({w: lambda m=m: m.step(x, y) for w, m in models.items()})
-    assert took[width + 1] < limit * took[width], took
-    assert took[width + 2] < limit * took[width + 1], took
+    limits = {(w + 1, w): 1.7 if w == 16 else 1.3 for w in (width, width + 1)}
+    check_ratios({w: lambda m=m: m.step(x, y) for w, m in models.items()}, limits)
 
 
 @timing
@@ -88,7 +104,7 @@ def test_one_unit_more_is_no_cliff(width: int) -> None:
     [((2, 16, 1), 32), ((16, 64, 64, 4), 64), ((784, 128, 10), 32), ((32, 64, 64, 16), 1024)],
 )
 def test_two_threads_are_not_slower_than_one(widths: tuple[int, ...], rows: int) -> None:
-    """The goal is 1.05; other programs may hold a core for a while, hence many turns."""
+    """The goal is 1.05."""
     x, y = batch(rows, widths[0], max(2, widths[-1]))
     model = network(*widths[:-1], max(2, widths[-1]))
     before = bp.get_num_threads()
@@ -98,39 +114,42 @@ def test_two_threads_are_not_slower_than_one(widths: tuple[int, ...], rows: int)
         model.fit(x, y, epochs=20, batch_size=rows, verbose=0)
 
     try:
-        took = best({threads: lambda t=threads: run(t) for threads in (1, 2)}, turns=40)
+        check_ratios({threads: lambda t=threads: run(t) for threads in (1, 2)}, {(2, 1): 1.1}, 40)
     finally:
         bp.set_num_threads(before)
-    assert took[2] < 1.15 * took[1], took
 
 
 @timing
 def test_denormals_cost_nothing() -> None:
+    """The goal is 1.05."""
     x, _ = batch(64, 64, 4)
     tiny = (x * np.float32(1e-40)).astype(np.float32)
     model = network(64, 128, 4)
-    out = best({"normal": lambda: model.predict(x), "denormal": lambda: model.predict(tiny)})
-    assert out["denormal"] < 1.3 * out["normal"], out
+    calls = {"normal": lambda: model.predict(x), "denormal": lambda: model.predict(tiny)}
+    check_ratios(calls, {("denormal", "normal"): 1.1})
 
 
 @timing
 def test_products_of_any_shape_beside_numpy() -> None:
-    """One thread, the same shapes each time. Measured: 0.75 at the median, 1.1 at nine tenths; what
-    is slower, and why, is in docs/performance.md.
+    """One thread, the same shapes each time. Measured: 0.75 at the median, 1.05 at nine tenths;
+    what is slower, and why, is in docs/performance.md.
     """
     threadpoolctl = pytest.importorskip("threadpoolctl")
+    what = matmul_beside_numpy.random_cases(80, seed=3, most_flop=2e7)
     before = bp.get_num_threads()
     bp.set_num_threads(1)
+    seen = []
     try:
         with threadpoolctl.threadpool_limits(1):
-            found = matmul_beside_numpy.compare(
-                matmul_beside_numpy.random_cases(80, seed=3, most_flop=2e7), 0.004
-            )
+            for _ in range(ATTEMPTS):
+                found = matmul_beside_numpy.compare(what, SAMPLE)
+                middle, high = np.quantile([beside.ratio for beside in found], (0.5, 0.9))
+                if middle < 0.9 and high < 1.25:
+                    return
+                seen.append((middle, high))
     finally:
         bp.set_num_threads(before)
-    ratios = sorted((ours / theirs, case) for case, ours, theirs in found)
-    assert ratios[len(ratios) // 2][0] < 1, ratios
-    assert ratios[len(ratios) * 9 // 10][0] < 1.4, ratios
+    pytest.fail(f"median and nine tenths of the ratios, in every attempt: {seen}")
 
 
 MEMORY = """

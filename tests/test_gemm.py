@@ -139,6 +139,21 @@ def test_a_large_product_of_short_sums_has_the_bits_of_a_small_one(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_short_sums_have_the_bits_of_tiles(isa: str, dtype: str) -> None:
+    """An activation on top asks for tiles, and of positive numbers relu changes none; shapes around
+    strips of 16 rows and blocks of two vectors, wide enough for A by columns to be packed.
+    """
+    shapes = [(1, 3), (1, 40), (5, 17), (13, 33), (17, 64), (40, 101)]
+    for k in (1, 2, 7, 8, 9, 12, 13, 16, 17):
+        a, b = (np.abs(sweeps.normal(k + i, dtype, 40, 101)) for i in range(2))
+        bias = np.abs(sweeps.normal(k, dtype, 101))
+        for (m, n), form in product(shapes, FORMS):
+            left, right = stored(a[:m, :k], form[0]), stored(b[:k, :n], form[1])
+            short, tiles = (matmul(left, right, bias[:n], on_top) for on_top in (None, "relu"))
+            assert np.array_equal(short, tiles), f"{isa} {m}x{k} by {k}x{n} {form}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS, ids=["NN", "NT", "TN", "TT"])
 def test_long_sums(isa: str, dtype: str, form: tuple[bool, bool]) -> None:
     for k in LONG_K:

@@ -84,20 +84,24 @@ void Worker::barrier() {
               &stalled);
     if (stalled) {
       team_->stalls_.fetch_add(1, std::memory_order_relaxed);
-      team_->keep_apart(id);
+      if (id == 0)
+        team_->note_caller(count > team_->usable_cpus_);
+      else
+        team_->leave_caller();
     }
   }
 }
 
-// Where worker `id` has slept, or begins: the system wakes it where it likes. A thread on its caller's CPU may stay
-// there for many milliseconds, and the two then wait for each other at every barrier.
-void Team::keep_apart(int id) {
-  if (task_.count > usable_cpus_) return;
+// The system wakes a thread where it likes. One on its caller's CPU may stay there for many milliseconds: the two then wait
+// for each other at every barrier, and of pieces the caller makes all. So both look where they are when they begin, and
+// where they have slept.
+void Team::note_caller(bool crowded) {
+  caller_cpu_.store(crowded ? -1 : current_cpu(), std::memory_order_relaxed);
+}
+
+void Team::leave_caller() {
   const int cpu = current_cpu();
-  if (id == 0)
-    caller_cpu_.store(cpu, std::memory_order_relaxed);
-  else if (cpu >= 0 && cpu == caller_cpu_.load(std::memory_order_relaxed))
-    leave_cpu(cpu);
+  if (cpu >= 0 && cpu == caller_cpu_.load(std::memory_order_relaxed)) leave_cpu(cpu);
 }
 
 // Never destroyed: its threads sleep in it when the process ends. Made without a lock, which a fork could leave locked.
@@ -125,7 +129,7 @@ void Team::run(int count, Job job, void* context, bool flush_denormals) {
   count = recruit(count);
   const bool crowded = count > usable_cpus_;
   task_ = {job, nullptr, context, count, control, crowded ? kCrowded : kSpin};
-  keep_apart(0);
+  note_caller(crowded);
   barrier_.reset(0);
   running_.reset(static_cast<std::uint32_t>(count - 1) * kOne);
   call(count - 1, 0);
@@ -153,7 +157,9 @@ void Team::run_pieces(int count, Piece piece, void* context, bool flush_denormal
     return;
   }
   const int team = recruit(count);
-  task_ = {nullptr, piece, context, count, control, team > usable_cpus_ ? kCrowded : kSpin};
+  const bool crowded = team > usable_cpus_;
+  task_ = {nullptr, piece, context, count, control, crowded ? kCrowded : kSpin};
+  note_caller(crowded);
   next_piece_.store(0, std::memory_order_relaxed);
   constexpr std::uint32_t unknown = kMaxThreads * kOne;  // how many will join
   running_.reset(unknown);
@@ -188,12 +194,12 @@ void Team::live(Member& member) {
   Patience idle = kIdleSpin;
   for (;;) {
     seen = member.ticket.wait([seen](std::uint32_t now) { return now != seen; }, idle);
+    leave_caller();
     if (seen & kPieces) {
       help(seen);
       continue;
     }
     const Task task = task_;
-    keep_apart(member.id);
     write_fp_control(task.control);
     Worker worker(member.id, task.count, this, task.patience);
     execute(task.job, task.context, worker);

@@ -74,7 +74,8 @@ class Team {
   void help(std::uint32_t ticket);
   void work_off();
   void call(int members, std::uint32_t kind);
-  void keep_apart(int id);
+  void note_caller(bool crowded);
+  void leave_caller();
   int recruit(int count);
   bool add_member();
 
@@ -98,7 +99,7 @@ class Team {
 
   alignas(kNoSharing) std::atomic<bool> busy_{false};
   alignas(kNoSharing) std::atomic<std::int64_t> stalls_{0};
-  std::atomic<int> caller_cpu_{-1};  // where the caller of run() was last seen
+  std::atomic<int> caller_cpu_{-1};  // where the caller was last seen; -1 where it doesn't matter
   WaitWord barrier_;                 // phase << kPhaseShift | workers that have arrived * 2
   WaitWord running_;                 // members that have not finished * 2
   // The ticket with which members may join in working off pieces, and how many have; 0 where none may.

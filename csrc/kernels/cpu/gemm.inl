@@ -160,7 +160,7 @@ template <class T>
 static void pack_columns(const T* b, index_t b_col, index_t k, index_t cols, index_t width,
                          T* panel) {
   constexpr int lanes = Vec<T>::lanes;
-  if (k < lanes / 2) {  // too shallow for whole vectors
+  if (k < lanes / 4) {  // too shallow for whole vectors
     for (index_t p = 0; p < k; ++p)
       for (index_t j = 0; j < width; ++j) panel[p * width + j] = j < cols ? b[j * b_col + p] : T(0);
     return;
@@ -185,6 +185,7 @@ FBP_FN static bool take_part(Share* share, index_t pieces) {
 
 #include "kernels/cpu/gemm_columns.inl"
 #include "kernels/cpu/gemm_dots.inl"
+#include "kernels/cpu/gemm_short.inl"
 #include "kernels/cpu/gemm_thin.inl"
 
 // Narrower parts of the rows of C than this make the lines of two threads alternate in memory.
@@ -383,6 +384,7 @@ static bool run_blocks(const GemmArgs<T>& g, bool pack, Range rows, Range column
 
 template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   if (g.m <= 0 || g.n <= 0) return;
+  if (is_short(g)) return short_gemm(g, share);
   if (is_dots(g)) return dots_gemm(g, share);
   const ThinForm form = thin_form(g);
   if (form != ThinForm::none) return thin_gemm(g, form == ThinForm::columns, share);
