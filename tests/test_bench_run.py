@@ -67,19 +67,43 @@ def test_samples_fill_the_slice_and_there_is_at_least_one() -> None:
     assert len(timing.samples(lambda: time.sleep(0.002), 1, 0.0)) == 1
 
 
-def test_the_numpy_loop_is_the_reference_engine() -> None:
+@pytest.mark.parametrize(
+    ("activation", "optimizer", "rule"),
+    [
+        ("tanh", "adam", bp.Adam(1e-3)),
+        ("relu", "sgd", bp.SGD(1e-3)),
+        ("gelu_tanh", "adamw", bp.AdamW(1e-3, weight_decay=workloads.WEIGHT_DECAY)),
+    ],
+)
+def test_the_numpy_loop_is_the_reference_engine(
+    activation: str, optimizer: str, rule: bp.optimizers.Optimizer
+) -> None:
     """Both in float64: written independently, equal to rounding."""
-    workload = Workload("train", (5, 7, 3), 4, activation="tanh")
+    workload = Workload("train", (5, 7, 3), 4, activation=activation, optimizer=optimizer)
     x, y = workload.data("float64")
-    net = NumpyNet(workload.start("float64"), activation="tanh")
+    net = NumpyNet(workload.start("float64"), activation=activation, optimizer=optimizer)
     net.train(x[:32], y[:32], 4, 1, None)
-    model = bp.Sequential([bp.Dense(7, activation="tanh"), bp.Dense(3)], seed=0)
-    model.compile(bp.Adam(1e-3), "softmax_cross_entropy", device="reference", dtype="float64")
+    model = bp.Sequential([bp.Dense(7, activation=activation), bp.Dense(3)], seed=0)
+    model.compile(rule, "softmax_cross_entropy", device="reference", dtype="float64")
     model.build(5)
     model.set_parameters(dict(zip(model.parameters(), workload.start("float64"), strict=True)))
     model.fit(x[:32], y[:32], batch_size=4, shuffle=False, verbose=0)
     for ours, theirs in zip(model.parameters().values(), net.parameters, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_random_steps_are_those_of_their_seed_and_of_every_kind() -> None:
+    steps = workloads.random_steps(60, seed=3)
+    assert steps == workloads.random_steps(60, seed=3) != workloads.random_steps(60, seed=4)
+    assert {step.activation for step in steps} == set(workloads.ACTIVATIONS)
+    assert {step.optimizer for step in steps} == set(workloads.OPTIMIZERS)
+    assert max(step.flop for step in steps) <= workloads.QUICK_FLOP
+    assert max(len(step.sizes) for step in steps) > 8
+    assert max(max(step.sizes) for step in steps) > 1000
+    described = steps[0].to_json()
+    assert Workload.from_json(described) == steps[0]
+    del described["optimizer"]  # as in files of before there was one
+    assert Workload.from_json(described).optimizer == "adam"
 
 
 def test_a_worker_lies_stopped_between_questions() -> None:
@@ -138,14 +162,19 @@ def test_peers_do_every_kind_right(contestant: contestants.Contestant, tmp_path:
     if not contestant.installed():
         pytest.skip(f"{contestant.library} is not installed")
     suite = {
-        "train": (SMALL, Workload("train", (2, 16, 1), 8, activation="tanh")),
+        "train": (
+            SMALL,
+            Workload("train", (2, 16, 1), 8, activation="tanh"),
+            Workload("train", (6, 16, 3), 8, activation="gelu_tanh", optimizer="adamw"),
+            Workload("train", (6, 16, 3), 8, optimizer="sgd"),
+        ),
         "predict": (Workload("predict", (6, 9, 4), 3),),
         "matmul": (Workload("matmul", (5, 6, 7)),),
         "job": workloads.JOBS,
     }
     with workers() as pool:
         for kind in contestant.kinds:
-            for workload in suite[kind]:
+            for workload in filter(contestant.takes, suite[kind]):
                 difference = prepare(pool, contestant.name, workload, tmp_path)
                 assert difference <= ALLOWED[kind][contestant.dtype], workload.name
 

@@ -24,6 +24,7 @@ SWEEPS = {
     "widths": "Widths: one training step",
     "batches": "Batches: one training step",
     "odd": "Odd shapes: one training step",
+    "random": "Random shapes: one training step",
     "matmul": "Matrix products",
 }
 TOGETHER = {"matmul": "predict"}  # kinds that share a table

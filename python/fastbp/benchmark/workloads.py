@@ -6,7 +6,8 @@ seeds, so that all train the same network on the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -16,9 +17,12 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+ACTIVATIONS = ("relu", "tanh", "gelu_tanh")
+OPTIMIZERS = ("adam", "adamw", "sgd")
 KINDS = ("train", "predict", "matmul", "job")
 LEARNING_RATE = 1e-3
 JOB_LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 0.01  # of AdamW
 QUICK_FLOP = 1e9  # what --quick leaves out costs more than this in a step
 
 
@@ -26,7 +30,8 @@ QUICK_FLOP = 1e9  # what --quick leaves out costs more than this in a step
 class Workload:
     """One row of the table.
 
-    kind "train": steps of Adam on a chain of dense layers with `sizes` columns, `batch` rows each.
+    kind "train": steps on a chain of dense layers with `sizes` columns, `batch` rows each;
+    `optimizer` is adam, adamw or sgd.
     kind "predict": `batch` rows through the chain. kind "matmul": sizes are rows, terms, columns.
     kind "job": handwritten digits, from the description of the network to the trained model.
     """
@@ -37,6 +42,7 @@ class Workload:
     group: str = "steps"
     activation: str = "relu"
     epochs: int = 1
+    optimizer: str = "adam"
 
     @property
     def name(self) -> str:
@@ -46,8 +52,10 @@ class Workload:
             return f"matmul {rows}x{terms} @ {terms}x{columns}"
         if self.kind == "job":
             return f"digits {chain} b{self.batch}, {self.epochs} epochs"
-        activation = "" if self.activation == "relu" else f" {self.activation}"
-        return f"{'predict ' * (self.kind == 'predict')}{chain} b{self.batch}{activation}"
+        unusual = [
+            f" {name}" for name in (self.activation, self.optimizer) if name not in ("relu", "adam")
+        ]
+        return f"{'predict ' * (self.kind == 'predict')}{chain} b{self.batch}{''.join(unusual)}"
 
     @property
     def unit(self) -> str:
@@ -81,13 +89,15 @@ class Workload:
     def traffic(self, itemsize: int) -> int:
         """Bytes that one unit has to read or write, however it is programmed.
 
-        Training reads and writes each parameter and its two Adam moments, and reads the batch.
+        Training reads and writes each parameter and its two Adam moments (with SGD there are none),
+        and reads the batch.
         """
         if self.kind == "matmul":
             rows, terms, columns = self.sizes
             return itemsize * (rows * terms + terms * columns + rows * columns)
         rows = self.batch * (self.sizes[0] + self.sizes[-1])
-        return itemsize * (rows + (1 if self.kind == "predict" else 6) * self.parameters)
+        passes = 1 if self.kind == "predict" else 2 if self.optimizer == "sgd" else 6
+        return itemsize * (rows + passes * self.parameters)
 
     def footprint(self, itemsize: int) -> int:
         """Bytes in use during one unit: says which memory they come from."""
@@ -142,8 +152,11 @@ class Workload:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Workload:
-        """From its form in a request or a saved document; other keys are ignored."""
-        fields = {name: document[name] for name in cls.__dataclass_fields__}
+        """From its form in a request or a saved document; other keys are ignored.
+
+        Documents of before 2026-11-22 have no optimizer: it was Adam.
+        """
+        fields = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
         return cls(**{**fields, "sizes": tuple(fields["sizes"])})
 
 
@@ -200,10 +213,51 @@ SWEEP = (
 )
 
 
+def random_steps(count: int, seed: int) -> list[Workload]:
+    """Training steps that no table names: the same ones for the same seed.
+
+    A third each are chains of up to four hidden layers of any width, deep and narrow ones, and
+    ones with a single wide layer; widths and batches are spread evenly on a log scale, and no step
+    has more than QUICK_FLOP operations.
+    """
+    rng = np.random.default_rng(seed)
+
+    def between(low: int, high: int) -> int:
+        return round(math.exp(rng.uniform(math.log(low), math.log(high))))
+
+    shapes: tuple[Callable[[], list[int]], ...] = (
+        lambda: [between(1, 700) for _ in range(rng.integers(1, 5))],
+        lambda: [between(3, 70)] * int(rng.integers(5, 13)),
+        lambda: [between(700, 5000)],
+    )
+    found: list[Workload] = []
+    while len(found) < count:
+        hidden = shapes[len(found) % len(shapes)]()
+        step = Workload(
+            "train",
+            (between(1, 1000), *hidden, between(1, 100)),
+            between(1, 1000),
+            "random",
+            str(rng.choice(ACTIVATIONS)),
+            optimizer=str(rng.choice(OPTIMIZERS)),
+        )
+        if step.flop <= QUICK_FLOP:
+            found.append(step)
+    return found
+
+
 def chosen(
-    *, only: str = "", large: bool = False, sweep: bool = False, quick: bool = False
+    *,
+    only: str = "",
+    large: bool = False,
+    sweep: bool = False,
+    quick: bool = False,
+    random: int = 0,
+    seed: int = 0,
 ) -> list[Workload]:
-    """The workloads of a run, in the order of its table."""
+    """The workloads of a run, in the order of its table; of random ones nothing else."""
+    if random:
+        return [workload for workload in random_steps(random, seed) if only in workload.name]
 
     def candidates() -> Iterator[Workload]:
         yield from STEPS

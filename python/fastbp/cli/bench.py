@@ -27,6 +27,7 @@ examples:
   fastbp bench --quick                           a minute
   fastbp bench --peers --json run.json           beside everything that is installed
   fastbp bench --only 784-128 --peers
+  fastbp bench --random 30 --seed 7 --peers --dtype float32
   fastbp bench --report run.json --plots figures --markdown run.md
   fastbp bench --compare old.json new.json --fail-above 1.1
   fastbp bench --device cuda                     the goals for a GPU, and its times
@@ -60,6 +61,14 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--sweep", action="store_true", help="also widths 8 to 1024, batches 1 to 1024, odd shapes"
     )
+    what.add_argument(
+        "--random",
+        metavar="COUNT",
+        type=kinds.positive_int,
+        default=0,
+        help="instead: training steps of random shapes, activations and optimizers",
+    )
+    what.add_argument("--seed", metavar="N", type=int, default=0, help="of --random; default: 0")
     what.add_argument(
         "--dtype",
         nargs="+",
@@ -199,6 +208,8 @@ def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
         large=arguments.large,
         sweep=arguments.sweep,
         quick=arguments.quick,
+        random=arguments.random,
+        seed=arguments.seed,
     )
     if not chosen:
         raise CommandError(f"no workload has {arguments.only!r} in its name")

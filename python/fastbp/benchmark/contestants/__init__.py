@@ -29,6 +29,7 @@ class Contestant:
     kinds: tuple[str, ...] = ("train",)
     packages: tuple[str, ...] = ()  # distributions whose versions are recorded
     needs: tuple[str, ...] = ()  # modules without which it does not run
+    lacks: tuple[str, ...] = ()  # activations and optimizers that it does not have
 
     @property
     def name(self) -> str:
@@ -41,7 +42,8 @@ class Contestant:
         return self.library not in (OWN, BASELINE, REFERENCE)
 
     def takes(self, workload: Workload) -> bool:
-        return workload.kind in self.kinds
+        lacking = {workload.activation, workload.optimizer} & set(self.lacks)
+        return workload.kind in self.kinds and not lacking
 
     def installed(self) -> bool:
         return all(util.find_spec(name) is not None for name in self.needs)
@@ -81,6 +83,7 @@ ALL = (
         ("train", "predict", "job"),
         ("scikit-learn",),
         ("sklearn",),
+        ("gelu_tanh", "adamw", "sgd"),
     ),
     Contestant(
         "onnxruntime",

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..workloads import JOB_LEARNING_RATE, LEARNING_RATE, Array, Workload
+from ..workloads import JOB_LEARNING_RATE, LEARNING_RATE, WEIGHT_DECAY, Array, Workload
 from . import Contestant, task
 
 
@@ -24,7 +24,7 @@ def prepare(contestant: Contestant, workload: Workload, reference: task.Referenc
 
 
 def forward(parameters: Any, x: Any, activation: str = "relu") -> Any:
-    between = jax.nn.relu if activation == "relu" else jnp.tanh
+    between = {"relu": jax.nn.relu, "tanh": jnp.tanh, "gelu_tanh": jax.nn.gelu}[activation]
     for kernel, bias in parameters[:-1]:
         x = between(x @ kernel + bias)
     kernel, bias = parameters[-1]
@@ -64,6 +64,12 @@ class Trainer:
         parameters, first, second, steps = state
         gradients = jax.grad(self._loss)(parameters, x, y)
         steps = steps + 1
+        if self.workload.optimizer == "sgd":
+            step = jax.tree.map(lambda w, g: w - self.learning_rate * g, parameters, gradients)
+            return step, first, second, steps
+        if self.workload.optimizer == "adamw":
+            kept = 1 - self.learning_rate * WEIGHT_DECAY
+            parameters = jax.tree.map(lambda w: w * kept, parameters)
         rate = self.learning_rate / (1 - 0.9**steps)
         correction = jnp.sqrt(1 - 0.999**steps)
         first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradients)

@@ -1,17 +1,38 @@
 """Training a chain of dense layers in NumPy, written as one would: the peer that everybody has.
 
-relu or tanh between the layers, Adam as in the paper; buffers are allocated as NumPy does. It
-shares no code with fastbp. In float64 it is the reference that all results are compared with.
+relu, tanh or gelu_tanh between the layers; Adam and AdamW as in the papers, or SGD; buffers are
+allocated as NumPy does. It shares no code with fastbp. In float64 it is the reference that all
+results are compared with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..workloads import JOB_LEARNING_RATE, LEARNING_RATE, Array, Workload
+from ..workloads import JOB_LEARNING_RATE, LEARNING_RATE, WEIGHT_DECAY, Array, Workload
 from . import Contestant, task
+
+
+def _gelu_inner(z: Array) -> Array:
+    """tanh of gelu_tanh, z (1 + tanh) / 2."""
+    return np.asarray(np.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z * z * z)))
+
+
+def _gelu_slope(z: Array, _: Array) -> Array:
+    inner = _gelu_inner(z)
+    slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z * z)
+    return np.asarray(0.5 * (1 + inner) + 0.5 * z * (1 - inner * inner) * slope)
+
+
+# The function of z, and its derivative by z and the function's value.
+ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]] = {
+    "relu": (lambda z: np.maximum(z, 0), lambda _, y: y > 0),
+    "tanh": (np.tanh, lambda _, y: 1 - y * y),
+    "gelu_tanh": (lambda z: 0.5 * z * (1 + _gelu_inner(z)), _gelu_slope),
+}
 
 
 class NumpyNet:
@@ -22,13 +43,15 @@ class NumpyNet:
         parameters: Sequence[Array],
         learning_rate: float = LEARNING_RATE,
         activation: str = "relu",
+        optimizer: str = "adam",
     ) -> None:
         """parameters: kernel (inputs, units) and bias (units,) of each layer in turn; copied."""
         self.parameters = [p.copy() for p in parameters]
         self.first = [np.zeros_like(p) for p in self.parameters]
         self.second = [np.zeros_like(p) for p in self.parameters]
         self.learning_rate = learning_rate
-        self.relu = activation == "relu"
+        self.forward, self.slope = ACTIVATIONS[activation]
+        self.optimizer = optimizer
         self.steps = 0
 
     def train(
@@ -42,31 +65,28 @@ class NumpyNet:
                 self.step(x[rows], y[rows])
 
     def step(self, x: Array, y: Array) -> None:
-        inputs = self._forward(x)
-        z = inputs.pop()
-        dz = self._loss_gradient(z, y)
+        inputs, sums = self._forward(x)
+        dz = self._loss_gradient(sums[-1], y)
         gradients: list[Array] = []
         for i in reversed(range(len(inputs))):
             gradients[:0] = [inputs[i].T @ dz, dz.sum(axis=0)]
             if i > 0:
                 dz = dz @ self.parameters[2 * i].T
-                dz *= inputs[i] > 0 if self.relu else 1 - inputs[i] ** 2
-        self._adam(gradients)
+                dz *= self.slope(sums[i - 1], inputs[i])
+        self._update(gradients)
 
     def predict(self, x: Array) -> Array:
-        return self._forward(x)[-1]
+        return self._forward(x)[1][-1]
 
-    def _forward(self, x: Array) -> list[Array]:
-        """Inputs of each layer, then the logits."""
-        values = [x]
-        layers = len(self.parameters) // 2
-        for i in range(layers):
-            kernel, bias = self.parameters[2 * i : 2 * i + 2]
-            z = values[-1] @ kernel + bias
-            if i + 1 < layers:
-                z = np.maximum(z, 0) if self.relu else np.tanh(z)
-            values.append(z)
-        return values
+    def _forward(self, x: Array) -> tuple[list[Array], list[Array]]:
+        """Inputs of each layer; its sums, of which the last are the logits."""
+        inputs = [x]
+        sums: list[Array] = []
+        for i in range(0, len(self.parameters), 2):
+            if i > 0:
+                inputs.append(self.forward(sums[-1]))
+            sums.append(inputs[-1] @ self.parameters[i] + self.parameters[i + 1])
+        return inputs, sums
 
     @staticmethod
     def _loss_gradient(z: Array, y: Array) -> Array:
@@ -77,6 +97,16 @@ class NumpyNet:
         probability /= probability.sum(axis=1, keepdims=True)
         probability[np.arange(len(z)), y] -= 1
         return np.asarray(probability / rows)
+
+    def _update(self, gradients: list[Array]) -> None:
+        if self.optimizer == "sgd":
+            for w, g in zip(self.parameters, gradients, strict=True):
+                w -= self.learning_rate * g
+            return
+        if self.optimizer == "adamw":
+            for w in self.parameters:
+                w *= 1 - self.learning_rate * WEIGHT_DECAY
+        self._adam(gradients)
 
     def _adam(self, gradients: list[Array]) -> None:
         self.steps += 1
@@ -102,8 +132,13 @@ def save_reference(workload: Workload, reference: task.Reference) -> None:
         reference.save(workload.start("float64"), net.parameters)
 
 
+def _started(workload: Workload, dtype: str) -> NumpyNet:
+    start = workload.start(dtype)
+    return NumpyNet(start, activation=workload.activation, optimizer=workload.optimizer)
+
+
 def _checked(workload: Workload, dtype: str) -> NumpyNet:
-    net = NumpyNet(workload.start(dtype), activation=workload.activation)
+    net = _started(workload, dtype)
     x, y = task.checked_batches(workload, dtype)
     net.train(x, y, workload.batch, 1, None)
     return net
@@ -112,7 +147,7 @@ def _checked(workload: Workload, dtype: str) -> NumpyNet:
 def _train(contestant: Contestant, workload: Workload, reference: task.Reference) -> task.Task:
     difference = reference.difference(_checked(workload, contestant.dtype).parameters)
     x, y = workload.data(contestant.dtype)
-    net = NumpyNet(workload.start(contestant.dtype), activation=workload.activation)
+    net = _started(workload, contestant.dtype)
     rng = np.random.default_rng(0)
 
     def one_step() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import fastbp as bp
 from fastbp import ops
 
-from ..workloads import JOB_LEARNING_RATE, LEARNING_RATE, Array, Workload
+from ..workloads import JOB_LEARNING_RATE, LEARNING_RATE, WEIGHT_DECAY, Array, Workload
 from . import Contestant, task
 
 
@@ -34,18 +34,24 @@ def compiled(
     dtype: str = "float32",
     activation: str = "relu",
     learning_rate: float = LEARNING_RATE,
+    optimizer: str = "adam",
 ) -> bp.Sequential:
     """A network that is described and compiled, not built."""
     layers = [bp.Dense(units, activation=activation) for units in sizes[1:-1]]
     model = bp.Sequential([*layers, bp.Dense(sizes[-1])], seed=0)
     loss = "binary_cross_entropy_with_logits" if sizes[-1] == 1 else "softmax_cross_entropy"
-    model.compile(optimizer=bp.Adam(learning_rate), loss=loss, device="cpu", dtype=dtype)
+    rule = {
+        "adam": bp.Adam(learning_rate),
+        "adamw": bp.AdamW(learning_rate, weight_decay=WEIGHT_DECAY),
+        "sgd": bp.SGD(learning_rate),
+    }[optimizer]
+    model.compile(optimizer=rule, loss=loss, device="cpu", dtype=dtype)
     return model
 
 
 def started(workload: Workload, dtype: str) -> bp.Sequential:
     """A network at the workload's start."""
-    model = compiled(workload.sizes, dtype, workload.activation)
+    model = compiled(workload.sizes, dtype, workload.activation, optimizer=workload.optimizer)
     model.build(workload.sizes[0])
     model.set_parameters(dict(zip(model.parameters(), workload.start(), strict=True)))
     return model

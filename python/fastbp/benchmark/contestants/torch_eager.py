@@ -1,9 +1,10 @@
-"""PyTorch: the usual loop of an eager network with the fused Adam; bfloat16 by autocast."""
+"""PyTorch: the usual loop of an eager network with the fused optimizer; bfloat16 by autocast."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 import fastbp as bp
 
-from ..workloads import JOB_LEARNING_RATE, LEARNING_RATE, Array, Workload
+from ..workloads import JOB_LEARNING_RATE, LEARNING_RATE, WEIGHT_DECAY, Array, Workload
 from . import Contestant, task
 
 
@@ -27,7 +28,11 @@ class Trainer:
         self, workload: Workload, dtype: str = "float32", learning_rate: float = LEARNING_RATE
     ) -> None:
         layers: list[Any] = []
-        between = torch.nn.ReLU if workload.activation == "relu" else torch.nn.Tanh
+        between = {
+            "relu": torch.nn.ReLU,
+            "tanh": torch.nn.Tanh,
+            "gelu_tanh": lambda: torch.nn.GELU(approximate="tanh"),
+        }[workload.activation]
         parameters = workload.start()
         for kernel, bias in zip(parameters[::2], parameters[1::2], strict=True):
             layer = torch.nn.Linear(*kernel.shape)
@@ -35,7 +40,12 @@ class Trainer:
             layer.bias.data = torch.from_numpy(bias)
             layers += [layer, between()]
         self.net = torch.nn.Sequential(*layers[:-1])
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=learning_rate, fused=True)
+        rule: Any = {
+            "adam": torch.optim.Adam,
+            "adamw": partial(torch.optim.AdamW, weight_decay=WEIGHT_DECAY),
+            "sgd": torch.optim.SGD,
+        }[workload.optimizer]
+        self.optimizer = rule(self.net.parameters(), lr=learning_rate, fused=True)
         self.loss = torch.nn.BCEWithLogitsLoss() if workload.binary else torch.nn.CrossEntropyLoss()
         self.bfloat16 = dtype == "bfloat16"
 
