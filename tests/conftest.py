@@ -38,6 +38,13 @@ def device(request: pytest.FixtureRequest) -> str:
 BUILDER = pytest.StashKey[Builder]()
 
 
+@pytest.hookimpl(trylast=True)  # when what is not to run has been left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that wait for a compiler come last: it works beside the others until then."""
+    waiting = {item.path for item in items if _builds_of(item)}
+    items.sort(key=lambda item: item.path in waiting)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """What the chosen tests want compiled is begun, in their order, while the first of them run."""
     builder = session.config.stash[BUILDER] = Builder()
