@@ -8,6 +8,7 @@ with several outputs, and batches worked off in parts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -19,7 +20,7 @@ import fastbp as bp
 import machine
 import sweeps
 import tolerances
-from fastbp import _core, reference
+from fastbp import _core, reference, weights
 from fastbp.weights import rows as row_weights
 from sweeps import DTYPES, Array
 
@@ -264,3 +265,28 @@ def test_equal_weights_are_no_burden() -> None:
     )
     assert ready is not None
     np.testing.assert_array_equal(ready, np.ones(9, np.float32))
+
+
+@pytest.mark.parametrize("n", [1, 2, 17, 1000])
+def test_weights_are_summed_as_if_rounded_once(n: int) -> None:
+    """Over 600 binary orders of magnitude, zeros among them, as math.fsum has it."""
+    random = np.random.default_rng(n)
+    for spread in (0, 20, 300):
+        values = random.random(n) * 2.0 ** random.integers(-spread, spread + 1, n)
+        values[random.random(n) < 0.2] = 0
+        assert weights.accurate_sum(values) == math.fsum(values.tolist())
+
+
+def test_weights_near_the_end_of_the_range() -> None:
+    """Only ratios count: weights whose sum is beyond float64 are no others than small ones."""
+    found = []
+    for scale in (1.0, 1e308, 1e-300):
+        model = bp.Sequential([bp.Dense(3)], seed=0)
+        model.compile("sgd", "softmax_cross_entropy")
+        x, y = np.eye(4), np.array([0, 1, 2, 0])
+        model.fit(x, y, sample_weight=np.array([1, 0.5, 0.25, 0]) * scale, epochs=2, verbose=0)
+        found.append(model.predict(x))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+    np.testing.assert_allclose(found[2], found[0], rtol=1e-6)
+    with pytest.raises(ValueError, match="class_weight times sample_weight is beyond the range of float64"):
+        model.fit(x, y, sample_weight=[1, 1, 1e308, 1], class_weight={2: 100}, verbose=0)

@@ -109,7 +109,6 @@ struct Builder : Plan {
     x = matrix(layout.inputs, reads_ones(layout, in_place(layout) ? 1 : 0), false, steps);
     target = matrix(layout.outputs, false, true, out);
     weight = matrix(layout.outputs, false, true, out);
-    taken = matrix(1, false, true, out);
     labels_offset =
         arena.add(checked_product(std::size_t(product(capacity, out)), sizeof(std::int64_t)));
     lengths_offset = arena.add(
@@ -494,7 +493,6 @@ Plan make_inference_plan(const NetworkLayout& layout, const BatchShape& shape,
   const index_t places = plan.places(layout.stages[last].sequence);
   plan.delta[last] = plan.matrix(layout.outputs, false, true, places);  // the loss's working memory
   if (!layout.sequences) plan.weight = plan.matrix(layout.outputs, false, true);
-  if (!layout.sequences) plan.taken = plan.matrix(1, false, true);
   plan.add_block_sums(layout.measure_blocks(shape.rows, shape.steps));
   plan.add_work(layout, shape.rows);
   plan.part_rows = shape.part_rows;

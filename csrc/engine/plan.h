@@ -164,7 +164,6 @@ struct Plan {
   BatchMatrix target;                 // the gathered targets (training), contiguous
   std::size_t labels_offset = 0;      // the gathered class numbers
   std::size_t lengths_offset = 0;     // the gathered lengths of sequences
-  BatchMatrix taken;                  // the class that each row is taken for, where metrics ask
   BatchMatrix weight;                 // of each row's loss, as LossArgs wants them
   std::vector<BatchMatrix> y;         // outputs of the stages
   std::vector<BatchMatrix> z;         // pre-activations; of a stage that does not save its input, y

@@ -1,5 +1,6 @@
 #include "engine/step.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace fastbp {
@@ -272,7 +273,7 @@ void Step<T>::pass(index_t rows, const Samples<T>& samples, T* out,
   if (!metrics) return;
   Samples<T> there = samples;
   if (there.weight) {
-    gather_weights({samples.weight + own_.at, nullptr, own_.rows}, own_.at);
+    gather_weights(samples.weight + own_.at, nullptr, own_.rows, own_.at);
     there.weight = at(plan().weight);
   }
   measure(out ? out : at(plan().y.back()), there, metrics);
@@ -311,7 +312,7 @@ template <class T> void Step<T>::gather(const TrainBatch<T>& batch) {
     if (from.labels)
       for (index_t i = first; i < first + count; ++i)
         labels[i] = from.labels[source(own_.first + i)];
-    if (from.weight) gather_weights({from.weight + skip, order, count}, own_.at + first);
+    if (from.weight) gather_weights(from.weight + skip, order, count, own_.at + first);
   });
   done(false);
 }
@@ -359,19 +360,16 @@ template <class T> index_t Step<T>::weight_copies() const {
 }
 
 // Weights of rows to the plan's rows from `to` on, as the loss's kernel wants them.
-template <class T> void Step<T>::gather_weights(const GatherArgs<T>& rows, index_t to) {
+template <class T>
+void Step<T>::gather_weights(const T* from, const std::int64_t* order, index_t rows, index_t to) {
   const index_t copies = weight_copies();
   T* out = at(plan().weight) + to * copies;
+  const auto weight = [&](index_t i) { return from[order ? index_t(order[i]) : i]; };
   if (copies == 1) {
-    GatherArgs<T> single = rows;
-    single.cols = single.to_row = 1;
-    single.to = out;
-    return c_.kernels->gather_rows(single);
+    for (index_t i = 0; i < rows; ++i) out[i] = weight(i);
+    return;
   }
-  for (index_t i = 0; i < rows.rows; ++i) {
-    const T weight = rows.from[rows.order ? index_t(rows.order[i]) : i];
-    for (index_t j = 0; j < copies; ++j) *out++ = weight;
-  }
+  for (index_t i = 0; i < rows; ++i, out += copies) std::fill_n(out, copies, weight(i));
 }
 
 // Loss, then the metrics, of this worker's rows of the outputs y.
@@ -383,46 +381,50 @@ void Step<T>::measure(const T* y, const Samples<T>& targets,
   for (std::size_t m = 0; metrics && m < metrics->size(); ++m)
     plain_errors |= (*metrics)[m].of_softmax;
   plain_errors &= c_.loss.param != 0 || targets.weight;
-  T* const taken = metrics ? room_for_taken(*metrics) : nullptr;
-  loss(y, targets, plain_errors, taken);
-  MetricArgs<T> args;
-  args.y = y;
-  args.taken = taken;
-  args.counts = counts_;
+  loss(y, targets, plain_errors, metrics);
+  std::int64_t* counts = counts_;
   for (std::size_t m = 0; metrics && m < metrics->size(); ++m) {
     const MetricSpec& what = (*metrics)[m];
-    args.kind = what.kind;
-    args.threshold = T(what.threshold);
-    args.k = what.k;
-    if (what.counts > 0 && !counts_) continue;
-    // Of logits the errors are those of their softmax: what the loss has just left in dy, but for
-    // the mean's factor.
-    args.error = what.of_softmax ? at(plan().delta.back()) : nullptr;
-    if (args.error) args.error_scale = T(loss_divisor(c_.loss, counted_, c_.layout->outputs));
-    metric(args, targets, int(m) + 1);
-    if (counts_) args.counts += what.counts;
+    if (!counted_by_loss(what) && (what.counts == 0 || counts))
+      metric(what, y, targets, int(m) + 1, counts);
+    if (counts) counts += what.counts;
   }
   if (plain_errors) loss(y, targets, false, nullptr);
 }
 
-// Where the loss's kernel is to leave the classes that rows are taken for; null where no metric asks
-// or the kernel does not compare the outputs.
-template <class T> T* Step<T>::room_for_taken(const std::vector<MetricSpec>& metrics) const {
-  if (kElementwise[c_.loss.loss] || c_.layout->outputs > kTakenColumns<T>) return nullptr;
-  for (const MetricSpec& metric : metrics)
-    if (metric.kind == MetricKind::accuracy_argmax || metric.kind == MetricKind::counts_argmax)
-      return at(plan().taken);
-  return nullptr;
+// Whether the loss's kernel counts on its way what the metric wants.
+template <class T> bool Step<T>::counted_by_loss(const MetricSpec& metric) const {
+  return (metric.kind == MetricKind::accuracy_argmax || metric.kind == MetricKind::counts_argmax) &&
+         !kElementwise[c_.loss.loss] && c_.layout->outputs <= kCountedColumns<T>;
 }
 
-// Leaves dy; `plain`: without label smoothing and weights.
-template <class T> void Step<T>::loss(const T* y, const Samples<T>& targets, bool plain, T* taken) {
+// Tells the loss's kernel of the metrics that it counts.
+template <class T>
+void Step<T>::count_on_the_way(const std::vector<MetricSpec>& metrics, LossArgs<T>& args) const {
+  std::int64_t* counts = counts_;
+  for (std::size_t m = 0; m < metrics.size(); ++m) {
+    if (counted_by_loss(metrics[m])) {
+      if (metrics[m].counts > 0)
+        args.counts = counts;
+      else
+        args.block_right = block_sums(int(m) + 1);
+    }
+    if (counts) counts += metrics[m].counts;
+  }
+}
+
+// Leaves dy; `plain`: without label smoothing and weights. Counts what it can of `metrics`, if not null.
+template <class T>
+void Step<T>::loss(const T* y, const Samples<T>& targets, bool plain,
+                   const std::vector<MetricSpec>* metrics) {
   if (c_.loss.custom) return host_loss(y, targets);
   const index_t cols = c_.layout->outputs;
   LossArgs<T> args;
   args.cols = cols;
   args.dy_scale = T(1 / loss_divisor(c_.loss, counted_, cols));
   args.param = plain ? T(0) : T(c_.loss.param);
+  if (metrics) count_on_the_way(*metrics, args);
+  double* const block_right = args.block_right;
   const Window own = outputs_window();
   for_row_chunks(own.rows, cols, [&](index_t first, index_t count) {
     const index_t row = own.at + first;
@@ -432,27 +434,36 @@ template <class T> void Step<T>::loss(const T* y, const Samples<T>& targets, boo
     args.labels = targets.labels ? targets.labels + row : nullptr;
     if (targets.weight && !plain) args.weight = targets.weight + row * weight_copies();
     args.dy = at(plan().delta.back()) + row * cols;
-    if (taken) args.taken = taken + row;
-    args.block_loss = block_sums(0) + first_block() + first / kLossBlockRows;
+    const index_t block = first_block() + first / kLossBlockRows;
+    args.block_loss = block_sums(0) + block;
+    if (block_right) args.block_right = block_right + block;
     c_.kernels->loss[c_.loss.loss](args, Share{});
   });
   done(false);
 }
 
 template <class T>
-void Step<T>::metric(const MetricArgs<T>& what, const Samples<T>& targets, int place) {
+void Step<T>::metric(const MetricSpec& what, const T* y, const Samples<T>& targets, int place,
+                     std::int64_t* counts) {
   const index_t cols = c_.layout->outputs;
-  MetricArgs<T> args = what;
+  MetricArgs<T> args;
+  args.kind = what.kind;
+  args.threshold = T(what.threshold);
+  args.k = what.k;
+  args.counts = counts;
   args.cols = cols;
+  // Of logits the errors are those of their softmax: what the loss has just left in dy, but for the
+  // mean's factor.
+  const T* error = what.of_softmax ? at(plan().delta.back()) : nullptr;
+  if (error) args.error_scale = T(loss_divisor(c_.loss, counted_, cols));
   const Window own = outputs_window();
   for_row_chunks(own.rows, cols, [&](index_t first, index_t count) {
     const index_t row = own.at + first;
     args.rows = count;
-    args.y = what.y + row * cols;
+    args.y = y + row * cols;
     args.target = targets.target ? targets.target + row * cols : nullptr;
     args.labels = targets.labels ? targets.labels + row : nullptr;
-    args.error = what.error ? what.error + row * cols : nullptr;
-    args.taken = what.taken ? what.taken + row : nullptr;
+    args.error = error ? error + row * cols : nullptr;
     args.block_sum = block_sums(place) + first_block() + first / kLossBlockRows;
     c_.kernels->metric(args, Share{});
   });

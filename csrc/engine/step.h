@@ -249,11 +249,14 @@ template <class T> class Step {
   void join_deltas(const Stage& stage, TileOp<T> below, const ActivationTile<T>& tile);
   ActivationTile<T> delta_tile(std::size_t stage, T* dx, const Window& w) const;
   void measure(const T* y, const Samples<T>& targets, const std::vector<MetricSpec>* metrics);
-  T* room_for_taken(const std::vector<MetricSpec>& metrics) const;
-  void loss(const T* y, const Samples<T>& targets, bool plain, T* taken);
-  void metric(const MetricArgs<T>& what, const Samples<T>& targets, int place);
+  bool counted_by_loss(const MetricSpec& metric) const;
+  void count_on_the_way(const std::vector<MetricSpec>& metrics, LossArgs<T>& args) const;
+  void loss(const T* y, const Samples<T>& targets, bool plain,
+            const std::vector<MetricSpec>* metrics);
+  void metric(const MetricSpec& what, const T* y, const Samples<T>& targets, int place,
+              std::int64_t* counts);
   index_t weight_copies() const;
-  void gather_weights(const GatherArgs<T>& rows, index_t to);
+  void gather_weights(const T* from, const std::int64_t* order, index_t rows, index_t to);
   Samples<T> gathered(const Samples<T>& samples) const;
   void keep_outputs(const TrainBatch<T>& batch);
   void output_delta();

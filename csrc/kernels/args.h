@@ -104,9 +104,9 @@ template <class T> struct GemmArgs {
   T* scratch = nullptr;  // KernelTable::gemm_scratch elements for each worker, 64-byte aligned
 };
 
-// So many classes of a row are compared with each other by the loss's kernel on its way: the lanes of a
-// vector, on every ISA.
-template <class T> inline constexpr index_t kTakenColumns = 64 / index_t(sizeof(T));
+// Of rows of up to so many classes the kernel of a loss over rows counts on its way which are right: the
+// lanes of a vector, on every ISA.
+template <class T> inline constexpr index_t kCountedColumns = 64 / index_t(sizeof(T));
 
 // Loss of rows x cols outputs, and its gradient. y, target and dy are contiguous.
 template <class T> struct LossArgs {
@@ -118,9 +118,10 @@ template <class T> struct LossArgs {
   // none.
   const T* weight = nullptr;
   T* dy = nullptr;  // may be y's memory; also the working memory of softmax_cross_entropy
-  // (rows,), where not null: the class of the largest output. Only of a loss over rows of at most
-  // kTakenColumns classes.
-  T* taken = nullptr;
+  // Where not null, what the metrics accuracy_argmax and counts_argmax leave (MetricArgs::block_sum and
+  // counts). Only of a loss over rows of at most kCountedColumns classes.
+  double* block_right = nullptr;
+  std::int64_t* counts = nullptr;
   T dy_scale = 1;                // 1 / (rows * cols), 1 / rows or 1: the mean's factor
   T param = 0;                   // the loss's one number (LossDefaults::parameter)
   double* block_loss = nullptr;  // one sum for each block of kLossBlockRows rows
@@ -219,9 +220,8 @@ template <class T> struct MetricArgs {
   const T* error =
       nullptr;  // mse, mae: where given, (y - target) / error_scale, in the place of y and target
   T error_scale = 1;
-  const T* taken = nullptr;  // where given, what the loss left there
-  T threshold = 0;           // of the kinds that cut: y above it means class 1
-  index_t k = 0;             // top_k
+  T threshold = 0;  // of the kinds that cut: y above it means class 1
+  index_t k = 0;    // top_k
   std::int64_t* counts = nullptr;
   double* block_sum = nullptr;  // one sum for each block of kLossBlockRows rows
 };

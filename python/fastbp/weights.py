@@ -53,18 +53,41 @@ def rows(
     if class_weight is not None:
         classes, count = _classes(target if runs is None else target[runs], loss)
         factors = _class_factors(class_weight, classes, count, weight)[classes]
-        weight = factors if weight is None else weight * factors
+        with np.errstate(over="ignore"):
+            weight = factors if weight is None else weight * factors
         if not weight.any():
             raise ValueError("class_weight and sample_weight leave no row with a weight above 0")
+        if not np.isfinite(weight).all():
+            raise ValueError("class_weight times sample_weight is beyond the range of float64")
     if weight is None:
         return None
-    mean = 1.0 if loss.name == "half_sse" else math.fsum(weight.tolist()) / len(weight)
-    ready: Array = (weight / mean).astype(dtype)
+    if loss.name != "half_sse":
+        weight = np.ldexp(weight, -_exponent(weight))  # only ratios count: no sum overflows
+        weight = weight / (accurate_sum(weight) / len(weight))
+    ready: Array = weight.astype(dtype)
     if runs is None:
         return ready
     spread: Array = np.zeros(runs.shape, dtype)
     spread[runs] = ready
     return spread
+
+
+def accurate_sum(values: Array) -> float:
+    """The sum of float64 (n,) of magnitudes below 2^900, as if rounded once: in any order.
+
+    Adding and taking off a power of two n times as large as the largest cuts all numbers at one
+    binary place. The upper parts have so few digits that their sum is exact (Rump, Ogita and Oishi,
+    "Accurate floating-point summation", 2008); what is left of each, exact too, is at most
+    n / 2^51 of the largest, so that the rounding of its sum is not seen in the whole's.
+    """
+    grid = math.ldexp(1.0, _exponent(values) + (len(values) + 2).bit_length())
+    upper = (values + grid) - grid
+    return float(upper.sum() + (values - upper).sum())
+
+
+def _exponent(values: Array) -> int:
+    """The least e such that all magnitudes are below 2^e."""
+    return math.frexp(max(float(values.max()), -float(values.min())))[1]
 
 
 def samples(value: Any, n: int, name: str = "sample_weight", runs: Array | None = None) -> Array:
@@ -81,9 +104,8 @@ def samples(value: Any, n: int, name: str = "sample_weight", runs: Array | None 
     _require_shape(name, array.shape, n, runs)
     counted = array if runs is None or array.ndim == 1 else np.where(runs, array, 0)
     weight: Array = counted.astype(np.float64)
-    with np.errstate(invalid="ignore"):
+    if weight.size and not (weight.min() >= 0 and weight.max() < np.inf):  # false of NaN
         wrong = ~((weight >= 0) & np.isfinite(weight))
-    if wrong.any():
         place = np.unravel_index(int(np.argmax(wrong)), weight.shape)
         step = "".join(f", step {number}" for number in place[1:])
         raise ValueError(

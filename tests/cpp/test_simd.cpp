@@ -65,10 +65,11 @@ template <class V> void test_binary(const Input<V>& x, const Input<V>& y) {
   FBP_EXPECT(lanes_are(select(less & small, one, zero), in_both));
   FBP_EXPECT(lanes_are(select(less | small, one, zero), in_one));
   FBP_EXPECT(lanes_are(select(!less, one, zero), [&](int i) { return !(p[i] < q[i]); }));
-  int count = 0;
-  for (int i = 0; i < V::lanes; ++i) count += p[i] < q[i];
-  FBP_EXPECT(any(less) == (count > 0));
-  FBP_EXPECT(all(less) == (count == V::lanes));
+  int lanes = 0;
+  for (int i = 0; i < V::lanes; ++i) lanes += p[i] < q[i];
+  FBP_EXPECT(any(less) == (lanes > 0));
+  FBP_EXPECT(all(less) == (lanes == V::lanes));
+  FBP_EXPECT(count(less) == lanes);
 }
 
 // The sign of fma's addend and product, one rounding, infinity times zero plus NaN.

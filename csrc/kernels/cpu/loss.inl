@@ -179,10 +179,29 @@ FBP_FN static void from_columns(const T* column, index_t rows, index_t cols,
   }
 }
 
+// Of the first `rows` lanes, the rows whose class `taken` is their own. With `counts`, what
+// MetricArgs::counts has of them.
+template <class T>
+static int count_classes(Vec<T> taken, Vec<T> own, int rows, index_t cols, std::int64_t* counts) {
+  using V = Vec<T>;
+  const index_t classes = cols == 1 ? 2 : cols;
+  const auto real = lane_index(T()) < V(T(rows));
+  const auto right = (taken == own) & real;
+  for (index_t c = 0; counts && c < classes; ++c) {
+    const V number = V(T(c));
+    const auto of_class = (own == number) & real;
+    counts[c] += count(of_class & right);
+    counts[classes + c] += count((taken == number) & real);
+    counts[2 * classes + c] += count(of_class);
+  }
+  return count(right);
+}
+
 // The same for up to `lanes` rows of at most `lanes` classes, one row in each lane; sums run over
-// the classes in order. Returns the sum of the rows' losses, in order.
+// the classes in order. Returns the sum of the rows' losses, in order, and adds to *right where metrics
+// want it.
 template <class T, bool has_weights>
-static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int rows) {
+static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int rows, int* right) {
   using V = Vec<T>;
   constexpr int lanes = V::lanes;
   const index_t cols = args.cols;
@@ -191,17 +210,19 @@ static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int ro
   const std::int64_t* labels = args.labels ? args.labels + begin : nullptr;
   T* dz = args.dy + begin * cols;
   alignas(64) T column[lanes * lanes];  // class c of row r at c * lanes + r
-  alignas(64) T at_label[lanes] = {};
+  alignas(64) T at_label[lanes] = {}, label[lanes] = {};
   alignas(64) T t_column[lanes * lanes];
   to_columns(z, rows, cols, column);
-  if (args.taken) argmax_of_columns(column, cols).store_n(args.taken + begin, rows);
   const T lowest = -T(__builtin_inf());
   V shift(lowest);
   for (index_t c = 0; c < cols; ++c) shift = max(V::load(column + c * lanes), shift);
   shift = select(shift > V(lowest), shift, V(T(0)));
   V weight(T(1)), weighted;
   if (labels) {
-    for (int r = 0; r < rows; ++r) at_label[r] = z[r * cols + labels[r]];
+    for (int r = 0; r < rows; ++r) {
+      at_label[r] = z[r * cols + labels[r]];
+      label[r] = T(labels[r]);
+    }
     weighted = V::load(at_label) - shift;
   } else {
     weight = weighted = V(T(0));
@@ -213,6 +234,10 @@ static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int ro
           weighted + select(t == V(T(0)), V(T(0)), t * (V::load(column + c * lanes) - shift));
     }
   }
+  if (args.block_right || args.counts)
+    *right += count_classes(argmax_of_columns(column, cols),
+                            labels ? V::load(label) : argmax_of_columns(t_column, cols), rows, cols,
+                            args.counts);
   const T smoothing = args.param, share = smoothing / T(cols), kept = T(1) - smoothing;
   if (smoothing != 0) {
     V sum_z(T(0));
@@ -258,11 +283,12 @@ template <class T> static void softmax_cross_entropy(const LossArgs<T>& args, Sh
   constexpr index_t lanes = Vec<T>::lanes;
   for_each_block(args.rows, share, [&](index_t block, index_t begin, index_t rows) {
     double sum = 0;
+    int right = 0;
     for (index_t i = begin; i < begin + rows;) {
       if (args.cols <= lanes) {
         const index_t here = begin + rows - i < lanes ? begin + rows - i : lanes;
-        sum += args.weight ? softmax_narrow_loss<T, true>(args, i, int(here))
-                           : softmax_narrow_loss<T, false>(args, i, int(here));
+        sum += args.weight ? softmax_narrow_loss<T, true>(args, i, int(here), &right)
+                           : softmax_narrow_loss<T, false>(args, i, int(here), &right);
         i += here;
       } else {
         const index_t at = i * args.cols;
@@ -275,5 +301,6 @@ template <class T> static void softmax_cross_entropy(const LossArgs<T>& args, Sh
       }
     }
     args.block_loss[block] = sum;
+    if (args.block_right) args.block_right[block] = double(right);
   });
 }

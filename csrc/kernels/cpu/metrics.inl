@@ -130,10 +130,7 @@ static index_t right_rows(const MetricArgs<T>& args, index_t begin, index_t rows
                           std::int64_t* counts) {
   index_t wanted[kLossBlockRows], taken[kLossBlockRows];
   true_classes(args, begin, rows, wanted);
-  if (args.taken)
-    for (index_t i = 0; i < rows; ++i) taken[i] = index_t(args.taken[begin + i]);
-  else
-    argmax_of_rows(args.y + begin * args.cols, rows, args.cols, taken);
+  argmax_of_rows(args.y + begin * args.cols, rows, args.cols, taken);
   index_t right = 0;
   if (!counts) {
     for (index_t i = 0; i < rows; ++i) right += taken[i] == wanted[i];
@@ -202,32 +199,44 @@ static double right_cuts(const MetricArgs<T>& args, index_t begin, index_t rows)
   return double(rows) - double(reduce_add(wrong));
 }
 
-template <class T> static double metric_row(const MetricArgs<T>& args, index_t i) {
-  const T* y = args.y + i * args.cols;
-  const T* target = args.target ? args.target + i * args.cols : nullptr;
-  double sum = 0;
-  for (index_t j = 0; j < args.cols; ++j) {
-    const double e = args.error ? double(args.error[i * args.cols + j]) * double(args.error_scale)
-                                : double(y[j]) - double(target[j]);
-    switch (args.kind) {
-    case MetricKind::accuracy_threshold:
-      sum += (y[j] > args.threshold) == (target[j] > T(0.5));
-      break;
-    case MetricKind::mse:
-      sum += e * e;
-      break;
-    default:
-      sum += e < 0 ? -e : e;
-      break;
+// The sum over up to kLossBlockRows rows, from `begin` on, of the means of value(y, target) over their
+// columns; errors, where given, count as outputs whose target is 0. Columns and rows are added in order.
+template <class T, class Value>
+static double row_means(const MetricArgs<T>& args, index_t begin, index_t rows, Value value) {
+  constexpr int lanes = Vec<T>::lanes;
+  const index_t cols = args.cols, at = begin * cols;
+  const T* y = (args.error ? args.error : args.y) + at;
+  const T* target = args.error ? nullptr : args.target + at;
+  const double scale = args.error ? double(args.error_scale) : 1;
+  double total = 0;
+  if (cols > lanes) {
+    for (index_t i = 0; i < rows; ++i, y += cols) {
+      double sum = 0;
+      for (index_t j = 0; j < cols; ++j)
+        sum += value(double(y[j]) * scale, target ? double(target[i * cols + j]) : 0);
+      total += sum / double(cols);
     }
+    return total;
   }
-  return sum / double(args.cols);
+  // A row in each lane.
+  alignas(64) T y_column[lanes * lanes], t_column[lanes * lanes] = {};
+  for (index_t i = 0; i < rows; i += lanes) {
+    const index_t here = rows - i < lanes ? rows - i : lanes;
+    to_columns(y + i * cols, here, cols, y_column);
+    if (target) to_columns(target + i * cols, here, cols, t_column);
+    alignas(64) double sum[lanes] = {};
+    for (index_t c = 0; c < cols * lanes; c += lanes)
+      for (int r = 0; r < lanes; ++r)
+        sum[r] += value(double(y_column[c + r]) * scale, double(t_column[c + r]));
+    for (int r = 0; r < lanes; ++r) sum[r] /= double(cols);
+    for (index_t r = 0; r < here; ++r) total += sum[r];
+  }
+  return total;
 }
 
 // A block's sum; 0 for what is counted instead.
 template <class T>
 static double metric_block(const MetricArgs<T>& args, index_t begin, index_t rows) {
-  double sum = 0;
   switch (args.kind) {
   case MetricKind::accuracy_argmax:
     return double(right_rows<T>(args, begin, rows, nullptr));
@@ -241,10 +250,13 @@ static double metric_block(const MetricArgs<T>& args, index_t begin, index_t row
     return 0;
   case MetricKind::accuracy_threshold:
     if (args.cols == 1) return right_cuts(args, begin, rows);
-    [[fallthrough]];
+    return row_means(args, begin, rows, [cut = double(args.threshold)](double y, double t) {
+      return double((y > cut) == (t > 0.5));
+    });
+  case MetricKind::mse:
+    return row_means(args, begin, rows, [](double y, double t) { return (y - t) * (y - t); });
   default:
-    for (index_t i = begin; i < begin + rows; ++i) sum += metric_row(args, i);
-    return sum;
+    return row_means(args, begin, rows, [](double y, double t) { return y < t ? t - y : y - t; });
   }
 }
 

@@ -197,6 +197,14 @@ FBP_FN bool any(Mf a) { return _mm256_movemask_ps(_mm256_or_ps(a.lo, a.hi)) != 0
 FBP_FN bool any(Md a) { return _mm256_movemask_pd(_mm256_or_pd(a.lo, a.hi)) != 0; }
 FBP_FN bool all(Mf a) { return _mm256_movemask_ps(_mm256_and_ps(a.lo, a.hi)) == 0xff; }
 FBP_FN bool all(Md a) { return _mm256_movemask_pd(_mm256_and_pd(a.lo, a.hi)) == 0xf; }
+FBP_FN int count(Mf a) {
+  return __builtin_popcount(
+      static_cast<unsigned>(_mm256_movemask_ps(a.lo) | _mm256_movemask_ps(a.hi) << 8));
+}
+FBP_FN int count(Md a) {
+  return __builtin_popcount(
+      static_cast<unsigned>(_mm256_movemask_pd(a.lo) | _mm256_movemask_pd(a.hi) << 4));
+}
 FBP_FN Vf select(Mf m, Vf t, Vf f) {
   return {_mm256_blendv_ps(f.lo, t.lo, m.lo), _mm256_blendv_ps(f.hi, t.hi, m.hi)};
 }

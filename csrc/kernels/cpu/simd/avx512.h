@@ -179,6 +179,8 @@ FBP_FN bool any(Mf a) { return a.m != 0; }
 FBP_FN bool any(Md a) { return a.m != 0; }
 FBP_FN bool all(Mf a) { return a.m == 0xffff; }
 FBP_FN bool all(Md a) { return a.m == 0xff; }
+FBP_FN int count(Mf a) { return __builtin_popcount(a.m); }
+FBP_FN int count(Md a) { return __builtin_popcount(a.m); }
 FBP_FN Vf select(Mf m, Vf t, Vf f) { return Vf(_mm512_mask_blend_ps(m.m, f.v, t.v)); }
 FBP_FN Vd select(Md m, Vd t, Vd f) { return Vd(_mm512_mask_blend_pd(m.m, f.v, t.v)); }
 

@@ -181,6 +181,15 @@ FBP_FN bool any(Md a) {
 }
 FBP_FN bool all(Mf a) { return !any(!a); }
 FBP_FN bool all(Md a) { return !any(!a); }
+// A lane is -1 where it is true.
+FBP_FN int count(Mf a) {
+  const uint32x4_t sum = vaddq_u32(vaddq_u32(a.q0, a.q1), vaddq_u32(a.q2, a.q3));
+  return -vaddvq_s32(vreinterpretq_s32_u32(sum));
+}
+FBP_FN int count(Md a) {
+  const uint64x2_t sum = vaddq_u64(vaddq_u64(a.q0, a.q1), vaddq_u64(a.q2, a.q3));
+  return -static_cast<int>(vaddvq_s64(vreinterpretq_s64_u64(sum)));
+}
 FBP_FN Vf select(Mf a, Vf b, Vf c) { return FBP_EACH3(vbslq_f32); }
 FBP_FN Vd select(Md a, Vd b, Vd c) { return FBP_EACH3(vbslq_f64); }
 

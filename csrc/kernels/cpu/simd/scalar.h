@@ -126,6 +126,11 @@ template <class T> FBP_FN bool all(Mask<T> m) {
   for (int i = 0; i < Vec<T>::lanes; ++i) r &= m.a[i].m;
   return r;
 }
+template <class T> FBP_FN int count(Mask<T> m) {
+  int r = 0;
+  for (int i = 0; i < Vec<T>::lanes; ++i) r += m.a[i].m;
+  return r;
+}
 template <class T> FBP_FN Vec<T> select(Mask<T> m, Vec<T> t, Vec<T> f) {
   for (int i = 0; i < Vec<T>::lanes; ++i) f.a[i] = select(m.a[i], t.a[i], f.a[i]);
   return f;
