@@ -155,11 +155,6 @@ def test_where_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
         model_of(loss="mse", device="cuda")
     with pytest.raises(ValueError, match="the loss log_cosh_of_rows is a Python function"):
         model_of("relu", device="cuda")
-    recurrent = bp.Sequential([bp.LSTM(4), SOFTSIGN, bp.Dense(2)])
-    with pytest.raises(ValueError, match="of sequences in NumPy alone"):
-        recurrent.compile("adam", "mse", device="cpu")
-    recurrent.compile("adam", "mse")
-    assert recurrent.device == "reference"
     on_cpu = model_of("relu", "mse")
     on_cpu.build(5)
     before = on_cpu.parameters()["0.kernel"].copy()

@@ -142,10 +142,6 @@ class Engine : public QuickCalls {
   void compile(const py::object& loss, double loss_param, const std::string& optimizer,
                const py::dict& hyper) {
     const bool custom = !py::isinstance<py::str>(loss);
-    const bool sequences = visit([](auto& net) { return net.layout().sequences; });
-    if (custom && sequences)
-      throw py::value_error("loss: expected a name, got a function: those run on rows that are no "
-                            "sequences");
     const LossSpec l{loss_index(custom ? "mse" : py::cast<std::string>(loss)), loss_param, custom};
     const OptimizerSpec o{optimizer_index(optimizer), hyper_from(hyper)};
     run([&](auto& net) {

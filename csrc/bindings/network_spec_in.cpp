@@ -54,8 +54,7 @@ LayerSpec activation_spec(const py::tuple& t, PythonFunctions* functions) {
   }
   if (!functions)
     throw py::value_error(
-        "layers: expected an activation's name, got a function: those run on rows "
-        "that are no sequences, on the processor");
+        "layers: expected an activation's name, got a function: those run on the processor");
   layer.kind = LayerSpec::Kind::custom;
   layer.function = functions->add_activation(t[1]);
   return layer;
@@ -133,7 +132,7 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t s
       if (layer.units < 1)
         throw py::value_error("units: expected at least 1, got " + std::to_string(layer.units));
     } else if (kind == "activation") {
-      layer = activation_spec(t, sequences ? nullptr : functions);
+      layer = activation_spec(t, functions);
     } else if (kind == "dropout") {
       layer.kind = LayerSpec::Kind::dropout;
       layer.param = py::cast<double>(t[1]);

@@ -1,5 +1,7 @@
 #include "bindings/python_functions.h"
 
+#include <algorithm>
+#include <string>
 #include <utility>
 
 #include "bindings/arrays.h"
@@ -11,12 +13,10 @@ namespace {
 
 using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
 
-// The rows of a matrix as an array of its own, in float64.
-template <class T> Doubles copy_of(const T* rows, index_t row, index_t n, index_t cols) {
+// The rows of a contiguous matrix as an array of its own, in float64.
+template <class T> Doubles copy_of(const T* rows, index_t n, index_t cols) {
   Doubles copy({n, cols});
-  double* to = copy.mutable_data();
-  for (index_t i = 0; i < n; ++i)
-    for (index_t j = 0; j < cols; ++j) *to++ = double(rows[i * row + j]);
+  std::copy_n(rows, n * cols, copy.mutable_data());
   return copy;
 }
 
@@ -25,6 +25,16 @@ Doubles matrix_of(const py::object& returned, const char* name, index_t n, index
   const auto array = py::cast<Doubles>(returned);
   require_shape(array, name, n, cols);
   return array;
+}
+
+// body(value's place in an array (n, cols) or (n, steps, cols), its row and column in the engine's
+// matrix), for all of them in the array's order.
+template <class T, class Body> void for_each_value(const HostActivation<T>& args, Body body) {
+  const index_t steps = args.steps > 0 ? args.steps : 1;
+  index_t place = 0;
+  for (index_t i = 0; i < args.rows; ++i)
+    for (index_t t = 0; t < steps; ++t)
+      for (index_t j = 0; j < args.cols; ++j) body(place++, t * args.rows + i, j);
 }
 
 // Puts the sums of the rows' losses times `share`, with weights, where the engine adds them up.
@@ -72,16 +82,22 @@ bool PythonFunctions::call_activation(void* self, const HostActivation<T>& args)
   auto& functions = *static_cast<PythonFunctions*>(self);
   return functions.guarded([&] {
     const py::object& entry = functions.activations_[std::size_t(args.function)];
-    const Doubles z = copy_of(args.z, args.z_row, args.rows, args.cols);
+    std::vector<py::ssize_t> shape{args.rows, args.cols};
+    if (args.steps > 0) shape.insert(shape.begin() + 1, args.steps);
+    Doubles z(shape);
+    double* to = z.mutable_data();
+    for_each_value(args, [&](index_t place, index_t row, index_t column) {
+      to[place] = double(args.z[row * args.z_row + column]);
+    });
     const char* what = args.dy ? "derivative" : "forward";
-    const Doubles found = matrix_of(entry.attr(what)(z, 0.0), what, args.rows, args.cols);
+    const auto found = py::cast<Doubles>(entry.attr(what)(z, 0.0));
+    if (!std::equal(shape.begin(), shape.end(), found.shape(), found.shape() + found.ndim()))
+      throw py::value_error(std::string(what) + ": expected the shape of z");
     const double* from = found.data();
-    for (index_t i = 0; i < args.rows; ++i) {
-      T* out = args.out + i * args.out_row;
-      const T* dy = args.dy ? args.dy + i * args.dy_row : nullptr;
-      for (index_t j = 0; j < args.cols; ++j, ++from)
-        out[j] = T(dy ? double(dy[j]) * *from : *from);
-    }
+    for_each_value(args, [&](index_t place, index_t row, index_t column) {
+      const double dy = args.dy ? double(args.dy[row * args.dy_row + column]) : 1;
+      args.out[row * args.out_row + column] = T(dy * from[place]);
+    });
   });
 }
 
@@ -89,7 +105,7 @@ template <class T> bool PythonFunctions::call_loss(void* self, const HostLoss<T>
   auto& functions = *static_cast<PythonFunctions*>(self);
   return functions.guarded([&] {
     const index_t n = args.rows, cols = args.cols;
-    const Doubles y = copy_of(args.y, cols, n, cols), t = copy_of(args.target, cols, n, cols);
+    const Doubles y = copy_of(args.y, n, cols), t = copy_of(args.target, n, cols);
     const py::object elements = functions.loss_.attr("elements");
     const auto found = py::cast<std::pair<Doubles, py::object>>(elements(y, t, 0.0, py::none()));
     const Doubles gradient = matrix_of(found.second, "gradient", n, cols);
@@ -101,7 +117,7 @@ template <class T> bool PythonFunctions::call_loss(void* self, const HostLoss<T>
     else
       require_shape(losses, "losses", n, cols);
     sum_blocks(args, losses.data(), of_rows ? 1 : cols, of_rows ? double(cols) : 1.0);
-    const double divisor = of_rows ? double(n) : double(n) * double(cols);
+    const double divisor = double(args.counted) * (of_rows ? 1 : double(cols));
     for (index_t i = 0; i < n * cols; ++i) {
       const double slope = gradient.data()[i];
       args.dy[i] = T((args.weight ? slope * double(args.weight[i]) : slope) / divisor);

@@ -15,8 +15,8 @@ namespace py = pybind11;
 
 class PythonFunctions {
  public:
-  // An object with methods forward(z, 0.0) and derivative(z, 0.0) on float64 arrays (n, columns); its
-  // number.
+  // An object with methods forward(z, 0.0) and derivative(z, 0.0) on float64 arrays (n, columns), of
+  // sequences (n, steps, columns); its number.
   int add_activation(py::object activation);
   // An object with a method elements(y, t, 0.0, None) on float64 arrays (n, outputs), which returns
   // (losses, gradient), the losses (n, outputs) or (n,); None for none.

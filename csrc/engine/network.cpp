@@ -108,6 +108,7 @@ template <class T> void Network<T>::set_rules(const UpdateRules& rules) {
 
 template <class T>
 int Network<T>::threads_for(index_t rows, index_t sequence, bool training) const {
+  if (layout_.sequences && calls_host()) return 1;  // the one that may call them
   rows *= sequence;
   return worthwhile_threads(training ? layout_.training_flop(rows) : layout_.inference_flop(rows));
 }

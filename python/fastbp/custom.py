@@ -2,10 +2,10 @@
 
 The processor's engine calls them in the middle of its steps, once for a whole batch, by the thread
 that called fit, while its other threads wait; all else is as compiled as ever. A function gets and
-returns float64, whatever the model's dtype. Networks of sequences with such functions are computed
-in NumPy by device="reference", which "auto" then means, ten times and more as slow. Everything
-else is as always: fit, callbacks, exact resume within the process, weights, schedules. A function
-must not use the model that it is part of. Model files hold no code, so such a model cannot be
+returns float64, whatever the model's dtype. In networks of sequences it is called for up to 32
+sequences of a batch at a time, and one thread does all the work. Everything else is as always: fit,
+callbacks, exact resume within the process, weights, schedules. A function must not use the model
+that it is part of. Model files hold no code, so such a model cannot be
 saved; its parameters can (model.parameters()).
 """
 
@@ -85,10 +85,11 @@ class CustomLoss(Loss):
             return np.log(np.cosh(y - t)), np.tanh(y - t)
 
     Args:
-        function: takes the outputs y and the targets t, float64 (n, outputs), read-only; returns
-            the losses, of the shape of y or one for each row (n,), and their gradient by y, of the
-            shape of y. The loss of a batch is the mean of the losses, of rows with weights the
-            weighted one; the mean's factor is not a part of the gradient returned.
+        function: takes the outputs y and the targets t, float64 (n, outputs), read-only; of outputs
+            at every step, the steps that count are rows, in any order. It returns the losses, of
+            the shape of y or one for each row (n,), and their gradient by y, of the shape of y. The
+            loss of a batch is the mean of the losses, of rows with weights the weighted one; the
+            mean's factor is not a part of the gradient returned.
 
     Targets are numbers, (n, outputs) or (n,) for one output; metrics are as with "mse". Training
     raises ValueError where the function returns another shape, or NaN for finite outputs, TypeError
@@ -141,21 +142,19 @@ class CustomLoss(Loss):
 def device_for(device: str, layers: Iterable[Layer], loss: Loss | None = None) -> str:
     """The device to ask for in the place of `device`, where that is "auto" or runs what there is.
 
-    A Python function runs on the processor and in the reference, of sequences in the reference
-    alone: "auto" then is one of these. Raises ValueError for another device.
+    A Python function runs on the processor and in the reference: "auto" then is one of these.
+    Raises ValueError for another device.
     """
-    layers = list(layers)
     name = _first_function(layers, loss)
     if name is None or device == "reference":
         return device
-    sequences = any(layer.reads_sequences for layer in layers)
     if device == "auto":
-        return "reference" if sequences or os.environ.get(VARIABLE) == "reference" else "cpu"
-    if device == "cpu" and not sequences:
+        return "reference" if os.environ.get(VARIABLE) == "reference" else "cpu"
+    if device == "cpu":
         return device
     raise ValueError(
-        f"{name} is a Python function, which runs on the processor, in networks of sequences in "
-        f"NumPy alone: use device='auto' or 'reference'; got {device!r}"
+        f"{name} is a Python function, which runs on the processor: use device='auto', 'cpu' or "
+        f"'reference'; got {device!r}"
     )
 
 
