@@ -388,6 +388,8 @@ def test_more_of_keras_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         [
             keras.Input((7, 4)),
             of.GRU(5, return_sequences=True),
+            of.Bidirectional(of.GRU(2, return_sequences=True)),
+            of.TimeDistributed(of.Dense(3, "tanh")),
             of.SimpleRNN(4, return_sequences=True),
             of.LSTM(3),
             of.LayerNormalization(epsilon=1e-3),
@@ -409,6 +411,8 @@ def test_more_of_keras_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ours = bp.Sequential(
         [
             bp.GRU(5, return_sequences=True),
+            bp.Bidirectional(bp.GRU(2, return_sequences=True)),
+            bp.TimeDistributed(bp.Dense(3, "tanh")),
             bp.SimpleRNN(4, return_sequences=True),
             bp.LSTM(3),
             bp.LayerNorm(epsilon=1e-3),
@@ -430,6 +434,77 @@ def test_more_of_keras_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         model.compile(loss="mse")
         model.load_keras_weights(tmp_path / "net.weights.h5")
         np.testing.assert_allclose(model.predict(data), expected, rtol=1e-4, atol=1e-5)
+
+
+def keras_way(content: Any, place: str, way: list[Array]) -> None:
+    """One recurrent layer of Keras 3, a GRU's two biases in one array."""
+    arrays = [*way[:2], np.stack(way[2:])] if len(way) == 4 else way
+    for number, array in enumerate(arrays):
+        content[f"{place}/vars/{number}"] = array
+
+
+@pytest.mark.parametrize("kind", [bp.LSTM, bp.GRU, bp.SimpleRNN])
+def test_keras_layers_around_others(kind: Any, tmp_path: Path) -> None:
+    """Bidirectional holds two layers there, TimeDistributed one; a Dense reads either."""
+    h5py = pytest.importorskip("h5py")
+    rng, gates = np.random.default_rng(0), {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}[kind.__name__]
+    widths, biases = 3 * gates, 2 if kind is bp.GRU else 1
+    ways = [
+        [rng.normal(size=(inputs, widths)) for inputs in (4, 3)]
+        + [rng.normal(size=widths) for _ in range(biases)]
+        for _ in range(2)
+    ]
+    heads = [[rng.normal(size=(6, 5)), rng.normal(size=5)], [rng.normal(size=(5, 2))]]
+    path = tmp_path / "net.weights.h5"
+    with h5py.File(path, "w") as content:
+        for place, way in zip(("forward_layer", "backward_layer"), ways, strict=True):
+            keras_way(content, f"layers/bidirectional/{place}/cell", way)
+        content.create_group("layers/bidirectional/vars")
+        keras_way(content, "layers/time_distributed/layer", heads[0])
+        keras_way(content, "layers/dense", heads[1])
+    found = []
+    for head in (bp.TimeDistributed(bp.Dense(5)), bp.Dense(5)):
+        both = bp.Bidirectional(kind(3, return_sequences=True))
+        model = bp.Sequential([both, head, bp.Dense(2, use_bias=False)])
+        model.compile(loss="mse", dtype="float64")
+        if isinstance(head, bp.Dense):  # two plain ones cannot be told from the file's order
+            model = bp.Sequential([both, head])
+            with h5py.File(path, "a") as content:
+                del content["layers/dense"]
+            model.compile(loss="mse", dtype="float64")
+        model.load_keras_weights(path)
+        found.append(model)
+    own = found[0].parameters()
+    assert own["0.kernel"].tolist() == np.hstack([ways[0][0], ways[1][0]]).tolist()
+    assert own["0.bias"].tolist() == np.hstack([ways[0][2], ways[1][2]]).tolist()
+    assert own["0.backward_recurrent_kernel"].tolist() == ways[1][1].tolist()
+    for name in ("1.kernel", "1.bias"):
+        assert own[name].tolist() == found[1].parameters()[name].tolist()
+    # Each way alone, by the layer that a Keras user would have run.
+    x = rng.normal(size=(3, 4, 4))
+    alone = []
+    for way, data in zip(ways, (x, x[:, ::-1]), strict=True):
+        model = bp.Sequential([kind(3, return_sequences=True), bp.Dense(3, use_bias=False)])
+        model.compile(loss="mse", dtype="float64")
+        model.build(4)
+        names = ("kernel", "recurrent_kernel", "bias", "recurrent_bias")
+        values = {f"0.{name}": array for name, array in zip(names, way, strict=False)}
+        model.set_parameters({**values, "1.kernel": np.eye(3)})
+        alone.append(model.predict(data))
+    states = np.concatenate([alone[0], alone[1][:, ::-1]], axis=-1)
+    expected = (states @ heads[0][0] + heads[0][1]) @ heads[1][0]
+    np.testing.assert_allclose(found[0].predict(x), expected, rtol=1e-12)
+
+
+def test_two_ways_that_do_not_fit(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "net.weights.h5"
+    with h5py.File(path, "w") as content:
+        keras_way(content, "layers/bidirectional/forward_layer/cell", [np.ones((4, 12))] * 2)
+    model = bp.Sequential([bp.Bidirectional(bp.LSTM(3))])
+    with pytest.raises(ValueError, match=r"\(Bidirectional LSTM\) needs kernel, recurrent_kernel"):
+        model.load_keras_weights(path)
+    assert model.inputs is None
 
 
 def test_files_that_are_not_keras(tmp_path: Path) -> None:

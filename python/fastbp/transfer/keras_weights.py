@@ -1,8 +1,9 @@
 """Weights that Keras saved: .weights.h5 and .keras of Keras 3, .h5 of Keras 2; through h5py.
 
 Only arrays are read. They have the layout of this library, but for the two biases of a GRU, which
-are rows of one array there. Keras 3 names layers by kind ("dense", "dense_1", "gru"), so that the
-order is known among those of one kind alone: the second Dense here gets "dense_1".
+are rows of one array there, and the two ways of a Bidirectional, each a layer of its own there.
+Keras 3 names layers by kind ("dense", "dense_1", "gru"), so that the order is known among those of
+one kind alone: the second Dense here gets "dense_1".
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import numpy as np
 
 from ..layers import Layer
 from ..recurrent import GRU
+from ..structure import leaves
+from ..wrappers import Bidirectional, TimeDistributed
 from .foreign import Block, Part, owners, parts_of, put
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ _NAMES = {
     "BatchNorm": ("gamma", "beta", "moving_mean", "moving_variance"),
     "LayerNorm": ("gamma", "beta"),
     **dict.fromkeys(("SimpleRNN", "LSTM", "GRU"), _RECURRENT),
+    "Bidirectional": (*_RECURRENT, "backward_recurrent_kernel", "backward_recurrent_bias"),
 }
 PARTS = {kind: tuple(Part(name, name) for name in names) for kind, names in _NAMES.items()}
 # What Keras 3 calls the layers of each kind in its files.
@@ -42,7 +46,11 @@ _THEIRS = {
     "SimpleRNN": "simple_rnn",
     "LSTM": "lstm",
     "GRU": "gru",
+    "Bidirectional": "bidirectional",
 }
+_AT_EVERY_STEP = "time_distributed"
+# What else than its own arrays a layer's group may hold arrays in.
+_INSIDE = ("cell", "layer", "forward_layer", "backward_layer")
 MEMBER = "model.weights.h5"  # of a .keras file, which is a zip archive
 
 
@@ -59,7 +67,7 @@ def load(model: Transferable, path: str | os.PathLike[str]) -> None:
             source = _member(file, name)
         try:
             with h5py.File(source, "r") as content:
-                blocks = _blocks(content, owners(model))
+                blocks = _blocks(content, _targets(model))
         except OSError as error:
             raise ValueError(f"{name!r} is no HDF5 file: {error}") from error
     if not blocks:
@@ -76,10 +84,15 @@ def _member(file: Any, name: str) -> io.BytesIO:
         return io.BytesIO(archive.read(MEMBER))
 
 
-Owners = list[tuple[str, Layer]]
+Targets = list[tuple[str, bool]]  # what Keras calls the kind; whether it is in a TimeDistributed
 
 
-def _blocks(content: Any, targets: Owners) -> list[Block]:
+def _targets(model: Transferable) -> Targets:
+    wrapped = {name for name, layer in leaves(model.layers) if isinstance(layer, TimeDistributed)}
+    return [(_THEIRS.get(type(own).__name__, ""), name in wrapped) for name, own in owners(model)]
+
+
+def _blocks(content: Any, targets: Targets) -> list[Block]:
     """The layers with weights, in the order of `targets`; arrays by their numbers."""
     content = content.get("model_weights", content)  # a whole model of Keras 2
     if "layer_names" not in content.attrs:
@@ -93,13 +106,14 @@ def _block(name: str, weights: Iterable[Any]) -> Block:
     return Block(name, {str(i): np.asarray(array) for i, array in enumerate(weights)})
 
 
-def _by_kind(groups: Any, targets: Owners) -> list[Block]:
+def _by_kind(groups: Any, targets: Targets) -> list[Block]:
     """Of Keras 3: each target gets the next layer of its kind. What is left comes behind them."""
     left = {name: weights for name in _in_order(groups) if (weights := _weights(groups[name]))}
     found = []
-    for _, layer in targets:
-        stem = _THEIRS.get(type(layer).__name__)
-        own = (name for name in left if re.sub(r"_\d+$", "", name) == stem)
+    for kind, wrapped in targets:
+        # A layer of rows is at every step of sequences with and without a TimeDistributed.
+        stems = (_AT_EVERY_STEP, kind) if wrapped else (kind, _AT_EVERY_STEP)
+        own = (n for stem in stems for n in left if re.sub(r"_\d+$", "", n) == stem)
         name = next(own, None)
         if name is not None:
             found.append(_block(name, left.pop(name)))
@@ -107,22 +121,35 @@ def _by_kind(groups: Any, targets: Owners) -> list[Block]:
 
 
 def _weights(group: Any) -> list[Any]:
-    """The arrays of one layer; those of a recurrent one are its cell's."""
-    own = group.get("vars", {})
-    if not len(own):  # an empty group counts as true
-        own = group.get("cell", {}).get("vars", {})
-    return [own[key] for key in _in_order(own)]
+    """The arrays of one layer: a recurrent one's are its cell's, a wrapper's its layers'."""
+    found = [group["vars"][key] for key in _in_order(group.get("vars", {}))]
+    return found or [a for part in _INSIDE if part in group for a in _weights(group[part])]
 
 
 def _named(block: Block, layer: Layer) -> Block:
     """The block with the names of the layer's parts, where it has as many arrays."""
     arrays = list(block.arrays.values())
+    if isinstance(layer, Bidirectional):
+        return Block(block.name, _both_ways(layer, arrays) or block.arrays)
     if isinstance(layer, GRU) and layer.use_bias and arrays and arrays[-1].ndim == 2:
         arrays[-1:] = list(arrays[-1])  # of one row for the input and one for the state
     names = [part.theirs for part in parts_of(layer, PARTS)]
     if len(names) != len(arrays):
         return block
     return Block(block.name, dict(zip(names, arrays, strict=True)))
+
+
+def _both_ways(layer: Bidirectional, arrays: list[Any]) -> dict[str, Any]:
+    """The arrays of both ways by our names; nothing where they are not those of two such layers."""
+    half = len(arrays) // 2
+    ahead, back = (
+        _named(_block("", own), layer.layer).arrays for own in (arrays[:half], arrays[half:])
+    )
+    if set(ahead) != set(back) or "recurrent_kernel" not in ahead:
+        return {}
+    joined = {n: np.concatenate([ahead[n], back[n]], -1) for n in ("kernel", "bias") if n in ahead}
+    own = {name: array for name, array in ahead.items() if name.startswith("recurrent")}
+    return {**joined, **own, **{f"backward_{name}": back[name] for name in own}}
 
 
 def _text(name: Any) -> str:
