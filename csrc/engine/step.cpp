@@ -10,6 +10,12 @@ namespace {
 constexpr bool kElementwise[] = {FBP_LOSSES(FBP_ELEMENTWISE)};
 #undef FBP_ELEMENTWISE
 
+// Class numbers as GatherArgs says of rows.
+void pick(const std::int64_t* from, const std::int64_t* order, index_t count,
+          std::int64_t* __restrict to) {
+  for (index_t i = 0; i < count; ++i) to[i] = from[order ? order[i] : i];
+}
+
 }  // namespace
 
 template <class T>
@@ -309,9 +315,7 @@ template <class T> void Step<T>::gather(const TrainBatch<T>& batch) {
     if (from.target)
       c_.kernels->gather_rows(
           {from.target + skip * outputs, order, count, outputs, target + first * outputs, outputs});
-    if (from.labels)
-      for (index_t i = first; i < first + count; ++i)
-        labels[i] = from.labels[source(own_.first + i)];
+    if (from.labels) pick(from.labels + skip, order, count, labels + first);
     if (from.weight) gather_weights(from.weight + skip, order, count, own_.at + first);
   });
   done(false);

@@ -323,15 +323,34 @@ static void interleave(const T* __restrict z, index_t z_row, index_t cols, T* __
     for (int i = 0; i < Rows; ++i) c[v * Rows + i] = z[i * z_row + v];
 }
 
+// And back: z(i, v) = c(v, i).
+template <int Rows, class T>
+static void deinterleave(const T* __restrict c, index_t cols, T* __restrict z, index_t z_row) {
+  for (index_t v = 0; v < cols; ++v)
+    for (int i = 0; i < Rows; ++i) z[i * z_row + v] = c[v * Rows + i];
+}
+
+// Both for 1 to kMostInterleaved rows.
+static constexpr index_t kMostInterleaved = 4;
+template <class T>
+static void interleave_few(const T* z, index_t z_row, index_t rows, index_t cols, T* c) {
+  static constexpr decltype(&interleave<1, T>) of_rows[] = {interleave<1, T>, interleave<2, T>,
+                                                            interleave<3, T>, interleave<4, T>};
+  of_rows[rows - 1](z, z_row, cols, c);
+}
+template <class T>
+static void deinterleave_few(const T* c, index_t rows, index_t cols, T* z, index_t z_row) {
+  static constexpr decltype(&deinterleave<1, T>) of_rows[] = {
+      deinterleave<1, T>, deinterleave<2, T>, deinterleave<3, T>, deinterleave<4, T>};
+  of_rows[rows - 1](c, cols, z, z_row);
+}
+
 // c(v, i) = z(i, v), `rows` of z.
 template <class T>
 static void transpose_back(const T* z, index_t z_row, index_t rows, index_t cols, T* c,
                            index_t c_row) {
   constexpr index_t lanes = Vec<T>::lanes;
-  if (rows == 1 && c_row == 1) return interleave<1>(z, z_row, cols, c);
-  if (rows == 2 && c_row == 2) return interleave<2>(z, z_row, cols, c);
-  if (rows == 3 && c_row == 3) return interleave<3>(z, z_row, cols, c);
-  if (rows == 4 && c_row == 4) return interleave<4>(z, z_row, cols, c);
+  if (rows == c_row && rows <= kMostInterleaved) return interleave_few(z, z_row, rows, cols, c);
   for (index_t v = 0; v < cols; v += lanes)
     for (index_t i = 0; i < rows; i += lanes) {
       const int height = int(rows - i < lanes ? rows - i : lanes);

@@ -149,9 +149,6 @@ template <class T> FBP_FN static Vec<T> argmax_of_columns(const T* column, index
   return at;
 }
 
-// From so many columns on the way back goes by whole rows too.
-static constexpr index_t kColumnsToTranspose = 5;
-
 // dz[r * cols + c] = column[c * lanes + r], less of_target(r) in the column of the row's label, if there
 // are labels.
 template <class T, class Amount>
@@ -159,9 +156,8 @@ FBP_FN static void from_columns(const T* column, index_t rows, index_t cols,
                                 const std::int64_t* labels, Amount of_target, T* dz) {
   using V = Vec<T>;
   constexpr int lanes = V::lanes;
-  if (cols < kColumnsToTranspose) {
-    for (index_t c = 0; c < cols; ++c)
-      for (index_t r = 0; r < rows; ++r) dz[r * cols + c] = column[c * lanes + r];
+  if (cols <= kMostInterleaved) {
+    interleave_few(column, lanes, cols, rows, dz);
     if (labels)
       for (index_t r = 0; r < rows; ++r) dz[r * cols + labels[r]] -= of_target(r);
     return;

@@ -44,19 +44,13 @@ static void small_tiles(const MicroArgs<T>& product, index_t m, index_t n, index
   }
 }
 
-static constexpr int kFewOutputs = 4;
+static constexpr int kFewOutputs = int(kMostInterleaved);
 
 // panel[p][j] = b[j * k + p] for j < cols: a few rows of a matrix with k columns, transposed.
 template <class T>
 static void transpose_rows(const T* b, index_t k, index_t cols, index_t width, T* panel) {
   constexpr int lanes = Vec<T>::lanes;
-  if (k <= kFewOutputs && width == cols) {  // too few for whole vectors
-    for (index_t p = 0; p < k; ++p)
-      for (index_t j = 0; j < cols; j += lanes, panel += lanes)
-#pragma GCC unroll 16
-        for (int i = 0; i < lanes; ++i) panel[i] = b[(j + i) * k + p];
-    return;
-  }
+  if (k <= kFewOutputs && width == cols) return deinterleave_few(b, k, cols, panel, width);
   Vec<T> block[lanes];
   for (index_t j = 0; j < width; j += lanes) {
     for (index_t p = 0; p < k; p += lanes) {
@@ -107,12 +101,14 @@ static void few_outputs(const SmallStage<T>& s, const T* w, index_t rows) {
       sum[0].store_n(z, count);
       continue;
     }
-    alignas(64) T column[lanes];
-    for (int o = 0; o < Outputs; ++o) {
-      sum[o].store(column);
-      T* at = z + o;
-      for (int r = 0; r < count; ++r, at += s.z_row) *at = column[r];
+    alignas(64) T column[Outputs * lanes];
+    for (int o = 0; o < Outputs; ++o) sum[o].store(column + o * lanes);
+    if (s.z_row == Outputs) {
+      interleave<Outputs>(column, lanes, count, z);
+      continue;
     }
+    for (int r = 0; r < count; ++r)
+      for (int o = 0; o < Outputs; ++o) z[r * s.z_row + o] = column[o * lanes + r];
   }
 }
 template <class T>
@@ -166,11 +162,7 @@ static void small_gradient(const SmallStage<T>& s, index_t rows, index_t chunk, 
   small_tiles<T, true>({rows, s.dz, 1, s.dz_row, s.x, s.x_row, c, inputs, nullptr, true, 0},
                        s.outputs, inputs, chunk);
   if (in_place) return;
-  const index_t outputs = s.outputs;
-  for (index_t o = 0; o < outputs; ++o, ++gradient) {
-    T* to = gradient;
-    for (index_t i = 0; i < inputs; ++i, to += outputs) *to = *c++;
-  }
+  interleave_few(c, inputs, s.outputs, inputs, gradient);
 }
 
 // dz of the stage below: dz W^T times the derivative of its activation.
@@ -211,23 +203,34 @@ static void small_backward(const SmallNetwork<T>& net, index_t rows, index_t chu
 // Rows of a shuffled batch lie anywhere: so many are on their way while one is copied.
 static constexpr index_t kRowsAhead = 8;
 
+// copy(from, to) for each row.
+template <class T, class Copy>
+FBP_FN static void for_each_gathered(const GatherArgs<T>& g, Copy copy) {
+  T* to = g.to;
+  index_t i = 0;
+  if (!g.order) {
+    for (; i < g.rows; ++i, to += g.to_row) copy(g.from + i * g.cols, to);
+    return;
+  }
+  for (; i + kRowsAhead < g.rows; ++i, to += g.to_row) {
+    __builtin_prefetch(g.from + g.order[i + kRowsAhead] * g.cols);
+    copy(g.from + g.order[i] * g.cols, to);
+  }
+  for (; i < g.rows; ++i, to += g.to_row) copy(g.from + g.order[i] * g.cols, to);
+}
+
+// A row of less than a vector, and a single value, have a loop of their own: they cost less than the
+// questions which it is.
 template <class T> static void gather_rows(const GatherArgs<T>& args) {
   using V = Vec<T>;
   const GatherArgs<T> g = args;
   const index_t whole = g.cols - g.cols % V::lanes;
   const int tail = int(g.cols - whole);
-  const auto from = [&](index_t i) {
-    return g.from + (g.order ? index_t(g.order[i]) : i) * g.cols;
-  };
-  T* to = g.to;
-  if (g.cols == 1) {
-    for (index_t i = 0; i < g.rows; ++i, to += g.to_row) *to = *from(i);
-    return;
-  }
-  for (index_t i = 0; i < g.rows; ++i, to += g.to_row) {
-    const T* x = from(i);
-    if (i + kRowsAhead < g.rows) __builtin_prefetch(from(i + kRowsAhead));
+  if (g.cols == 1) return for_each_gathered(g, [](const T* x, T* to) { *to = *x; });
+  if (whole == 0)
+    return for_each_gathered(g, [=](const T* x, T* to) { V::load_n(x, tail).store_n(to, tail); });
+  for_each_gathered(g, [=](const T* x, T* to) {
     for (index_t j = 0; j < whole; j += V::lanes) V::load(x + j).store(to + j);
     if (tail) V::load_n(x + whole, tail).store_n(to + whole, tail);
-  }
+  });
 }
