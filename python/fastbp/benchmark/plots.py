@@ -99,11 +99,11 @@ def _bar_places(chosen: Sequence[Row]) -> list[tuple[Row, float]]:
 
 
 def _table_rows(document: Document, dtype: str) -> list[Row]:
-    """Of the standard suite; sweeps have pictures of their own."""
+    """Of the standard suite, and random ones; sweeps have pictures of their own."""
     return [
         row
         for row in rows(document, dtype)
-        if row.workload["group"] in ("steps", "large", "latency", "jobs")
+        if row.workload["group"] in ("steps", "large", "latency", "jobs", "random")
     ]
 
 

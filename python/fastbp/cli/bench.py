@@ -68,7 +68,9 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="instead: training steps of random shapes, activations and optimizers",
     )
-    what.add_argument("--seed", metavar="N", type=int, default=0, help="of --random; default: 0")
+    what.add_argument(
+        "--seed", metavar="N", type=kinds.seed, default=0, help="of --random; default: 0"
+    )
     what.add_argument(
         "--dtype",
         nargs="+",
