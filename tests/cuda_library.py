@@ -240,6 +240,8 @@ class Api(ctypes.Structure):
         ("activation_backward", _function(POINTER(ActivationArgs), c_void_p)),
         ("intake", c_void_p),  # called through fastbp._core, like what follows
         ("sum", c_void_p),
+        ("load_blas", c_void_p),
+        ("blas_choices", c_void_p),
         ("network", c_void_p),  # called through fastbp._core.CudaNetwork
     )
 

@@ -5,6 +5,7 @@
 #include "backend/cuda_library.h"
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
+#include "bindings/cuda_errors.h"
 #include "bindings/python_lock.h"
 
 namespace fastbp {
@@ -65,6 +66,26 @@ py::list emulated_devices() {
   return devices;
 }
 
+// The version of the cuBLASLt of that file, which serves from now on; "": none does. Of the table's
+// functions this one may be called before a device is.
+std::int64_t load_blas(const std::string& path) {
+  std::int64_t version = 0;
+  require_cuda(cuda_api().load_blas(path.c_str(), &version));
+  return version;
+}
+
+std::string blas_choices() {
+  const fbp_api& api = cuda_api();
+  std::string text(1, '\0');
+  std::size_t length = 0;
+  do {  // others may measure meanwhile
+    text.resize(length + 1);
+    require_cuda(api.blas_choices(text.data(), text.size(), &length));
+  } while (length >= text.size());
+  text.resize(length);
+  return text;
+}
+
 }  // namespace
 
 void bind_cuda(py::module_& m) {
@@ -76,6 +97,8 @@ void bind_cuda(py::module_& m) {
   m.def("cuda_driver", &driver);
   m.def("cuda_driver_devices", &driver_devices);
   m.def("cuda_emulated_devices", &emulated_devices);
+  m.def("cuda_load_blas", &load_blas, "path"_a);
+  m.def("cuda_blas_choices", &blas_choices);
   m.def("cuda_require_usable", [] { cuda_api(); });
 }
 

@@ -250,6 +250,7 @@ void run_kernel(const char* name, const LaunchShape& shape, const std::function<
   machine.error = cudaSuccess;
   machine.kernel = name;
   ++machine.launches[name];
+  spend_kernel(name);
   machine.body = &thread;
   try {
     run_grid(shape);

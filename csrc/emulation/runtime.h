@@ -27,6 +27,11 @@ cudaError_t enqueue(cudaStream_t stream, Work work);
 // is spoiled by it.
 cudaError_t require_no_capture(const char* what);
 
+// What events tell in the place of the host's clock, where a test has set what kernels take: the sum of
+// what has been done since, in microseconds. Negative: the host's clock.
+double told_time();
+void spend_kernel(const char* name);
+
 // The value of a whole number in the environment, or `otherwise` where it is not set. Throws
 // std::invalid_argument for texts that are none within [low, high].
 long long environment_number(const char* name, long long otherwise, long long low, long long high);

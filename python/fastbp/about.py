@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from . import _core, cuda_library, devices
+from . import _core, cublaslt, cuda_library, devices
 from .errors import DeviceNotAvailableError
 
 T = TypeVar("T")
@@ -77,6 +78,14 @@ def cuda_text(found: dict[str, Any]) -> str:
         lines.append("its devices have not been asked for")
     else:
         lines += [f"cuda:{i} {device['name']}" for i, device in enumerate(found["devices"])]
+    blas = found["cublaslt"]
+    if blas is not None:
+        lines.append(
+            f"cuBLASLt {blas['version']}: {blas['library']}"
+            if blas["library"]
+            else f"without cuBLASLt: {blas['problem']}"
+        )
+        lines += [f"  {line}" for line in blas["products"]]
     return "\n".join(lines)
 
 
@@ -92,11 +101,23 @@ def _environment(
         "FASTBP_NUM_THREADS": threads_problem,
         devices.VARIABLE: device_problem,
         cuda_library.VARIABLE: library_problem,
+        cublaslt.VARIABLE: _blas_problem(cuda),
     }
     return {
         name: {"value": os.environ.get(name), "problem": problem}
         for name, problem in problems.items()
     }
+
+
+def _blas_problem(cuda: dict[str, Any]) -> str | None:
+    """Of a file that is named; that none is found is no mistake of the setting."""
+    named = os.environ.get(cublaslt.VARIABLE) or "auto"
+    if named in ("auto", "off"):
+        return None
+    if not Path(named).exists():
+        return "there is no such file; expected one, 'auto' or 'off'"
+    found: dict[str, Any] = cuda["cublaslt"] or {}
+    return None if found.get("library") == str(Path(named).absolute()) else found.get("problem")
 
 
 def _processors() -> int:

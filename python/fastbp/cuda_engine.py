@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from . import _core
+from . import _core, cublaslt
 from .arrays import ROUNDED, Array, stored
 from .registry import OPTIMIZERS
 from .sequences import Sequences
@@ -47,6 +47,8 @@ class CudaEngine:
             raise ValueError(
                 f"recurrent layers do not run in {dtype} on device 'cuda' yet; use dtype='float32'"
             )
+        if dtype in ROUNDED:
+            cublaslt.prepare()
         self._network = _core.CudaNetwork(inputs, list(layers), dtype, seed, device, sequences)
         self.inputs = inputs
         self._dtype, self._scaled = stored(dtype), dtype == "float16"

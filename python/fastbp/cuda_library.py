@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import _core
+from . import _core, cublaslt
 from .errors import DeviceNotAvailableError
 
 VARIABLE = "FASTBP_CUDA_LIBRARY"
@@ -145,6 +145,7 @@ def report(*, start_driver: bool) -> dict[str, Any]:
         "devices": None,
         "problem": None,
         "reason": None,
+        "cublaslt": None,
     }
     try:
         result["library"] = str(load().path)
@@ -156,6 +157,7 @@ def report(*, start_driver: bool) -> dict[str, Any]:
         )
         if start_driver or _devices is not None:
             open_device(0)
+        result["cublaslt"] = cublaslt.report(look=start_driver)
     except DeviceNotAvailableError as error:
         result.update(problem=str(error), reason=error.reason)
     if _devices is not None:

@@ -193,7 +193,7 @@ void Chain<T>::forward_dense(Products<T>& products, const Workspace& space, std:
   if (space.plan.keeps_z(s)) g.c = space.at<T>(space.plan.z[s]), g.c_row = space.plan.z[s].row;
   std::size_t next = s + 1;
   while (!training && next <= last() && layout->stages[next].idle_in_inference()) ++next;
-  products.forward(s, g, tile, next);
+  products.forward(s, g, tile, next, training);
 }
 
 // Of logits the errors are those of their softmax: what the loss without label smoothing leaves in
@@ -410,7 +410,8 @@ void Chain<T>::parameter_gradient(const Products<T>& products, const Workspace& 
   GemmArgs<T> g = gradient_product(space, s, 0, rows);
   g.chunk = layout->row_chunk(rows);
   if (parts == 1 && update) {
-    products.update(s, g, optimizer, arrays.parameters.from(stage.parameter_offset), tables.steps);
+    products.update(s, g, arrays.gradient + stage.parameter_offset, optimizer,
+                    arrays.parameters.from(stage.parameter_offset), tables.steps);
     return;
   }
   g.c = (parts > 1 ? partials : arrays.gradient) + stage.parameter_offset;

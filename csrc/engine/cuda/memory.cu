@@ -22,7 +22,9 @@ constexpr const char* kNames[kPieces] = {"parameters, gradients and optimizer st
                                          "averages of the parameters",
                                          "tables of the rules of updates",
                                          "states of sequences",
-                                         "outputs of the steps that count"};
+                                         "outputs of the steps that count",
+                                         "cuBLASLt's workspace",
+                                         "masks of relu for cuBLASLt"};
 
 std::string mebibytes(std::size_t bytes) {
   char text[32];

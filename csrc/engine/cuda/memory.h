@@ -27,9 +27,11 @@ enum class Piece {
   average,
   rules,
   states,
-  closed
+  closed,
+  product_workspace,
+  product_masks
 };
-inline constexpr std::size_t kPieces = 17;
+inline constexpr std::size_t kPieces = 19;
 
 class DeviceMemory {
  public:

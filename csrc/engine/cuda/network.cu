@@ -35,9 +35,12 @@ template <class T> class DeviceNetwork final : public Network {
     if (layout_.sequences) prepare_walks();
     chain_.stream = own_stream_.get();
     const std::size_t bytes = array_bytes<T>(layout_.parameter_count);
-    const std::size_t all =
-        checked_sum(checked_product(bytes, 4),
-                    array_bytes<T>(layout_.state_count + layout_.worker_count) + sizeof(LossScale));
+    const std::size_t rest =
+        array_bytes<T>(layout_.state_count + layout_.worker_count) + sizeof(LossScale);
+    // Lines of 64 bytes: where memory is aligned as its size is, what comes first begins at one.
+    ArenaLayout pieces;
+    pieces.add(checked_sum(checked_product(bytes, 4), rest));
+    const std::size_t all = pieces.total();
     T* flat = static_cast<T*>(memory_.require(Piece::parameters, all));
     check(cudaMemsetAsync(flat, 0, all, stream()), "making the parameters");
     FlatArrays<T>& arrays = chain_.arrays;
@@ -60,6 +63,7 @@ template <class T> class DeviceNetwork final : public Network {
       place(shadows_.weights, Piece::shadow_weights);
     }
     chain_.product_mode.tf32 = dtype == FBP_TF32;
+    chain_.product_mode.blas = &blas_;
     finish();
   }
   ~DeviceNetwork() override {
@@ -351,6 +355,7 @@ template <class T> class DeviceNetwork final : public Network {
 
   void use_training_plan(index_t rows, index_t steps) {
     use_shadows(rows, true);
+    use_blas(checked_product(rows, steps), true);
     const BatchShape shape = shape_of(rows, steps);
     if (!shape.fits(training_.plan)) {
       training_ = {};
@@ -399,8 +404,14 @@ template <class T> class DeviceNetwork final : public Network {
     }
   }
 
+  // Of products that are made exactly nothing is left to another library.
+  void use_blas(index_t rows, bool training) {
+    if (chain_.product_mode.shadows || chain_.product_mode.tf32) blas_.prepare(rows, training);
+  }
+
   void use_inference_plan(index_t rows, index_t steps) {
     use_shadows(rows, false);
+    use_blas(checked_product(rows, steps), false);
     if (inference_.plan.capacity >= rows && inference_.plan.steps == steps) return;
     inference_ = {};
     provide(inference_, make_inference_plan(layout_, shape_of(rows, steps), sizeof(T)),
@@ -459,7 +470,8 @@ template <class T> class DeviceNetwork final : public Network {
                         word(batch.rows_per_batch),
                         word(batch.rows),
                         word(batch.update),
-                        word(batch.dx)};
+                        word(batch.dx),
+                        blas_.version()};
     for (const MetricSpec& metric : *batch.metrics)
       key.insert(key.end(), {word(metric.kind), word(metric.threshold), word(metric.of_softmax)});
     return key;
@@ -505,6 +517,7 @@ template <class T> class DeviceNetwork final : public Network {
   Workspace training_, inference_;
   Shadows shadows_;
   bool stale_ = true;  // the weights' shadows
+  BlasProducts blas_{layout_, memory_, device_};
   StepGraphs graphs_;
   std::int64_t changes_ = 0;  // of what a step is: a recording holds until the next
   NarrowPlan narrow_;

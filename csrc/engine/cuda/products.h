@@ -1,10 +1,11 @@
 // The three products of a dense stage, made exactly, or on tensor cores: in TF32, or from shadows
-// (shadows.h).
+// (shadows.h); those on tensor cores by cuBLASLt where that is faster (blas_products.h).
 //
 // An object serves one pass over the stages. It follows what has a shadow: a product writes that of
 // what it makes where the next dense stage reads it; what other kernels make gets one when it is read.
 #pragma once
 
+#include "engine/cuda/blas_products.h"
 #include "engine/cuda/resources.h"
 #include "engine/cuda/shadows.h"
 #include "kernels/cuda/train/kernels.h"
@@ -17,6 +18,7 @@ namespace cuda {
 struct ProductMode {
   const Shadows* shadows = nullptr;
   bool tf32 = false;
+  BlasProducts* blas = nullptr;  // of those two
 
   index_t blocks(index_t m, index_t n) const {
     return shadows || tf32 ? tensor_blocks(m, n) : product_blocks(m, n);
@@ -26,14 +28,15 @@ struct ProductMode {
 template <class T> class Products {
  public:
   Products(const NetworkLayout& layout, const ProductMode& mode, cudaStream_t stream)
-      : layout_(layout), shadows_(mode.shadows), tf32_(mode.tf32), stream_(stream) {}
+      : layout_(layout), shadows_(mode.shadows), tf32_(mode.tf32), blas_(mode.blas),
+        stream_(stream) {}
 
   // Another kernel has made what the next product reads.
   void other_made() { shadowed_ = false; }
 
   // y of stage s. next: the stage that reads it, or one past the last.
-  void forward(std::size_t s, const GemmArgs<T>& g, const ActivationTile<T>& tile,
-               std::size_t next) {
+  void forward(std::size_t s, const GemmArgs<T>& g, const ActivationTile<T>& tile, std::size_t next,
+               bool training) {
     constexpr const char* what = "forward pass";
     const int activation = layout_.stages[s].activation;
     if constexpr (is_float)
@@ -43,10 +46,18 @@ template <class T> class Products {
         const Shadow y = is_dense(next) ? shadows_->input.of(next) : Shadow{};
         shadowed_ = y.at != nullptr;
         const TensorArgs args{g.m, g.n, g.k, x, shadows_->weights.of(s), g.bias, g.c, g.c_row};
-        return check(tensor_forward(args, activation, tile, y, stream_), what);
+        const auto own = [&] { return tensor_forward(args, activation, tile, y, stream_); };
+        const BlasForward asked{s,       g.m,        g.n,  g.k, operands(args), g.bias, g.c,
+                                g.c_row, activation, tile, y,   training};
+        return check(blas_->forward(asked, own, stream_), what);
       }
     if constexpr (is_float)
-      if (tf32_) return check(tf32_forward(g, activation, tile, stream_), what);
+      if (tf32_) {
+        const auto own = [&] { return tf32_forward(g, activation, tile, stream_); };
+        const BlasForward asked{s,   g.m,     g.n,        g.k,  operands(g), g.bias,
+                                g.c, g.c_row, activation, tile, {},          training};
+        return check(blas_->forward(asked, own, stream_), what);
+      }
     check(forward_product(g, activation, tile, stream_), what);
   }
 
@@ -69,27 +80,44 @@ template <class T> class Products {
         shadowed_ = dz.at != nullptr;
         const TensorArgs args{g.m,     g.n,     g.k, shadows_->delta.of(s), shadows_->weights.of(s),
                               nullptr, nullptr, 0};
-        return check(tensor_delta(args, activation, tile, dz, stream_), kBackward);
+        const auto own = [&] { return tensor_delta(args, activation, tile, dz, stream_); };
+        const BlasDelta asked{below, g.m, g.n, g.k, operands(args), activation, tile, dz};
+        return check(blas_->delta(asked, own, stream_), kBackward);
       }
     if constexpr (is_float)
-      if (tf32_) return check(tf32_delta(g, activation, tile, stream_), kBackward);
+      if (tf32_) {
+        const auto own = [&] { return tf32_delta(g, activation, tile, stream_); };
+        const BlasDelta asked{below, g.m, g.n, g.k, operands(g), activation, tile, {}};
+        return check(blas_->delta(asked, own, stream_), kBackward);
+      }
     check(delta_product(g, activation, tile, stream_), kBackward);
   }
 
-  // The gradient of the parameters, into the optimizer.
-  void update(std::size_t s, const GemmArgs<T>& g, int optimizer, const Parameters<T>& to,
-              const StepTable<T>& steps) const {
+  // The gradient of the parameters, into the optimizer. It may come to lie in `gradient`.
+  void update(std::size_t s, const GemmArgs<T>& g, T* gradient, int optimizer,
+              const Parameters<T>& to, const StepTable<T>& steps) const {
     if constexpr (is_float)
-      if (shadows_)
-        return check(tensor_update(gradient_args(s, g), optimizer, to, steps,
-                                   shadows_->weights.of(s), stream_),
-                     kBackward);
-    if constexpr (is_float)
-      if (tf32_) return check(tf32_update(g, optimizer, to, steps, stream_), kBackward);
+      if (shadows_ || tf32_) {
+        GemmArgs<T> stored = g;
+        stored.c = gradient;
+        const auto own = [&](const Parameters<T>& target, Shadow w) {
+          return shadows_ ? tensor_update(gradient_args(s, g), optimizer, target, steps, w, stream_)
+                          : tf32_update(g, optimizer, target, steps, stream_);
+        };
+        const auto own_store = [&] { return store_whole(s, stored); };
+        const Shadow w = shadows_ ? shadows_->weights.of(s) : Shadow{};
+        const BlasUpdate asked{blas_gradient(s, stored), optimizer, to, steps, w};
+        return check(blas_->update(asked, own, own_store, stream_), kBackward);
+      }
     check(update_product(g, optimizer, to, steps, stream_), kBackward);
   }
   // The same, stored as store_product does.
   void store(std::size_t s, const GemmArgs<T>& g, index_t parts, index_t part) const {
+    if constexpr (is_float)
+      if (parts == 1 && (shadows_ || tf32_))
+        return check(blas_->store(
+                         blas_gradient(s, g), [&] { return store_whole(s, g); }, stream_),
+                     kBackward);
     if constexpr (is_float)
       if (shadows_)
         return check(tensor_store(gradient_args(s, g), g.chunk, parts, part, stream_), kBackward);
@@ -117,9 +145,34 @@ template <class T> class Products {
     return args;
   }
 
+  cudaError_t store_whole(std::size_t s, const GemmArgs<T>& g) const {
+    if constexpr (is_float)
+      return shadows_ ? tensor_store(gradient_args(s, g), g.chunk, 1, 0, stream_)
+                      : tf32_store(g, 1, 0, stream_);
+  }
+
+  // What cuBLASLt reads: rounded before, or float32 as it lies.
+  static BlasOperands operands(const TensorArgs& args) {
+    const auto type = args.a.kind == Half::float16 ? lt::kFloat16 : lt::kBfloat16;
+    return {type, args.a.at, args.b.at, args.a.row, args.b.row};
+  }
+  static BlasOperands operands(const GemmArgs<T>& g) {
+    return {lt::kFloat32, g.a, g.b, g.a_col == 1 ? g.a_row : g.a_col,
+            g.b_col == 1 ? g.b_row : g.b_col};
+  }
+  BlasGradient blas_gradient(std::size_t s, const GemmArgs<T>& g) const {
+    BlasGradient asked;
+    asked.m = g.m, asked.n = g.n, asked.k = g.k;
+    asked.in = shadows_ ? operands(gradient_args(s, g)) : operands(g);
+    asked.bias = layout_.stages[s].bias;
+    if constexpr (is_float) asked.c = g.c;
+    return asked;
+  }
+
   const NetworkLayout& layout_;
   const Shadows* shadows_;
   bool tf32_;
+  BlasProducts* blas_;
   cudaStream_t stream_;
   bool shadowed_ = false;
 };

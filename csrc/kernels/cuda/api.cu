@@ -3,7 +3,11 @@
 #include "kernels/cuda/fastbp_cuda.h"
 
 #include <cstdio>
+#include <exception>
+#include <string>
 
+#include "engine/cuda/blas_library.h"
+#include "engine/cuda/blas_products.h"
 #include "engine/cuda/network_api.h"
 #include "kernels/cuda/intake.h"
 #include "kernels/cuda/kernels.h"
@@ -247,6 +251,24 @@ int32_t sum(const double* x, int64_t n, void* stream, double* total) {
   return result(error, "sum");
 }
 
+int32_t load_blas_file(const char* path, int64_t* version) {
+  if (!path || !version) return invalid("load_blas", "path or version is null");
+  try {
+    *version = load_blas(path);
+    return FBP_OK;
+  } catch (const std::exception& error) { return tell(FBP_INVALID_ARGUMENT, error.what()); }
+}
+
+int32_t copy_choices(char* text, size_t capacity, size_t* length) {
+  if (!text || !length) return invalid("blas_choices", "text or length is null");
+  try {
+    const std::string all = blas_choices();
+    std::snprintf(text, capacity, "%s", all.c_str());
+    *length = all.size();
+    return FBP_OK;
+  } catch (const std::exception& error) { return tell(FBP_OUT_OF_MEMORY, error.what()); }
+}
+
 }  // namespace
 
 int32_t tell(int32_t code, const char* text) {
@@ -269,6 +291,7 @@ FBP_EXPORT int32_t fbp_get_api(fbp_api* api) {
           allocate,        release,       copy_to_device, copy_to_host,
           synchronize,     select_device, device_of,      fastbp::kActivationCount,
           kActivations,    matmul,        forward,        backward,
-          intake,          sum,           &kNetworkApi};
+          intake,          sum,           load_blas_file, copy_choices,
+          &kNetworkApi};
   return FBP_OK;
 }

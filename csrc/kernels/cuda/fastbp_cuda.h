@@ -143,6 +143,14 @@ typedef struct fbp_api {
   /* The sum of x (n, device), of numbers from 0 on, as if it were rounded once; it waits. */
   int32_t (*sum)(const double* x, int64_t n, void* stream, double* total);
 
+  /* cuBLASLt of this file makes products of rounded operands from now on where it is faster; "": none
+   * does, as at first. *version: 130100 for 13.1.0. FBP_INVALID_ARGUMENT, and no change, where the file
+   * is no cuBLASLt of this library's CUDA version. */
+  int32_t (*load_blas)(const char* path, int64_t* version);
+  /* What has been measured, a line for each product. Writes at most `capacity` bytes with the closing
+   * zero; *length: of the whole text. */
+  int32_t (*blas_choices)(char* text, size_t capacity, size_t* length);
+
   const fbp_network_api* network;
 } fbp_api;
 

@@ -1,0 +1,487 @@
+#include "engine/cuda/blas_products.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <sstream>
+#include <type_traits>
+
+#include "core/arena.h"
+#include "kernels/cuda/train/stored.h"
+#include "ops/activations.h"
+
+namespace fastbp {
+namespace cuda {
+namespace {
+
+// Below, products are as short as the launches of two kernels in the place of one: on 132
+// multiprocessors of 1024 multiply-adds a clock, 2^20 take 8 clocks.
+constexpr double kLeastWork = double(1 << 20);
+// As NVIDIA recommends for cublasSetWorkspace: 32 MiB from 9.0 on, 4 MiB before.
+constexpr std::size_t kWorkspace = std::size_t(32) << 20, kOlderWorkspace = std::size_t(4) << 20;
+constexpr index_t kMaskUnit = 128;  // bits; what rows of masks are multiples of
+constexpr index_t kAuxUnit = 8;     // values; and those of the other matrices beside a product
+constexpr int kRounds = 3;          // of which the fastest counts
+constexpr double kHopeless = 1.5;   // times the best: one round tells enough
+// What is saved is more than two measurements of the same kernel differ by.
+constexpr double kWorthwhile = 0.95;
+// Both sum the same products, rounded before: what differs is the order, and of TF32 the rounding
+// (2^-11 of an operand, or 2^-10 where bits are cut off). A wrong layout is off by whole values.
+constexpr double kAgreement = 1.0 / 128;
+constexpr index_t kSampledRows = 8;
+
+// Where an activation stands in FBP_ACTIVATIONS.
+template <class Wanted> constexpr int index_of() {
+  int index = 0, found = -1;
+#define FBP_LOOK(A)                                                                                \
+  if (std::is_same_v<A, Wanted>) found = index;                                                    \
+  ++index;
+  FBP_ACTIVATIONS(FBP_LOOK)
+#undef FBP_LOOK
+  return found;
+}
+
+struct Choice {
+  int way = 0;
+  std::string text;
+};
+std::mutex mutex;
+std::map<std::vector<std::uint64_t>, Choice> choices;  // of the process
+
+index_t power_of_two(index_t at_least) {
+  index_t power = 1;
+  while (power < at_least) power *= 2;
+  return power;
+}
+
+const char* name_of(lt::DataType type) {
+  return type == lt::kFloat16 ? "float16" : type == lt::kBfloat16 ? "bfloat16" : "tf32";
+}
+
+std::string title(const char* form, index_t m, index_t n, index_t k, const BlasOperands& in) {
+  std::ostringstream text;
+  text << form << " " << m << "x" << n << "x" << k << " " << name_of(in.type);
+  return text.str();
+}
+
+bool is_aligned(const void* at, std::size_t bytes) {
+  return reinterpret_cast<std::uintptr_t>(at) % bytes == 0;
+}
+
+// Host copies of the sampled values, row by row.
+std::vector<float> fetched(const float* at, index_t row, index_t rows, index_t cols,
+                           cudaStream_t stream) {
+  std::vector<float> all(std::size_t((rows - 1) * row + cols));
+  check(cudaMemcpyAsync(all.data(), at, all.size() * sizeof(float), cudaMemcpyDeviceToHost, stream),
+        "comparing products");
+  check(cudaStreamSynchronize(stream), "comparing products");
+  std::vector<float> values;
+  for (index_t i = 0; i < rows; ++i)
+    values.insert(values.end(), all.begin() + i * row, all.begin() + i * row + cols);
+  return values;
+}
+
+// Whether they are the same but for the order of sums; values that are not finite, in the same places.
+bool agree(const std::vector<float>& found, const std::vector<float>& wanted) {
+  double most = 0;
+  for (float w : wanted)
+    if (std::isfinite(w)) most = std::max(most, std::fabs(double(w)));
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    if (std::isfinite(wanted[i]) != std::isfinite(found[i])) return false;
+    if (std::isfinite(wanted[i]) && !(std::fabs(double(found[i]) - wanted[i]) <= kAgreement * most))
+      return false;
+  }
+  return true;
+}
+
+// Microseconds of one run; infinite where it fails.
+double timed(const std::function<cudaError_t()>& run, cudaStream_t stream) {
+  Event events[2];
+  for (Event& event : events) {
+    cudaEvent_t made = nullptr;
+    check(cudaEventCreate(&made), "timing products");
+    event = Event(made);
+  }
+  check(cudaEventRecord(events[0].get(), stream), "timing products");
+  if (run() != cudaSuccess) return std::numeric_limits<double>::infinity();
+  check(cudaEventRecord(events[1].get(), stream), "timing products");
+  check(cudaEventSynchronize(events[1].get()), "timing products");
+  float milliseconds = 0;
+  check(cudaEventElapsedTime(&milliseconds, events[0].get(), events[1].get()), "timing products");
+  return 1000 * double(milliseconds);
+}
+
+bool is_recording(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  return cudaStreamIsCapturing(stream, &status) != cudaSuccess ||
+         status != cudaStreamCaptureStatusNone;
+}
+
+// Device memory for a moment; null where there is none left.
+Owned<void*, cudaFree> scratch(std::size_t bytes) {
+  void* data = nullptr;
+  if (cudaMalloc(&data, bytes) != cudaSuccess) {
+    cudaGetLastError();
+    return {};
+  }
+  return Owned<void*, cudaFree>(data);
+}
+
+// A vector on the device whose first value is NaN, the others 0.
+Owned<void*, cudaFree> broken_bias(index_t n, cudaStream_t stream) {
+  Owned<void*, cudaFree> made = scratch(std::size_t(n) * sizeof(float));
+  if (!made.get()) return made;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  check(cudaMemsetAsync(made.get(), 0, std::size_t(n) * sizeof(float), stream), "timing products");
+  check(cudaMemcpyAsync(made.get(), &nan, sizeof nan, cudaMemcpyHostToDevice, stream),
+        "timing products");
+  check(cudaStreamSynchronize(stream), "timing products");
+  return made;
+}
+
+// Copies of what an update changes, so that it can be tried.
+struct TrialParameters {
+  Owned<void*, cudaFree> memory;
+  Parameters<float> to;
+  Shadow w;
+
+  TrialParameters(const BlasUpdate& u, cudaStream_t stream) {
+    const std::size_t count = std::size_t(u.gradient.m * u.gradient.n);
+    const std::size_t shadow = u.w.at ? std::size_t(u.gradient.m * u.w.row) * 2 : 0;
+    memory = scratch(3 * count * sizeof(float) + shadow);
+    if (!memory.get()) return;
+    float* at = static_cast<float*>(memory.get());
+    const auto copied = [&](const float* from) -> float* {
+      if (!from) return nullptr;
+      check(cudaMemcpyAsync(at, from, count * sizeof(float), cudaMemcpyDeviceToDevice, stream),
+            "timing products");
+      return std::exchange(at, at + count);
+    };
+    to = {copied(u.to.w), {copied(u.to.slot[0]), copied(u.to.slot[1])}};
+    w = u.w;
+    if (u.w.at)
+      w.at = reinterpret_cast<std::uint16_t*>(static_cast<float*>(memory.get()) + 3 * count);
+  }
+};
+
+}  // namespace
+
+std::string blas_choices() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  std::string text;
+  for (const auto& [key, choice] : choices) text += choice.text + "\n";
+  return text;
+}
+
+void BlasProducts::prepare(index_t rows, bool training) {
+  service_ = blas_service();
+  ready_ = false;
+  if (!service_.functions) return;
+  const bool wide = std::any_of(layout_.stages.begin(), layout_.stages.end(), [&](const Stage& s) {
+    return s.dense() && serves(rows, s.outputs, s.inputs);
+  });
+  if (!wide) return;
+  int major = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_), "the device");
+  const std::size_t bytes = major >= 9 ? kWorkspace : kOlderWorkspace;
+  try {
+    calls_.use(service_, device_, memory_.require(Piece::product_workspace, bytes), bytes);
+    ready_ = !training || lay_out_masks(rows);
+  } catch (const Failure& failure) {
+    if (failure.code != FBP_OUT_OF_MEMORY) throw;  // else the own kernels need none
+  }
+}
+
+bool BlasProducts::lay_out_masks(index_t rows) {
+  if (rows <= mask_rows_) return true;
+  mask_rows_ = 0;
+  masks_.assign(layout_.stages.size(), {});
+  ArenaLayout arena;
+  for (std::size_t s = 0; s < masks_.size(); ++s) {
+    const Stage& stage = layout_.stages[s];
+    if (!stage.dense() || stage.activation != index_of<Relu>()) continue;
+    masks_[s].row = ceil_div(stage.outputs, kMaskUnit) * kMaskUnit;
+    masks_[s].offset = arena.add(array_bytes<unsigned char>(rows, masks_[s].row / 8));
+  }
+  if (arena.total() > 0)
+    mask_memory_ =
+        static_cast<unsigned char*>(memory_.require(Piece::product_masks, arena.total()));
+  mask_rows_ = rows;
+  return true;
+}
+
+std::uint64_t BlasProducts::version() const {
+  return ready_ ? std::uint64_t(service_.number) ^ reinterpret_cast<std::uintptr_t>(mask_memory_)
+                : 0;
+}
+
+bool BlasProducts::serves(index_t m, index_t n, index_t k) const {
+  return double(m) * double(n) * double(k) >= kLeastWork;
+}
+
+BlasProducts::Key BlasProducts::key_of(BlasForm form, index_t m, index_t n, index_t k,
+                                       const BlasOperands& in) const {
+  return {std::uint64_t(service_.number),
+          std::uint64_t(device_),
+          std::uint64_t(form),
+          std::uint64_t(m),
+          std::uint64_t(n),
+          std::uint64_t(k),
+          std::uint64_t(in.type),
+          std::uint64_t(in.a_row),
+          std::uint64_t(in.b_row)};
+}
+
+// -1: the product has not been measured.
+int BlasProducts::known(const Key& key) const {
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto found = choices.find(key);
+  return found == choices.end() ? -1 : found->second.way;
+}
+
+// `right` leaves in the sample's place what each way should.
+int BlasProducts::measure(const Key& key, const std::vector<Way>& ways, const Own& right,
+                          const Sample& sample, const std::string& name, cudaStream_t stream) {
+  Choice choice;
+  std::ostringstream text;
+  text.precision(1);
+  text << std::fixed << name << ":";
+  const auto made = [&] {
+    return fetched(sample.at, sample.row, sample.rows, sample.cols, stream);
+  };
+  check(right(), "a product");
+  const std::vector<float> wanted = made();
+  double own = 0, best = std::numeric_limits<double>::infinity();
+  for (std::size_t w = 0; w < ways.size(); ++w) {
+    double time = timed(ways[w].run, stream);
+    const char* problem = std::isfinite(time) ? nullptr : "not offered";
+    if (!problem && w > 0 && !agree(made(), wanted)) problem = "another result";
+    if (!problem && ways[w].with_bias) {
+      const auto bias = broken_bias(sample.cols, stream);
+      if (!bias.get() || ways[w].with_bias(static_cast<const float*>(bias.get())) != cudaSuccess)
+        problem = "not offered";
+      else if (!std::isnan(made()[0]))
+        problem = "loses NaN";
+    }
+    if (!problem) time = std::numeric_limits<double>::infinity();  // the first is not counted
+    for (int round = 0; round < kRounds && !problem && (round == 0 || time < kHopeless * best);
+         ++round)
+      time = std::min(time, timed(ways[w].run, stream));
+    text << (w ? ", " : " ") << ways[w].name << " ";
+    if (problem) {
+      text << problem;
+      continue;
+    }
+    text << time << " us";
+    if (w == 0) own = time;
+    if (time < best && (w == 0 || time <= kWorthwhile * own)) choice.way = int(w), best = time;
+  }
+  text << "; taken: " << ways[std::size_t(choice.way)].name;
+  choice.text = text.str();
+  const std::lock_guard<std::mutex> lock(mutex);
+  choices[key] = choice;
+  return choice.way;
+}
+
+// By the way that is known to be the fastest; by the own one, from now on, where that fails.
+cudaError_t BlasProducts::take(const Key& key, const std::vector<Way>& ways, const Sample& sample,
+                               const std::string& name, cudaStream_t stream, int* taken) {
+  int way = known(key);
+  if (way < 0)
+    way = is_recording(stream) ? 0 : measure(key, ways, ways[0].run, sample, name, stream);
+  if (way > 0 && ways[std::size_t(way)].run() != cudaSuccess) {
+    give_up(key);
+    way = 0;
+  }
+  if (taken) *taken = way;
+  return way > 0 ? cudaSuccess : ways[0].run();
+}
+
+void BlasProducts::give_up(const Key& key) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  choices[key].way = 0;
+  choices[key].text += "; own, since it failed";
+}
+
+// By each of the library's algorithms, and what `rest` enqueues.
+void BlasProducts::add_ways(std::vector<Way>& ways, const BlasProduct& product,
+                            const std::string& name, const std::function<cudaError_t()>& rest,
+                            bool maps_values, cudaStream_t stream) {
+  for (int number = 0; number < BlasCalls::kAlgorithms; ++number) {
+    const auto run = [this, product, number, rest, stream](void* bias) {
+      BlasProduct p = product;
+      if (bias) p.epilogue.vector = bias;
+      const cudaError_t error = calls_.run(p, number, stream);
+      return error == cudaSuccess ? rest() : error;
+    };
+    Way way{name + " " + std::to_string(number + 1), [run] { return run(nullptr); }};
+    if (maps_values)
+      way.with_bias = [run](const float* bias) { return run(const_cast<float*>(bias)); };
+    ways.push_back(std::move(way));
+  }
+}
+
+cudaError_t BlasProducts::shadow_of(const float* x, index_t row, index_t rows, index_t cols,
+                                    Shadow to, cudaStream_t stream) const {
+  return to.at ? write_shadow(x, row, rows, cols, to, stream) : cudaSuccess;
+}
+
+// The activation's, where the library has it and it gives the backward pass what that reads.
+BlasEpilogue BlasProducts::forward_epilogue(const BlasForward& f) const {
+  BlasEpilogue e;
+  e.vector = const_cast<float*>(f.bias);
+  if (f.activation == index_of<Relu>()) {
+    e.kind = lt::kReluBias;
+    if (f.training && !f.z) {
+      const Mask& mask = masks_[f.stage];
+      e = {lt::kReluAuxBias, e.vector, mask_memory_ + mask.offset, mask.row};
+    }
+  } else if (f.activation == index_of<GeluTanh>()) {
+    e.kind = lt::kGeluBias;
+    if (f.z) e = {lt::kGeluAuxBias, e.vector, f.z, f.z_row};
+    if (f.z && (f.z_row % kAuxUnit || !is_aligned(f.z, 16))) e.kind = lt::kDefault;
+  }
+  return e;
+}
+
+void BlasProducts::add_forward_ways(std::vector<Way>& ways, const BlasForward& f,
+                                    cudaStream_t stream) {
+  if (f.bias && !is_aligned(f.bias, 16)) return;
+  BlasProduct product{BlasForm::forward, f.m, f.n, f.k, f.in, {}, nullptr, 0};
+  product.epilogue.kind = f.bias ? lt::kBias : lt::kDefault;
+  product.epilogue.vector = const_cast<float*>(f.bias);
+  product.c = f.z ? f.z : f.tile.out;
+  product.c_row = f.z ? f.z_row : f.tile.out_row;
+  const auto shadow = [this, f, stream] {
+    return shadow_of(f.tile.out, f.tile.out_row, f.m, f.n, f.y, stream);
+  };
+  const auto rest = [f, at = product.c, row = product.c_row, stream] {
+    return stored_forward(at, row, f.m, f.n, f.activation, f.tile, f.y, stream);
+  };
+  const bool bare = f.activation == index_of<Identity>() && !f.z;
+  add_ways(ways, product, "cuBLASLt", bare ? Own(shadow) : Own(rest), false, stream);
+  const BlasEpilogue mapped = forward_epilogue(f);
+  if (!f.bias || mapped.kind == lt::kDefault) return;
+  product.epilogue = mapped;
+  product.c = f.tile.out;
+  product.c_row = f.tile.out_row;
+  add_ways(ways, product, "cuBLASLt with activation", shadow, true, stream);
+}
+
+cudaError_t BlasProducts::forward(const BlasForward& f, const Own& own, cudaStream_t stream) {
+  if (!ready_ || !serves(f.m, f.n, f.k)) return own();
+  std::vector<Way> ways{{"own", own}};
+  add_forward_ways(ways, f, stream);
+  // A prediction's number of rows may be another one each time.
+  Key key = key_of(BlasForm::forward, f.training ? f.m : power_of_two(f.m), f.n, f.k, f.in);
+  key.insert(key.end(), {std::uint64_t(f.training), std::uint64_t(f.activation),
+                         std::uint64_t(f.bias != nullptr), std::uint64_t(f.y.at != nullptr),
+                         std::uint64_t(ways.size())});
+  const Sample sample{f.tile.out, f.tile.out_row, std::min(f.m, kSampledRows), f.n};
+  int way = 0;
+  const cudaError_t error =
+      take(key, ways, sample, title("forward", f.m, f.n, f.k, f.in), stream, &way);
+  if (f.training && f.stage < masks_.size())
+    masks_[f.stage].written = way > BlasCalls::kAlgorithms && f.activation == index_of<Relu>();
+  return error;
+}
+
+BlasEpilogue BlasProducts::delta_epilogue(const BlasDelta& d) const {
+  if (d.activation == index_of<Relu>() && d.below < masks_.size() && masks_[d.below].written)
+    return {lt::kReluBackward, nullptr, mask_memory_ + masks_[d.below].offset, masks_[d.below].row};
+  if (d.activation == index_of<GeluTanh>() && d.tile.saved_row % kAuxUnit == 0 &&
+      is_aligned(d.tile.saved, 16))
+    return {lt::kGeluBackward, nullptr, const_cast<float*>(d.tile.saved), d.tile.saved_row};
+  return {};
+}
+
+void BlasProducts::add_delta_ways(std::vector<Way>& ways, const BlasDelta& d, cudaStream_t stream) {
+  BlasProduct product{BlasForm::delta, d.m, d.n, d.k, d.in, {}, d.tile.out, d.tile.out_row};
+  const auto shadow = [this, d, stream] {
+    return shadow_of(d.tile.out, d.tile.out_row, d.m, d.n, d.dz, stream);
+  };
+  const auto rest = [d, stream] {
+    return stored_delta(d.m, d.n, d.activation, d.tile, d.dz, stream);
+  };
+  const bool bare = d.activation == index_of<Identity>();
+  add_ways(ways, product, "cuBLASLt", bare ? Own(shadow) : Own(rest), false, stream);
+  product.epilogue = delta_epilogue(d);
+  if (product.epilogue.kind != lt::kDefault)
+    add_ways(ways, product, "cuBLASLt with derivative", shadow, false, stream);
+}
+
+cudaError_t BlasProducts::delta(const BlasDelta& d, const Own& own, cudaStream_t stream) {
+  if (!ready_ || !serves(d.m, d.n, d.k)) return own();
+  std::vector<Way> ways{{"own", own}};
+  add_delta_ways(ways, d, stream);
+  Key key = key_of(BlasForm::delta, d.m, d.n, d.k, d.in);
+  key.insert(key.end(), {std::uint64_t(d.activation), std::uint64_t(d.dz.at != nullptr),
+                         std::uint64_t(ways.size())});
+  const Sample sample{d.tile.out, d.tile.out_row, std::min(d.m, kSampledRows), d.n};
+  return take(key, ways, sample, title("delta", d.m, d.n, d.k, d.in), stream);
+}
+
+// The bias's row by a row of ones in A, or as the sums of B.
+void BlasProducts::add_gradient_ways(std::vector<Way>& ways, const BlasGradient& g,
+                                     const std::function<cudaError_t()>& rest,
+                                     cudaStream_t stream) {
+  BlasProduct product{BlasForm::gradient, g.m, g.n, g.k, g.in, {}, g.c, g.n};
+  add_ways(ways, product, "cuBLASLt", rest, false, stream);
+  float* const sums = g.c + (g.m - 1) * g.n;
+  if (!g.bias || !is_aligned(sums, 16)) return;
+  product.m = g.m - 1;
+  product.epilogue = {lt::kSumsOfA, sums};
+  add_ways(ways, product, "cuBLASLt with bias", rest, false, stream);
+}
+
+namespace {
+
+// From the rows in front of the bias's on, that one too.
+index_t first_sampled(const BlasGradient& g) { return std::max(index_t(0), g.m - kSampledRows); }
+
+}  // namespace
+
+cudaError_t BlasProducts::store(const BlasGradient& g, const Own& own, cudaStream_t stream) {
+  if (!ready_ || !serves(g.m, g.n, g.k)) return own();
+  std::vector<Way> ways{{"own", own}};
+  add_gradient_ways(ways, g, [] { return cudaSuccess; }, stream);
+  Key key = key_of(BlasForm::gradient, g.m, g.n, g.k, g.in);
+  key.push_back(ways.size());
+  const index_t first = first_sampled(g);
+  const Sample sample{g.c + first * g.n, g.n, g.m - first, g.n};
+  return take(key, ways, sample, title("gradient", g.m, g.n, g.k, g.in), stream);
+}
+
+cudaError_t BlasProducts::update(const BlasUpdate& u, const OwnUpdate& own, const Own& own_store,
+                                 cudaStream_t stream) {
+  const BlasGradient& g = u.gradient;
+  if (!ready_ || !serves(g.m, g.n, g.k)) return own(u.to, u.w);
+  const auto ways_to = [&](const Parameters<float>& to, Shadow w) {
+    std::vector<Way> ways{{"own", [&own, to, w] { return own(to, w); }}};
+    add_gradient_ways(
+        ways, g,
+        [g, u, to, w, stream] {
+          return stored_update(g.c, g.m, g.n, u.optimizer, to, u.steps, w, stream);
+        },
+        stream);
+    return ways;
+  };
+  const std::vector<Way> ways = ways_to(u.to, u.w);
+  Key key = key_of(BlasForm::gradient, g.m, g.n, g.k, g.in);
+  key.insert(key.end(),
+             {ways.size(), std::uint64_t(u.optimizer), std::uint64_t(u.w.at != nullptr)});
+  if (known(key) < 0 && !is_recording(stream)) {
+    const TrialParameters trial(u, stream);
+    if (!trial.memory.get()) return own(u.to, u.w);
+    const index_t first = first_sampled(g);
+    // The own way leaves no gradient to compare with.
+    measure(key, ways_to(trial.to, trial.w), own_store, {g.c + first * g.n, g.n, g.m - first, g.n},
+            title("update", g.m, g.n, g.k, g.in), stream);
+  }
+  return take(key, ways, {}, "", stream);
+}
+
+}  // namespace cuda
+}  // namespace fastbp

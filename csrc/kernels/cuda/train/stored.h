@@ -1,0 +1,23 @@
+// What follows a product in a kernel of its own, over the sums that another library has stored; with
+// the shadow, where there is one, of what it makes.
+#pragma once
+
+#include "kernels/cuda/train/tensor.h"
+
+namespace fastbp {
+namespace cuda {
+
+// tile.out = f(z), z (rows, cols); which may be tile.out.
+cudaError_t stored_forward(const float* z, index_t z_row, index_t rows, index_t cols,
+                           int activation, const ActivationTile<float>& tile, Shadow y,
+                           cudaStream_t stream);
+// tile.out = tile.out f'(tile.saved)
+cudaError_t stored_delta(index_t rows, index_t cols, int activation,
+                         const ActivationTile<float>& tile, Shadow dz, cudaStream_t stream);
+// Parameters (rows, cols) updated by their gradient, which is contiguous as they are.
+cudaError_t stored_update(const float* gradient, index_t rows, index_t cols, int optimizer,
+                          const Parameters<float>& to, const StepTable<float>& steps, Shadow w,
+                          cudaStream_t stream);
+
+}  // namespace cuda
+}  // namespace fastbp
