@@ -134,6 +134,24 @@ def test_products_of_small_integers_are_exact(
         assert ran == [name == kernel_name for name in names]
 
 
+@pytest.mark.usefixtures("emulated_device")
+def test_the_instructions_before_8_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device that is emulated has m16n8k8 of float16 alone, and no asynchronous copies."""
+    monkeypatch.setenv("FASTBP_EMULATION_CAPABILITY", "75")
+    x, y = data(70, 40, 20)
+    cuda, twin = (model(device, (65, 40), "float16") for device in ("cuda", "reference"))
+    for made in (cuda, twin):
+        build(made, 70)
+        made.fit(x, y, batch_size=10, verbose=0)
+    for mine, theirs in zip(state(cuda), state(twin), strict=True):
+        assert_close(mine, theirs, "float16", steps=2)
+    for dtype, missing in (("bfloat16", "m16n8k16.bf16"), ("tf32", "cp.async of 4 bytes")):
+        with pytest.raises(
+            RuntimeError, match=rf"{missing}.*: a device of capability 75 has it not"
+        ):
+            model("cuda", (40,), dtype).predict(x[:, :69])
+
+
 @pytest.mark.slow
 def test_a_wide_gradient_goes_through_the_optimizer(library: Path) -> None:
     """One of so many tiles that it is made in one part."""

@@ -64,11 +64,15 @@ cudaError_t cudaSetDevice(int device) {
   return error;
 }
 
+// Which products are made, and by which instructions, depends on it; limits stay those of 9.0.
+int fastbp::emulation::emulated_capability() {
+  return int(environment_number("FASTBP_EMULATION_CAPABILITY", 90, 75, 129));
+}
+
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) try {
   const cudaError_t error = require_device(device);
   if (error != cudaSuccess) return error;
-  // Which products are made depends on it; limits stay those of 9.0.
-  const int capability = int(environment_number("FASTBP_EMULATION_CAPABILITY", 90, 75, 129));
+  const int capability = emulated_capability();
   *properties = {};
   std::strcpy(properties->name, "emulated");
   std::size_t free = 0;

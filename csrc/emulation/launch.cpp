@@ -248,6 +248,7 @@ void run_grid(const LaunchShape& shape) {
 void run_kernel(const char* name, const LaunchShape& shape, const std::function<void()>& thread) {
   const std::lock_guard<std::mutex> lock(machine.mutex);
   machine.error = cudaSuccess;
+  machine.capability = emulated_capability();
   machine.kernel = name;
   ++machine.launches[name];
   spend_kernel(name);

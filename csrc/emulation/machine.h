@@ -93,6 +93,7 @@ struct Machine {
   std::vector<std::unique_ptr<Thread>> threads;
   std::vector<Block> blocks;  // those that are running
   bool cooperative = false;
+  int capability = 90;  // while the kernel runs
   const char* kernel = "";
   std::map<std::string, long long> launches;  // of each kernel
   const std::function<void()>* body = nullptr;

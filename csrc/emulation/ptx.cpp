@@ -83,6 +83,18 @@ template <float (*widen)(std::uint32_t)> void multiply_halves(void* const* lanes
   multiply(lanes, a, b, 16);
 }
 
+// A (16 x 8) and B (8 x 8) of float16 values.
+void multiply_short_of(void* const* lanes) {
+  float a[16][16], b[16][8];
+  for (int lane = 0; lane < warpSize; ++lane) {
+    const auto& held = *static_cast<const Fragments*>(lanes[lane]);
+    const int g = lane / 4, t = lane % 4;
+    for (int i = 0; i < 4; ++i) a[i < 2 ? g : g + 8][2 * t + i % 2] = half_of<from_f16>(held.a, i);
+    for (int i = 0; i < 2; ++i) b[2 * t + i][g] = half_of<from_f16>(held.b, i);
+  }
+  multiply(lanes, a, b, 8);
+}
+
 void multiply_tf32_of(void* const* lanes) {
   float a[16][16], b[16][8];
   collect_tf32(lanes, a, b);
@@ -119,6 +131,19 @@ void require_aligned(const void* p, int bytes, const char* what) {
                                             " of an address that is no multiple of ", bytes));
 }
 
+void require_capability(int least, const char* what) {
+  if (machine.capability < least)
+    abort_kernel(cudaErrorLaunchFailure,
+                 text(what, ": a device of capability ", machine.capability, " has it not"));
+}
+
+void copy_now(const AsyncCopy& copy) {
+  note_read(copy.global, std::size_t(copy.bytes), copy.caller);
+  note_write(copy.shared, std::size_t(copy.size), copy.caller);
+  std::memset(copy.shared, 0, std::size_t(copy.size));
+  std::memcpy(copy.shared, copy.global, std::size_t(copy.bytes));
+}
+
 template <bool transposed> void load(std::uint32_t (&r)[4], const void* row) {
   require_aligned(row, 16, "ldmatrix");
   note_read(row, 16, __builtin_return_address(0));
@@ -141,6 +166,8 @@ std::uint32_t to_f16(float x) {
 
 }  // namespace
 
+int capability() { return machine.capability; }
+
 float from_bf16(std::uint32_t half) { return from_bits(half << 16); }
 
 float from_f16(std::uint32_t half) {
@@ -156,16 +183,25 @@ float from_f16(std::uint32_t half) {
 }
 
 void multiply_bf16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+  require_capability(80, "mma.m16n8k16.bf16");
   Fragments held{d, a, b};
   meet(multiply_halves<from_bf16>, &held, "mma.m16n8k16.bf16");
 }
 
-void multiply_f16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+void multiply_f16_long(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+  require_capability(80, "mma.m16n8k16.f16");
   Fragments held{d, a, b};
   meet(multiply_halves<from_f16>, &held, "mma.m16n8k16.f16");
 }
 
+void multiply_f16_short(float (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t b) {
+  const std::uint32_t a[2] = {a0, a1};
+  Fragments held{d, a, &b};
+  meet(multiply_short_of, &held, "mma.m16n8k8.f16");
+}
+
 void multiply_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+  require_capability(80, "mma.m16n8k8.tf32");
   Fragments held{d, a, b};
   meet(multiply_tf32_of, &held, "mma.m16n8k8.tf32");
 }
@@ -176,10 +212,12 @@ void load_matrices_transposed(std::uint32_t (&r)[4], const void* row) { load<tru
 void copy_async_16(void* shared, const void* global, int bytes) {
   require_aligned(shared, 16, "cp.async");
   require_aligned(global, 16, "cp.async");
+  if (capability() < 80) return copy_now({shared, global, 16, bytes, __builtin_return_address(0)});
   machine.running->copies.push_back({shared, global, 16, bytes, __builtin_return_address(0)});
 }
 
 void copy_async_4(void* shared, const void* global, int bytes) {
+  require_capability(80, "cp.async of 4 bytes");
   require_aligned(shared, 4, "cp.async");
   require_aligned(global, 4, "cp.async");
   machine.running->copies.push_back({shared, global, 4, bytes, __builtin_return_address(0)});
@@ -195,13 +233,7 @@ void copy_async_wait_for_all_but(int left) {
   const std::size_t groups = self.copy_groups.size();
   if (groups <= std::size_t(left)) return;
   const std::size_t done = groups - std::size_t(left), count = self.copy_groups[done - 1];
-  for (std::size_t i = 0; i < count; ++i) {
-    const AsyncCopy& copy = self.copies[i];
-    note_read(copy.global, std::size_t(copy.bytes), copy.caller);
-    note_write(copy.shared, std::size_t(copy.size), copy.caller);
-    std::memset(copy.shared, 0, std::size_t(copy.size));
-    std::memcpy(copy.shared, copy.global, std::size_t(copy.bytes));
-  }
+  for (std::size_t i = 0; i < count; ++i) copy_now(self.copies[i]);
   self.copies.erase(self.copies.begin(), self.copies.begin() + std::ptrdiff_t(count));
   self.copy_groups.erase(self.copy_groups.begin(), self.copy_groups.begin() + std::ptrdiff_t(done));
   for (std::size_t& end : self.copy_groups) end -= count;

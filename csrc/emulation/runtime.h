@@ -36,6 +36,8 @@ void spend_kernel(const char* name);
 // std::invalid_argument for texts that are none within [low, high].
 long long environment_number(const char* name, long long otherwise, long long low, long long high);
 int device_count();
+// 90 for 9.0; std::invalid_argument as environment_number.
+int emulated_capability();
 int current_device();
 
 // Where an address lies beside the allocations of cudaMalloc, as GuardedMemory::describe.

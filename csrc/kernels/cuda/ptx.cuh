@@ -34,7 +34,8 @@ using emulation::copy_async_wait;
 using emulation::load_matrices;
 using emulation::load_matrices_transposed;
 using emulation::multiply_bf16;
-using emulation::multiply_f16;
+using emulation::multiply_f16_long;
+using emulation::multiply_f16_short;
 using emulation::multiply_tf32;
 using emulation::pack_bf16;
 using emulation::pack_f16;
@@ -69,21 +70,16 @@ __device__ inline int thread_number() {
   }
 FBP_MMA(multiply_bf16, "m16n8k16.row.col.f32.bf16.bf16.f32")
 FBP_MMA(multiply_tf32, "m16n8k8.row.col.f32.tf32.tf32.f32")
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-FBP_MMA(multiply_f16, "m16n8k16.row.col.f32.f16.f16.f32")
-#else
-// 7.5 has the half along k: these fragments are those of two such.
-__device__ inline void multiply_f16(float (&d)[4], const std::uint32_t (&a)[4],
-                                    const std::uint32_t (&b)[2]) {
-  FBP_UNROLL(2)
-  for (int half = 0; half < 2; ++half)
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32"
-                 " {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(b[half]));
-}
-#endif
+FBP_MMA(multiply_f16_long, "m16n8k16.row.col.f32.f16.f16.f32")
 #undef FBP_MMA
+// k = 8, from 7.5 on: the fragments are the first half of k = 16's.
+__device__ inline void multiply_f16_short(float (&d)[4], std::uint32_t a0, std::uint32_t a1,
+                                          std::uint32_t b) {
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32"
+               " {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a0), "r"(a1), "r"(b));
+}
 
 __device__ inline std::uint32_t shared_address(const void* p) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
@@ -172,6 +168,25 @@ __device__ inline std::uint32_t pack_f16(float low, float high) {
 }
 
 #endif
+
+// Before 8.0 there is the half along k alone, of float16: these fragments are those of two such.
+FBP_DEVICE void multiply_f16(float (&d)[4], const std::uint32_t (&a)[4],
+                             const std::uint32_t (&b)[2]) {
+#if defined(FASTBP_EMULATION)
+  const bool is_long = emulation::capability() >= 80;
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  constexpr bool is_long = false;
+#else
+  constexpr bool is_long = true;
+#endif
+  if (is_long) {
+    multiply_f16_long(d, a, b);
+  } else {
+    FBP_UNROLL(2)
+    for (int half = 0; half < 2; ++half)
+      multiply_f16_short(d, a[2 * half], a[2 * half + 1], b[half]);
+  }
+}
 
 }  // namespace cuda
 }  // namespace fastbp
