@@ -108,7 +108,7 @@ NOT_FINITE: dict[str, tuple[Any, type[Exception], tuple[str, ...]]] = {
     "too large": (
         HUGE,
         ValueError,
-        ("1e+300", "row 2, column 1", "float32 cannot hold", "float64"),
+        ("X has 1e+300 at row 2, column 1", "float32 cannot hold", "float64"),
     ),
     "empty": (X[:0], ValueError, ("no rows", "(0, 4)")),
 }

@@ -267,6 +267,11 @@ def test_wrong_ensembles_are_refused() -> None:
             make()
     with pytest.raises(TypeError, match="must be a Sequential"):
         bp.Ensemble(lambda seed: seed, 2)  # type: ignore[arg-type,return-value]
+    for function, settings in ((lambda i: network(), None), (network, [{"widht": 3}] * 2)):
+        with pytest.raises(
+            TypeError, match=r"called with seed=\.\.\. and with its settings, by name"
+        ):
+            bp.Ensemble(function, 2, settings=settings)
     ensemble = bp.Ensemble(network(), 3, seed=0)
     with pytest.raises(ValueError, match="lists 2 optimizers for 3"):
         ensemble.compile(["adam", "sgd"], "mse")

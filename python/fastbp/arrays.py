@@ -268,8 +268,8 @@ def _not_finite(name: str, value: Any, array: Array, ready: Array, position: int
     found = array[index]
     if np.isfinite(found):
         return (
-            f"{name} has {found!r} at {place}, which {ready.dtype} cannot hold: scale the data, "
-            "or compile with dtype='float64'"
+            f"{name} has {found.item()!r} at {place}, which {ready.dtype} cannot hold: scale the "
+            "data, or compile with dtype='float64'"
         )
     return (
         f"{name} has {'NaN' if np.isnan(found) else 'infinity'} at {place}: fill or drop such "

@@ -7,6 +7,7 @@ pool.py).
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -55,7 +56,7 @@ class Ensemble:
     ) -> None:
         if isinstance(model, Sequential) or callable(model):
             build = _copies_of(model) if isinstance(model, Sequential) else model
-            members = [build(**each) for each in _arguments(n, seed, settings)]
+            members = [_made(build, each) for each in _arguments(n, seed, settings)]
         else:
             members = list(model)
             if n not in (None, len(members)) or seed is not None or settings is not None:
@@ -298,6 +299,20 @@ def _arguments(
     first = int.from_bytes(os.urandom(4), "little") if seed is None else seed
     first = checks.integer("seed", first, 0, 2**64 - 1 - len(each))
     return [{"seed": first + place, **item} for place, item in enumerate(each)]
+
+
+def _made(build: Callable[..., Sequential], arguments: dict[str, Any]) -> Sequential:
+    """What the function returns; TypeError in words where it does not take the arguments."""
+    try:
+        inspect.signature(build).bind(**arguments)
+    except TypeError as error:
+        raise TypeError(
+            "the function that makes a member is called with seed=... and with its settings, by "
+            f"name ({', '.join(arguments)} here): {error}"
+        ) from None
+    except ValueError:  # written in C: it has no signature to ask
+        pass
+    return build(**arguments)
 
 
 def _copies_of(model: Sequential) -> Callable[..., Sequential]:

@@ -82,9 +82,9 @@ class Target:
     def encode(self, table: Table, index: int) -> npt.NDArray[Any]:
         """Regression (n, 1) float; binary (n, 1) 0.0 or 1.0; multiclass (n,) class numbers."""
         if self.task == "regression":
-            return ((table.numbers(index) - self.mean) / self.std)[:, None]
+            return ((table.numbers(index, target=True) - self.mean) / self.std)[:, None]
         position = {name: i for i, name in enumerate(self.classes)}
-        labels = class_names(table.cells(index), self.numeric)
+        labels = class_names(table.cells(index, target=True), self.numeric)
         for row, label in enumerate(labels):
             if label not in position:
                 raise CommandError(
@@ -238,7 +238,7 @@ def choose_task(table: Table, index: int) -> str:
 
     Text is classes; so are whole numbers with at most 20 values, each in 3 rows on average.
     """
-    cells = table.cells(index)
+    cells = table.cells(index, target=True)
     numeric = _all_numbers(cells)
     distinct = len(set(class_names(cells, numeric)))
     if numeric and distinct > 2:
@@ -250,7 +250,7 @@ def choose_task(table: Table, index: int) -> str:
 
 def learn_target(table: Table, index: int, training: Rows, task: str) -> Target:
     """Learn the classes from all rows, or mean and std from the training rows."""
-    name, cells = table.names[index], table.cells(index)
+    name, cells = table.names[index], table.cells(index, target=True)
     numeric = _all_numbers(cells)
     if task == "regression":
         values = table.numbers(index)

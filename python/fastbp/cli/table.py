@@ -46,29 +46,34 @@ class Table:
         """The rows whose cell in that column is not missing."""
         return [n for n, row in enumerate(self.rows) if row[index].lower() not in MISSING]
 
-    def cells(self, index: int, fill: str | None = None) -> list[str]:
+    def cells(self, index: int, fill: str | None = None, *, target: bool = False) -> list[str]:
         """One column as text, `fill` in the place of missing cells.
 
-        Raises CommandError where a cell is missing and there is nothing to fill in.
+        Raises CommandError where a cell is missing and there is nothing to fill in; of a target
+        nothing ever is.
         """
         cells = [row[index] for row in self.rows]
         for row, cell in enumerate(cells):
             if cell.lower() in MISSING:
                 if fill is None:
                     shown = f"holds {cell!r}, which means missing" if cell else "is empty"
+                    remedy = "or remove the row"
+                    if not target:
+                        remedy = "remove the row, or train with --missing fill"
                     raise CommandError(
-                        f"{self.where(row, index)}: the cell {shown}. Fill it in, remove the row, "
-                        "or train with --missing fill."
+                        f"{self.where(row, index)}: the cell {shown}. Fill it in, {remedy}."
                     )
                 cells[row] = fill
         return cells
 
-    def numbers(self, index: int, fill: str | None = None) -> npt.NDArray[np.float64]:
+    def numbers(
+        self, index: int, fill: str | None = None, *, target: bool = False
+    ) -> npt.NDArray[np.float64]:
         """One column as float64, filled as `cells`.
 
         Raises CommandError where a cell is not a finite number.
         """
-        cells = self.cells(index, fill)
+        cells = self.cells(index, fill, target=target)
         values = parse_numbers(cells)
         bad = np.flatnonzero(~np.isfinite(values))
         if bad.size:

@@ -179,7 +179,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     target_index = _target_index(table, arguments.target)
     task = arguments.task if arguments.task != "auto" else choose_task(table, target_index)
-    classes = None if task == "regression" else table.cells(target_index)
+    classes = None if task == "regression" else table.cells(target_index, target=True)
     share = 0.0 if arguments.validation else arguments.validation_split
     training, validation = split(len(table), share, arguments.seed, classes)
     if arguments.early_stopping and not (arguments.validation or len(validation)):
