@@ -174,6 +174,7 @@ def test_what_is_exact_or_small_is_never_asked(use: Use, fake: Path) -> None:
     [
         ("slow", "us"),
         ("wrong", "another result"),
+        ("idle", "another result"),
         ("fails", "not offered"),
         ("no_algorithms", "not offered"),
     ],

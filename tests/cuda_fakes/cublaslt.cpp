@@ -2,8 +2,9 @@
 // documentation has them, in plain loops. It refuses what the documentation does not permit.
 //
 // FAKE_BLAS has words for what it does otherwise: "old" (says that it is 12.4), "no_handle",
-// "no_algorithms", "fails" (every product), "slow", "slow_plain" (without an epilogue of its own), "wrong" (sums
-// without their last term), "loses_nan" (in relu, as max(x, 0) does).
+// "no_algorithms", "fails" (every product), "slow", "slow_plain" (without an epilogue of its own),
+// "wrong" (sums without their last term), "idle" (writes nothing), "loses_nan" (in relu, as max(x, 0)
+// does).
 // fake_blas_calls(epilogue) counts products.
 #include <algorithm>
 #include <cmath>
@@ -171,7 +172,7 @@ void run(void* argument) {
   const Product& product = **static_cast<std::shared_ptr<Product>*>(argument);
   const bool plain = product.how.epilogue == kDefault || product.how.epilogue == kBias;
   fbp_emulation_spend(told("slow") || (plain && told("slow_plain")) ? 1000 : 10);
-  product.make();
+  if (!told("idle")) product.make();
 }
 
 bool is_aligned(const void* at, std::size_t bytes) {

@@ -83,6 +83,13 @@ std::vector<float> fetched(const float* at, index_t row, index_t rows, index_t c
   return values;
 }
 
+// Makes NaN of the sampled values, so that what leaves them unwritten is found out.
+void spoil(float* at, index_t row, index_t rows, index_t cols, cudaStream_t stream) {
+  for (index_t i = 0; i < rows; ++i)
+    check(cudaMemsetAsync(at + i * row, 0xff, std::size_t(cols) * sizeof(float), stream),
+          "comparing products");
+}
+
 // Whether they are the same but for the order of sums; values that are not finite, in the same places.
 bool agree(const std::vector<float>& found, const std::vector<float>& wanted) {
   double most = 0;
@@ -255,6 +262,7 @@ int BlasProducts::measure(const Key& key, const std::vector<Way>& ways, const Ow
   const std::vector<float> wanted = made();
   double own = 0, best = std::numeric_limits<double>::infinity();
   for (std::size_t w = 0; w < ways.size(); ++w) {
+    spoil(sample.at, sample.row, sample.rows, sample.cols, stream);
     double time = timed(ways[w].run, stream);
     const char* problem = std::isfinite(time) ? nullptr : "not offered";
     if (!problem && w > 0 && !agree(made(), wanted)) problem = "another result";

@@ -89,7 +89,7 @@ class BlasProducts {
   };
   // Some rows of what a product makes.
   struct Sample {
-    const float* at = nullptr;
+    float* at = nullptr;
     index_t row = 0, rows = 0, cols = 0;
   };
   using Key = std::vector<std::uint64_t>;
