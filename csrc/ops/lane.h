@@ -142,6 +142,7 @@ template <class T> FBP_FN LaneMask<T> operator|(LaneMask<T> a, LaneMask<T> b) {
 template <class T> FBP_FN LaneMask<T> operator!(LaneMask<T> a) { return {!a.m}; }
 template <class T> FBP_FN bool any(LaneMask<T> a) { return a.m; }
 template <class T> FBP_FN bool all(LaneMask<T> a) { return a.m; }
+template <class T> FBP_FN int count(LaneMask<T> a) { return a.m ? 1 : 0; }
 template <class T> FBP_FN Lane<T> select(LaneMask<T> m, Lane<T> t, Lane<T> f) {
   return m.m ? t : f;
 }

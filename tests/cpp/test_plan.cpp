@@ -166,7 +166,6 @@ void check_training_plan(const NetworkLayout& net, const BatchShape& shape, std:
       FBP_EXPECT(plan.z[s].offset == plan.y[s].offset && plan.z[s].row == plan.y[s].row);
   }
   pieces.push_back(piece("weight", plan.weight, net.outputs, rows, item, true));
-  pieces.push_back(piece("taken", plan.taken, 1, rows, item, true));
   pieces.push_back({"labels", plan.labels_offset, plan.labels_offset + std::size_t(rows) * 8});
   const std::size_t sums = std::size_t(plan.blocks) * (1 + kMaxMetrics) * sizeof(double);
   pieces.push_back({"sums", plan.block_sums_offset, plan.block_sums_offset + sums});
@@ -188,8 +187,7 @@ void check_inference_plan(const NetworkLayout& net, index_t rows, std::size_t it
     std::vector<Piece> alive = {
         piece("y", plan.y[s], net.stages[s].outputs, rows, item, s == last),
         piece("last delta", plan.delta.back(), net.outputs, rows, item, true),
-        piece("weight", plan.weight, net.outputs, rows, item, true),
-        piece("taken", plan.taken, 1, rows, item, true)};
+        piece("weight", plan.weight, net.outputs, rows, item, true)};
     if (s > 0)
       alive.push_back(
           piece("y before", plan.y[s - 1], net.stages[s - 1].outputs, rows, item, false));
@@ -204,9 +202,7 @@ void check_inference_plan(const NetworkLayout& net, index_t rows, std::size_t it
     return (std::size_t(width) * item + line - 1) / line * line * std::size_t(rows);
   };
   const std::size_t sums = std::size_t(plan.blocks) * (1 + kMaxMetrics) * sizeof(double);
-  const std::size_t taken = std::size_t(rows) * item;
-  FBP_EXPECT(plan.arena.total() <=
-             2 * bytes(widest) + 3 * bytes(net.outputs) + taken + sums + 9 * line);
+  FBP_EXPECT(plan.arena.total() <= 2 * bytes(widest) + 3 * bytes(net.outputs) + sums + 9 * line);
 }
 
 void pieces_never_overlap() {
