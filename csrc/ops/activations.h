@@ -22,6 +22,8 @@
 // 3 |2u| ulp there, for the rounding of u in e^2u.
 #pragma once
 
+#include <type_traits>
+
 #include "ops/fbp_fn.h"
 #include "ops/math.h"
 
@@ -199,5 +201,16 @@ struct Mish {
 #define FBP_COUNT(name) +1
 inline constexpr int kActivationCount = 0 FBP_ACTIVATIONS(FBP_COUNT);
 #undef FBP_COUNT
+
+// Where an activation stands in FBP_ACTIVATIONS.
+template <class A> FBP_FN constexpr int activation_number() {
+  int number = 0, found = -1;
+#define FBP_FIND(B)                                                                                \
+  if (std::is_same_v<A, B>) found = number;                                                        \
+  ++number;
+  FBP_ACTIVATIONS(FBP_FIND)
+#undef FBP_FIND
+  return found;
+}
 
 }  // namespace fastbp

@@ -6,7 +6,6 @@
 #include <map>
 #include <mutex>
 #include <sstream>
-#include <type_traits>
 
 #include "core/arena.h"
 #include "kernels/cuda/train/stored.h"
@@ -31,17 +30,6 @@ constexpr double kWorthwhile = 0.95;
 // (2^-11 of an operand, or 2^-10 where bits are cut off). A wrong layout is off by whole values.
 constexpr double kAgreement = 1.0 / 128;
 constexpr index_t kSampledRows = 8;
-
-// Where an activation stands in FBP_ACTIVATIONS.
-template <class Wanted> constexpr int index_of() {
-  int index = 0, found = -1;
-#define FBP_LOOK(A)                                                                                \
-  if (std::is_same_v<A, Wanted>) found = index;                                                    \
-  ++index;
-  FBP_ACTIVATIONS(FBP_LOOK)
-#undef FBP_LOOK
-  return found;
-}
 
 struct Choice {
   int way = 0;
@@ -208,7 +196,7 @@ bool BlasProducts::lay_out_masks(index_t rows) {
   ArenaLayout arena;
   for (std::size_t s = 0; s < masks_.size(); ++s) {
     const Stage& stage = layout_.stages[s];
-    if (!stage.dense() || stage.activation != index_of<Relu>()) continue;
+    if (!stage.dense() || stage.activation != activation_number<Relu>()) continue;
     masks_[s].row = ceil_div(stage.outputs, kMaskUnit) * kMaskUnit;
     masks_[s].offset = arena.add(array_bytes<unsigned char>(rows, masks_[s].row / 8));
   }
@@ -340,13 +328,13 @@ cudaError_t BlasProducts::shadow_of(const float* x, index_t row, index_t rows, i
 BlasEpilogue BlasProducts::forward_epilogue(const BlasForward& f) const {
   BlasEpilogue e;
   e.vector = const_cast<float*>(f.bias);
-  if (f.activation == index_of<Relu>()) {
+  if (f.activation == activation_number<Relu>()) {
     e.kind = lt::kReluBias;
     if (f.training && !f.z) {
       const Mask& mask = masks_[f.stage];
       e = {lt::kReluAuxBias, e.vector, mask_memory_ + mask.offset, mask.row};
     }
-  } else if (f.activation == index_of<GeluTanh>()) {
+  } else if (f.activation == activation_number<GeluTanh>()) {
     e.kind = lt::kGeluBias;
     if (f.z) e = {lt::kGeluAuxBias, e.vector, f.z, f.z_row};
     if (f.z && (f.z_row % kAuxUnit || !is_aligned(f.z, 16))) e.kind = lt::kDefault;
@@ -368,7 +356,7 @@ void BlasProducts::add_forward_ways(std::vector<Way>& ways, const BlasForward& f
   const auto rest = [f, at = product.c, row = product.c_row, stream] {
     return stored_forward(at, row, f.m, f.n, f.activation, f.tile, f.y, stream);
   };
-  const bool bare = f.activation == index_of<Identity>() && !f.z;
+  const bool bare = f.activation == activation_number<Identity>() && !f.z;
   add_ways(ways, product, "cuBLASLt", bare ? Own(shadow) : Own(rest), false, stream);
   const BlasEpilogue mapped = forward_epilogue(f);
   if (!f.bias || mapped.kind == lt::kDefault) return;
@@ -392,14 +380,16 @@ cudaError_t BlasProducts::forward(const BlasForward& f, const Own& own, cudaStre
   const cudaError_t error =
       take(key, ways, sample, title("forward", f.m, f.n, f.k, f.in), stream, &way);
   if (f.training && f.stage < masks_.size())
-    masks_[f.stage].written = way > BlasCalls::kAlgorithms && f.activation == index_of<Relu>();
+    masks_[f.stage].written =
+        way > BlasCalls::kAlgorithms && f.activation == activation_number<Relu>();
   return error;
 }
 
 BlasEpilogue BlasProducts::delta_epilogue(const BlasDelta& d) const {
-  if (d.activation == index_of<Relu>() && d.below < masks_.size() && masks_[d.below].written)
+  if (d.activation == activation_number<Relu>() && d.below < masks_.size() &&
+      masks_[d.below].written)
     return {lt::kReluBackward, nullptr, mask_memory_ + masks_[d.below].offset, masks_[d.below].row};
-  if (d.activation == index_of<GeluTanh>() && d.tile.saved_row % kAuxUnit == 0 &&
+  if (d.activation == activation_number<GeluTanh>() && d.tile.saved_row % kAuxUnit == 0 &&
       is_aligned(d.tile.saved, 16))
     return {lt::kGeluBackward, nullptr, const_cast<float*>(d.tile.saved), d.tile.saved_row};
   return {};
@@ -413,7 +403,7 @@ void BlasProducts::add_delta_ways(std::vector<Way>& ways, const BlasDelta& d, cu
   const auto rest = [d, stream] {
     return stored_delta(d.m, d.n, d.activation, d.tile, d.dz, stream);
   };
-  const bool bare = d.activation == index_of<Identity>();
+  const bool bare = d.activation == activation_number<Identity>();
   add_ways(ways, product, "cuBLASLt", bare ? Own(shadow) : Own(rest), false, stream);
   product.epilogue = delta_epilogue(d);
   if (product.epilogue.kind != lt::kDefault)

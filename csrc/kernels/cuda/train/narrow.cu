@@ -14,8 +14,6 @@
 // arithmetic is in docs/cuda.md.
 #include "kernels/cuda/train/narrow.h"
 
-#include <type_traits>
-
 #include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/epilogues.cuh"
 #include "kernels/cuda/losses.cuh"
@@ -92,15 +90,6 @@ FBP_DEVICE void gather_tile(const NarrowArgs& g, unsigned char* shared, index_t 
     });
 }
 
-template <class A> FBP_FN constexpr int activation_number() {
-  int number = 0, found = -1;
-#define FBP_FIND(B)                                                                                \
-  if (std::is_same_v<A, B>) found = number;                                                        \
-  ++number;
-  FBP_ACTIVATIONS(FBP_FIND)
-#undef FBP_FIND
-  return found;
-}
 // Whether the stage's activation is short enough to stand in the code for every register: none, or
 // ReLU.
 FBP_FN bool is_short(const NarrowStage& s) {
