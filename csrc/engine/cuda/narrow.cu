@@ -36,8 +36,8 @@ NarrowPlan::NarrowPlan(const NetworkLayout& layout, bool tensor, int device) : t
     if (args_.shared_bytes > room) continue;
     if (tensor_ && !place_squares()) return;
     int blocks = 0;
-    check(narrow_blocks(tensor_, room, args_.shared_bytes, &blocks),
-          "a kernel for narrow networks");
+    const auto blocks_of = tensor_ ? narrow_tensor_blocks : narrow_blocks;
+    check(blocks_of(room, args_.shared_bytes, &blocks), "a kernel for narrow networks");
     grid_ = blocks * attribute(cudaDevAttrMultiProcessorCount, device);
     return;
   }
@@ -91,7 +91,8 @@ void NarrowPlan::train(const Chain<float>& chain, const DeviceBatch<float>& batc
   const index_t useful = std::max(
       {index_t(args.whole.units), index_t(args.rest.units), ceil_div(args.count, kNarrowThreads)});
   const int grid = int(std::min(index_t(grid_), useful));
-  check(train_narrow(args, tensor_, grid, chain.stream), "training steps");
+  const auto train = tensor_ ? train_narrow_tensor : train_narrow;
+  check(train(args, grid, chain.stream), "training steps");
 }
 
 void NarrowPlan::take_metrics(NarrowArgs& args, const Chain<float>& chain,

@@ -16,20 +16,13 @@
 
 #include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/epilogues.cuh"
-#include "kernels/cuda/losses.cuh"
 #include "kernels/cuda/train/finish_math.cuh"
+#include "kernels/cuda/train/narrow_loss.cuh"
 #include "kernels/cuda/train/narrow_math.cuh"
 
 namespace fastbp {
 namespace cuda {
 namespace {
-
-static_assert(kNarrowThreads == kWideThreads<float>, "wide_softmax_rows is for a whole block");
-
-// Two neighbours in a matrix of bfloat16, j even.
-FBP_FN std::uint32_t* pair_at(unsigned char* shared, const NarrowMatrix& m, int r, int j) {
-  return at<std::uint32_t>(shared, m.at) + (r * m.row + j) / 2;
-}
 
 // body(row, column) for a matrix, a warp for each row.
 template <class Body> FBP_DEVICE void for_rows(int rows, int cols, Body body) {
@@ -90,12 +83,6 @@ FBP_DEVICE void gather_tile(const NarrowArgs& g, unsigned char* shared, index_t 
     });
 }
 
-// Whether the stage's activation is short enough to stand in the code for every register: none, or
-// ReLU.
-FBP_FN bool is_short(const NarrowStage& s) {
-  return s.activation == activation_number<Identity>() || s.activation == activation_number<Relu>();
-}
-
 // The ones behind the rows of what a layer with bias reads: the exact product's row of biases.
 FBP_DEVICE void write_tile_ones(const NarrowArgs& g, unsigned char* shared) {
   FBP_UNROLL(1)
@@ -114,102 +101,21 @@ FBP_DEVICE void forward_tile(const NarrowArgs& g, unsigned char* shared, int row
     const NarrowStage& s = g.stage[i];
     const bool last = i + 1 == g.stages;
     const Forward<float> f{nullptr, 0, s.activation, {nullptr, 0, nullptr, 0, s.param}};
-    const auto quick = [&](int r, int j, float z0, float z1) {
-      const bool relu = s.activation != 0, first = r < rows && j < s.outputs,
-                 second = r < rows && j + 1 < s.outputs;
-      const Lf y0 = relu ? Relu::forward(Lf(z0), Lf(s.param)) : Lf(z0);
-      const Lf y1 = relu ? Relu::forward(Lf(z1), Lf(s.param)) : Lf(z1);
-      *pair_at(shared, s.out, r, j) = pack_bf16(first ? y0.v : 0.0f, second ? y1.v : 0.0f);
-    };
-    Math::forward(
-        g, s, shared, !last && is_short(s),
-        [&](int r, int j, float z) {
-          const float y = f.apply(Lf(z)).v;
-          if (last) {
-            if (j >= s.outputs) return;
-            at<float>(shared, s.out.at)[r * s.out.row + j] = y;
-            if (s.keeps_z) at<float>(shared, s.kept.at)[r * s.kept.row + j] = z;
-            return;
-          }
-          // What is not there must not be NaN: the next product multiplies it by 0.
-          const bool inside = r < rows && j < s.outputs;
-          at<Element>(shared, s.out.at)[r * s.out.row + j] = Math::make(inside ? y : 0.0f);
-          if (s.keeps_z)
-            at<Element>(shared, s.kept.at)[r * s.kept.row + j] = Math::make(inside ? z : 0.0f);
-        },
-        quick);
+    Math::forward(g, s, shared, [&](int r, int j, float z) {
+      const float y = f.apply(Lf(z)).v;
+      if (last) {
+        if (j >= s.outputs) return;
+        at<float>(shared, s.out.at)[r * s.out.row + j] = y;
+        if (s.keeps_z) at<float>(shared, s.kept.at)[r * s.kept.row + j] = z;
+        return;
+      }
+      // What is not there must not be NaN: the next product multiplies it by 0.
+      const bool inside = r < rows && j < s.outputs;
+      at<Element>(shared, s.out.at)[r * s.out.row + j] = Math::make(inside ? y : 0.0f);
+      if (s.keeps_z)
+        at<Element>(shared, s.kept.at)[r * s.kept.row + j] = Math::make(inside ? z : 0.0f);
+    });
     __syncthreads();
-  }
-}
-
-template <class Loss, bool weighted>
-FBP_DEVICE void loss_of_rows(const LossArgs<float>& args, float* values, double* sums) {
-  if constexpr (Loss::elementwise) {
-    elementwise_loss_rows<float, Loss, weighted>(args, 0, values, sums);
-  } else if (args.cols <= kLanes<float>) {
-    narrow_softmax_rows<float, weighted>(args, threadIdx.x, values, sums);
-  } else {
-    for (index_t first = 0; first < args.rows; first += kLossBlockRows)
-      wide_softmax_rows<float, weighted>(args, first, values, sums);
-  }
-}
-
-template <bool weighted>
-FBP_DEVICE void take_loss(int loss, const LossArgs<float>& args, float* values, double* sums) {
-  int index = 0;
-#define FBP_APPLY(L)                                                                               \
-  if (loss == index++) loss_of_rows<L, weighted>(args, values, sums);
-  FBP_LOSSES(FBP_APPLY)
-#undef FBP_APPLY
-  __syncthreads();
-}
-
-FBP_DEVICE void take_metric(const NarrowMetric& metric, const LossArgs<float>& loss,
-                            float error_scale, double* values, double* sums) {
-  MetricArgs<float> args;
-  args.kind = metric.kind;
-  args.rows = loss.rows;
-  args.cols = loss.cols;
-  args.y = loss.y;
-  args.target = loss.target;
-  args.labels = loss.labels;
-  args.error = metric.of_softmax ? loss.dy : nullptr;
-  args.error_scale = error_scale;
-  args.threshold = metric.threshold;
-  metric_of_rows(args, threadIdx.x, values, sums);
-  __syncthreads();
-}
-
-// Loss, metrics and dy of the tile, which begins with the batch's row `row`.
-template <bool ruled>
-FBP_DEVICE void measure_tile(const NarrowArgs& g, unsigned char* shared, const NarrowBatch& batch,
-                             double* sums, int row, int rows) {
-  const NarrowStage& s = g.stage[g.stages - 1];
-  LossArgs<float> args;
-  args.rows = rows;
-  args.cols = s.outputs;
-  args.y = at<float>(shared, s.out.at);
-  args.target = g.wanted ? at<float>(shared, g.target) : nullptr;
-  args.labels = g.classes ? at<std::int64_t>(shared, g.labels) : nullptr;
-  args.dy = at<float>(shared, g.dy);
-  args.dy_scale = batch.dy_scale;
-  sums += row / kLossBlockRows;
-  // Of logits the errors are those of their softmax, without label smoothing (engine/cuda/chain.cu).
-  FBP_UNROLL(1)
-  for (int pass = g.plain_errors ? 0 : 1; pass < 2; ++pass) {
-    args.param = pass == 0 ? 0.0f : g.loss_param;
-    float* const values = at<float>(shared, g.values);
-    const bool weighted = ruled && g.weight && pass == 1;
-    args.weight = weighted ? at<float>(shared, g.weights) : nullptr;
-    if (weighted)
-      take_loss<ruled>(g.loss, args, values, sums);
-    else
-      take_loss<false>(g.loss, args, values, sums);
-    if (pass == 1 && g.plain_errors) return;
-    FBP_UNROLL(1)
-    for (int m = 0; m < g.metrics; ++m)
-      take_metric(g.metric[m], args, batch.error_scale, at<double>(shared, g.values),
-                  sums + (m + 1) * g.place);
   }
 }
 
@@ -237,30 +143,16 @@ FBP_DEVICE void backward_tile(const NarrowArgs& g, unsigned char* shared, int ro
   for (int i = g.stages - 1; i > 0; --i) {
     const NarrowStage& below = g.stage[i - 1];
     const Backward<float> f = derivative(below);
-    const auto quick = [&](int r, int j, float d0, float d1) {
-      const bool relu = below.activation != 0;
-      const std::uint32_t kept = *pair_at(shared, below.out, r, j);
-      const auto derivative = [&](float dy, std::uint32_t half, bool inside) {
-        const Lf y(tensor_math::value(std::uint16_t(half)));
-        return !inside ? 0.0f : relu ? Relu::backward(y, Lf(dy), Lf(below.param)).v : dy;
-      };
-      *pair_at(shared, below.delta, r, j) =
-          pack_bf16(derivative(d0, kept & 0xffff, r < rows && j < below.outputs),
-                    derivative(d1, kept >> 16, r < rows && j + 1 < below.outputs));
-    };
-    Math::backward(
-        g, g.stage[i], shared, is_short(below),
-        [&](int r, int j, float dy) {
-          float dz = 0;
-          if (r < rows && j < below.outputs) {
-            const Lf kept(keeps(below) ? Math::value(at<Element>(
-                                             shared, below.kept.at)[r * below.kept.row + j])
-                                       : dy);
-            dz = f.of(kept, Lf(dy)).v;
-          }
-          at<Element>(shared, below.delta.at)[r * below.delta.row + j] = Math::make(dz);
-        },
-        quick);
+    Math::backward(g, g.stage[i], shared, [&](int r, int j, float dy) {
+      float dz = 0;
+      if (r < rows && j < below.outputs) {
+        const Lf kept(keeps(below)
+                          ? Math::value(at<Element>(shared, below.kept.at)[r * below.kept.row + j])
+                          : dy);
+        dz = f.of(kept, Lf(dy)).v;
+      }
+      at<Element>(shared, below.delta.at)[r * below.delta.row + j] = Math::make(dz);
+    });
     __syncthreads();
   }
 }
@@ -356,29 +248,23 @@ __global__ void __launch_bounds__(kNarrowThreads, 1) narrow_ruled_kernel(NarrowA
   FBP_SHARED(unsigned char, shared);
   train_steps<exact_math, true>(g, shared);
 }
-__global__ void __launch_bounds__(kNarrowThreads, 1) narrow_tensor_kernel(NarrowArgs g) {
-  FBP_SHARED(unsigned char, shared);
-  train_steps<tensor_math, false>(g, shared);
-}
 
 using Kernel = void (*)(NarrowArgs);
 
-Kernel kernel_of(bool tensor, bool ruled) {
-  return tensor ? narrow_tensor_kernel : ruled ? narrow_ruled_kernel : narrow_kernel;
-}
+Kernel kernel_of(bool ruled) { return ruled ? narrow_ruled_kernel : narrow_kernel; }
 
 }  // namespace
 
-cudaError_t train_narrow(const NarrowArgs& args, bool tensor, int grid, cudaStream_t stream) {
-  FBP_LAUNCH_COOPERATIVE(kernel_of(tensor, args.ruled()), dim3(unsigned(grid)),
-                         dim3(kNarrowThreads), std::size_t(args.shared_bytes), stream)(args);
+cudaError_t train_narrow(const NarrowArgs& args, int grid, cudaStream_t stream) {
+  FBP_LAUNCH_COOPERATIVE(kernel_of(args.ruled()), dim3(unsigned(grid)), dim3(kNarrowThreads),
+                         std::size_t(args.shared_bytes), stream)(args);
   return cudaGetLastError();
 }
 
-cudaError_t narrow_blocks(bool tensor, int room, int shared_bytes, int* blocks) {
+cudaError_t narrow_blocks(int room, int shared_bytes, int* blocks) {
   *blocks = 0;
   for (const bool ruled : {false, true}) {
-    const auto kernel = kernel_of(tensor, ruled);
+    const auto kernel = kernel_of(ruled);
     int fit = 0;
     cudaError_t error =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, room);

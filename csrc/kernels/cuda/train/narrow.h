@@ -95,12 +95,14 @@ struct NarrowArgs {
   bool ruled() const { return weight || finish.tables.pieces; }
 };
 
-// tensor: products on tensor cores, of operands rounded to bfloat16; otherwise the CPU's bits. Rules and
-// weights of rows go with the latter.
-cudaError_t train_narrow(const NarrowArgs& args, bool tensor, int grid, cudaStream_t stream);
+// With the CPU's bits (narrow.cu); on tensor cores, of operands rounded to bfloat16, without rules and
+// weights of rows (narrow_tensor.cu).
+cudaError_t train_narrow(const NarrowArgs& args, int grid, cudaStream_t stream);
+cudaError_t train_narrow_tensor(const NarrowArgs& args, int grid, cudaStream_t stream);
 // Blocks of the kernel that are on the device at once. It may have `room` bytes of shared memory from
 // now on, for whichever network: all that a block of the device can.
-cudaError_t narrow_blocks(bool tensor, int room, int shared_bytes, int* blocks);
+cudaError_t narrow_blocks(int room, int shared_bytes, int* blocks);
+cudaError_t narrow_tensor_blocks(int room, int shared_bytes, int* blocks);
 
 }  // namespace cuda
 }  // namespace fastbp
