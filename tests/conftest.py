@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -166,8 +168,9 @@ def cupy_like(emulated_library: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (cupy_stand_in.py). It serves the process from then on."""
     monkeypatch.setenv(VARIABLE, str(emulated_library))
     assert open_device(0).name == "emulated"
-    if not hasattr(cupy_stand_in.DeviceArray, "library"):
-        cupy_stand_in.DeviceArray.library = cuda_library.Library(emulated_library)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(empty=cupy_stand_in.empty))
+    if not hasattr(cupy_stand_in.UnknownArray, "library"):
+        cupy_stand_in.UnknownArray.library = cuda_library.Library(emulated_library)
     return emulated_library
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,12 +13,12 @@ from cuda_library import Library
 from sweeps import Array
 
 
-class DeviceArray:
-    """An array of device memory of its own, or a view of another's."""
+class UnknownArray:
+    """Device memory of its own, or a view of another array; of a kind that nobody can make."""
 
     library: Library  # set by the tests
 
-    def __init__(self, host: Array, owner: DeviceArray | None = None) -> None:
+    def __init__(self, host: Array, owner: UnknownArray | None = None) -> None:
         self.host = host  # for shape, strides and dtype; its values are those of the last get()
         self.owner, self.read_only, self.stream, self.version = owner, False, 1, 3
         base = owner.base if owner else host
@@ -57,15 +58,12 @@ class DeviceArray:
     def __array__(self, *_: Any, **__: Any) -> Array:
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")  # as CuPy says
 
-    def __array_namespace__(self) -> Any:
-        return SimpleNamespace(empty=empty)
-
-    def __getitem__(self, index: Any) -> DeviceArray:
-        return DeviceArray(self.host[index], self.owner or self)
+    def __getitem__(self, index: Any) -> Any:
+        return type(self)(self.host[index], self.owner or self)
 
     @property
-    def T(self) -> DeviceArray:
-        return DeviceArray(self.host.T, self.owner or self)
+    def T(self) -> Any:
+        return type(self)(self.host.T, self.owner or self)
 
     def get(self) -> Array:
         copy = self.library.api.copy_to_host
@@ -73,9 +71,23 @@ class DeviceArray:
         return self.host.copy()
 
 
-def empty(shape: tuple[int, ...], dtype: Any) -> DeviceArray:
-    return DeviceArray(np.full(shape, np.nan, dtype))
+class DeviceArray(UnknownArray):
+    """One of CuPy's, which name no namespace: the module `cupy` of the tests makes others."""
+
+    __module__ = "cupy"
+    device = nullcontext()  # CuPy's makes it the current one
 
 
-def array(host: Array) -> DeviceArray:
-    return DeviceArray(np.ascontiguousarray(host).copy())
+class StandardArray(UnknownArray):
+    """One of a library that follows the array API standard."""
+
+    def __array_namespace__(self) -> Any:
+        return SimpleNamespace(empty=lambda shape, dtype: empty(shape, dtype, StandardArray))
+
+
+def empty(shape: tuple[int, ...], dtype: Any, kind: Any = DeviceArray) -> Any:
+    return kind(np.full(shape, np.nan, dtype))
+
+
+def array(host: Array, kind: Any = DeviceArray) -> Any:
+    return kind(np.ascontiguousarray(host).copy())

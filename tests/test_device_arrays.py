@@ -14,7 +14,7 @@ import pytest
 
 import cupy_stand_in
 import fastbp as bp
-from cupy_stand_in import DeviceArray, array
+from cupy_stand_in import DeviceArray, StandardArray, UnknownArray, array
 from fastbp import _core, ops
 from sweeps import DTYPES, assert_same_bits, normal
 
@@ -130,10 +130,14 @@ def test_what_is_read_only_may_be_read() -> None:
     assert_same_bits(ops.relu(value).get(), np.ones((2, 2), np.float32))
 
 
-def test_a_kind_that_cannot_be_made_needs_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(DeviceArray, "__array_namespace__")
-    x = array(np.ones((2, 2), np.float32))
-    with pytest.raises(TypeError, match="kind DeviceArray: pass one for the result as out="):
+def test_a_kind_that_follows_the_array_standard_is_made() -> None:
+    x = array(np.ones((2, 2), np.float32), StandardArray)
+    assert isinstance(ops.relu(x), StandardArray)
+
+
+def test_a_kind_that_cannot_be_made_needs_out() -> None:
+    x = array(np.ones((2, 2), np.float32), UnknownArray)
+    with pytest.raises(TypeError, match="kind UnknownArray: pass one for the result as out="):
         ops.relu(x)
     out = cupy_stand_in.empty((2, 2), np.float32)
     assert ops.relu(x, out=out) is out

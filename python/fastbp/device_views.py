@@ -154,7 +154,12 @@ def empty_like(like: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
         import torch
 
         return like.new_empty(tuple(shape), dtype=getattr(torch, dtype.name))
-    if hasattr(like, "__array_namespace__"):  # CuPy and others that follow the array API standard
+    if _is_of("cupy", like):  # whose arrays name no namespace
+        import cupy
+
+        with like.device:
+            return cupy.empty(tuple(shape), dtype)
+    if hasattr(like, "__array_namespace__"):  # others that follow the array API standard
         space = like.__array_namespace__()
         named = like.dtype if like.dtype == dtype else getattr(space, dtype.name, dtype)
         return space.empty(tuple(shape), dtype=named)
@@ -162,6 +167,10 @@ def empty_like(like: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
         f"fastbp cannot make an array of the kind {type(like).__name__}: pass one for the result "
         "as out="
     )
+
+
+def _is_of(package: str, value: Any) -> bool:
+    return any(cls.__module__.partition(".")[0] == package for cls in type(value).__mro__)
 
 
 def _torch_name(dtype: Any) -> str:
