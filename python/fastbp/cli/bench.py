@@ -30,7 +30,7 @@ examples:
   fastbp bench --random 30 --seed 7 --peers --dtype float32
   fastbp bench --report run.json --plots figures --markdown run.md
   fastbp bench --compare old.json new.json --fail-above 1.1
-  fastbp bench --device cuda                     the goals for a GPU, and its times
+  fastbp bench --device cuda --peers             the goals for a GPU, its times, PyTorch's
   fastbp bench --energy                          joules a step, by the processor's counters
 
 Nothing else should run on the machine meanwhile.
@@ -136,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.fail_above is not None and not arguments.compare:
         raise CommandError("--fail-above needs --compare OLD NEW")
     if arguments.device == "cuda":
-        return _cuda()
+        return _cuda(arguments)
     if arguments.energy:
         return _energy(arguments.quick)
     if arguments.plots:
@@ -149,17 +149,30 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(str(error)) from error
 
 
-def _cuda() -> int:
-    from .. import cuda_library
+def _cuda(arguments: argparse.Namespace) -> int:
+    """Prints and writes the goals for a GPU beside its times."""
+    from .. import about, cuda_library
     from ..benchmark import cuda
     from ..errors import DeviceNotAvailableError
 
     try:
         name = cuda_library.open_device(0).name
-        device = None if name == "emulated" else "cuda"
+        there = name != "emulated"
     except DeviceNotAvailableError as error:
-        name, device = f"no GPU: {error}", None
-    print(cuda.report(device, name))
+        name, there = f"no GPU: {error}", False
+    goals = cuda.chosen(arguments.only)
+    if not goals:
+        raise CommandError(f"no goal has {arguments.only!r} in its name")
+    rows = []
+    for goal in goals:
+        rows.append(cuda.measured(goal, peers=arguments.peers) if there else cuda.Row(goal))
+        _say(" | ".join(rows[-1].cells()))
+    table = cuda.as_markdown(rows, name)
+    print(table)
+    for path in arguments.markdown:
+        cuda.write_markdown(path, table)
+    if arguments.json:
+        cuda.write_json(arguments.json, rows, name, about.collect(probe_devices=True)["cuda"])
     return 0
 
 
