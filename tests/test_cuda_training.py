@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 import fastbp as bp
-from cuda_library import in_orders
+from cuda_library import in_orders, launches
 from fastbp import _core
-from sweeps import DTYPES, Array
+from sweeps import DTYPES, Array, assert_same_bits
 
 SCHEDULES = ("reverse", "random:1", "random:2")
 
@@ -158,6 +158,22 @@ def test_bits_are_the_cpus(name: str, dtype: str) -> None:
     assert digest(cuda.input_gradient(x, y)) == digest(cpu.input_gradient(x, y))
     assert cuda.step(x, y) == cpu.step(x, y)
     assert digest(state(cuda)) == digest(state(cpu))
+
+
+@pytest.mark.parametrize("rows", [2**15, 40_003])
+def test_the_order_of_many_rows_is_drawn_on_the_device(library: Path, rows: int) -> None:
+    """And is the CPU's."""
+    x, y = np.random.default_rng(0).normal(size=(2, rows, 1)).astype(np.float32)
+    trained_on = {}
+    before = launches(library, "follow_kernel")
+    for device in ("cpu", "cuda"):
+        model = bp.Sequential([bp.Dense(1)], seed=0)
+        model.compile(bp.SGD(0.1), "mse", device=device)
+        model.fit(x, y, epochs=1, batch_size=rows // 7, verbose=0)
+        trained_on[device] = state(model)
+    assert_same_bits(trained_on["cuda"][0], trained_on["cpu"][0])
+    if before is not None:
+        assert launches(library, "follow_kernel") == before + 1
 
 
 @pytest.mark.parametrize("name", ["adagrad, classes", "momentum, one batch of chunks"])

@@ -63,6 +63,8 @@ template <class T> class Epochs {
     const index_t steps = !run.update ? 0 : chain_.scaling ? 2 * m.batches + 1 : m.batches;
     const std::size_t counter = arena.add(sizeof(RunCounter));
     const std::size_t order = arena.add(array_bytes<std::int64_t>(run.shuffle ? run.samples.n : 0));
+    const std::size_t choices =
+        arena.add(array_bytes<std::int32_t>(draws_order(run) ? 2 * run.samples.n : 0));
     const std::size_t hyper =
         arena.add(array_bytes<StepHyper<T>>(steps, chain_.rules->variant_count()));
     const std::size_t sums = arena.add(array_bytes<double>(m.places, m.batches * m.blocks));
@@ -70,6 +72,7 @@ template <class T> class Epochs {
     auto* base = static_cast<unsigned char*>(memory_.require(Piece::epoch, arena.total()));
     RunTables<T>& tables = chain_.tables;
     order_ = reinterpret_cast<std::int64_t*>(base + order);
+    choices_ = reinterpret_cast<std::int32_t*>(base + choices);
     hyper_ = reinterpret_cast<StepHyper<T>*>(base + hyper);
     tables.order = run.shuffle ? order_ : nullptr;
     tables.counter = reinterpret_cast<RunCounter*>(base + counter);
@@ -108,11 +111,7 @@ template <class T> class Epochs {
     slot.first_row = at;
     slot.batches = 0;
     slot.counts.clear();
-    if (run.shuffle) {
-      auto* order = slot.order.template require<std::int64_t>(std::size_t(run.samples.n));
-      random_permutation(order, run.samples.n, run.seed, std::uint32_t(run.first_epoch + epoch));
-      copy(order_, order, array_bytes<std::int64_t>(run.samples.n), cudaMemcpyHostToDevice);
-    }
+    if (run.shuffle) send_order(slot, run, std::uint32_t(run.first_epoch + epoch));
     if (run.update) send_hyper(slot, parts_of(run.samples.n - at, m.rows), steps);
     send_counter(slot, {0, at, steps, first_update(steps)});
   }
@@ -154,6 +153,25 @@ template <class T> class Epochs {
  private:
   void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
     check(cudaMemcpyAsync(to, from, bytes, kind, chain_.stream), "a copy");
+  }
+  // The device draws the orders of large sets (the same ones): 2^20 rows take a processor some 6 ms.
+  // Where the host must know them to count, it draws them.
+  static constexpr index_t kManyRows = index_t(1) << 15, kTooMany = index_t(1) << 31;
+  bool draws_order(const RunArgs& run) const {
+    const index_t n = run.samples.n;
+    return run.shuffle && n >= kManyRows && n < kTooMany && !closes(run.samples);
+  }
+  void send_order(Slot& slot, const RunArgs& run, std::uint32_t epoch) {
+    const index_t n = run.samples.n;
+    if (draws_order(run)) {
+      check(permutation(order_, n, run.seed, epoch, std::uint32_t(Purpose::shuffle), choices_,
+                        chain_.stream),
+            "the order of the rows");
+      return;
+    }
+    auto* order = slot.order.template require<std::int64_t>(std::size_t(n));
+    random_permutation(order, n, run.seed, epoch);
+    copy(order_, order, array_bytes<std::int64_t>(n), cudaMemcpyHostToDevice);
   }
   void send_counter(Slot& slot, const RunCounter& value) {
     auto* counter = slot.counter.template require<RunCounter>(1);
@@ -256,6 +274,7 @@ template <class T> class Epochs {
   DeviceMemory& memory_;
   BetaPowers powers_;
   std::int64_t* order_ = nullptr;
+  std::int32_t* choices_ = nullptr;
   StepHyper<T>* hyper_ = nullptr;
   Slot slots_[2];
   int turn_ = 0;

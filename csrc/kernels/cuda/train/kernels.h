@@ -38,6 +38,11 @@ cudaError_t map_forward(int activation, const ElementwiseArgs<T>& args, cudaStre
 template <class T>
 cudaError_t map_backward(int activation, const ElementwiseArgs<T>& args, cudaStream_t stream);
 
+// order (n,) = random_permutation(n, seed, epoch) of core/random.h, whose purpose is `purpose`, for
+// n < 2^31; scratch (2 n,).
+cudaError_t permutation(std::int64_t* order, index_t n, std::uint64_t seed, std::uint32_t epoch,
+                        std::uint32_t purpose, std::int32_t* scratch, cudaStream_t stream);
+
 // A batch: rows order[first + i] of the samples, first = counter->first_row + counter->batch *
 // rows_per_batch; or rows first + i where order is null.
 template <class T> struct GatherArgs {
