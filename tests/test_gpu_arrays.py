@@ -39,7 +39,10 @@ class Kind:
 
 
 @pytest.fixture(params=["cupy", "torch", "jax"])
-def kind(request: pytest.FixtureRequest) -> Kind:
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    monkeypatch.setenv(
+        "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
+    )  # else JAX takes most of the memory
     library = pytest.importorskip(request.param)
     if request.param == "cupy":
         return Kind(library.asarray, lambda x: x.get())
