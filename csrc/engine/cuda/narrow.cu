@@ -31,8 +31,10 @@ int attribute(cudaDeviceAttr name, int device) {
 NarrowPlan::NarrowPlan(const NetworkLayout& layout, bool tensor, int device) : tensor_(tensor) {
   if (!has_the_shape(layout) || !attribute(cudaDevAttrCooperativeLaunch, device)) return;
   const int room = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  for (int tile = 64; tile >= 16; tile /= 2) {
-    place_matrices(layout, tile);
+  // Of floats a gradient in shared memory is quicker than one in global memory, more rows at once are
+  // better still.
+  for (int attempt = tensor_ ? 1 : 0; attempt < 6; attempt += tensor_ ? 2 : 1) {
+    place_matrices(layout, 64 >> attempt / 2, attempt % 2 == 0);
     if (args_.shared_bytes > room) continue;
     if (tensor_ && !place_squares()) return;
     int blocks = 0;
@@ -76,6 +78,7 @@ void NarrowPlan::train(const Chain<float>& chain, const DeviceBatch<float>& batc
   args.whole = kind(batch.rows_per_batch);
   args.rest = n % batch.rows_per_batch ? kind(n % batch.rows_per_batch) : args.whole;
   args.steps = int(steps);
+  args.alone = !tensor_ && batch.rows_per_batch <= args_.tile;
   args.counter = chain.tables.counter;
   args.sums = chain.tables.sums;
   args.blocks = chain.tables.blocks;
@@ -90,7 +93,7 @@ void NarrowPlan::train(const Chain<float>& chain, const DeviceBatch<float>& batc
   // More blocks than units help with the update.
   const index_t useful = std::max(
       {index_t(args.whole.units), index_t(args.rest.units), ceil_div(args.count, kNarrowThreads)});
-  const int grid = int(std::min(index_t(grid_), useful));
+  const int grid = args.alone ? 1 : int(std::min(index_t(grid_), useful));
   const auto train = tensor_ ? train_narrow_tensor : train_narrow;
   check(train(args, grid, chain.stream), "training steps");
 }
@@ -113,23 +116,26 @@ int NarrowPlan::take(index_t bytes) {
 }
 
 // Of the kernel's elements. bfloat16: whole fragments, and 16 bytes more, so that the rows that
-// ldmatrix reads are in different banks. float: a place for the ones behind the inputs, and an odd
-// row, for the same reason.
+// ldmatrix reads are in different banks. float: whole words of 4, and one more, for that and for the
+// ones behind the inputs.
 NarrowMatrix NarrowPlan::matrix(index_t rows, index_t cols) {
-  if (!tensor_) return floats(rows, (cols + 1) | 1);
+  if (!tensor_) return floats(rows, round_up(cols, 4) + 4);
   const index_t row = round_up(cols, 16) + 8;
   return {take(rows * row * 2), int(row)};
+}
+// Of a tile's rows, for floats.
+NarrowMatrix NarrowPlan::transposed(index_t cols) {
+  return matrix(round_up(cols, 4), args_.tile);
 }
 NarrowMatrix NarrowPlan::floats(index_t rows, index_t cols) {
   return {take(rows * cols * 4), int(cols)};
 }
 
-void NarrowPlan::place_matrices(const NetworkLayout& layout, int tile) {
+void NarrowPlan::place_matrices(const NetworkLayout& layout, int tile, bool gradient_inside) {
   args_ = {};
   args_.tile = tile;
   args_.stages = int(layout.stages.size());
   args_.count = layout.parameter_count;
-  index_t widest = 0;
   for (int i = 0; i < args_.stages; ++i) {
     const Stage& stage = layout.stages[std::size_t(i)];
     NarrowStage& s = args_.stage[i];
@@ -150,19 +156,34 @@ void NarrowPlan::place_matrices(const NetworkLayout& layout, int tile) {
              : last       ? floats(tile, stage.outputs)
                           : matrix(tile, stage.outputs);
     s.delta = matrix(tile, stage.outputs);
-    s.weights = matrix(tensor_ ? round_up(stage.inputs, 16) : stage.inputs, stage.outputs);
-    widest = std::max({widest, stage.outputs, i > 0 ? stage.inputs : 0});
+    s.weights = matrix(tensor_ ? round_up(stage.inputs, 16) : stage.inputs + 1, stage.outputs);
+    if (!tensor_) place_transposed(i);
   }
   args_.dy = take(tile * layout.outputs * 4);
   args_.target = take(tile * layout.outputs * 4);
-  if (!tensor_) args_.weights = take(tile * layout.outputs * 4);
   args_.labels = take(tile * 8);
   args_.places = take(tile * 8);
   args_.values = take((kNarrowThreads + 16) * 8);
-  // A thread's sums of a product: 4 x 4 at once, or two pairs of fragments.
-  const index_t sums = tensor_ || widest > 16 ? 16 : 4;
-  args_.scratch = take(sums * kNarrowThreads * 4);
-  args_.gradient = take(tensor_ ? 8 * kNarrowThreads * 4 : layout.parameter_count * 4);
+  if (tensor_) {
+    // A thread's sums of a product: two pairs of fragments.
+    args_.scratch = take(16 * kNarrowThreads * 4);
+    args_.gradient = take(8 * kNarrowThreads * 4);
+  } else {
+    args_.weights = take(tile * layout.outputs * 4);
+    args_.step_hyper = take(sizeof(StepHyper<float>));
+    args_.gradient = gradient_inside ? take(layout.parameter_count * 4) : -1;
+  }
+}
+
+// Stage i's matrices that only floats have.
+void NarrowPlan::place_transposed(int i) {
+  NarrowStage& s = args_.stage[i];
+  s.of_inputs = 1.0f / float(s.inputs);
+  s.of_outputs = 1.0f / float(s.outputs);
+  s.in_t = i == 0 ? transposed(s.inputs) : args_.stage[i - 1].out_t;
+  // Outputs are read until the stage above is through, deltas written after that.
+  s.out_t = s.delta_t = transposed(s.outputs);
+  if (i > 0) s.weights_t = matrix(s.outputs, s.inputs);
 }
 
 // Squares of 64 x 64 of the stages' gradients, one for each warp. False where they are too many.

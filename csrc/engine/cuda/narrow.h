@@ -32,10 +32,12 @@ class NarrowPlan {
   NarrowBatch batch(const NetworkLayout& layout, index_t rows) const;
   void take_metrics(NarrowArgs& args, const Chain<float>& chain,
                     const std::vector<MetricSpec>& metrics) const;
-  void place_matrices(const NetworkLayout& layout, int tile);
+  void place_matrices(const NetworkLayout& layout, int tile, bool gradient_inside);
+  void place_transposed(int stage);
   bool place_squares();
   int take(index_t bytes);
   NarrowMatrix matrix(index_t rows, index_t cols);
+  NarrowMatrix transposed(index_t cols);
   NarrowMatrix floats(index_t rows, index_t cols);
 
   NarrowArgs args_;

@@ -1,17 +1,14 @@
-// Narrow networks trained whole (narrow.h).
+// Narrow networks trained whole, in float32 (narrow.h).
 //
-// A launch has as many blocks as fit on the device, and takes its steps one after another:
+// A batch of one tile, up to 64 rows, is one block's alone: parameters, activations, deltas and
+// gradients stay in its shared memory over all steps of a launch, parameters and optimizer state are
+// written to global memory as they change, and nothing is waited for but the block's own barriers.
+// Of larger batches each block takes units of rows, tile by tile, and leaves their gradients in global
+// memory; all blocks meet, each thread adds up the units of some parameters, in order, and updates
+// these; all blocks meet again and load the parameters anew.
 //
-//   each block, for its units of the batch's rows:
-//     by tiles of up to 64 rows: gather into shared memory; forward; loss and metrics; backward;
-//       then all gradients of the tile at once, added to what registers or shared memory hold
-//     the unit's gradient to its place in global memory
-//   with penalties on parameters, each block sums those of some blocks of them
-//   all blocks meet; each thread adds up the units of some parameters, in order, and updates these
-//   all blocks meet
-//
-// So activations and deltas never leave the multiprocessor, and a step reads its rows once. The
-// arithmetic is in docs/cuda.md.
+// Either way activations and deltas never leave the multiprocessor, and a step reads its rows once,
+// while the one before is in work (narrow_rows.cuh). Measured times are in docs/cuda.md.
 #include "kernels/cuda/train/narrow.h"
 
 #include "kernels/cuda/elements.cuh"
@@ -19,140 +16,82 @@
 #include "kernels/cuda/train/finish_math.cuh"
 #include "kernels/cuda/train/narrow_loss.cuh"
 #include "kernels/cuda/train/narrow_math.cuh"
+#include "kernels/cuda/train/narrow_rows.cuh"
 
 namespace fastbp {
 namespace cuda {
 namespace {
 
-// body(row, column) for a matrix, a warp for each row.
-template <class Body> FBP_DEVICE void for_rows(int rows, int cols, Body body) {
+// Once in a launch: what nobody else writes. Zeros up to whole words, and the ones behind the rows that
+// a bias's gradient reads.
+FBP_DEVICE void prepare_shared(const NarrowArgs& g, unsigned char* shared) {
   FBP_UNROLL(1)
-  for (int r = threadIdx.x / 32; r < rows; r += kNarrowWarps) {
-    FBP_UNROLL(1)
-    for (int j = threadIdx.x % 32; j < cols; j += 32) body(r, j);
-  }
-}
-// The same for bodies that load from global memory, with the loads of some rows under way at once.
-template <int at_once, class Body> FBP_DEVICE void load_rows(int rows, int cols, Body body) {
-  FBP_UNROLL(1)
-  for (int j = threadIdx.x % 32; j < cols; j += 32) {
-    FBP_UNROLL(at_once)
-    for (int r = threadIdx.x / 32; r < rows; r += kNarrowWarps) body(r, j);
-  }
-}
-
-// The weights of all stages, zeros up to whole fragments.
-template <class Math> FBP_DEVICE void load_weights(const NarrowArgs& g, unsigned char* shared) {
-  FBP_UNROLL(1)
-  for (int i = 0; i < g.stages; ++i) {
-    const NarrowStage& s = g.stage[i];
-    const float* const from = g.parameters.w + s.parameters;
-    auto* const to = at<typename Math::Element>(shared, s.weights.at);
-    load_rows<4>(Math::columns(s.inputs), Math::columns(s.outputs), [&](int r, int j) {
-      const bool inside = r < s.inputs && j < s.outputs;
-      to[r * s.weights.row + j] = Math::make(inside ? from[r * s.outputs + j] : 0.0f);
-    });
-  }
-}
-
-// Rows [first, first + rows) of the epoch's order; zeros up to whole fragments, and a 1 behind each
-// row where there is room for it.
-template <class Math, bool ruled>
-FBP_DEVICE void gather_tile(const NarrowArgs& g, unsigned char* shared, index_t first, int rows) {
-  const NarrowStage& s = g.stage[0];
-  const int outputs = g.stage[g.stages - 1].outputs;
-  auto* const x = at<typename Math::Element>(shared, s.in.at);
-  const std::int64_t* const places = at<std::int64_t>(shared, g.places);
-  if (const int r = threadIdx.x; r < rows) {
-    const index_t place = g.order ? index_t(g.order[first + r]) : first + r;
-    at<std::int64_t>(shared, g.places)[r] = place;
-    if (g.classes) at<std::int64_t>(shared, g.labels)[r] = g.classes[place];
-  }
+  for (int i = 16 * threadIdx.x; i < g.shared_bytes; i += 16 * kNarrowThreads)
+    store_word<4>(at<float>(shared, i), {});
   __syncthreads();
-  load_rows<1>(g.tile, Math::columns(s.inputs), [&](int r, int j) {
-    const bool inside = r < rows && j < s.inputs;
-    x[r * s.in.row + j] = Math::make(inside ? g.x[places[r] * s.inputs + j] : 0.0f);
-  });
-  if (g.wanted)
-    load_rows<1>(rows, outputs, [&](int r, int j) {
-      at<float>(shared, g.target)[r * outputs + j] = g.wanted[places[r] * outputs + j];
-    });
-  if (ruled && g.weight)
-    load_rows<1>(rows, g.weight_copies, [&](int r, int j) {
-      at<float>(shared, g.weights)[r * g.weight_copies + j] = g.weight[places[r]];
-    });
-}
-
-// The ones behind the rows of what a layer with bias reads: the exact product's row of biases.
-FBP_DEVICE void write_tile_ones(const NarrowArgs& g, unsigned char* shared) {
   FBP_UNROLL(1)
   for (int i = 0; i < g.stages; ++i) {
     const NarrowStage& s = g.stage[i];
     if (int(threadIdx.x) < g.tile)
-      at<float>(shared, s.in.at)[threadIdx.x * s.in.row + s.inputs] = 1;
+      at<float>(shared, s.in.at)[threadIdx.x * s.in.row + 4 * whole_words(s.inputs)] = 1;
   }
 }
 
-template <class Math>
-FBP_DEVICE void forward_tile(const NarrowArgs& g, unsigned char* shared, int rows) {
-  using Element = typename Math::Element;
+// Parameter (i, j) of stage s as the products read it.
+FBP_FN void put_weight(const NarrowStage& s, unsigned char* shared, bool lowest, int i, int j,
+                       float w) {
+  at<float>(shared, s.weights.at)[i * s.weights.row + j] = w;
+  if (!lowest && i < s.inputs) at<float>(shared, s.weights_t.at)[j * s.weights_t.row + i] = w;
+}
+
+FBP_DEVICE void load_weights(const NarrowArgs& g, unsigned char* shared) {
+  constexpr int at_once = 8;
   FBP_UNROLL(1)
   for (int i = 0; i < g.stages; ++i) {
     const NarrowStage& s = g.stage[i];
-    const bool last = i + 1 == g.stages;
-    const Forward<float> f{nullptr, 0, s.activation, {nullptr, 0, nullptr, 0, s.param}};
-    Math::forward(g, s, shared, [&](int r, int j, float z) {
-      const float y = f.apply(Lf(z)).v;
-      if (last) {
-        if (j >= s.outputs) return;
-        at<float>(shared, s.out.at)[r * s.out.row + j] = y;
-        if (s.keeps_z) at<float>(shared, s.kept.at)[r * s.kept.row + j] = z;
-        return;
+    const float* const from = g.parameters.w + s.parameters;
+    const int count = (s.inputs + (s.bias ? 1 : 0)) * s.outputs;
+    FBP_UNROLL(1)
+    for (int begin = threadIdx.x; begin < count; begin += at_once * kNarrowThreads) {
+      float w[at_once];
+      FBP_UNROLL(at_once)
+      for (int u = 0; u < at_once; ++u) {
+        const int e = begin + u * kNarrowThreads;
+        if (e < count) w[u] = from[e];
       }
-      // What is not there must not be NaN: the next product multiplies it by 0.
-      const bool inside = r < rows && j < s.outputs;
-      at<Element>(shared, s.out.at)[r * s.out.row + j] = Math::make(inside ? y : 0.0f);
-      if (s.keeps_z)
-        at<Element>(shared, s.kept.at)[r * s.kept.row + j] = Math::make(inside ? z : 0.0f);
-    });
-    __syncthreads();
+      FBP_UNROLL(at_once)
+      for (int u = 0; u < at_once; ++u) {
+        const int e = begin + u * kNarrowThreads, r = quotient(e, s.of_outputs);
+        if (e < count) put_weight(s, shared, i == 0, r, e - r * s.outputs, w[u]);
+      }
+    }
   }
 }
 
-// dz of all stages from dy.
-template <class Math>
-FBP_DEVICE void backward_tile(const NarrowArgs& g, unsigned char* shared, int rows) {
-  using Element = typename Math::Element;
-  const auto derivative = [](const NarrowStage& s) {
-    return Backward<float>{s.activation, {nullptr, 0, nullptr, 0, s.param}};
-  };
-  const auto keeps = [](const NarrowStage& s) { return s.keeps_y || s.keeps_z; };
-  const NarrowStage& top = g.stage[g.stages - 1];
-  const Backward<float> from_dy = derivative(top);
-  for_rows(g.tile, Math::columns(top.outputs), [&](int r, int j) {
-    float dz = 0;
-    if (r < rows && j < top.outputs) {
-      const Lf dy(at<float>(shared, g.dy)[r * top.outputs + j]);
-      const Lf kept(keeps(top) ? at<float>(shared, top.kept.at)[r * top.kept.row + j] : dy.v);
-      dz = from_dy.of(kept, dy).v;
-    }
-    at<Element>(shared, top.delta.at)[r * top.delta.row + j] = Math::make(dz);
-  });
-  __syncthreads();
+// From the tile's inputs to all deltas; loss and metrics on the way.
+template <bool ruled>
+FBP_DEVICE void pass_tile(const NarrowArgs& g, unsigned char* shared, const NarrowBatch& kind,
+                          double* sums, int row, int rows) {
   FBP_UNROLL(1)
-  for (int i = g.stages - 1; i > 0; --i) {
-    const NarrowStage& below = g.stage[i - 1];
-    const Backward<float> f = derivative(below);
-    Math::backward(g, g.stage[i], shared, [&](int r, int j, float dy) {
-      float dz = 0;
-      if (r < rows && j < below.outputs) {
-        const Lf kept(keeps(below)
-                          ? Math::value(at<Element>(shared, below.kept.at)[r * below.kept.row + j])
-                          : dy);
-        dz = f.of(kept, Lf(dy)).v;
-      }
-      at<Element>(shared, below.delta.at)[r * below.delta.row + j] = Math::make(dz);
-    });
+  for (int turn = 0; turn < 2 * g.stages; ++turn) {
+    const bool forward = turn < g.stages, top = turn == g.stages, last = turn + 1 == g.stages;
+    const int i = forward ? turn : 2 * g.stages - 1 - turn;
+    const NarrowStage& s = g.stage[i];
+    const bool more = last ? s.activation != activation_number<Identity>()
+                           : top || !is_short(s.activation);
+    if (top)
+      measure_tile<ruled>(g, shared, kind, sums, row, rows);
+    else
+      take_pass(forward ? forward_pass(s, shared, rows, last)
+                        : backward_pass(g.stage[i + 1], s, shared, rows));
+    if (more) {
+      if (!top) __syncthreads();
+      if (forward)
+        activate(s, shared, rows, last);
+      else
+        differentiate(s, shared, rows, at<float>(shared, top ? g.dy : s.delta.at),
+                      top ? s.outputs : s.delta.row);
+    }
     __syncthreads();
   }
 }
@@ -182,6 +121,70 @@ FBP_DEVICE void total_penalties(const NarrowArgs& g, unsigned char* shared, inde
   if (threadIdx.x == 0) g.finish.state.penalties[batch] = total;
 }
 
+// All parameters of a stage by their gradient, some of each thread's at once.
+template <class Optimizer>
+FBP_DEVICE void update_stage(const NarrowArgs& g, const NarrowStage& s, unsigned char* shared,
+                             bool lowest, const float* gradient) {
+  constexpr int at_once = 4, slots = Optimizer::slots;
+  const float* const hyper = at<float>(shared, g.step_hyper);
+  const Parameters<float>& to = g.parameters;
+  const index_t first = s.parameters;
+  const float* const weights = at<float>(shared, s.weights.at);
+  gradient += s.parameters;
+  const int count = (s.inputs + (s.bias ? 1 : 0)) * s.outputs;
+  FBP_UNROLL(1)
+  for (int begin = threadIdx.x; begin < count; begin += at_once * kNarrowThreads) {
+    Lf state[at_once][slots + 1];
+    FBP_UNROLL(at_once)
+    for (int u = 0; u < at_once; ++u) {
+      const int e = begin + u * kNarrowThreads;
+      FBP_UNROLL(2)
+      for (int k = 0; k < slots; ++k) state[u][k] = Lf(e < count ? to.slot[k][first + e] : 0.0f);
+    }
+    FBP_UNROLL(at_once)
+    for (int u = 0; u < at_once; ++u) {
+      const int e = begin + u * kNarrowThreads, i = quotient(e, s.of_outputs);
+      if (e >= count) break;
+      const int j = e - i * s.outputs;
+      const Lf w =
+          Optimizer::update(Lf(weights[i * s.weights.row + j]), Lf(gradient[e]), state[u], hyper);
+      w.store(to.w + first + e);
+      FBP_UNROLL(2)
+      for (int k = 0; k < slots; ++k) state[u][k].store(to.slot[k] + first + e);
+      put_weight(s, shared, lowest, i, j, w.v);
+    }
+  }
+}
+FBP_DEVICE void update_stage_by_rule(const NarrowArgs& g, const NarrowStage& s,
+                                     unsigned char* shared, bool lowest, const float* gradient,
+                                     int ahead) {
+  for_elements((s.inputs + (s.bias ? 1 : 0)) * s.outputs, s.outputs, s.of_outputs,
+               [&](int i, int j, int element) {
+                 const index_t e = s.parameters + element;
+                 update_by_rule(g.finish, e, Lf(gradient[e]), ahead);
+                 put_weight(s, shared, lowest, i, j, g.parameters.w[e]);
+               });
+}
+
+// Of a block that has the gradient of the whole batch.
+template <bool ruled>
+FBP_DEVICE void update_alone(const NarrowArgs& g, unsigned char* shared, const float* gradient,
+                             int ahead) {
+  FBP_UNROLL(1)
+  for (int i = 0; i < g.stages; ++i) {
+    const NarrowStage& s = g.stage[i];
+    if (ruled && g.finish.tables.pieces) {
+      update_stage_by_rule(g, s, shared, i == 0, gradient, ahead);
+      continue;
+    }
+    int index = 0;
+#define FBP_APPLY(O)                                                                               \
+  if (g.optimizer == index++) update_stage<O>(g, s, shared, i == 0, gradient);
+    FBP_OPTIMIZERS(FBP_APPLY)
+#undef FBP_APPLY
+  }
+}
+
 // Adds up the units' gradients, in order, and updates: thread by thread over all blocks. The step is
 // `ahead` of the counter.
 template <bool ruled>
@@ -200,53 +203,73 @@ FBP_DEVICE void update_parameters(const NarrowArgs& g, int units, index_t batch,
   }
 }
 
-template <class Math, bool ruled>
-FBP_DEVICE void train_steps(const NarrowArgs& g, unsigned char* shared) {
-  Math math;
-  if constexpr (Math::kHasOnes) write_tile_ones(g, shared);
+FBP_DEVICE void store_partial(const NarrowArgs& g, const float* gradient, int unit) {
+  float* const to = g.partials + unit * g.count;
+  FBP_UNROLL(4)
+  for (int e = threadIdx.x; e < g.count; e += kNarrowThreads) to[e] = gradient[e];
+}
+
+template <bool ruled> FBP_DEVICE void train_steps(const NarrowArgs& g, unsigned char* shared) {
+  const NarrowRun run(g);
+  prepare_shared(g, shared);
+  NarrowTile next(g, run);
+  TileComing coming;
+  if (next.there(g)) {
+    const int rows = next.rows(g, run);
+    TileComing::find(g, shared, run.begin(g, next.step) + next.row, rows);
+    __syncthreads();
+    coming.load(g, shared, rows);
+    coming.put<ruled>(g, shared, rows);
+  }
   FBP_UNROLL(1)
   for (int step = 0; step < g.steps; ++step) {
-    // The counter stands still until the end. Numbers are asked for anew where they are used: they
-    // would stand in registers that the gradients need.
-    const auto batch = [&] { return g.counter->batch + step; };
-    const auto begin = [&] { return g.counter->first_row + batch() * g.rows_per_batch; };
-    const NarrowBatch& kind = g.n - begin() >= g.rows_per_batch ? g.whole : g.rest;
-    load_weights<Math>(g, shared);
+    const NarrowBatch& kind = run.kind(g, step);
+    if (next.there(g) && next.step == step && (step == 0 || !g.alone)) load_weights(g, shared);
+    const bool inside = g.gradient >= 0;
+    float* const own = inside ? at<float>(shared, g.gradient) : g.partials;
     FBP_UNROLL(1)
-    for (int unit = blockIdx.x; unit < kind.units; unit += gridDim.x) {
-      math.clear(g, shared);
-      const int end = kind.rows - unit * kind.unit < kind.unit ? kind.rows : (unit + 1) * kind.unit;
-      FBP_UNROLL(1)
-      for (int row = unit * kind.unit; row < end; row += g.tile) {
-        const int rows = end - row < g.tile ? end - row : g.tile;
-        gather_tile<Math, ruled>(g, shared, begin() + row, rows);
-        __syncthreads();
-        forward_tile<Math>(g, shared, rows);
-        measure_tile<ruled>(g, shared, kind, g.sums + batch() * g.blocks, row, rows);
-        backward_tile<Math>(g, shared, rows);
-        math.add_gradients(g, shared, rows);
-        __syncthreads();
-      }
-      math.store(g, shared, g.partials + unit * g.count);
+    while (next.there(g) && next.step == step) {
+      const NarrowTile tile = next;
+      const int rows = tile.rows(g, run);
+      const bool fresh = tile.row == tile.span * span_of(g, kind);
       __syncthreads();
+      next.advance(g, run);
+      const bool more = next.there(g);
+      const int rows_coming = more ? next.rows(g, run) : 0;
+      if (more) TileComing::find(g, shared, run.begin(g, next.step) + next.row, rows_coming);
+      if (threadIdx.x < StepHyper<float>::capacity)
+        at<float>(shared, g.step_hyper)[threadIdx.x] = g.hyper[run.batch + step].value[threadIdx.x];
+      pass_tile<ruled>(g, shared, kind, g.sums + (run.batch + step) * g.blocks, tile.row, rows);
+      if (more) coming.load(g, shared, rows_coming);
+      float* const gradient = inside ? own : g.partials + tile.span * g.count;
+      add_gradients(g, shared, gradient, rows, g.alone ? kind.unit : rows, fresh);
+      __syncthreads();
+      if (more) coming.put<ruled>(g, shared, rows_coming);
+      const bool whole = next.step != step || next.span != tile.span;
+      if (inside && !g.alone && whole) store_partial(g, own, tile.span);
     }
     const bool penalizes = ruled && g.finish.penalize && g.finish.tables.pieces;
     if (penalizes) penalize(g, shared);
-    meet();
-    if (penalizes) total_penalties(g, shared, batch());
-    update_parameters<ruled>(g, kind.units, batch(), step);
+    if (penalizes || !g.alone) meet();
+    if (penalizes) total_penalties(g, shared, run.batch + step);
+    if (g.alone) {
+      update_alone<ruled>(g, shared, own, step);
+      continue;
+    }
+    update_parameters<ruled>(g, kind.units, run.batch + step, step);
     meet();
   }
+  __syncthreads();  // rules of updates look at the counter
   if (blockIdx.x == 0 && threadIdx.x == 0) g.counter->batch += g.steps;
 }
 
 __global__ void __launch_bounds__(kNarrowThreads, 1) narrow_kernel(NarrowArgs g) {
   FBP_SHARED(unsigned char, shared);
-  train_steps<exact_math, false>(g, shared);
+  train_steps<false>(g, shared);
 }
 __global__ void __launch_bounds__(kNarrowThreads, 1) narrow_ruled_kernel(NarrowArgs g) {
   FBP_SHARED(unsigned char, shared);
-  train_steps<exact_math, true>(g, shared);
+  train_steps<true>(g, shared);
 }
 
 using Kernel = void (*)(NarrowArgs);
@@ -256,8 +279,12 @@ Kernel kernel_of(bool ruled) { return ruled ? narrow_ruled_kernel : narrow_kerne
 }  // namespace
 
 cudaError_t train_narrow(const NarrowArgs& args, int grid, cudaStream_t stream) {
-  FBP_LAUNCH_COOPERATIVE(kernel_of(args.ruled()), dim3(unsigned(grid)), dim3(kNarrowThreads),
-                         std::size_t(args.shared_bytes), stream)(args);
+  const dim3 blocks{unsigned(grid)}, threads{unsigned(kNarrowThreads)};
+  const auto bytes = std::size_t(args.shared_bytes);
+  if (grid == 1)  // there is nobody to meet, and the launch is quicker
+    FBP_LAUNCH(kernel_of(args.ruled()), blocks, threads, bytes, stream)(args);
+  else
+    FBP_LAUNCH_COOPERATIVE(kernel_of(args.ruled()), blocks, threads, bytes, stream)(args);
   return cudaGetLastError();
 }
 

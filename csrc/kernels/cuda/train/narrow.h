@@ -33,6 +33,10 @@ struct NarrowStage {
   index_t parameters = 0;  // offset in the flat ones
   NarrowMatrix in, out, delta, weights;
   NarrowMatrix kept;  // what the derivative reads: out, or the pre-activations
+  // Of floats: the same transposed. Rows of words of 16 bytes: behind the weights the bias, behind each
+  // row of `in` a 1, at the word that follows.
+  NarrowMatrix in_t, out_t, delta_t, weights_t;
+  float of_inputs = 0, of_outputs = 0;  // 1 / inputs, 1 / outputs
   bool keeps_z = false, keeps_y = false;
 };
 
@@ -61,7 +65,9 @@ struct NarrowArgs {
   // tile's rows in the samples; what losses and metrics sum up; the gradients where they are not in
   // registers; and all together.
   int scratch = 0, dy = 0, target = 0, labels = 0, places = 0, values = 0, gradient = 0;
-  int weights = 0;  // of the tile's rows
+  // Of floats: the weights of the tile's rows; the step's hyper-parameters. gradient: -1 where it is in
+  // `partials` at once.
+  int weights = 0, step_hyper = 0;
   int shared_bytes = 0;
 
   // The run.
@@ -74,6 +80,8 @@ struct NarrowArgs {
   index_t n = 0, rows_per_batch = 0;
   NarrowBatch whole, rest;
   int steps = 0;  // of this launch, all within one epoch
+  // Of floats: batches of a tile at most, which one block takes with all units, and the update.
+  bool alone = false;
   RunCounter* counter = nullptr;
   int loss = 0;
   float loss_param = 0;
