@@ -124,9 +124,7 @@ NarrowMatrix NarrowPlan::matrix(index_t rows, index_t cols) {
   return {take(rows * row * 2), int(row)};
 }
 // Of a tile's rows, for floats.
-NarrowMatrix NarrowPlan::transposed(index_t cols) {
-  return matrix(round_up(cols, 4), args_.tile);
-}
+NarrowMatrix NarrowPlan::transposed(index_t cols) { return matrix(round_up(cols, 4), args_.tile); }
 NarrowMatrix NarrowPlan::floats(index_t rows, index_t cols) {
   return {take(rows * cols * 4), int(cols)};
 }

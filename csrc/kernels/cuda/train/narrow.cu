@@ -77,13 +77,14 @@ FBP_DEVICE void pass_tile(const NarrowArgs& g, unsigned char* shared, const Narr
     const bool forward = turn < g.stages, top = turn == g.stages, last = turn + 1 == g.stages;
     const int i = forward ? turn : 2 * g.stages - 1 - turn;
     const NarrowStage& s = g.stage[i];
-    const bool more = last ? s.activation != activation_number<Identity>()
-                           : top || !is_short(s.activation);
+    const bool more =
+        last ? s.activation != activation_number<Identity>() : top || !is_short(s.activation);
     if (top)
       measure_tile<ruled>(g, shared, kind, sums, row, rows);
     else
       take_pass(forward ? forward_pass(s, shared, rows, last)
-                        : backward_pass(g.stage[i + 1], s, shared, rows));
+                        : backward_pass(g.stage[i + 1], s, shared, rows),
+                shared);
     if (more) {
       if (!top) __syncthreads();
       if (forward)

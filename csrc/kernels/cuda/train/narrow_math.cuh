@@ -35,19 +35,21 @@ FBP_FN int quotient(int e, float reciprocal) { return int((float(e) + 0.5f) * re
 
 FBP_FN int whole_words(int n) { return (n + 3) / 4; }
 
-// side x side sums over p < k, from what they are: in order within a chunk, chunk after chunk.
-struct Factors {
-  const float *a, *b;
-  int a_row, b_row, k, chunk;
-};
-template <int side> FBP_FN void multiply(Factors f, Lf (&sum)[side][side]) {
+// side x side sums over p < k, from what they are: in order within a chunk, chunk after chunk. The
+// operands' first rows and what is between their rows, in bytes of shared memory: of pointers the
+// compiler loses sight of where they point to.
+struct Factors { int a, b, a_row, b_row, k, chunk; };
+
+template <int side>
+FBP_FN void multiply(const unsigned char* shared, Factors f, Lf (&sum)[side][side]) {
   Lf total[side][side];  // of the chunks so far
   FBP_UNROLL(1)
   for (int begin = 0; begin < f.k; begin += f.chunk) {
     const int count = f.k - begin < f.chunk ? f.k - begin : f.chunk;
     FBP_UNROLL(4)
     for (int p = 0; p < count; ++p) {
-      const Word<side> a = load_word<side>(f.a), b = load_word<side>(f.b);
+      const auto a = *reinterpret_cast<const Word<side>*>(shared + f.a);
+      const auto b = *reinterpret_cast<const Word<side>*>(shared + f.b);
       f.a += f.a_row;
       f.b += f.b_row;
       FBP_UNROLL(4)
@@ -76,7 +78,7 @@ FBP_FN bool is_short(int activation) {
 
 // A product through a stage, forward or back, of so many rows; what becomes of its sums.
 struct NarrowPass {
-  Factors of;  // a: of row 0
+  Factors of;  // of the first row and column
   const float* bias = nullptr;
   int rows = 0, n = 0;
   float* to = nullptr;  // (rows, n)
@@ -88,7 +90,8 @@ struct NarrowPass {
   float param = 0;
 };
 
-template <int side> FBP_DEVICE void pass_squares(const NarrowPass& pass) {
+template <int side>
+FBP_DEVICE void pass_squares(const NarrowPass& pass, const unsigned char* shared) {
   const int across = (pass.n + side - 1) / side, down = (pass.rows + side - 1) / side;
   FBP_UNROLL(1)
   for (int square = threadIdx.x; square < down * across; square += kNarrowThreads) {
@@ -102,9 +105,9 @@ template <int side> FBP_DEVICE void pass_squares(const NarrowPass& pass) {
       for (int j = 0; j < side; ++j) sum[i][j] = Lf(start.v[j]);
     }
     Factors of = pass.of;
-    of.a += r;
-    of.b += c;
-    multiply<side>(of, sum);
+    of.a += 4 * r;
+    of.b += 4 * c;
+    multiply<side>(shared, of, sum);
     Word<side> by_column[side];
     FBP_UNROLL(4)
     for (int i = 0; i < side; ++i) {
@@ -124,8 +127,7 @@ template <int side> FBP_DEVICE void pass_squares(const NarrowPass& pass) {
       }
       FBP_UNROLL(4)
       for (int j = 0; j < side; ++j)  // the last stage's, without gaps
-        if (r + i < pass.rows && c + j < pass.n)
-          pass.to[(r + i) * pass.row + c + j] = out.v[j];
+        if (r + i < pass.rows && c + j < pass.n) pass.to[(r + i) * pass.row + c + j] = out.v[j];
     }
     if (!pass.to_t) continue;
     FBP_UNROLL(4)
@@ -134,25 +136,28 @@ template <int side> FBP_DEVICE void pass_squares(const NarrowPass& pass) {
   }
 }
 
-FBP_DEVICE void take_pass(const NarrowPass& pass) {
+FBP_DEVICE void take_pass(const NarrowPass& pass, const unsigned char* shared) {
   constexpr int kEnough = kNarrowThreads / 2;
   const auto squares = [&](int side) {
     return ((pass.n + side - 1) / side) * ((pass.rows + side - 1) / side);
   };
   if (squares(4) >= kEnough)
-    pass_squares<4>(pass);
+    pass_squares<4>(pass, shared);
   else if (squares(2) >= kEnough)
-    pass_squares<2>(pass);
+    pass_squares<2>(pass, shared);
   else
-    pass_squares<1>(pass);
+    pass_squares<1>(pass, shared);
+}
+
+FBP_FN Factors factors(const NarrowMatrix& a, const NarrowMatrix& b, int k, int chunk) {
+  return {a.at, b.at, 4 * a.row, 4 * b.row, k, chunk};
 }
 
 FBP_DEVICE NarrowPass forward_pass(const NarrowStage& s, unsigned char* shared, int rows,
                                    bool last) {
   NarrowPass pass;
-  const float* const w = at<float>(shared, s.weights.at);
-  pass.of = {at<float>(shared, s.in_t.at), w, s.in_t.row, s.weights.row, s.inputs, s.input_chunk};
-  pass.bias = w + s.inputs * s.weights.row;
+  pass.of = factors(s.in_t, s.weights, s.inputs, s.input_chunk);
+  pass.bias = at<float>(shared, s.weights.at) + s.inputs * s.weights.row;
   pass.rows = rows;
   pass.n = s.outputs;
   pass.to = at<float>(shared, s.out.at);
@@ -168,8 +173,7 @@ FBP_DEVICE NarrowPass forward_pass(const NarrowStage& s, unsigned char* shared, 
 FBP_DEVICE NarrowPass backward_pass(const NarrowStage& s, const NarrowStage& below,
                                     unsigned char* shared, int rows) {
   NarrowPass pass;
-  pass.of = {at<float>(shared, s.delta_t.at), at<float>(shared, s.weights_t.at), s.delta_t.row,
-             s.weights_t.row, s.outputs, s.outputs};
+  pass.of = factors(s.delta_t, s.weights_t, s.outputs, s.outputs);
   pass.rows = rows;
   pass.n = s.inputs;
   pass.to = at<float>(shared, below.delta.at);
@@ -184,7 +188,8 @@ FBP_DEVICE NarrowPass backward_pass(const NarrowStage& s, const NarrowStage& bel
 }
 
 // body(row, column, element) for the elements of rows without gaps.
-template <class Body> FBP_DEVICE void for_elements(int count, int cols, float reciprocal, Body body) {
+template <class Body>
+FBP_DEVICE void for_elements(int count, int cols, float reciprocal, Body body) {
   FBP_UNROLL(1)
   for (int e = threadIdx.x; e < count; e += kNarrowThreads) {
     const int r = quotient(e, reciprocal);
@@ -239,13 +244,13 @@ FBP_DEVICE void gradient_squares(const NarrowStage& s, unsigned char* shared, fl
     for (int i = 0; i < side; ++i) {
       FBP_UNROLL(4)
       for (int j = 0; j < side; ++j)
-        sum[i][j] = Lf(!fresh && i < height && c + j < s.outputs
-                           ? to[(i0 + i) * s.outputs + c + j]
-                           : 0.0f);
+        sum[i][j] =
+            Lf(!fresh && i < height && c + j < s.outputs ? to[(i0 + i) * s.outputs + c + j] : 0.0f);
     }
-    multiply<side>({at<float>(shared, s.in.at) + column, at<float>(shared, s.delta.at) + c,
-                    s.in.row, s.delta.row, rows, chunk},
-                   sum);
+    Factors of = factors(s.in, s.delta, rows, chunk);
+    of.a += 4 * column;
+    of.b += 4 * c;
+    multiply<side>(shared, of, sum);
     FBP_UNROLL(4)
     for (int i = 0; i < side; ++i) {
       FBP_UNROLL(4)

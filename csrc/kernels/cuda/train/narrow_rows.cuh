@@ -36,9 +36,7 @@ FBP_FN int end_of_span(const NarrowArgs& g, const NarrowBatch& kind, int span) {
 struct NarrowTile {
   int step = 0, span = 0, row = 0;
 
-  FBP_FN NarrowTile(const NarrowArgs& g, const NarrowRun& run) : span(blockIdx.x) {
-    find(g, run);
-  }
+  FBP_FN NarrowTile(const NarrowArgs& g, const NarrowRun& run) : span(blockIdx.x) { find(g, run); }
   FBP_FN bool there(const NarrowArgs& g) const { return step < g.steps; }
   FBP_FN int rows(const NarrowArgs& g, const NarrowRun& run) const {
     const int left = end_of_span(g, run.kind(g, step), span) - row;
@@ -97,22 +95,20 @@ struct TileComing {
 
   FBP_DEVICE static void find(const NarrowArgs& g, unsigned char* shared, index_t first, int rows) {
     const int r = threadIdx.x;
-    if (r < rows)
-      at<std::int64_t>(shared, g.places)[r] = g.order ? g.order[first + r] : first + r;
+    if (r < rows) at<std::int64_t>(shared, g.places)[r] = g.order ? g.order[first + r] : first + r;
   }
   FBP_DEVICE void load(const NarrowArgs& g, unsigned char* shared, int rows) {
     const NarrowStage &bottom = g.stage[0], &top = g.stage[g.stages - 1];
     const std::int64_t* const places = at<std::int64_t>(shared, g.places);
     x.load(g.x, places, bottom.inputs, bottom.of_inputs, 0, rows * bottom.inputs);
-    if (g.wanted)
-      target.load(g.wanted, places, top.outputs, top.of_outputs, 0, rows * top.outputs);
+    if (g.wanted) target.load(g.wanted, places, top.outputs, top.of_outputs, 0, rows * top.outputs);
     if (g.classes && int(threadIdx.x) < rows) label = g.classes[places[threadIdx.x]];
   }
-  template <bool ruled>
-  FBP_DEVICE void put(const NarrowArgs& g, unsigned char* shared, int rows) {
+  template <bool ruled> FBP_DEVICE void put(const NarrowArgs& g, unsigned char* shared, int rows) {
     const NarrowStage &bottom = g.stage[0], &top = g.stage[g.stages - 1];
     const std::int64_t* const places = at<std::int64_t>(shared, g.places);
-    float *const to = at<float>(shared, bottom.in.at), *const to_t = at<float>(shared, bottom.in_t.at);
+    float *const to = at<float>(shared, bottom.in.at), *const to_t =
+                                                           at<float>(shared, bottom.in_t.at);
     const int values = rows * bottom.inputs;
     FBP_UNROLL(1)
     for (int begin = 0; begin < values; begin += kValues * kNarrowThreads) {
