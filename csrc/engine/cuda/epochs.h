@@ -25,6 +25,7 @@ struct Measures {
   index_t batches = 0;  // of an epoch
   index_t blocks = 0;   // of a batch
   index_t places = 0;   // the loss and the metrics
+  index_t epochs = 1;   // that are prepared together; `batches` are those of all
 
   index_t sums() const { return places * batches * blocks; }
 };
@@ -33,7 +34,7 @@ template <class T> class Epochs {
  public:
   // What the host has of an epoch, or a part of one, that is under way.
   struct Slot {
-    PinnedMemory order, hyper, counter, sums, scale;
+    PinnedMemory sent, sums, scale;  // sent: laid out as the device's
     std::vector<index_t> counts;  // of each part of each batch, the outputs that count; none: all
     Event done;
     index_t epoch = 0, first_row = 0, batches = 0;
@@ -43,15 +44,20 @@ template <class T> class Epochs {
   Epochs(const NetworkLayout& layout, Chain<T>& chain, DeviceMemory& memory)
       : layout_(layout), chain_(chain), memory_(memory) {}
 
+  // From so many rows on, the device draws orders.
+  static constexpr index_t kManyRows = index_t(1) << 15;
+
   OptimizerSpec optimizer;
   // Of a scaled loss, the updates that have been left out: as far as the host knows.
   std::int64_t skipped = 0;
 
-  // Room for what an epoch has beside its plan.
-  Measures prepare(const RunArgs& run, index_t rows) {
+  // Room for what an epoch has beside its plan; or several small ones, of whole batches, together: for
+  // the device they are one, of more rows.
+  Measures prepare(const RunArgs& run, index_t rows, index_t together = 1) {
     Measures m;
     m.rows = rows;
-    m.batches = parts_of(run.samples.n, rows);
+    m.epochs = together;
+    m.batches = together * parts_of(run.samples.n, rows);
     m.outputs = layout_.output_places(run.samples.steps);
     const index_t rest = run.samples.n % rows;
     m.blocks = std::max(layout_.measure_blocks(rows, run.samples.steps),
@@ -61,22 +67,25 @@ template <class T> class Epochs {
     // Of updates that may be left out also those of an epoch that is under way: which of them, the host
     // does not know when the next one begins.
     const index_t steps = !run.update ? 0 : chain_.scaling ? 2 * m.batches + 1 : m.batches;
+    // What goes there in one copy comes first.
     const std::size_t counter = arena.add(sizeof(RunCounter));
-    const std::size_t order = arena.add(array_bytes<std::int64_t>(run.shuffle ? run.samples.n : 0));
-    const std::size_t choices =
-        arena.add(array_bytes<std::int32_t>(draws_order(run) ? 2 * run.samples.n : 0));
-    const std::size_t hyper =
-        arena.add(array_bytes<StepHyper<T>>(steps, chain_.rules->variant_count()));
+    // An order that is not drawn on the device goes there with the rest.
+    const bool ordered = run.shuffle || together > 1, drawn = draws_order(run);
+    const index_t rows_in_order = ordered ? together * run.samples.n : 0;
+    order_at_ = arena.add(array_bytes<std::int64_t>(drawn ? 0 : rows_in_order));
+    hyper_at_ = arena.add(array_bytes<StepHyper<T>>(steps, chain_.rules->variant_count()));
+    sent_bytes_ = arena.total();
+    if (drawn) order_at_ = arena.add(array_bytes<std::int64_t>(rows_in_order));
+    const std::size_t choices = arena.add(array_bytes<std::int32_t>(drawn ? 2 * rows_in_order : 0));
     const std::size_t sums = arena.add(array_bytes<double>(m.places, m.batches * m.blocks));
     const std::size_t penalties = arena.add(array_bytes<double>(m.batches));
     auto* base = static_cast<unsigned char*>(memory_.require(Piece::epoch, arena.total()));
     RunTables<T>& tables = chain_.tables;
-    order_ = reinterpret_cast<std::int64_t*>(base + order);
+    order_ = ordered ? reinterpret_cast<std::int64_t*>(base + order_at_) : nullptr;
     choices_ = reinterpret_cast<std::int32_t*>(base + choices);
-    hyper_ = reinterpret_cast<StepHyper<T>*>(base + hyper);
-    tables.order = run.shuffle ? order_ : nullptr;
+    tables.order = order_;
     tables.counter = reinterpret_cast<RunCounter*>(base + counter);
-    tables.steps = {hyper_, tables.counter};
+    tables.steps = {reinterpret_cast<StepHyper<T>*>(base + hyper_at_), tables.counter};
     tables.sums = reinterpret_cast<double*>(base + sums);
     tables.penalties = reinterpret_cast<double*>(base + penalties);
     tables.blocks = m.blocks;
@@ -89,7 +98,9 @@ template <class T> class Epochs {
   void use_counter(std::int64_t steps) {
     chain_.tables.counter =
         static_cast<RunCounter*>(memory_.require(Piece::epoch, sizeof(RunCounter)));
-    send_counter(slots_[0], {0, 0, steps, 1});
+    sent_bytes_ = sizeof(RunCounter);
+    *sent<RunCounter>(slots_[0], 0) = {0, 0, steps, 1};
+    send(slots_[0], sent_bytes_);
   }
 
   // The slot that has waited longest; what it measured is in the record.
@@ -104,23 +115,31 @@ template <class T> class Epochs {
     for (int i = 0; i < 2; ++i) next(run, m, poll);
   }
 
-  // Gives the device what the rest of the epoch needs; the slot's memory is free.
+  // Gives the device what the rest of the epoch needs, or so many epochs from there on; the slot's memory
+  // is free.
   void begin(Slot& slot, const RunArgs& run, const Measures& m, index_t epoch, index_t at,
-             std::int64_t steps) {
+             std::int64_t steps, index_t together = 1) {
     slot.epoch = epoch;
     slot.first_row = at;
     slot.batches = 0;
     slot.counts.clear();
-    if (run.shuffle) send_order(slot, run, std::uint32_t(run.first_epoch + epoch));
-    if (run.update) send_hyper(slot, parts_of(run.samples.n - at, m.rows), steps);
-    send_counter(slot, {0, at, steps, first_update(steps)});
+    *sent<RunCounter>(slot, 0) = {0, at, steps, first_update(steps)};
+    if (order_ && !draws_order(run))
+      for (index_t e = 0; e < together; ++e) write_order(slot, run, epoch, e);
+    const index_t left = together * run.samples.n - at;
+    const index_t rates = run.update ? write_hyper(slot, parts_of(left, m.rows), steps) : 0;
+    send(slot, hyper_at_ + array_bytes<StepHyper<T>>(rates));
+    if (draws_order(run))
+      check(permutation(order_, run.samples.n, run.seed, std::uint32_t(run.first_epoch + epoch),
+                        std::uint32_t(Purpose::shuffle), choices_, chain_.stream),
+            "the order of the rows");
   }
 
   // Of the parts of the batch that begins with row `at` of the epoch, the outputs that count; null where
   // all do.
   const index_t* count(Slot& slot, const RunArgs& run, index_t at, index_t rows) {
     if (!closes(run.samples)) return nullptr;
-    const auto* order = slot.order.template require<std::int64_t>(run.shuffle ? run.samples.n : 0);
+    const auto* const order = sent<std::int64_t>(slot, order_at_);
     const index_t chunk = layout_.row_chunk(rows);
     const std::size_t begin = slot.counts.size();
     for (index_t first = 0; first < rows; first += chunk) {
@@ -156,27 +175,27 @@ template <class T> class Epochs {
   }
   // The device draws the orders of large sets (the same ones): 2^20 rows take a processor some 6 ms.
   // Where the host must know them to count, it draws them.
-  static constexpr index_t kManyRows = index_t(1) << 15, kTooMany = index_t(1) << 31;
+  static constexpr index_t kTooMany = index_t(1) << 31;
   bool draws_order(const RunArgs& run) const {
     const index_t n = run.samples.n;
     return run.shuffle && n >= kManyRows && n < kTooMany && !closes(run.samples);
   }
-  void send_order(Slot& slot, const RunArgs& run, std::uint32_t epoch) {
-    const index_t n = run.samples.n;
-    if (draws_order(run)) {
-      check(permutation(order_, n, run.seed, epoch, std::uint32_t(Purpose::shuffle), choices_,
-                        chain_.stream),
-            "the order of the rows");
-      return;
-    }
-    auto* order = slot.order.template require<std::int64_t>(std::size_t(n));
-    random_permutation(order, n, run.seed, epoch);
-    copy(order_, order, array_bytes<std::int64_t>(n), cudaMemcpyHostToDevice);
+  // What a slot sends, from so many bytes on; the first of them.
+  template <class V> V* sent(Slot& slot, std::size_t at) {
+    return reinterpret_cast<V*>(slot.sent.template require<unsigned char>(sent_bytes_) + at);
   }
-  void send_counter(Slot& slot, const RunCounter& value) {
-    auto* counter = slot.counter.template require<RunCounter>(1);
-    *counter = value;
-    copy(chain_.tables.counter, counter, sizeof *counter, cudaMemcpyHostToDevice);
+  void send(Slot& slot, std::size_t bytes) {
+    copy(chain_.tables.counter, sent<void>(slot, 0), bytes, cudaMemcpyHostToDevice);
+  }
+
+  // Of the epoch that is `place` behind the slot's first.
+  void write_order(Slot& slot, const RunArgs& run, index_t epoch, index_t place) {
+    const index_t n = run.samples.n;
+    auto* const order = sent<std::int64_t>(slot, order_at_) + place * n;
+    if (run.shuffle)
+      random_permutation(order, n, run.seed, std::uint32_t(run.first_epoch + epoch + place));
+    else
+      std::iota(order, order + n, std::int64_t(0));
   }
 
   // Of the batch behind step `steps` the least number that its update may have: that of the last update
@@ -189,14 +208,14 @@ template <class T> class Epochs {
   }
 
   // Of the batches behind step `steps`, or of the updates that they may be: for each rate that a range
-  // of parameters has.
-  void send_hyper(Slot& slot, index_t batches, std::int64_t steps) {
+  // of parameters has. How many sets that are.
+  index_t write_hyper(Slot& slot, index_t batches, std::int64_t steps) {
     const UpdateRules& rules = chain_.rules->of();
     const index_t variants = chain_.rules->variant_count();
     const std::int64_t first = first_update(steps);
     const index_t count =
         chain_.scaling ? index_t(rules.update_of(steps + batches) - skipped - first + 1) : batches;
-    auto* hyper = slot.hyper.template require<StepHyper<T>>(std::size_t(count * variants));
+    auto* const hyper = sent<StepHyper<T>>(slot, hyper_at_);
     for (index_t b = 0; b < count; ++b) {
       const std::int64_t t = chain_.scaling ? first + b : rules.update_of(steps + b + 1);
       powers_.advance(optimizer.hyper, t);
@@ -207,7 +226,7 @@ template <class T> class Epochs {
         hyper[b * variants + v] = step_hyper<T>(now, powers_);
       }
     }
-    copy(hyper_, hyper, array_bytes<StepHyper<T>>(count, variants), cudaMemcpyHostToDevice);
+    return count * variants;
   }
 
   index_t chunk_of(index_t rows) const {
@@ -236,12 +255,13 @@ template <class T> class Epochs {
         slot.sums.template require<double>(std::size_t(m.sums() + m.batches));
     const bool penalized = chain_.rules->penalize();
     penalty_ = penalized ? sums[m.sums()] : 0;
-    double* const record = run.record + slot.epoch * m.places;
     const bool weighs = loss_is_mean(chain_.loss);
     const index_t n = run.samples.n;
     index_t at = slot.first_row, all_counted = 0;
+    run.epoch = slot.epoch;
     const index_t* counts = slot.counts.empty() ? nullptr : slot.counts.data();
     for (index_t b = 0; b < slot.batches; ++b) {
+      double* const record = run.record + run.epoch * m.places;
       const index_t rows = std::min(m.rows, n - at), parts = parts_of(rows, chunk_of(rows));
       const index_t counted =
           counts ? std::accumulate(counts, counts + parts, index_t(0)) : rows * m.outputs;
@@ -260,22 +280,24 @@ template <class T> class Epochs {
       at += rows;
       all_counted += counted;
       if (counts) counts += parts;
+      if (at < n) continue;
+      const double all = double(run.training ? n : all_counted);  // what is evaluated is one epoch
+      if (run.means)
+        for (index_t place = weighs ? 0 : 1; place < m.places; ++place) record[place] /= all;
+      ++run.epoch;
+      at = 0;
     }
-    const bool complete = at == n;
-    const double all = double(run.training ? n : all_counted);  // what is evaluated is one epoch
-    if (complete && run.means)
-      for (index_t place = weighs ? 0 : 1; place < m.places; ++place) record[place] /= all;
-    run.epoch = complete ? slot.epoch + 1 : slot.epoch;
-    run.at = complete ? 0 : at;
+    run.at = at;
   }
 
   const NetworkLayout& layout_;
   Chain<T>& chain_;
   DeviceMemory& memory_;
   BetaPowers powers_;
-  std::int64_t* order_ = nullptr;
+  // Of what a slot sends: where the rows' order and the hyper-parameters begin, and the end.
+  std::size_t order_at_ = 0, hyper_at_ = 0, sent_bytes_ = 0;
+  std::int64_t* order_ = nullptr;  // on the device, and what it needs to draw it
   std::int32_t* choices_ = nullptr;
-  StepHyper<T>* hyper_ = nullptr;
   Slot slots_[2];
   int turn_ = 0;
   double penalty_ = 0;

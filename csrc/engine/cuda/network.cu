@@ -141,8 +141,8 @@ template <class T> class DeviceNetwork final : public Network {
     select();
     const index_t n = run.samples.n, rows = std::min(run.batch_size, n);
     run.training = true;
-    const Measures measures = epochs_.prepare(run, rows);
     const bool whole = trains_whole(run);
+    const Measures measures = epochs_.prepare(run, rows, whole ? epochs_together(run, rows) : 1);
     if (whole)
       use_partials(narrow_.partials_of(layout_, rows));
     else
@@ -157,20 +157,22 @@ template <class T> class DeviceNetwork final : public Network {
     batch.dx = input_gradient(run);
     T* const outputs = outputs_of(run);
     Poll poll(run.interrupt);
-    Pace pace;
+    pace_.begin();
     index_t epoch = run.epoch, at = run.at, left = run.steps;
     while (epoch < run.epochs && left != 0 && !poll.stopped()) {
       auto& slot = epochs_.next(run, measures, poll);
-      epochs_.begin(slot, run, measures, epoch, at, steps);
+      const index_t together = std::min(measures.epochs, run.epochs - epoch), end = together * n;
+      epochs_.begin(slot, run, measures, epoch, at, steps, together);
       if (run.resets && at == 0 && batch.samples.states)
         check(cudaMemsetAsync(batch.samples.states, 0, state_bytes(rows), stream()),
               "clearing memory");
       index_t taken = 1;
       do {
-        batch.rows = std::min(rows, n - at);
+        batch.rows = std::min(rows, end - at);
         if (whole) {
-          taken = std::min({parts_of(n - at, rows), index_t(pace.room()), left < 0 ? n : left});
-          train_whole(batch, n, taken);
+          taken =
+              std::min({parts_of(end - at, rows), index_t(pace_.room()), left < 0 ? end : left});
+          train_whole(batch, end, taken);
         } else {
           batch.counts = epochs_.count(slot, run, at, batch.rows);
           if (batch.counts)  // which a recording would keep
@@ -179,19 +181,23 @@ template <class T> class DeviceNetwork final : public Network {
             graphs_.run(key_of(batch), stream(), [&] { chain_.train(training_, batch); });
           if (outputs) keep_outputs(training_, outputs, at, batch.rows);
         }
-        at = std::min(n, at + taken * rows);
+        at = std::min(end, at + taken * rows);
         slot.batches += taken;
         if (run.update) steps += taken;
         if (left > 0) left -= taken;
-      } while (pace.step(stream(), poll, int(taken)) && at < n && left != 0);
+        if (at == end && epoch + together == run.epochs) break;
+      } while (pace_.step(stream(), poll, int(taken)) && at < end && left != 0);
       epochs_.end(slot, measures);
-      if (at == n) ++epoch, at = 0;
+      epoch += at / n;
+      at %= n;
     }
     epochs_.collect_all(run, measures, poll);
     if (run.update) return_states(run.samples.states, batch.samples.states, rows);
     if (run.dx && !run.samples.on_device)
       copy(run.dx, batch.dx, n * row_values(run.samples) * sizeof(T), cudaMemcpyDeviceToHost);
-    return_outputs(run, outputs);
+    // Epochs have ended; what comes behind them may not have.
+    if (outputs) return_outputs(run, outputs);
+    if (run.dx || run.samples.states) finish();
     return !poll.stopped();
   }
 
@@ -205,7 +211,7 @@ template <class T> class DeviceNetwork final : public Network {
     samples.states = take_states(run.samples.states, n);
     T* const outputs = outputs_of(run);
     Poll poll(run.interrupt);
-    Pace pace;
+    pace_.begin();
     auto& slot = epochs_.next(run, measures, poll);
     epochs_.begin(slot, run, measures, 0, 0, steps);
     chain_.measure_penalties();
@@ -217,7 +223,7 @@ template <class T> class DeviceNetwork final : public Network {
       chain_.evaluate(inference_, here, y, batch, run.metrics, epochs_.count(slot, run, at, here));
       if (outputs) keep_outputs(inference_, outputs, at, here);
       ++slot.batches;
-      if (!pace.step(stream(), poll)) return finish(), false;
+      if (!pace_.step(stream(), poll)) return finish(), false;
     }
     epochs_.end(slot, measures);
     epochs_.collect_all(run, measures, poll);
@@ -396,6 +402,14 @@ template <class T> class DeviceNetwork final : public Network {
     }
     return false;
   }
+  // Small epochs of whole batches, so many in a launch that their copies and the launch are little
+  // beside them: up to Pace's longest window, and 1 MiB for the orders of their rows.
+  static index_t epochs_together(const RunArgs& run, index_t rows) {
+    const index_t n = run.samples.n;
+    if (n % rows != 0 || n >= Epochs<T>::kManyRows || run.at != 0 || run.steps >= 0) return 1;
+    const index_t most = std::min(Pace::kLongest / (n / rows), (index_t(1) << 17) / n);
+    return std::max(index_t(1), std::min(most, run.epochs - run.epoch));
+  }
   void train_whole(const DeviceBatch<T>& batch, index_t n, index_t count) {
     if constexpr (std::is_same_v<T, float>) {
       narrow_.train(chain_, batch, n, count);
@@ -514,6 +528,7 @@ template <class T> class DeviceNetwork final : public Network {
   Rules<T> rules_{layout_, memory_};
   Chain<T> chain_;
   Epochs<T> epochs_{layout_, chain_, memory_};
+  Pace pace_;
   Workspace training_, inference_;
   Shadows shadows_;
   bool stale_ = true;  // the weights' shadows
