@@ -311,6 +311,9 @@ def test_too_little_memory_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) ->
 def test_interrupt_leaves_the_model_between_two_steps() -> None:
     case = CASES["sgd, batches with a rest"]
     x, y = case.data("float32")
+    case.model("cuda", "float32").fit(
+        x, y, verbose=0
+    )  # what the first use loads takes a GPU a moment
     model = case.model("cuda", "float32")
     timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
