@@ -91,9 +91,13 @@ template <class T, class Cell>
 __global__ void __launch_bounds__(kScanThreads) scan_forward_kernel(ScanStep<T> s) {
   FBP_SHARED(T, shared);
   const ScanThread me;
-  Lane<T> vr[Cell::gates];
-  state_product<T, Cell::gates>(s, me, shared, vr);
-  if (me.unit < s.units && me.row < s.at.rows) cell_forward<T, Cell>(s, me.row, me.unit, vr);
+  Lane<T> r[Cell::gates] = {};
+  state_product<T, Cell::gates>(s, me, shared, r);
+  if (me.unit >= s.units || me.row >= s.at.rows) return;
+  const ScanPlace<T> place(s, me.row, s.at.part(me.row));
+  CellForward<T, Cell> cell;
+  cell.load(s, place, me.unit);
+  cell.finish(s, place, me.unit, r);
 }
 
 // The sum over k of dr[i, k] U[j, k].
@@ -133,9 +137,14 @@ template <class T, class Cell>
 __global__ void __launch_bounds__(kScanThreads) scan_backward_kernel(ScanStep<T> s) {
   FBP_SHARED(T, shared);
   const ScanThread me;
+  const bool mine = me.unit < s.units && me.row < s.at.rows;
+  const index_t row = mine ? me.row : 0;
+  const ScanPlace<T> place(s, row, s.at.part(row));
+  CellBackward<T, Cell> cell;
+  if (mine) cell.load(s, place, me.unit);
   Lane<T> through(T(0));
   if (s.comes_through()) through = gate_product<T, Cell>(s, me, shared);
-  if (me.unit < s.units && me.row < s.at.rows) cell_backward<T, Cell>(s, me.row, me.unit, through);
+  if (mine) cell.finish(s, place, me.unit, through);
 }
 
 template <class T>

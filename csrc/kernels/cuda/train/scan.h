@@ -15,11 +15,18 @@ struct SequenceRows {
   index_t rows = 0, chunk = 1, steps = 1;
 
   FBP_FN index_t all() const { return rows * steps; }
-  // Row of step t of sequence i.
-  FBP_FN index_t of(index_t i, index_t t) const {
+  // Of a sequence: the first of its part, and how many the part has. Apart from `of`, as it takes a
+  // division.
+  struct Part { index_t first, count; };
+  FBP_FN Part part(index_t i) const {
     const index_t first = i / chunk * chunk;
-    return first * steps + t * part_rows(first) + i - first;
+    return {first, part_rows(first)};
   }
+  // Row of step t of sequence i, of a matrix with so many steps.
+  FBP_FN static index_t row_of(const Part& part, index_t i, index_t t, index_t steps) {
+    return part.first * steps + t * part.count + i - part.first;
+  }
+  FBP_FN index_t of(index_t i, index_t t) const { return row_of(part(i), i, t, steps); }
   FBP_FN void find(index_t row, index_t* i, index_t* t) const {
     const index_t first = row / (chunk * steps) * chunk, here = part_rows(first);
     *t = (row - first * steps) / here;

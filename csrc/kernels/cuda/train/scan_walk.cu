@@ -6,124 +6,266 @@
 //     the cell
 //   and all blocks that work on the same sequences meet
 //
-// A thread adds up 4 sequences of one column, so that it reads each weight once for 4 multiply-adds,
-// in order along k in the CPU's chunks; the chunks of a sum are different threads'. The arithmetic is in
-// docs/cuda.md.
+// A block that has all units keeps what the next step multiplies in shared memory, and fetches nothing.
+// What the cells read besides is loaded before the meeting, a step ahead. A thread adds up 2 sequences
+// of 1, 2 or 4 columns, in order along k in the CPU's chunks; the chunks of a sum are different threads'.
+// The arithmetic is in docs/cuda.md.
 #include "kernels/cuda/train/scan_walk.h"
 
-#include "kernels/cuda/gemm.cuh"
 #include "kernels/cuda/train/scan_cell.cuh"
 
 namespace fastbp {
 namespace cuda {
 namespace {
 
-constexpr int kWalkThreads = 256;
+// So many values next to each other, read at once.
+template <class T, int count> struct alignas(sizeof(T) * count < 16 ? sizeof(T) * count : 16) Pack {
+  T v[count];
+};
+
+// Where a thread is when all of a block go through a matrix, row by row: without a division at each
+// turn.
+struct Tour {
+  int row, col, cols, rows_on, cols_on;
+  FBP_DEVICE explicit Tour(int across)
+      : row(int(threadIdx.x) / across), col(int(threadIdx.x) % across), cols(across),
+        rows_on(kWalkThreads / across), cols_on(kWalkThreads % across) {}
+  FBP_DEVICE void next() {
+    row += rows_on;
+    col += cols_on;
+    if (col < cols) return;
+    col -= cols;
+    ++row;
+  }
+};
+
+// to(row, col, from(row, col)) of a matrix. Loads are in flight together: a store that might change
+// what a load reads would have each of them waited for.
+template <class V, class From, class To>
+FBP_DEVICE void copy_all(int rows, int cols, const From& from, const To& to) {
+  constexpr int at_once = 64 / sizeof(V) < 4 ? 4 : 64 / sizeof(V);
+  FBP_UNROLL(1)
+  for (Tour at(cols); at.row < rows;) {
+    V values[at_once] = {};
+    Tour stored = at;
+    FBP_UNROLL(at_once)
+    for (int n = 0; n < at_once; ++n, at.next())
+      if (at.row < rows) values[n] = from(at.row, at.col);
+    FBP_UNROLL(at_once)
+    for (int n = 0; n < at_once; ++n, stored.next())
+      if (stored.row < rows) to(stored.row, stored.col, values[n]);
+  }
+}
 
 // A block's shared memory.
 template <class T> struct Held {
+  using Part = SequenceRows::Part;
   WalkProduct is;
-  int quads;
-  Quad<T>* in;   // [k][quads]
-  Quad<T>* out;  // [chunk][quads][cols]
-  T* weights;    // [k][cols], and biases
+  int pitch, wide;
+  Part* parts;  // of the rows' sequences
+  T* in;        // [rows][pitch]
+  T* out;       // [chunk][rows][wide]
+  T* weights;   // [k][wide], and biases
 
-  FBP_FN Held(const WalkProduct& product, T* shared)
-      : is(product), quads(product.rows / 4), in(reinterpret_cast<Quad<T>*>(shared)),
-        out(reinterpret_cast<Quad<T>*>(shared + product.in_values())),
-        weights(shared + product.in_values() + product.out_values()) {}
+  FBP_DEVICE Held(const WalkProduct& product, unsigned char* shared)
+      : is(product), pitch(product.pitch()), wide(product.wide()),
+        parts(reinterpret_cast<Part*>(shared)),
+        in(reinterpret_cast<T*>(shared + WalkProduct::parts_bytes())),
+        out(in + product.in_values()), weights(out + product.out_values()) {}
 
-  // in = source(row, p), 0 beyond `count` rows.
-  template <class Source> FBP_DEVICE void fetch(index_t count, const Source& source) const {
-    FBP_UNROLL(1)
-    for (int e = threadIdx.x; e < is.rows * is.k; e += kWalkThreads) {
-      const int r = e / is.k, p = e % is.k;
-      in[p * quads + r / 4].v[r % 4] = r < count ? source(r, p) : T(0);
-    }
+  FBP_DEVICE void locate(const SequenceRows& at, index_t row0) const {
+    const index_t row = row0 + threadIdx.x;
+    if (int(threadIdx.x) < is.rows && row < at.rows) parts[threadIdx.x] = at.part(row);
+  }
+  // Row r of `in` = k values from row(r) on, r < count.
+  template <class Row> FBP_DEVICE void fetch(int count, bool packed, const Row& row) const {
+    using Four = Pack<T, 4>;
+    if (packed)
+      copy_all<Four>(
+          count, is.k / 4,
+          [&](int r, int p) { return *reinterpret_cast<const Four*>(row(r) + 4 * p); },
+          [&](int r, int p, const Four& x) {
+            *reinterpret_cast<Four*>(in + r * pitch + 4 * p) = x;
+          });
+    else
+      copy_all<T>(
+          count, is.k, [&](int r, int p) { return row(r)[p]; },
+          [&](int r, int p, T x) { in[r * pitch + p] = x; });
   }
 
-  // out = in times weights, of each chunk; from the biases on where there are any.
-  FBP_DEVICE void multiply(bool biased) const {
+  // out = in times weights, of each chunk; from the biases on where there are any. Neighbouring threads
+  // have neighbouring rows: a half-warp then reads the weights of 8 packs at most.
+  template <int columns> FBP_DEVICE void multiply_by(bool biased) const {
+    using Right = Pack<T, columns>;
+    const int pairs = is.rows / 2, across = wide / columns;
     FBP_UNROLL(1)
-    for (int task = threadIdx.x; task < is.chunks() * quads * is.cols; task += kWalkThreads) {
-      const int col = task % is.cols, quad = task / is.cols % quads;
-      const int begin = task / (is.cols * quads) * is.chunk;
+    for (int task = threadIdx.x; task < is.chunks() * pairs * across; task += kWalkThreads) {
+      const int row = task % pairs, col = task / pairs % across * columns;
+      const int chunk = task / pairs / across, begin = chunk * is.chunk;
       const int end = is.k - begin < is.chunk ? is.k : begin + is.chunk;
-      const Lane<T> start(biased && begin == 0 ? weights[is.k * is.cols + col] : T(0));
-      Lane<T> sum[4] = {start, start, start, start};
+      const T* const left[2] = {in + row * pitch, in + (row + pairs) * pitch};
+      const T* const right = weights + col;
+      Lane<T> sum[2][columns];
+      FBP_UNROLL(columns)
+      for (int c = 0; c < columns; ++c)
+        sum[0][c] = sum[1][c] =
+            Lane<T>(biased && begin == 0 ? weights[is.k * wide + col + c] : T(0));
+      const auto add = [&](T x0, T x1, const Right& y) {
+        FBP_UNROLL(columns)
+        for (int c = 0; c < columns; ++c) {
+          sum[0][c] = fma(Lane<T>(x0), Lane<T>(y.v[c]), sum[0][c]);
+          sum[1][c] = fma(Lane<T>(x1), Lane<T>(y.v[c]), sum[1][c]);
+        }
+      };
+      const auto at = [&](int p) { return *reinterpret_cast<const Right*>(right + p * wide); };
+      int p = begin;
       FBP_UNROLL(4)
-      for (int p = begin; p < end; ++p) {
-        const Lane<T> weight(weights[p * is.cols + col]);
-        const Quad<T> left = in[p * quads + quad];
-        for (int e = 0; e < 4; ++e) sum[e] = fma(Lane<T>(left.v[e]), weight, sum[e]);
+      for (; p + 4 <= end; p += 4) {
+        const auto x0 = *reinterpret_cast<const Pack<T, 4>*>(left[0] + p);
+        const auto x1 = *reinterpret_cast<const Pack<T, 4>*>(left[1] + p);
+        FBP_UNROLL(4)
+        for (int e = 0; e < 4; ++e) add(x0.v[e], x1.v[e], at(p + e));
       }
-      Quad<T> sums;
-      for (int e = 0; e < 4; ++e) sums.v[e] = sum[e].v;
-      out[task] = sums;
+      FBP_UNROLL(1)
+      for (; p < end; ++p) add(left[0][p], left[1][p], at(p));
+      T* const to = out + (chunk * is.rows + row) * wide + col;
+      FBP_UNROLL(columns)
+      for (int c = 0; c < columns; ++c) {
+        to[c] = sum[0][c].v;
+        to[pairs * wide + c] = sum[1][c].v;
+      }
     }
   }
+  FBP_DEVICE void multiply(int columns, bool biased) const {
+    if (columns == 4)
+      multiply_by<4>(biased);
+    else if (columns == 2)
+      multiply_by<2>(biased);
+    else
+      multiply_by<1>(biased);
+  }
 
-  FBP_FN Lane<T> sum(int r, int col) const {
-    const Quad<T>* from = out + r / 4 * is.cols + col;
-    Lane<T> total(from->v[r % 4]);
-    FBP_UNROLL(1)
-    for (int c = 1; c < is.chunks(); ++c) {
-      from += quads * is.cols;
-      total = total + Lane<T>(from->v[r % 4]);
-    }
+  FBP_DEVICE Lane<T> sum(int r, int col) const {
+    const T* const from = out + r * wide + col;
+    Lane<T> total(*from);
+    FBP_UNROLL(4)
+    for (int c = 1; c < is.chunks(); ++c) total = total + Lane<T>(from[c * is.rows * wide]);
     return total;
   }
 };
 
-// body(row of the group, unit of the block) for those that there are, units along the threads.
-template <class T, class Body>
-FBP_DEVICE void for_cells(const ScanStep<T>& s, const ScanBlocks& b, index_t row0, Body body) {
-  const index_t unit0 = index_t(blockIdx.x) * b.units;
-  FBP_UNROLL(1)
-  for (int e = threadIdx.x; e < b.rows * b.units; e += kWalkThreads) {
-    const int r = e / b.units, u = e % b.units;
-    if (row0 + r < s.at.rows && unit0 + u < s.units) body(r, u);
+// The cells of a block at a step of some sequences: a thread goes through units first. What a cell reads
+// is loaded one cell ahead.
+template <class T, class CellWork> struct Cells {
+  const ScanBlocks& b;
+  index_t unit0, rows, units;
+  const SequenceRows::Part* parts;
+  Tour first;
+  CellWork ahead;
+
+  FBP_DEVICE Cells(const ScanStep<T>& s, const ScanBlocks& blocks,
+                   const SequenceRows::Part* of_rows)
+      : b(blocks), unit0(index_t(blockIdx.x) * blocks.units), rows(s.at.rows), units(s.units),
+        parts(of_rows), first(blocks.units) {}
+
+  FBP_DEVICE bool has(const Tour& at, index_t row0) const {
+    return at.row < b.rows && row0 + at.row < rows && unit0 + at.col < units;
   }
+  FBP_DEVICE ScanPlace<T> place(const ScanStep<T>& s, const Tour& at, index_t row0) const {
+    return {s, row0 + at.row, parts[at.row]};
+  }
+  FBP_DEVICE void load(const ScanStep<T>& s, const Tour& at, index_t row0) {
+    if (has(at, row0)) ahead.load(s, place(s, at, row0), unit0 + at.col);
+  }
+  // finish(cell, place, row of the block, unit of the block)
+  template <class Finish>
+  FBP_DEVICE void go(const ScanStep<T>& s, index_t row0, const Finish& finish) {
+    FBP_UNROLL(1)
+    for (Tour at = first; at.row < b.rows;) {
+      CellWork cell = ahead;
+      const Tour here = at;
+      at.next();
+      load(s, at, row0);
+      if (has(here, row0)) finish(cell, place(s, here, row0), here.row, here.col);
+    }
+  }
+};
+
+// Whether rows from `from` on, `row` values apart, can be read by four.
+template <class T> FBP_DEVICE bool in_packs(const T* from, index_t row, int k) {
+  return reinterpret_cast<std::uintptr_t>(from) % 16 == 0 && row * sizeof(T) % 16 == 0 &&
+         k % 4 == 0;
 }
 
 template <class T, class Cell>
 __global__ void __launch_bounds__(kWalkThreads, 1)
     walk_forward_kernel(ScanWalk<T> walk, ScanBlocks b) {
-  FBP_SHARED(T, shared);
+  FBP_SHARED(unsigned char, shared);
   constexpr int gates = Cell::gates;
-  const int units = int(walk.every.units), unit0 = int(blockIdx.x) * b.units;
+  const ScanStep<T>& every = walk.every;
+  const int units = int(every.units), unit0 = int(blockIdx.x) * b.units;
   const Held<T> held(WalkProduct::forward(gates, units, b), shared);
-  const bool biased = walk.every.bias != nullptr;
-  FBP_UNROLL(1)
-  for (int e = threadIdx.x; e < (units + biased) * held.is.cols; e += kWalkThreads) {
-    const int p = e / held.is.cols, g = e % held.is.cols / b.units, j = unit0 + e % b.units;
-    held.weights[e] = j < units ? walk.every.weights[(p * gates + g) * units + j] : T(0);
-  }
+  const bool biased = every.bias != nullptr;
+  const index_t begin = index_t(blockIdx.y) * b.rows, apart = index_t(gridDim.y) * b.rows;
+  const bool once = begin + apart >= every.at.rows;
+  const bool stays = gridDim.x == 1 && once && !every.masked;
+  const bool packed = in_packs(every.h, every.h_row, units);
+  copy_all<T>(
+      units + biased, held.wide,
+      [&](int p, int col) {
+        const int j = unit0 + col % b.units;
+        const bool there = col < held.is.cols && j < units;
+        return there ? every.weights[(p * gates + col / b.units) * units + j] : T(0);
+      },
+      [&](int p, int col, T x) { held.weights[p * held.wide + col] = x; });
+  copy_all<T>(
+      b.rows, held.pitch, [](int, int) { return T(0); },
+      [&](int r, int p, T x) { held.in[r * held.pitch + p] = x; });
+  Cells<T, CellForward<T, Cell>> cells(every, b, held.parts);
   FBP_UNROLL(1)
   for (index_t i = 0; i < walk.steps(); ++i) {
     const ScanStep<T> s = walk.forward(i);
-    const SequenceRows states{s.at.rows, s.at.chunk, s.at.steps + 1};
     FBP_UNROLL(1)
-    for (index_t row0 = index_t(blockIdx.y) * b.rows; row0 < s.at.rows;
-         row0 += index_t(gridDim.y) * b.rows) {
-      held.fetch(s.at.rows - row0, [&](int r, int p) {
-        const index_t row = row0 + r;
-        const T h = s.h[states.of(row, s.before) * s.h_row + p];
-        if (!s.masked) return h;
-        const Lane<T> masked = Lane<T>(h) * state_factor(s, row, p);
-        if (p >= unit0 && p < unit0 + b.units)
-          masked.store(s.masked + s.at.of(row, s.step) * s.masked_row + p);
-        return masked.v;
-      });
+    for (index_t row0 = begin; row0 < s.at.rows; row0 += apart) {
+      if (!once || i == 0) {
+        __syncthreads();
+        held.locate(s.at, row0);
+        __syncthreads();
+        cells.load(s, cells.first, row0);
+      }
+      const index_t left = s.at.rows - row0;
+      const int count = left < b.rows ? int(left) : b.rows;
+      const auto before = [&](int r) {
+        return SequenceRows::row_of(held.parts[r], row0 + r, s.before, s.at.steps + 1);
+      };
+      if (s.masked)
+        copy_all<T>(
+            count, units,
+            [&](int r, int p) {
+              const Lane<T> h(s.h[before(r) * s.h_row + p]);
+              return (h * state_factor(s, row0 + r, p)).v;
+            },
+            [&](int r, int p, T x) {
+              held.in[r * held.pitch + p] = x;
+              if (p < unit0 || p >= unit0 + b.units) return;
+              s.masked[SequenceRows::row_of(held.parts[r], row0 + r, s.step, s.at.steps) *
+                           s.masked_row +
+                       p] = x;
+            });
+      else if (!stays || i == 0)
+        held.fetch(count, packed, [&](int r) { return s.h + before(r) * s.h_row; });
       __syncthreads();
-      held.multiply(biased);
+      held.multiply(b.columns, biased);
       __syncthreads();
-      for_cells(s, b, row0, [&](int r, int u) {
-        Lane<T> sums[gates];
+      cells.go(s, row0, [&](auto& cell, const ScanPlace<T>& place, int r, int u) {
+        Lane<T> sums[gates] = {};
+        FBP_UNROLL(4)
         for (int g = 0; g < gates; ++g) sums[g] = held.sum(r, g * b.units + u);
-        cell_forward<T, Cell>(s, row0 + r, unit0 + u, sums);
+        const T h = cell.finish(s, place, unit0 + u, sums);
+        if (stays) held.in[r * held.pitch + u] = h;
       });
     }
+    if (once && i + 1 < walk.steps()) cells.load(walk.forward(i + 1), cells.first, begin);
     meet();
   }
 }
@@ -131,37 +273,60 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
 template <class T, class Cell>
 __global__ void __launch_bounds__(kWalkThreads, 1)
     walk_backward_kernel(ScanWalk<T> walk, ScanBlocks b) {
-  FBP_SHARED(T, shared);
-  const int units = int(walk.every.units), unit0 = int(blockIdx.x) * b.units;
-  const Held<T> held(WalkProduct::backward(Cell::gates, units, b), shared);
+  FBP_SHARED(unsigned char, shared);
+  constexpr int gates = Cell::gates;
+  const ScanStep<T>& every = walk.every;
+  const int units = int(every.units), unit0 = int(blockIdx.x) * b.units;
+  const Held<T> held(WalkProduct::backward(gates, units, b), shared);
   const int cols = held.is.k;
-  FBP_UNROLL(1)
-  for (int e = threadIdx.x; e < cols * b.units; e += kWalkThreads) {
-    const int u = e / cols, p = e % cols;
-    held.weights[p * b.units + u] =
-        unit0 + u < units ? walk.every.weights[(unit0 + u) * cols + p] : T(0);
-  }
+  const index_t begin = index_t(blockIdx.y) * b.rows, apart = index_t(gridDim.y) * b.rows;
+  const bool once = begin + apart >= every.at.rows, stays = gridDim.x == 1 && once;
+  const bool packed = Cell::keeps ? in_packs(walk.gate_deltas[0], cols, cols) &&
+                                        in_packs(walk.gate_deltas[1], cols, cols)
+                                  : in_packs(every.a, every.a_row, cols);
+  copy_all<T>(
+      held.wide, cols,
+      [&](int u, int p) {
+        return u < b.units && unit0 + u < units ? every.weights[(unit0 + u) * cols + p] : T(0);
+      },
+      [&](int u, int p, T x) { held.weights[p * held.wide + u] = x; });
+  copy_all<T>(
+      b.rows, held.pitch, [](int, int) { return T(0); },
+      [&](int r, int p, T x) { held.in[r * held.pitch + p] = x; });
+  Cells<T, CellBackward<T, Cell>> cells(every, b, held.parts);
   FBP_UNROLL(1)
   for (index_t i = walk.steps() - 1; i >= 0; --i) {
     const ScanStep<T> s = walk.backward(i);
     FBP_UNROLL(1)
-    for (index_t row0 = index_t(blockIdx.y) * b.rows; row0 < s.at.rows;
-         row0 += index_t(gridDim.y) * b.rows) {
-      if (s.comes_through()) {
-        held.fetch(s.at.rows - row0, [&](int r, int p) {
-          const index_t row = row0 + r;
-          return Cell::keeps ? s.dr_behind[row * cols + p]
-                             : s.a[s.at.of(row, s.behind) * s.a_row + p];
-        });
+    for (index_t row0 = begin; row0 < s.at.rows; row0 += apart) {
+      if (!once || s.begins) {
         __syncthreads();
-        held.multiply(false);
+        held.locate(s.at, row0);
+        __syncthreads();
+        cells.load(s, cells.first, row0);
+      }
+      if (s.comes_through()) {
+        const index_t left = s.at.rows - row0;
+        if (!stays)
+          held.fetch(left < b.rows ? int(left) : b.rows, packed, [&](int r) {
+            if (Cell::keeps) return s.dr_behind + (row0 + r) * cols;
+            const index_t behind =
+                SequenceRows::row_of(held.parts[r], row0 + r, s.behind, s.at.steps);
+            return static_cast<const T*>(s.a + behind * s.a_row);
+          });
+        __syncthreads();
+        held.multiply(b.columns, false);
         __syncthreads();
       }
-      for_cells(s, b, row0, [&](int r, int u) {
+      cells.go(s, row0, [&](auto& cell, const ScanPlace<T>& place, int r, int u) {
         const Lane<T> through = s.comes_through() ? held.sum(r, u) : Lane<T>(T(0));
-        cell_backward<T, Cell>(s, row0 + r, unit0 + u, through);
+        cell.finish(s, place, unit0 + u, through);
+        if (!stays) return;
+        FBP_UNROLL(4)
+        for (int g = 0; g < gates; ++g) cell.dr(g).store(held.in + r * held.pitch + g * units + u);
       });
     }
+    if (once && i > 0) cells.load(walk.backward(i - 1), cells.first, begin);
     meet();
   }
 }

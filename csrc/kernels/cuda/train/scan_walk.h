@@ -9,13 +9,16 @@ namespace fastbp {
 namespace cuda {
 
 // How a walk is shared out: a block has the weights of so many units, and takes so many sequences
-// together, a multiple of 4. With more than one slice of the units all blocks are on the device at
+// together, an even number. With more than one slice of the units all blocks are on the device at
 // once, and meet behind every step.
 struct ScanBlocks {
   int units = 0, rows = 0;
   int slices = 0, groups = 0;  // the grid
+  int columns = 0;             // of a thread's sums, of 2 sequences each: 1, 2 or 4
   int shared_bytes = 0;
 };
+inline constexpr int kWalkThreads = 256;
+inline constexpr int kMostWalkRows = 16;
 
 // The product of a step in a block, (rows, k) times (k, cols), summed in chunks along k.
 struct WalkProduct {
@@ -29,11 +32,19 @@ struct WalkProduct {
     return {gates * all_units, b.units, b.rows, int(k_chunk(gates * all_units))};
   }
   FBP_FN int chunks() const { return (k + chunk - 1) / chunk; }
-  // In shared memory, in this order: the left side, the sums of the chunks, the weights and the
-  // biases below them.
-  FBP_FN index_t in_values() const { return index_t(k) * rows; }
-  FBP_FN index_t out_values() const { return index_t(chunks()) * rows * cols; }
-  FBP_FN index_t values() const { return in_values() + out_values() + (index_t(k) + 1) * cols; }
+  // Columns in shared memory, whole quads.
+  FBP_FN int wide() const { return (cols + 3) / 4 * 4; }
+  // From a row of the left side to the next: the same quad of 8 rows is in different banks.
+  FBP_FN int pitch() const { return (k + 31) / 32 * 32 + 4; }
+  // In shared memory, in this order, behind the rows' parts: the left side, the sums of the chunks, the
+  // weights and the biases below them.
+  FBP_FN index_t in_values() const { return index_t(pitch()) * rows; }
+  FBP_FN index_t out_values() const { return index_t(chunks()) * rows * wide(); }
+  FBP_FN index_t values() const { return in_values() + out_values() + (index_t(k) + 1) * wide(); }
+  FBP_FN static index_t parts_bytes() { return kMostWalkRows * sizeof(SequenceRows::Part); }
+  FBP_FN index_t bytes(index_t element_size) const {
+    return parts_bytes() + (values() * element_size + 15) / 16 * 16;
+  }
 };
 
 // cell: of FBP_CELLS.
