@@ -41,9 +41,8 @@ struct Tour {
 
 // to(row, col, from(row, col)) of a matrix. Loads are in flight together: a store that might change
 // what a load reads would have each of them waited for.
-template <class V, class From, class To>
+template <class V, int at_once, class From, class To>
 FBP_DEVICE void copy_all(int rows, int cols, const From& from, const To& to) {
-  constexpr int at_once = 64 / sizeof(V) < 4 ? 4 : 64 / sizeof(V);
   FBP_UNROLL(1)
   for (Tour at(cols); at.row < rows;) {
     V values[at_once] = {};
@@ -81,14 +80,14 @@ template <class T> struct Held {
   template <class Row> FBP_DEVICE void fetch(int count, bool packed, const Row& row) const {
     using Four = Pack<T, 4>;
     if (packed)
-      copy_all<Four>(
+      copy_all<Four, 8>(
           count, is.k / 4,
           [&](int r, int p) { return *reinterpret_cast<const Four*>(row(r) + 4 * p); },
           [&](int r, int p, const Four& x) {
             *reinterpret_cast<Four*>(in + r * pitch + 4 * p) = x;
           });
     else
-      copy_all<T>(
+      copy_all<T, 8>(
           count, is.k, [&](int r, int p) { return row(r)[p]; },
           [&](int r, int p, T x) { in[r * pitch + p] = x; });
   }
@@ -118,16 +117,34 @@ template <class T> struct Held {
         }
       };
       const auto at = [&](int p) { return *reinterpret_cast<const Right*>(right + p * wide); };
-      int p = begin;
-      FBP_UNROLL(4)
-      for (; p + 4 <= end; p += 4) {
-        const auto x0 = *reinterpret_cast<const Pack<T, 4>*>(left[0] + p);
-        const auto x1 = *reinterpret_cast<const Pack<T, 4>*>(left[1] + p);
+      // Four terms are added up while the next four are on their way.
+      struct Terms {
+        Pack<T, 4> x[2];
+        Right y[4];
+      };
+      const auto terms = [&](int p) {
+        Terms read;
+        FBP_UNROLL(2)
+        for (int e = 0; e < 2; ++e) read.x[e] = *reinterpret_cast<const Pack<T, 4>*>(left[e] + p);
         FBP_UNROLL(4)
-        for (int e = 0; e < 4; ++e) add(x0.v[e], x1.v[e], at(p + e));
+        for (int e = 0; e < 4; ++e) read.y[e] = at(p + e);
+        return read;
+      };
+      const int whole = begin + (end - begin) / 4 * 4;
+      if (whole > begin) {
+        Terms now = terms(begin);
+        FBP_UNROLL(2)
+        for (int p = begin + 4; p < whole; p += 4) {
+          const Terms next = terms(p);
+          FBP_UNROLL(4)
+          for (int e = 0; e < 4; ++e) add(now.x[0].v[e], now.x[1].v[e], now.y[e]);
+          now = next;
+        }
+        FBP_UNROLL(4)
+        for (int e = 0; e < 4; ++e) add(now.x[0].v[e], now.x[1].v[e], now.y[e]);
       }
       FBP_UNROLL(1)
-      for (; p < end; ++p) add(left[0][p], left[1][p], at(p));
+      for (int p = whole; p < end; ++p) add(left[0][p], left[1][p], at(p));
       T* const to = out + (chunk * is.rows + row) * wide + col;
       FBP_UNROLL(columns)
       for (int c = 0; c < columns; ++c) {
@@ -210,7 +227,7 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
   const bool once = begin + apart >= every.at.rows;
   const bool stays = gridDim.x == 1 && once && !every.masked;
   const bool packed = in_packs(every.h, every.h_row, units);
-  copy_all<T>(
+  copy_all<T, 8>(
       units + biased, held.wide,
       [&](int p, int col) {
         const int j = unit0 + col % b.units;
@@ -218,7 +235,7 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
         return there ? every.weights[(p * gates + col / b.units) * units + j] : T(0);
       },
       [&](int p, int col, T x) { held.weights[p * held.wide + col] = x; });
-  copy_all<T>(
+  copy_all<T, 1>(
       b.rows, held.pitch, [](int, int) { return T(0); },
       [&](int r, int p, T x) { held.in[r * held.pitch + p] = x; });
   Cells<T, CellForward<T, Cell>> cells(every, b, held.parts);
@@ -239,7 +256,7 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
         return SequenceRows::row_of(held.parts[r], row0 + r, s.before, s.at.steps + 1);
       };
       if (s.masked)
-        copy_all<T>(
+        copy_all<T, 1>(
             count, units,
             [&](int r, int p) {
               const Lane<T> h(s.h[before(r) * s.h_row + p]);
@@ -284,13 +301,13 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
   const bool packed = Cell::keeps ? in_packs(walk.gate_deltas[0], cols, cols) &&
                                         in_packs(walk.gate_deltas[1], cols, cols)
                                   : in_packs(every.a, every.a_row, cols);
-  copy_all<T>(
+  copy_all<T, 8>(
       held.wide, cols,
       [&](int u, int p) {
         return u < b.units && unit0 + u < units ? every.weights[(unit0 + u) * cols + p] : T(0);
       },
       [&](int u, int p, T x) { held.weights[p * held.wide + u] = x; });
-  copy_all<T>(
+  copy_all<T, 1>(
       b.rows, held.pitch, [](int, int) { return T(0); },
       [&](int r, int p, T x) { held.in[r * held.pitch + p] = x; });
   Cells<T, CellBackward<T, Cell>> cells(every, b, held.parts);
