@@ -11,6 +11,7 @@
 #include "engine/cuda/products.h"
 #include "engine/cuda/resources.h"
 #include "engine/cuda/rules.h"
+#include "engine/cuda/branches.h"
 #include "engine/cuda/scan_blocks.h"
 #include "engine/plan.h"
 #include "engine/step_scales.h"
@@ -140,6 +141,7 @@ template <class T> class Chain {
   ProductMode product_mode;
   LossScale* scaling = nullptr;  // of the loss in training; null: none
   cudaStream_t stream = nullptr;
+  Branches* branches = nullptr;  // beside it
 
   // Once for a new training plan: the ones behind the rows that a layer with bias reads.
   void write_ones(const Workspace& space) const;

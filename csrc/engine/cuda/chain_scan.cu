@@ -232,21 +232,23 @@ void Chain<T>::scan_gradient(const Products<T>& products, const Workspace& space
     g.a_row = 1, g.a_col = w.masked ? step.masked_row : step.h_row;
     g.b = step.a + first * steps * step.a_row, g.b_row = step.a_row, g.b_col = 1;
     g.c = gradient + w.parameters, g.c_row = cols;
-    products.store(s, g, 1, 0);
+    products.store_beside(g, branches->next());
     if (!w.cell.keeps) continue;
     g.b = step.kept + first * steps * stage.units, g.b_row = stage.units;
     g.c += g.n;
     g.n = stage.units;
-    products.store(s, g, 1, 0);
+    products.store_beside(g, branches->next());
   }
 }
 
-// Of each part of a batch of sequences, into its partial.
+// Of each part of a batch of sequences, into its partial. A product of one part has too few tiles for
+// the device, so those of all parts are made side by side.
 template <class T>
 void Chain<T>::sequence_gradient(const Products<T>& products, const Workspace& space, index_t rows,
                                  std::size_t s) const {
   const Stage& stage = layout->stages[s];
   const index_t chunk = layout->row_chunk(rows), places = space.rows_of(stage, 1);
+  branches->begin(stream);
   for (index_t first = 0, part = 0; first < rows; first += chunk, ++part) {
     const index_t count = rows - first < chunk ? rows - first : chunk;
     T* const gradient = partials + part * layout->parameter_count;
@@ -255,13 +257,14 @@ void Chain<T>::sequence_gradient(const Products<T>& products, const Workspace& s
     } else if (stage.dense()) {
       GemmArgs<T> g = gradient_product(space, s, first * places, count * places);
       g.c = gradient + stage.parameter_offset;
-      products.store(s, g, 1, 0);
+      products.store_beside(g, branches->next());
     } else {
       GradientSink<T> to;
       to.gradient = gradient + stage.parameter_offset;
       own_gradient_of(space, s, first * places, count * places, k_chunk(count * places), 1, to);
     }
   }
+  branches->end();
 }
 
 template class Chain<float>;

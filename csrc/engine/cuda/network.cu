@@ -34,6 +34,7 @@ template <class T> class DeviceNetwork final : public Network {
     chain_.persistent = &persistent;
     if (layout_.sequences) prepare_walks();
     chain_.stream = own_stream_.get();
+    chain_.branches = &branches_;
     const std::size_t bytes = array_bytes<T>(layout_.parameter_count);
     const std::size_t rest =
         array_bytes<T>(layout_.state_count + layout_.worker_count) + sizeof(LossScale);
@@ -523,6 +524,7 @@ template <class T> class DeviceNetwork final : public Network {
   int device_;
   NetworkLayout layout_;
   Stream own_stream_;
+  Branches branches_;
   DeviceMemory memory_;
   Data<T> data_{layout_, memory_};
   Rules<T> rules_{layout_, memory_};

@@ -125,6 +125,10 @@ template <class T> class Products {
       if (tf32_) return check(tf32_store(g, parts, part, stream_), kBackward);
     check(store_product(g, parts, part, stream_), kBackward);
   }
+  // The same of a part of a batch of sequences, exactly, beside others.
+  void store_beside(const GemmArgs<T>& g, cudaStream_t branch) const {
+    check(store_product(g, 1, 0, branch), kBackward);
+  }
   // The parameters have been updated in one piece.
   void refresh(const T* parameters) const {
     if constexpr (is_float)
