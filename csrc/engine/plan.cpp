@@ -62,7 +62,8 @@ struct Builder : Plan {
     steps = steps_;
   }
   // A matrix of `capacity` times `places` rows: rows begin at cache lines, unless `contiguous`, or
-  // unless a row for every step would be much the longer for it.
+  // unless a row for every step would be much the longer for it; then at 16 bytes, which a GPU reads at
+  // once, if that is not too long either.
   BatchMatrix matrix(index_t width, bool ones, bool contiguous, index_t places = 1) {
     const index_t line = index_t(kCacheLine / element_size), least = sum(width, ones ? 1 : 0);
     BatchMatrix m;
@@ -70,7 +71,9 @@ struct Builder : Plan {
     m.places = places;
     m.ones = ones;
     m.row = contiguous ? width : round_up(least, line);
-    if (places > 1 && m.row - least > least / kRowToPadding) m.row = least;
+    const auto too_long = [&] { return places > 1 && m.row - least > least / kRowToPadding; };
+    if (too_long()) m.row = round_up(least, index_t(16 / element_size));
+    if (too_long()) m.row = least;
     m.offset = arena.add(
         checked_product(std::size_t(product(product(capacity, places), m.row)), element_size));
     return m;

@@ -61,14 +61,16 @@ template <class T> struct Held {
   using Part = SequenceRows::Part;
   WalkProduct is;
   int pitch, wide;
-  Part* parts;  // of the rows' sequences
-  T* in;        // [rows][pitch]
-  T* out;       // [chunk][rows][wide]
-  T* weights;   // [k][wide], and biases
+  Part* parts;     // of the rows' sequences
+  const T** from;  // where the rows are fetched from
+  T* in;           // [rows][pitch]
+  T* out;          // [chunk][rows][wide]
+  T* weights;      // [k][wide], and biases
 
   FBP_DEVICE Held(const WalkProduct& product, unsigned char* shared)
       : is(product), pitch(product.pitch()), wide(product.wide()),
         parts(reinterpret_cast<Part*>(shared)),
+        from(reinterpret_cast<const T**>(parts + kMostWalkRows)),
         in(reinterpret_cast<T*>(shared + WalkProduct::parts_bytes())),
         out(in + product.in_values()), weights(out + product.out_values()) {}
 
@@ -76,19 +78,23 @@ template <class T> struct Held {
     const index_t row = row0 + threadIdx.x;
     if (int(threadIdx.x) < is.rows && row < at.rows) parts[threadIdx.x] = at.part(row);
   }
-  // Row r of `in` = k values from row(r) on, r < count.
-  template <class Row> FBP_DEVICE void fetch(int count, bool packed, const Row& row) const {
+  // Row r is fetched from row(r), r < count.
+  template <class Row> FBP_DEVICE void point(int count, const Row& row) const {
+    if (int(threadIdx.x) < count) from[threadIdx.x] = row(threadIdx.x);
+  }
+  // Row r of `in` = k values from from[r] on, r < count.
+  FBP_DEVICE void fetch(int count, bool packed) const {
     using Four = Pack<T, 4>;
     if (packed)
       copy_all<Four, 8>(
           count, is.k / 4,
-          [&](int r, int p) { return *reinterpret_cast<const Four*>(row(r) + 4 * p); },
+          [&](int r, int p) { return *reinterpret_cast<const Four*>(from[r] + 4 * p); },
           [&](int r, int p, const Four& x) {
             *reinterpret_cast<Four*>(in + r * pitch + 4 * p) = x;
           });
     else
       copy_all<T, 8>(
-          count, is.k, [&](int r, int p) { return row(r)[p]; },
+          count, is.k, [&](int r, int p) { return from[r][p]; },
           [&](int r, int p, T x) { in[r * pitch + p] = x; });
   }
 
@@ -239,6 +245,17 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
       b.rows, held.pitch, [](int, int) { return T(0); },
       [&](int r, int p, T x) { held.in[r * held.pitch + p] = x; });
   Cells<T, CellForward<T, Cell>> cells(every, b, held.parts);
+  const auto count_from = [&](index_t row0) {
+    const index_t left = every.at.rows - row0;
+    return left < b.rows ? int(left) : b.rows;
+  };
+  // Where h before a step is fetched from.
+  const auto point = [&](const ScanStep<T>& s, index_t row0) {
+    held.point(count_from(row0), [&](int r) {
+      return s.h +
+             SequenceRows::row_of(held.parts[r], row0 + r, s.before, s.at.steps + 1) * s.h_row;
+    });
+  };
   FBP_UNROLL(1)
   for (index_t i = 0; i < walk.steps(); ++i) {
     const ScanStep<T> s = walk.forward(i);
@@ -248,18 +265,16 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
         __syncthreads();
         held.locate(s.at, row0);
         __syncthreads();
+        point(s, row0);
         cells.load(s, cells.first, row0);
+        __syncthreads();
       }
-      const index_t left = s.at.rows - row0;
-      const int count = left < b.rows ? int(left) : b.rows;
-      const auto before = [&](int r) {
-        return SequenceRows::row_of(held.parts[r], row0 + r, s.before, s.at.steps + 1);
-      };
+      const int count = count_from(row0);
       if (s.masked)
         copy_all<T, 1>(
             count, units,
             [&](int r, int p) {
-              const Lane<T> h(s.h[before(r) * s.h_row + p]);
+              const Lane<T> h(held.from[r][p]);
               return (h * state_factor(s, row0 + r, p)).v;
             },
             [&](int r, int p, T x) {
@@ -270,7 +285,7 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
                        p] = x;
             });
       else if (!stays || i == 0)
-        held.fetch(count, packed, [&](int r) { return s.h + before(r) * s.h_row; });
+        held.fetch(count, packed);
       __syncthreads();
       held.multiply(b.columns, biased);
       __syncthreads();
@@ -282,7 +297,11 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
         if (stays) held.in[r * held.pitch + u] = h;
       });
     }
-    if (once && i + 1 < walk.steps()) cells.load(walk.forward(i + 1), cells.first, begin);
+    if (once && i + 1 < walk.steps()) {
+      const ScanStep<T> next = walk.forward(i + 1);
+      point(next, begin);
+      cells.load(next, cells.first, begin);
+    }
     meet();
   }
 }
@@ -311,6 +330,18 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
       b.rows, held.pitch, [](int, int) { return T(0); },
       [&](int r, int p, T x) { held.in[r * held.pitch + p] = x; });
   Cells<T, CellBackward<T, Cell>> cells(every, b, held.parts);
+  const auto count_from = [&](index_t row0) {
+    const index_t left = every.at.rows - row0;
+    return left < b.rows ? int(left) : b.rows;
+  };
+  // Where the gates' gradients of the step behind are fetched from.
+  const auto point = [&](const ScanStep<T>& s, index_t row0) {
+    held.point(count_from(row0), [&](int r) {
+      if (Cell::keeps) return s.dr_behind + (row0 + r) * cols;
+      const index_t behind = SequenceRows::row_of(held.parts[r], row0 + r, s.behind, s.at.steps);
+      return static_cast<const T*>(s.a + behind * s.a_row);
+    });
+  };
   FBP_UNROLL(1)
   for (index_t i = walk.steps() - 1; i >= 0; --i) {
     const ScanStep<T> s = walk.backward(i);
@@ -320,17 +351,12 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
         __syncthreads();
         held.locate(s.at, row0);
         __syncthreads();
+        point(s, row0);
         cells.load(s, cells.first, row0);
+        __syncthreads();
       }
       if (s.comes_through()) {
-        const index_t left = s.at.rows - row0;
-        if (!stays)
-          held.fetch(left < b.rows ? int(left) : b.rows, packed, [&](int r) {
-            if (Cell::keeps) return s.dr_behind + (row0 + r) * cols;
-            const index_t behind =
-                SequenceRows::row_of(held.parts[r], row0 + r, s.behind, s.at.steps);
-            return static_cast<const T*>(s.a + behind * s.a_row);
-          });
+        if (!stays) held.fetch(count_from(row0), packed);
         __syncthreads();
         held.multiply(b.columns, false);
         __syncthreads();
@@ -343,7 +369,11 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
         for (int g = 0; g < gates; ++g) cell.dr(g).store(held.in + r * held.pitch + g * units + u);
       });
     }
-    if (once && i > 0) cells.load(walk.backward(i - 1), cells.first, begin);
+    if (once && i > 0) {
+      const ScanStep<T> next = walk.backward(i - 1);
+      point(next, begin);
+      cells.load(next, cells.first, begin);
+    }
     meet();
   }
 }

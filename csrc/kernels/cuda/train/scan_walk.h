@@ -41,7 +41,9 @@ struct WalkProduct {
   FBP_FN index_t in_values() const { return index_t(pitch()) * rows; }
   FBP_FN index_t out_values() const { return index_t(chunks()) * rows * wide(); }
   FBP_FN index_t values() const { return in_values() + out_values() + (index_t(k) + 1) * wide(); }
-  FBP_FN static index_t parts_bytes() { return kMostWalkRows * sizeof(SequenceRows::Part); }
+  FBP_FN static index_t parts_bytes() {
+    return kMostWalkRows * (sizeof(SequenceRows::Part) + sizeof(void*));
+  }
   FBP_FN index_t bytes(index_t element_size) const {
     return parts_bytes() + (values() * element_size + 15) / 16 * 16;
   }
