@@ -105,6 +105,11 @@ CASES = {
         mlp((9, "relu"), (21, None)), 6, 40, 17,
         bp.Loss("softmax_cross_entropy", label_smoothing=0.1), bp.SGD(0.1), ("mae",)),
     "dropout": Case(dropouts, 6, 50, 20, "mse", bp.Adam(0.01), ("mse",)),
+    "several tiles of outputs": Case(
+        mlp((9, "relu"), (300, None)), 6, 40, 17, "mse", bp.SGD(0.1), ("mse", "mae")),
+    "many answers": Case(
+        mlp((9, "relu"), (45, "sigmoid")), 6, 70, 40, "binary_cross_entropy", bp.SGD(0.1),
+        ("accuracy",)),
     "heavy, sums over many inputs": Case(
         mlp((260, "relu"), (20, None)), 600, 20, 20, "mse", bp.Adam(1e-3)),
 }  # fmt: skip

@@ -74,6 +74,23 @@ float widened(std::uint16_t bits, DataType type) {
   return float(bits >> 15 ? -value : value);
 }
 
+// To nearest, ties to even.
+std::uint16_t rounded(float x, DataType type) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  if (type == kBfloat16)
+    return std::isnan(x) ? 0x7fff : std::uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+  const std::uint16_t sign = std::uint16_t(bits >> 16 & 0x8000);
+  const double size = std::fabs(double(x));
+  if (std::isnan(x)) return 0x7fff;
+  if (size < std::ldexp(1, -14)) return sign | std::uint16_t(std::nearbyint(std::ldexp(size, 24)));
+  if (size >= 65520) return sign | 0x7c00;
+  const int exponent = std::ilogb(size);
+  // A carry goes on into the exponent.
+  return std::uint16_t(sign + (exponent + 14) * 1024 +
+                       int(std::nearbyint(std::ldexp(size, 10 - exponent))));
+}
+
 // float32 is rounded to TF32, to nearest and ties away from zero.
 float element(const void* at, const LtMatrixLayout& layout, std::int64_t row, std::int64_t col) {
   const std::int64_t index = row + col * layout.leading;
@@ -99,7 +116,7 @@ struct Product {
   LtMatmulDescription how;
   LtMatrixLayout a, b, d;
   const void *at_a, *at_b;
-  float* at_d;
+  void* at_d;
 
   std::int64_t k() const { return std::int64_t(how.of_a == kPlain ? a.cols : a.rows); }
   // The operands widened: k by rows of D, columns of D by k.
@@ -149,6 +166,12 @@ struct Product {
     }
   }
 
+  void store(std::size_t at, float x) const {
+    if (d.type == kFloat32)
+      static_cast<float*>(at_d)[at] = x;
+    else
+      static_cast<std::uint16_t*>(at_d)[at] = rounded(x, d.type);
+  }
   void make() const {
     const std::size_t depth = std::size_t(k()), rows = d.rows;
     const std::vector<float> in_a = all_of_a(), in_b = all_of_b();
@@ -159,7 +182,7 @@ struct Product {
       for (std::size_t t = 0; t < terms; ++t)
         for (std::size_t i = 0; i < rows; ++i) sums[i] += in_a[t * rows + i] * in_b[j * depth + t];
       for (std::size_t i = 0; i < rows; ++i)
-        at_d[i + j * std::size_t(d.leading)] = finish(std::int64_t(i), std::int64_t(j), sums[i]);
+        store(i + j * std::size_t(d.leading), finish(std::int64_t(i), std::int64_t(j), sums[i]));
     }
     if (how.epilogue != kSumsOfA) return;
     std::fill_n(how.bias, rows, 0.0f);
@@ -187,8 +210,10 @@ bool permitted(const LtMatmulDescription& how, const LtMatrixLayout& a, const Lt
   const auto outer_a = how.of_a == kPlain ? a.rows : a.cols;
   const auto outer_b = how.of_b == kPlain ? b.cols : b.rows;
   if (inner_a != inner_b || outer_a != d.rows || outer_b != d.cols) return false;
-  if (a.type != b.type || d.type != kFloat32 || c.type != kFloat32 || c.leading != d.leading)
-    return false;
+  const bool reads_vector = how.epilogue & kBias || how.epilogue == kSumsOfA;
+  if (a.type != b.type || c.type != d.type || c.leading != d.leading) return false;
+  // The vector has the result's type.
+  if (d.type != kFloat32 && (d.type != a.type || reads_vector)) return false;
   if ((a.type == kFloat32) != (how.compute == kComputeTf32)) return false;
   for (const LtMatrixLayout* layout : {&a, &b, &d})
     if (layout->leading < std::int64_t(layout->rows)) return false;
@@ -199,7 +224,6 @@ bool permitted(const LtMatmulDescription& how, const LtMatrixLayout& a, const Lt
         !is_aligned(how.aux, 16))
       return false;
   }
-  const bool reads_vector = how.epilogue & kBias || how.epilogue == kSumsOfA;
   return !reads_vector || (how.bias && is_aligned(how.bias, 16));
 }
 
@@ -301,7 +325,7 @@ FAKE(Status, Matmul)(Handle handle, Description how, const void* alpha, const vo
   if (told("fails")) return kExecutionFailed;
   ++calls[int(how->epilogue)];
   auto* const product = new std::shared_ptr<Product>(
-      new Product{*how, *a, *b, *d, at_a, at_b, static_cast<float*>(at_d)});
+      new Product{*how, *a, *b, *d, at_a, at_b, at_d});
   // A recorded product is run again with each replay: it is kept to the end of the process.
   return fbp_emulation_enqueue(stream, run, product) == 0 ? kSuccess : kExecutionFailed;
 }

@@ -54,6 +54,7 @@ BlasCalls::Prepared& BlasCalls::prepared(const BlasProduct& p) {
                 std::uint64_t(p.in.a_row),
                 std::uint64_t(p.in.b_row),
                 std::uint64_t(p.c_row),
+                std::uint64_t(p.c_type),
                 alignment(p.in.a),
                 alignment(p.in.b),
                 alignment(p.c),
@@ -83,7 +84,7 @@ bool BlasCalls::prepare(const BlasProduct& p, Prepared& to) const {
                               size(across_b ? p.n : p.k), p.in.b_row) == lt::kSuccess &&
          f.MatrixLayoutCreate(&to.b, p.in.type, size(across_a ? p.m : p.k),
                               size(across_a ? p.k : p.m), p.in.a_row) == lt::kSuccess &&
-         f.MatrixLayoutCreate(&to.c, lt::kFloat32, size(p.n), size(p.m), p.c_row) == lt::kSuccess &&
+         f.MatrixLayoutCreate(&to.c, p.c_type, size(p.n), size(p.m), p.c_row) == lt::kSuccess &&
          add(f, to.description, lt::kOperationOfA, &of_a, sizeof of_a) &&
          add(f, to.description, lt::kOperationOfB, &of_b, sizeof of_b) &&
          add(f, to.description, lt::kEpilogue, &p.epilogue.kind, sizeof p.epilogue.kind);

@@ -37,8 +37,9 @@ struct BlasProduct {
   index_t m = 0, n = 0, k = 0;
   BlasOperands in;
   BlasEpilogue epilogue;
-  float* c = nullptr;
+  void* c = nullptr;
   index_t c_row = 0;
+  lt::DataType c_type = lt::kFloat32;  // or that of 16-bit operands: sums are rounded once
 };
 
 // The products of one network, which lends them their workspace.

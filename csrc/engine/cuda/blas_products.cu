@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -24,6 +25,10 @@ constexpr index_t kMaskUnit = 128;  // bits; what rows of masks are multiples of
 constexpr index_t kAuxUnit = 8;     // values; and those of the other matrices beside a product
 constexpr int kRounds = 3;          // of which the fastest counts
 constexpr double kHopeless = 1.5;   // times the best: one round tells enough
+// A round is as many runs, recorded and replayed at once, as take so many microseconds: between
+// events a single short one would be as long as its launches, which a recorded step does not wait for.
+constexpr double kRoundTime = 200;
+constexpr int kMostRuns = 16;
 // What is saved is more than two measurements of the same kernel differ by.
 constexpr double kWorthwhile = 0.95;
 // Both sum the same products, rounded before: what differs is the order, and of TF32 the rounding
@@ -58,23 +63,39 @@ bool is_aligned(const void* at, std::size_t bytes) {
   return reinterpret_cast<std::uintptr_t>(at) % bytes == 0;
 }
 
-// Host copies of the sampled values, row by row.
-std::vector<float> fetched(const float* at, index_t row, index_t rows, index_t cols,
+// Host copies of `rows` rows of a matrix, one behind the other.
+template <class V>
+std::vector<V> copied_rows(const V* at, index_t row, index_t rows, index_t cols,
                            cudaStream_t stream) {
-  std::vector<float> all(std::size_t((rows - 1) * row + cols));
-  check(cudaMemcpyAsync(all.data(), at, all.size() * sizeof(float), cudaMemcpyDeviceToHost, stream),
+  std::vector<V> all(std::size_t((rows - 1) * row + cols)), values;
+  check(cudaMemcpyAsync(all.data(), at, all.size() * sizeof(V), cudaMemcpyDeviceToHost, stream),
         "comparing products");
   check(cudaStreamSynchronize(stream), "comparing products");
-  std::vector<float> values;
   for (index_t i = 0; i < rows; ++i)
     values.insert(values.end(), all.begin() + i * row, all.begin() + i * row + cols);
   return values;
 }
 
-// Makes NaN of the sampled values, so that what leaves them unwritten is found out.
-void spoil(float* at, index_t row, index_t rows, index_t cols, cudaStream_t stream) {
+float widened(std::uint16_t bits, Half kind) {
+  if (kind == Half::bfloat16) {
+    const std::uint32_t wide = std::uint32_t(bits) << 16;
+    float value = 0;
+    std::memcpy(&value, &wide, sizeof value);
+    return value;
+  }
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  float value = std::ldexp(float(exponent ? 1024 + fraction : fraction),
+                           (exponent ? exponent : 1) - 25);
+  if (exponent == 31)
+    value = fraction ? std::numeric_limits<float>::quiet_NaN()
+                     : std::numeric_limits<float>::infinity();
+  return bits >> 15 ? -value : value;
+}
+
+template <class V>
+void fill_ones(V* at, index_t row, index_t rows, index_t cols, cudaStream_t stream) {
   for (index_t i = 0; i < rows; ++i)
-    check(cudaMemsetAsync(at + i * row, 0xff, std::size_t(cols) * sizeof(float), stream),
+    check(cudaMemsetAsync(at + i * row, 0xff, std::size_t(cols) * sizeof(V), stream),
           "comparing products");
 }
 
@@ -91,7 +112,7 @@ bool agree(const std::vector<float>& found, const std::vector<float>& wanted) {
   return true;
 }
 
-// Microseconds of one run; infinite where it fails.
+// Microseconds of a run; infinite where it fails.
 double timed(const std::function<cudaError_t()>& run, cudaStream_t stream) {
   Event events[2];
   for (Event& event : events) {
@@ -108,6 +129,40 @@ double timed(const std::function<cudaError_t()>& run, cudaStream_t stream) {
   return 1000 * double(milliseconds);
 }
 
+using Recorded = Owned<cudaGraphExec_t, cudaGraphExecDestroy>;
+
+// So many runs; none where the stream cannot be recorded or a run fails.
+Recorded recorded(const std::function<cudaError_t()>& run, int runs, cudaStream_t stream) {
+  if (cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
+    cudaGetLastError();
+    return {};
+  }
+  bool enqueued = true;
+  for (int i = 0; i < runs && enqueued; ++i) enqueued = run() == cudaSuccess;
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t made = nullptr;
+  check(cudaStreamEndCapture(stream, &graph), "timing products");
+  const cudaError_t error = enqueued ? cudaGraphInstantiate(&made, graph, 0) : cudaSuccess;
+  cudaGraphDestroy(graph);
+  check(error, "timing products");
+  return Recorded(made);
+}
+
+// Microseconds of one run among several; `once`: of a single one, by far the longest it can be.
+double timed_together(const std::function<cudaError_t()>& run, double once, cudaStream_t stream,
+                      const std::function<bool(double)>& again) {
+  const int runs = std::max(1, std::min(kMostRuns, int(kRoundTime / std::max(once, 1.0))));
+  const Recorded graph = recorded(run, runs, stream);
+  const auto round = [&] {
+    return graph.get() ? timed([&] { return cudaGraphLaunch(graph.get(), stream); }, stream) / runs
+                       : timed(run, stream);
+  };
+  double best = std::numeric_limits<double>::infinity();
+  for (int done = 0; done < kRounds && (done == 0 || again(best)); ++done)
+    best = std::min(best, round());
+  return best;
+}
+
 bool is_recording(cudaStream_t stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   return cudaStreamIsCapturing(stream, &status) != cudaSuccess ||
@@ -122,6 +177,11 @@ Owned<void*, cudaFree> scratch(std::size_t bytes) {
     return {};
   }
   return Owned<void*, cudaFree>(data);
+}
+
+cudaError_t shadow_of(const float* x, index_t row, index_t rows, index_t cols, Shadow to,
+                      cudaStream_t stream) {
+  return to.at ? write_shadow(x, row, rows, cols, to, stream) : cudaSuccess;
 }
 
 // A vector on the device whose first value is NaN, the others 0.
@@ -236,6 +296,23 @@ int BlasProducts::known(const Key& key) const {
   return found == choices.end() ? -1 : found->second.way;
 }
 
+// Host copies of the sampled values, row by row.
+std::vector<float> BlasProducts::fetched(const Sample& s, cudaStream_t stream) {
+  if (!s.shadow.at) return copied_rows(s.at, s.row, s.rows, s.cols, stream);
+  std::vector<float> values;
+  for (std::uint16_t bits : copied_rows(s.shadow.at, s.shadow.row, s.rows, s.cols, stream))
+    values.push_back(widened(bits, s.shadow.kind));
+  return values;
+}
+
+// Makes NaN of the sampled values, so that what leaves them unwritten is found out.
+void BlasProducts::spoil(const Sample& s, cudaStream_t stream) {
+  if (s.shadow.at)
+    fill_ones(s.shadow.at, s.shadow.row, s.rows, s.cols, stream);
+  else
+    fill_ones(s.at, s.row, s.rows, s.cols, stream);
+}
+
 // `right` leaves in the sample's place what each way should.
 int BlasProducts::measure(const Key& key, const std::vector<Way>& ways, const Own& right,
                           const Sample& sample, const std::string& name, cudaStream_t stream) {
@@ -243,14 +320,12 @@ int BlasProducts::measure(const Key& key, const std::vector<Way>& ways, const Ow
   std::ostringstream text;
   text.precision(1);
   text << std::fixed << name << ":";
-  const auto made = [&] {
-    return fetched(sample.at, sample.row, sample.rows, sample.cols, stream);
-  };
+  const auto made = [&] { return fetched(sample, stream); };
   check(right(), "a product");
   const std::vector<float> wanted = made();
   double own = 0, best = std::numeric_limits<double>::infinity();
   for (std::size_t w = 0; w < ways.size(); ++w) {
-    spoil(sample.at, sample.row, sample.rows, sample.cols, stream);
+    spoil(sample, stream);
     double time = timed(ways[w].run, stream);
     const char* problem = std::isfinite(time) ? nullptr : "not offered";
     if (!problem && w > 0 && !agree(made(), wanted)) problem = "another result";
@@ -261,10 +336,10 @@ int BlasProducts::measure(const Key& key, const std::vector<Way>& ways, const Ow
       else if (!std::isnan(made()[0]))
         problem = "loses NaN";
     }
-    if (!problem) time = std::numeric_limits<double>::infinity();  // the first is not counted
-    for (int round = 0; round < kRounds && !problem && (round == 0 || time < kHopeless * best);
-         ++round)
-      time = std::min(time, timed(ways[w].run, stream));
+    // The first is not counted.
+    if (!problem)
+      time = timed_together(ways[w].run, time, stream,
+                            [&](double least) { return least < kHopeless * best; });
     text << (w ? ", " : " ") << ways[w].name << " ";
     if (problem) {
       text << problem;
@@ -319,11 +394,6 @@ void BlasProducts::add_ways(std::vector<Way>& ways, const BlasProduct& product,
   }
 }
 
-cudaError_t BlasProducts::shadow_of(const float* x, index_t row, index_t rows, index_t cols,
-                                    Shadow to, cudaStream_t stream) const {
-  return to.at ? write_shadow(x, row, rows, cols, to, stream) : cudaSuccess;
-}
-
 // The activation's, where the library has it and it gives the backward pass what that reads.
 BlasEpilogue BlasProducts::forward_epilogue(const BlasForward& f) const {
   BlasEpilogue e;
@@ -350,11 +420,13 @@ void BlasProducts::add_forward_ways(std::vector<Way>& ways, const BlasForward& f
   product.epilogue.vector = const_cast<float*>(f.bias);
   product.c = f.z ? f.z : f.tile.out;
   product.c_row = f.z ? f.z_row : f.tile.out_row;
-  const auto shadow = [this, f, stream] {
+  const auto shadow = [f, stream] {
     return shadow_of(f.tile.out, f.tile.out_row, f.m, f.n, f.y, stream);
   };
-  const auto rest = [f, at = product.c, row = product.c_row, stream] {
-    return stored_forward(at, row, f.m, f.n, f.activation, f.tile, f.y, stream);
+  const auto rest = [f, at = f.z ? f.z : f.tile.out, row = product.c_row, stream] {
+    ActivationTile<float> tile = f.tile;
+    tile.out = f.y_read;
+    return stored_forward(at, row, f.m, f.n, f.activation, tile, f.y, stream);
   };
   const bool bare = f.activation == activation_number<Identity>() && !f.z;
   add_ways(ways, product, "cuBLASLt", bare ? Own(shadow) : Own(rest), false, stream);
@@ -374,8 +446,8 @@ cudaError_t BlasProducts::forward(const BlasForward& f, const Own& own, cudaStre
   Key key = key_of(BlasForm::forward, f.training ? f.m : power_of_two(f.m), f.n, f.k, f.in);
   key.insert(key.end(), {std::uint64_t(f.training), std::uint64_t(f.activation),
                          std::uint64_t(f.bias != nullptr), std::uint64_t(f.y.at != nullptr),
-                         std::uint64_t(ways.size())});
-  const Sample sample{f.tile.out, f.tile.out_row, std::min(f.m, kSampledRows), f.n};
+                         std::uint64_t(f.y_read != nullptr), std::uint64_t(ways.size())});
+  const Sample sample{f.tile.out, f.tile.out_row, std::min(f.m, kSampledRows), f.n, f.y};
   int way = 0;
   const cudaError_t error =
       take(key, ways, sample, title("forward", f.m, f.n, f.k, f.in), stream, &way);
@@ -396,18 +468,21 @@ BlasEpilogue BlasProducts::delta_epilogue(const BlasDelta& d) const {
 }
 
 void BlasProducts::add_delta_ways(std::vector<Way>& ways, const BlasDelta& d, cudaStream_t stream) {
-  BlasProduct product{BlasForm::delta, d.m, d.n, d.k, d.in, {}, d.tile.out, d.tile.out_row};
-  const auto shadow = [this, d, stream] {
-    return shadow_of(d.tile.out, d.tile.out_row, d.m, d.n, d.dz, stream);
-  };
+  BlasProduct summed{BlasForm::delta, d.m, d.n, d.k, d.in, {}, d.tile.out, d.tile.out_row};
+  BlasProduct whole = summed;  // and nothing follows it
+  if (d.dz.at) whole.c = d.dz.at, whole.c_row = d.dz.row, whole.c_type = d.in.type;
+  const auto nothing = [] { return cudaSuccess; };
+  if (d.activation == activation_number<Identity>())
+    return add_ways(ways, whole, "cuBLASLt", nothing, false, stream);
   const auto rest = [d, stream] {
-    return stored_delta(d.m, d.n, d.activation, d.tile, d.dz, stream);
+    ActivationTile<float> tile = d.tile;
+    if (d.dz.at) tile.out = nullptr;
+    return stored_delta(d.tile.out, d.tile.out_row, d.m, d.n, d.activation, tile, d.dz, stream);
   };
-  const bool bare = d.activation == activation_number<Identity>();
-  add_ways(ways, product, "cuBLASLt", bare ? Own(shadow) : Own(rest), false, stream);
-  product.epilogue = delta_epilogue(d);
-  if (product.epilogue.kind != lt::kDefault)
-    add_ways(ways, product, "cuBLASLt with derivative", shadow, false, stream);
+  add_ways(ways, summed, "cuBLASLt", rest, false, stream);
+  whole.epilogue = delta_epilogue(d);
+  if (whole.epilogue.kind != lt::kDefault)
+    add_ways(ways, whole, "cuBLASLt with derivative", nothing, false, stream);
 }
 
 cudaError_t BlasProducts::delta(const BlasDelta& d, const Own& own, cudaStream_t stream) {
@@ -417,7 +492,7 @@ cudaError_t BlasProducts::delta(const BlasDelta& d, const Own& own, cudaStream_t
   Key key = key_of(BlasForm::delta, d.m, d.n, d.k, d.in);
   key.insert(key.end(), {std::uint64_t(d.activation), std::uint64_t(d.dz.at != nullptr),
                          std::uint64_t(ways.size())});
-  const Sample sample{d.tile.out, d.tile.out_row, std::min(d.m, kSampledRows), d.n};
+  const Sample sample{d.tile.out, d.tile.out_row, std::min(d.m, kSampledRows), d.n, d.dz};
   return take(key, ways, sample, title("delta", d.m, d.n, d.k, d.in), stream);
 }
 
@@ -446,7 +521,7 @@ cudaError_t BlasProducts::store(const BlasGradient& g, const Own& own, cudaStrea
   std::vector<Way> ways{{"own", own}};
   add_gradient_ways(ways, g, [] { return cudaSuccess; }, stream);
   Key key = key_of(BlasForm::gradient, g.m, g.n, g.k, g.in);
-  key.push_back(ways.size());
+  key.insert(key.end(), {ways.size(), std::uint64_t(g.parts)});
   const index_t first = first_sampled(g);
   const Sample sample{g.c + first * g.n, g.n, g.m - first, g.n};
   return take(key, ways, sample, title("gradient", g.m, g.n, g.k, g.in), stream);
@@ -461,7 +536,7 @@ cudaError_t BlasProducts::update(const BlasUpdate& u, const OwnUpdate& own, cons
     add_gradient_ways(
         ways, g,
         [g, u, to, w, stream] {
-          return stored_update(g.c, g.m, g.n, u.optimizer, to, u.steps, w, stream);
+          return stored_update(g.c, 1, 0, g.m, g.n, u.optimizer, to, u.steps, w, stream);
         },
         stream);
     return ways;
@@ -469,7 +544,8 @@ cudaError_t BlasProducts::update(const BlasUpdate& u, const OwnUpdate& own, cons
   const std::vector<Way> ways = ways_to(u.to, u.w);
   Key key = key_of(BlasForm::gradient, g.m, g.n, g.k, g.in);
   key.insert(key.end(),
-             {ways.size(), std::uint64_t(u.optimizer), std::uint64_t(u.w.at != nullptr)});
+             {ways.size(), std::uint64_t(g.parts), std::uint64_t(u.optimizer),
+              std::uint64_t(u.w.at != nullptr)});
   if (known(key) < 0 && !is_recording(stream)) {
     const TrialParameters trial(u, stream);
     if (!trial.memory.get()) return own(u.to, u.w);

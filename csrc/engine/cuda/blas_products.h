@@ -29,7 +29,8 @@ struct BlasForward {
   float* z = nullptr;  // where the derivative needs it
   index_t z_row = 0;
   int activation = 0;
-  ActivationTile<float> tile;
+  ActivationTile<float> tile;  // its place may be written whether it is read or not
+  float* y_read = nullptr;     // tile.out, or null where the shadow alone is read
   Shadow y;
   bool training = false;
 };
@@ -39,7 +40,7 @@ struct BlasDelta {
   BlasOperands in;
   int activation = 0;
   ActivationTile<float> tile;
-  Shadow dz;
+  Shadow dz;  // where there is one it alone is read, though tile.out may be written
 };
 // The last of its m rows is the bias's, where there is one.
 struct BlasGradient {
@@ -47,6 +48,7 @@ struct BlasGradient {
   BlasOperands in;
   bool bias = false;
   float* c = nullptr;  // contiguous
+  index_t parts = 1;   // that the own kernel takes the sum in
 };
 struct BlasUpdate {
   BlasGradient gradient;
@@ -87,10 +89,11 @@ class BlasProducts {
     std::function<cudaError_t()> run;
     std::function<cudaError_t(const float* bias)> with_bias = {};
   };
-  // Some rows of what a product makes.
+  // Some rows of what a product makes: of the shadow where there is one.
   struct Sample {
     float* at = nullptr;
     index_t row = 0, rows = 0, cols = 0;
+    Shadow shadow = {};
   };
   using Key = std::vector<std::uint64_t>;
 
@@ -110,8 +113,8 @@ class BlasProducts {
                          const std::function<cudaError_t()>& rest, cudaStream_t stream);
   BlasEpilogue forward_epilogue(const BlasForward& f) const;
   BlasEpilogue delta_epilogue(const BlasDelta& d) const;
-  cudaError_t shadow_of(const float* x, index_t row, index_t rows, index_t cols, Shadow to,
-                        cudaStream_t stream) const;
+  static std::vector<float> fetched(const Sample& sample, cudaStream_t stream);
+  static void spoil(const Sample& sample, cudaStream_t stream);
 
   // Of a stage with relu, a bit for each output: whether it is positive.
   struct Mask {

@@ -62,9 +62,12 @@ template <class T> void Chain<T>::write_ones(const Workspace& space) const {
 
 template <class T> void Chain<T>::train(const Workspace& space, const DeviceBatch<T>& batch) const {
   gather(space, batch);
-  forward(space, batch.rows, gathered_pass(space, batch.samples, true), nullptr);
+  Pass<T> pass = gathered_pass(space, batch.samples, true);
+  pass.rounded = gathers_rounded();
+  forward(space, batch.rows, pass, nullptr);
   measure(space, batch.rows, space.at<T>(space.plan.y.back()), gathered(space, batch.samples),
-          *batch.metrics, batch.counts);
+          *batch.metrics, batch.counts,
+          loss_rounds() ? product_mode.shadows->delta.of(last()) : Shadow{});
   if (scaling) scale_delta(space, batch.rows);
   backward(space, batch);
   if (scaling && batch.dx)
@@ -75,6 +78,23 @@ template <class T> void Chain<T>::train(const Workspace& space, const DeviceBatc
     Products<T>(*layout, product_mode, stream).refresh(arrays.parameters.w);
   if (batch.update) update_state(space, batch.rows);
   check(advance(tables.counter, stream), kBackward);
+}
+
+// Whether rows are gathered as the shadows that the first stage reads.
+template <class T> bool Chain<T>::gathers_rounded() const {
+  return product_mode.shadows && !layout->sequences && layout->stages.front().dense();
+}
+
+// Whether the loss leaves the shadow of the last stage's dz, which then is its own gradient.
+template <class T> bool Chain<T>::loss_rounds() const {
+  const Stage& stage = layout->stages[last()];
+  return product_mode.shadows && !layout->sequences && !scaling && stage.dense() &&
+         stage.activation == 0;
+}
+
+// Whether each dense stage adds up the parts of its own gradient.
+template <class T> bool Chain<T>::by_stages() const {
+  return product_mode.on_tensor_cores() && !layout->sequences;
 }
 
 // The targets where a batch is gathered.
@@ -91,14 +111,16 @@ template <class T>
 Pass<T> Chain<T>::gathered_pass(const Workspace& space, const DeviceSamples<T>& from,
                                 bool training) const {
   return {matrix(space, space.plan.x), training,
-          from.lengths ? space.at<std::int64_t>(space.plan.lengths_offset) : nullptr, from.states};
+          from.lengths ? space.at<std::int64_t>(space.plan.lengths_offset) : nullptr, from.states,
+          false};
 }
 
 template <class T>
 void Chain<T>::infer(const Workspace& space, index_t rows, const DeviceSamples<T>& samples, T* out,
                      bool training) const {
   if (!layout->sequences)
-    return forward(space, rows, {{samples.x, layout->inputs}, training, nullptr, nullptr}, out);
+    return forward(space, rows, {{samples.x, layout->inputs}, training, nullptr, nullptr, false},
+                   out);
   check(gather_sequences(sequence_gather(space, rows, samples), stream), kForward);
   forward(space, rows, gathered_pass(space, samples, training), nullptr);
   if (out) keep_outputs(space, rows, out);
@@ -121,7 +143,7 @@ void Chain<T>::evaluate(const Workspace& space, index_t rows, const T* y,
     check(repeat_columns(there.weight, rows, weight_copies(), weight, stream), kForward);
     there.weight = weight;
   }
-  measure(space, rows, y, there, metrics, counts);
+  measure(space, rows, y, there, metrics, counts, {});
   check(advance(tables.counter, stream), kForward);
 }
 
@@ -143,6 +165,10 @@ void Chain<T>::gather(const Workspace& space, const DeviceBatch<T>& batch) const
   g.inputs = layout->inputs;
   g.x_out = space.at<T>(space.plan.x);
   g.x_row = space.plan.x.row;
+  if (gathers_rounded()) {
+    g.x_shadow = product_mode.shadows->input.of(0);
+    if (layout->stages.front().joins.empty()) g.x_out = nullptr;  // nobody reads it
+  }
   g.target = batch.samples.target;
   g.outputs = layout->outputs;
   g.target_out = space.at<T>(space.plan.target);
@@ -156,7 +182,7 @@ void Chain<T>::gather(const Workspace& space, const DeviceBatch<T>& batch) const
 
 template <class T>
 void Chain<T>::forward(const Workspace& space, index_t rows, const Pass<T>& pass, T* out) const {
-  Products<T> products(*layout, product_mode, stream);
+  Products<T> products(*layout, product_mode, stream, pass.rounded);
   Matrix<T> input = pass.x;
   for (std::size_t s = 0; s <= last(); ++s) {
     const Stage& stage = layout->stages[s];
@@ -199,23 +225,26 @@ void Chain<T>::forward_dense(Products<T>& products, const Workspace& space, std:
 // Of logits the errors are those of their softmax: what the loss without label smoothing leaves in
 // dy, but for the mean's factor.
 //
-// Of sequences the outputs of each part have blocks of their own.
+// Of sequences the outputs of each part have blocks of their own. dz: as Outputs, not of sequences.
 template <class T>
 void Chain<T>::measure(const Workspace& space, index_t rows, const T* y,
                        const DeviceSamples<T>& targets, const std::vector<MetricSpec>& metrics,
-                       const index_t* counts) const {
+                       const index_t* counts, Shadow dz) const {
   if (counts) return measure_closed(space, rows, targets, metrics, counts);
   const index_t places = space.rows_of(layout->stages.back(), 1);
-  measure_parts(rows, places, y, space.at<T>(space.plan.delta.back()), targets, metrics, nullptr);
+  measure_parts(rows, places, y, space.at<T>(space.plan.delta.back()), targets, metrics, nullptr,
+                dz);
 }
 
 // counts: of each part of a batch of sequences, the outputs that count; null: all.
 template <class T>
 void Chain<T>::measure_parts(index_t rows, index_t places, const T* y, T* dy,
                              const DeviceSamples<T>& targets,
-                             const std::vector<MetricSpec>& metrics, const index_t* counts) const {
+                             const std::vector<MetricSpec>& metrics, const index_t* counts,
+                             Shadow dz) const {
   const index_t chunk = layout->sequences ? layout->row_chunk(rows) : rows;
   Outputs<T> part;
+  part.dz = dz;
   part.all = rows * places;
   if (counts) part.all = std::accumulate(counts, counts + parts_of(rows, chunk), index_t(0));
   for (index_t first = 0, number = 0; first < rows; first += chunk, ++number) {
@@ -267,11 +296,12 @@ template <class T> void Chain<T>::take_loss(const Outputs<T>& part, bool plain) 
   args.y = part.y;
   args.target = part.targets.target;
   args.labels = part.targets.labels;
-  args.dy = part.dy;
+  // The shadow alone is read where no metric reads errors.
+  args.dy = part.dz.at && kElementwise[loss.loss] ? nullptr : part.dy;
   args.dy_scale = T(1 / loss_divisor(loss, part.all, layout->outputs));
   args.param = plain ? T(0) : T(loss.param);
   args.weight = plain ? nullptr : part.targets.weight;
-  check(cuda::loss(loss.loss, args, tables.place(0, part.block), stream), "loss");
+  check(cuda::loss(loss.loss, args, tables.place(0, part.block), part.dz, stream), "loss");
 }
 
 template <class T>
@@ -279,7 +309,7 @@ void Chain<T>::backward(const Workspace& space, const DeviceBatch<T>& batch) con
   const index_t parts = partials_of(batch.rows);
   const std::size_t lowest = batch.dx ? 0 : layout->lowest_trained;
   const bool update = batch.update && !rules->need_whole_gradient();
-  Products<T> products(*layout, product_mode, stream);
+  Products<T> products(*layout, product_mode, stream, loss_rounds());
   output_delta(space, batch.rows);
   for (std::size_t s = last() + 1; s-- > lowest;) {
     const BatchMatrix& dz = space.plan.delta[s];
@@ -295,7 +325,7 @@ void Chain<T>::backward(const Workspace& space, const DeviceBatch<T>& batch) con
   }
   const bool apart = parts > 1 || layout->sequences;
   if (apart) add_up_parts(parts, update);
-  if (apart && update) products.refresh(arrays.parameters.w);
+  if (apart && update && !by_stages()) products.refresh(arrays.parameters.w);
 }
 
 // The partials of what is trained, into the flat gradient or the optimizer.
@@ -310,6 +340,7 @@ template <class T> void Chain<T>::add_up_parts(index_t parts, bool update) const
   index_t begin = 0, end = 0;  // of what is next to each other
   for (const Stage& stage : layout->stages) {
     if (!stage.trainable || !in_parts(stage, layout->sequences)) continue;
+    if (stage.dense() && by_stages()) continue;
     if (stage.parameter_offset != round_to_block(end)) {
       add_up(begin, end);
       begin = stage.parameter_offset;
@@ -409,12 +440,14 @@ void Chain<T>::parameter_gradient(const Products<T>& products, const Workspace& 
   if (!stage.dense()) return own_gradient(space, rows, s, parts, update);
   GemmArgs<T> g = gradient_product(space, s, 0, rows);
   g.chunk = layout->row_chunk(rows);
-  if (parts == 1 && update) {
-    products.update(s, g, arrays.gradient + stage.parameter_offset, optimizer,
-                    arrays.parameters.from(stage.parameter_offset), tables.steps);
-    return;
-  }
-  g.c = (parts > 1 ? partials : arrays.gradient) + stage.parameter_offset;
+  g.c = arrays.gradient + stage.parameter_offset;
+  T* const partial = partials + stage.parameter_offset;
+  const GradientParts<T> apart{parts > 1 ? partial : nullptr, parts, layout->parameter_count};
+  if (update && (parts == 1 || by_stages()))
+    return products.update(s, g, apart, optimizer, arrays.parameters.from(stage.parameter_offset),
+                           tables.steps);
+  if (by_stages()) return products.store_sum(s, g, apart);
+  if (parts > 1) g.c = partial;
   products.store(s, g, parts, layout->parameter_count);
 }
 

@@ -59,6 +59,7 @@ template <class T> struct Pass {
   bool training = false;
   const std::int64_t* lengths = nullptr;  // of sequences, where they end early
   T* states = nullptr;  // of sequences, before the first step and then behind the last; null: 0
+  bool rounded = false;  // the shadow of x is there
 };
 
 // The flat arrays, all of one layout.
@@ -96,6 +97,7 @@ template <class T> struct Outputs {
   index_t block = 0;          // of the batch's sums, the first of theirs
   const T* y = nullptr;
   T* dy = nullptr;
+  Shadow dz;  // where the loss leaves it
   DeviceSamples<T> targets;
 };
 
@@ -217,13 +219,16 @@ template <class T> class Chain {
   void update_state(const Workspace& space, index_t rows) const;
   void dropout(const Workspace& space, const Stage& stage, index_t rows, Matrix<T> x,
                const ActivationTile<T>& tile) const;
+  bool gathers_rounded() const;
+  bool loss_rounds() const;
+  bool by_stages() const;
   void measure(const Workspace& space, index_t rows, const T* y, const DeviceSamples<T>& targets,
-               const std::vector<MetricSpec>& metrics, const index_t* counts) const;
+               const std::vector<MetricSpec>& metrics, const index_t* counts, Shadow dz) const;
   void measure_closed(const Workspace& space, index_t rows, const DeviceSamples<T>& targets,
                       const std::vector<MetricSpec>& metrics, const index_t* counts) const;
   void measure_parts(index_t rows, index_t places, const T* y, T* dy,
                      const DeviceSamples<T>& targets, const std::vector<MetricSpec>& metrics,
-                     const index_t* counts) const;
+                     const index_t* counts, Shadow dz = {}) const;
   void measure_part(const Outputs<T>& part, const std::vector<MetricSpec>& metrics) const;
   void take_loss(const Outputs<T>& part, bool plain) const;
   void backward(const Workspace& space, const DeviceBatch<T>& batch) const;

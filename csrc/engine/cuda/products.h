@@ -9,6 +9,7 @@
 #include "engine/cuda/resources.h"
 #include "engine/cuda/shadows.h"
 #include "kernels/cuda/train/kernels.h"
+#include "kernels/cuda/train/stored.h"
 #include "kernels/cuda/train/tf32.h"
 
 namespace fastbp {
@@ -20,16 +21,25 @@ struct ProductMode {
   bool tf32 = false;
   BlasProducts* blas = nullptr;  // of those two
 
+  bool on_tensor_cores() const { return shadows || tf32; }
   index_t blocks(index_t m, index_t n) const {
-    return shadows || tf32 ? tensor_blocks(m, n) : product_blocks(m, n);
+    return on_tensor_cores() ? tensor_blocks(m, n) : product_blocks(m, n);
   }
+};
+
+// Where the parts of a sum lie that is taken in several, `apart` values apart.
+template <class T> struct GradientParts {
+  T* at = nullptr;
+  index_t count = 1, apart = 0;
 };
 
 template <class T> class Products {
  public:
-  Products(const NetworkLayout& layout, const ProductMode& mode, cudaStream_t stream)
+  // shadowed: what the pass begins with has its shadow.
+  Products(const NetworkLayout& layout, const ProductMode& mode, cudaStream_t stream,
+           bool shadowed = false)
       : layout_(layout), shadows_(mode.shadows), tf32_(mode.tf32), blas_(mode.blas),
-        stream_(stream) {}
+        stream_(stream), shadowed_(shadowed) {}
 
   // Another kernel has made what the next product reads.
   void other_made() { shadowed_ = false; }
@@ -46,16 +56,19 @@ template <class T> class Products {
         const Shadow y = is_dense(next) ? shadows_->input.of(next) : Shadow{};
         shadowed_ = y.at != nullptr;
         const TensorArgs args{g.m, g.n, g.k, x, shadows_->weights.of(s), g.bias, g.c, g.c_row};
-        const auto own = [&] { return tensor_forward(args, activation, tile, y, stream_); };
-        const BlasForward asked{s,       g.m,        g.n,  g.k, operands(args), g.bias, g.c,
-                                g.c_row, activation, tile, y,   training};
+        ActivationTile<T> read = tile;  // what anybody reads of it
+        const bool by_derivative = training && layout_.stages[s].saves == Saves::Output;
+        if (y.at && !g.c && !by_derivative && !is_added(s + 1, next)) read.out = nullptr;
+        const auto own = [&] { return tensor_forward(args, activation, read, y, stream_); };
+        const BlasForward asked{s,          g.m,  g.n,      g.k, operands(args), g.bias, g.c, g.c_row,
+                                activation, tile, read.out, y,   training};
         return check(blas_->forward(asked, own, stream_), what);
       }
     if constexpr (is_float)
       if (tf32_) {
         const auto own = [&] { return tf32_forward(g, activation, tile, stream_); };
-        const BlasForward asked{s,   g.m,     g.n,        g.k,  operands(g), g.bias,
-                                g.c, g.c_row, activation, tile, {},          training};
+        const BlasForward asked{s,          g.m,  g.n,      g.k, operands(g), g.bias, g.c, g.c_row,
+                                activation, tile, tile.out, {},  training};
         return check(blas_->forward(asked, own, stream_), what);
       }
     check(forward_product(g, activation, tile, stream_), what);
@@ -80,7 +93,9 @@ template <class T> class Products {
         shadowed_ = dz.at != nullptr;
         const TensorArgs args{g.m,     g.n,     g.k, shadows_->delta.of(s), shadows_->weights.of(s),
                               nullptr, nullptr, 0};
-        const auto own = [&] { return tensor_delta(args, activation, tile, dz, stream_); };
+        ActivationTile<T> read = tile;  // of a dense stage's dz nobody reads more than the shadow
+        if (dz.at) read.out = nullptr;
+        const auto own = [&] { return tensor_delta(args, activation, read, dz, stream_); };
         const BlasDelta asked{below, g.m, g.n, g.k, operands(args), activation, tile, dz};
         return check(blas_->delta(asked, own, stream_), kBackward);
       }
@@ -93,31 +108,46 @@ template <class T> class Products {
     check(delta_product(g, activation, tile, stream_), kBackward);
   }
 
-  // The gradient of the parameters, into the optimizer. It may come to lie in `gradient`.
-  void update(std::size_t s, const GemmArgs<T>& g, T* gradient, int optimizer,
+  // The gradient of the parameters, into the optimizer. It may come to lie at g.c; on tensor cores its
+  // sum may be taken in parts.
+  void update(std::size_t s, const GemmArgs<T>& g, const GradientParts<T>& parts, int optimizer,
               const Parameters<T>& to, const StepTable<T>& steps) const {
     if constexpr (is_float)
       if (shadows_ || tf32_) {
-        GemmArgs<T> stored = g;
-        stored.c = gradient;
         const auto own = [&](const Parameters<T>& target, Shadow w) {
+          if (parts.count > 1) {
+            const cudaError_t error = store_parts(s, g, parts);
+            return error != cudaSuccess
+                       ? error
+                       : stored_update(parts.at, parts.count, parts.apart, g.m, g.n, optimizer,
+                                       target, steps, w, stream_);
+          }
           return shadows_ ? tensor_update(gradient_args(s, g), optimizer, target, steps, w, stream_)
                           : tf32_update(g, optimizer, target, steps, stream_);
         };
-        const auto own_store = [&] { return store_whole(s, stored); };
+        const auto own_store = [&] { return store_whole(s, g); };
         const Shadow w = shadows_ ? shadows_->weights.of(s) : Shadow{};
-        const BlasUpdate asked{blas_gradient(s, stored), optimizer, to, steps, w};
+        const BlasUpdate asked{blas_gradient(s, g, parts.count), optimizer, to, steps, w};
         return check(blas_->update(asked, own, own_store, stream_), kBackward);
       }
     check(update_product(g, optimizer, to, steps, stream_), kBackward);
   }
+  // The same on tensor cores, stored at g.c.
+  void store_sum(std::size_t s, const GemmArgs<T>& g, const GradientParts<T>& parts) const {
+    if constexpr (is_float) {
+      const auto own = [&] {
+        if (parts.count == 1) return store_whole(s, g);
+        const cudaError_t error = store_parts(s, g, parts);
+        return error != cudaSuccess
+                   ? error
+                   : add_parts<T>(parts.at, parts.count, parts.apart, g.m * g.n, g.c, kNoOptimizer,
+                                  {}, {}, stream_);
+      };
+      check(blas_->store(blas_gradient(s, g, parts.count), own, stream_), kBackward);
+    }
+  }
   // The same, stored as store_product does.
   void store(std::size_t s, const GemmArgs<T>& g, index_t parts, index_t part) const {
-    if constexpr (is_float)
-      if (parts == 1 && (shadows_ || tf32_))
-        return check(blas_->store(
-                         blas_gradient(s, g), [&] { return store_whole(s, g); }, stream_),
-                     kBackward);
     if constexpr (is_float)
       if (shadows_)
         return check(tensor_store(gradient_args(s, g), g.chunk, parts, part, stream_), kBackward);
@@ -139,6 +169,12 @@ template <class T> class Products {
   static constexpr bool is_float = sizeof(T) == sizeof(float);
   static constexpr const char* kBackward = "backward pass";
 
+  // Whether another stage adds what those from `first` to `last` read.
+  bool is_added(std::size_t first, std::size_t last) const {
+    for (std::size_t s = first; s <= last; ++s)
+      if (!layout_.stages[s].joins.empty()) return true;
+    return false;
+  }
   bool is_dense(std::size_t stage) const {
     return stage < layout_.stages.size() && layout_.stages[stage].dense();
   }
@@ -150,9 +186,13 @@ template <class T> class Products {
   }
 
   cudaError_t store_whole(std::size_t s, const GemmArgs<T>& g) const {
+    return store_parts(s, g, {g.c, 1, 0});
+  }
+  cudaError_t store_parts(std::size_t s, GemmArgs<T> g, const GradientParts<T>& parts) const {
+    g.c = parts.at;
     if constexpr (is_float)
-      return shadows_ ? tensor_store(gradient_args(s, g), g.chunk, 1, 0, stream_)
-                      : tf32_store(g, 1, 0, stream_);
+      return shadows_ ? tensor_store(gradient_args(s, g), g.chunk, parts.count, parts.apart, stream_)
+                      : tf32_store(g, parts.count, parts.apart, stream_);
   }
 
   // What cuBLASLt reads: rounded before, or float32 as it lies.
@@ -164,11 +204,12 @@ template <class T> class Products {
     return {lt::kFloat32, g.a, g.b, g.a_col == 1 ? g.a_row : g.a_col,
             g.b_col == 1 ? g.b_row : g.b_col};
   }
-  BlasGradient blas_gradient(std::size_t s, const GemmArgs<T>& g) const {
+  BlasGradient blas_gradient(std::size_t s, const GemmArgs<T>& g, index_t parts) const {
     BlasGradient asked;
     asked.m = g.m, asked.n = g.n, asked.k = g.k;
     asked.in = shadows_ ? operands(gradient_args(s, g)) : operands(g);
     asked.bias = layout_.stages[s].bias;
+    asked.parts = parts;
     if constexpr (is_float) asked.c = g.c;
     return asked;
   }
@@ -178,7 +219,7 @@ template <class T> class Products {
   bool tf32_;
   BlasProducts* blas_;
   cudaStream_t stream_;
-  bool shadowed_ = false;
+  bool shadowed_;
 };
 
 }  // namespace cuda

@@ -214,30 +214,38 @@ FBP_DEVICE void wide_softmax_rows(const LossArgs<T>& args, index_t first, T* val
   if (threadIdx.x == 0) sums[first / kLossBlockRows] = sum_of_rows(row_losses, rows, 1);
 }
 
-// Position of the largest element, the first of equals.
-template <class T> FBP_FN index_t argmax(const T* x, index_t n) {
-  index_t best = 0;
-  for (index_t j = 1; j < n; ++j)
-    if (x[j] > x[best]) best = j;
-  return best;
-}
+// The metric of one row, which takes its elements one after the other: y and target, or the error in the
+// place of y.
+template <class T> struct RowMetric {
+  double sum = 0;
+  index_t best = 0, best_target = 0;  // the first of the largest
+  T largest = 0, largest_target = 0;
+
+  FBP_FN void take(const MetricArgs<T>& args, index_t j, T y, T target) {
+    if (args.kind == MetricKind::accuracy_argmax) {
+      if (j == 0 || y > largest) best = j, largest = y;
+      if (j == 0 || target > largest_target) best_target = j, largest_target = target;
+    } else if (args.kind == MetricKind::accuracy_threshold) {
+      sum += (y > args.threshold) == (target > T(0.5));
+    } else {
+      const double e =
+          args.error ? double(y) * double(args.error_scale) : double(y) - double(target);
+      sum += args.kind == MetricKind::mse ? e * e : e < 0 ? -e : e;
+    }
+  }
+  // Of row i.
+  FBP_FN double result(const MetricArgs<T>& args, index_t i) const {
+    if (args.kind != MetricKind::accuracy_argmax) return sum / double(args.cols);
+    return best == (args.target ? best_target : index_t(args.labels[i]));
+  }
+};
 
 template <class T> FBP_FN double metric_of_row(const MetricArgs<T>& args, index_t i) {
-  const T* y = args.y + i * args.cols;
+  const T* y = (args.error ? args.error : args.y) + i * args.cols;
   const T* target = args.target ? args.target + i * args.cols : nullptr;
-  if (args.kind == MetricKind::accuracy_argmax)
-    return argmax(y, args.cols) == (target ? argmax(target, args.cols) : index_t(args.labels[i]));
-  double sum = 0;
-  for (index_t j = 0; j < args.cols; ++j) {
-    if (args.kind == MetricKind::accuracy_threshold) {
-      sum += (y[j] > args.threshold) == (target[j] > T(0.5));
-      continue;
-    }
-    const double e = args.error ? double(args.error[i * args.cols + j]) * double(args.error_scale)
-                                : double(y[j]) - double(target[j]);
-    sum += args.kind == MetricKind::mse ? e * e : e < 0 ? -e : e;
-  }
-  return sum / double(args.cols);
+  RowMetric<T> metric;
+  for (index_t j = 0; j < args.cols; ++j) metric.take(args, j, y[j], target ? target[j] : T(0));
+  return metric.result(args, i);
 }
 
 // Row `row` for the calling thread.

@@ -5,28 +5,59 @@
 #include "kernels/cuda/epilogues.cuh"
 #include "kernels/cuda/train/kernels.h"
 #include "kernels/cuda/train/loss_scale.h"
+#include "kernels/cuda/train/with_shadow.cuh"
 #include "ops/philox.h"
 
 namespace fastbp {
 namespace cuda {
 namespace {
 
+// Values that a thread copies at once: 16 bytes, or one where rows do not begin at multiples of that.
+template <class T> constexpr int kGathered = 16 / sizeof(T);
+template <class T, int count> struct alignas(count * sizeof(T)) Several { T value[count]; };
+
 // A row's inputs, targets, label and weights stand side by side.
-template <class T> FBP_FN index_t gathered_columns(const GatherArgs<T>& g) {
-  return g.inputs + (g.target ? g.outputs : 0) + (g.labels ? 1 : 0) +
+template <class T> FBP_FN index_t gathered_columns(const GatherArgs<T>& g, int at_once) {
+  return g.inputs / at_once + (g.target ? g.outputs / at_once : 0) + (g.labels ? 1 : 0) +
          (g.weight ? g.weight_copies : 0);
 }
-template <class T>
+template <class T> bool gathers_several(const GatherArgs<T>& g) {
+  const auto fits = [](const void* at, index_t row) {
+    return reinterpret_cast<std::uintptr_t>(at) % 16 == 0 && row % kGathered<T> == 0;
+  };
+  return fits(g.x, g.inputs) && fits(g.x_out, g.x_out ? g.x_row : 0) &&
+         (!g.target || (fits(g.target, g.outputs) && fits(g.target_out, g.outputs)));
+}
+
+// Values j .. j + count of row i of the batch, and of their shadow.
+template <class T, int count>
+FBP_DEVICE void store_inputs(const GatherArgs<T>& g, index_t i, index_t j,
+                             const Several<T, count>& x) {
+  if (g.x_out) *reinterpret_cast<Several<T, count>*>(g.x_out + i * g.x_row + j) = x;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (!g.x_shadow.at) return;
+    if constexpr (count == 4)
+      store_shadow_4(g.x_shadow, i, j, x.value);
+    else
+      store_shadow(g.x_shadow, i, j, x.value[0]);
+  }
+}
+
+template <class T, int count>
 __global__ void __launch_bounds__(kElementThreads) gather_kernel(GatherArgs<T> g) {
+  using Values = Several<T, count>;
   const index_t first = g.counter->first_row + g.counter->batch * g.rows_per_batch;
-  const index_t labels_at = g.inputs + (g.target ? g.outputs : 0);
+  const index_t targets_at = g.inputs / count;
+  const index_t labels_at = targets_at + (g.target ? g.outputs / count : 0);
   const index_t weights_at = labels_at + (g.labels ? 1 : 0);
-  for_each_element(g.rows, gathered_columns(g), [&](index_t i, index_t j) {
+  for_each_element(g.rows, gathered_columns(g, count), [&](index_t i, index_t j) {
     const index_t row = g.order ? index_t(g.order[first + i]) : first + i;
-    if (j < g.inputs)
-      g.x_out[i * g.x_row + j] = g.x[row * g.inputs + j];
+    if (j < targets_at)
+      store_inputs<T, count>(g, i, j * count,
+                             reinterpret_cast<const Values*>(g.x + row * g.inputs)[j]);
     else if (j < labels_at)
-      g.target_out[i * g.outputs + j - g.inputs] = g.target[row * g.outputs + j - g.inputs];
+      reinterpret_cast<Values*>(g.target_out + i * g.outputs)[j - targets_at] =
+          reinterpret_cast<const Values*>(g.target + row * g.outputs)[j - targets_at];
     else if (j < weights_at)
       g.labels_out[i] = g.labels[row];
     else
@@ -124,8 +155,12 @@ cudaError_t map_backward(int activation, const ElementwiseArgs<T>& args, cudaStr
 }
 
 template <class T> cudaError_t gather(const GatherArgs<T>& args, cudaStream_t stream) {
-  const ElementGrid shape(args.rows, gathered_columns(args));
-  FBP_LAUNCH(gather_kernel<T>, shape.grid, shape.block, 0, stream)(args);
+  const bool several = gathers_several(args);
+  const ElementGrid shape(args.rows, gathered_columns(args, several ? kGathered<T> : 1));
+  if (several)
+    FBP_LAUNCH((gather_kernel<T, kGathered<T>>), shape.grid, shape.block, 0, stream)(args);
+  else
+    FBP_LAUNCH((gather_kernel<T, 1>), shape.grid, shape.block, 0, stream)(args);
   return cudaGetLastError();
 }
 

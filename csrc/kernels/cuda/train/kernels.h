@@ -8,6 +8,7 @@
 #include "kernels/args.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/train/scan.h"
+#include "kernels/cuda/train/tensor.h"
 
 namespace fastbp {
 namespace cuda {
@@ -51,8 +52,9 @@ template <class T> struct GatherArgs {
   index_t rows_per_batch = 0, rows = 0;
   const T* x = nullptr;  // (n, inputs), contiguous
   index_t inputs = 0;
-  T* x_out = nullptr;
+  T* x_out = nullptr;  // null: the shadow alone is wanted
   index_t x_row = 0;
+  Shadow x_shadow;  // of float alone
   const T* target = nullptr;  // (n, outputs), or null
   index_t outputs = 0;
   T* target_out = nullptr;
@@ -98,9 +100,12 @@ struct BlockSums {
   const RunCounter* counter = nullptr;
   index_t blocks = 0;  // of a whole batch
 };
-// The loss of entry `loss` of FBP_LOSSES and its gradient, as LossArgs; block_loss is not read.
+// The loss of entry `loss` of FBP_LOSSES and its gradient, as LossArgs; block_loss is not read. dz: where
+// there is one, the gradient's shadow too (of float alone); of a loss that has a value for each element dy may then
+// be null.
 template <class T>
-cudaError_t loss(int loss, const LossArgs<T>& args, const BlockSums& to, cudaStream_t stream);
+cudaError_t loss(int loss, const LossArgs<T>& args, const BlockSums& to, const Shadow& dz,
+                 cudaStream_t stream);
 // As MetricArgs; block_sum is not read.
 template <class T>
 cudaError_t metric(const MetricArgs<T>& args, const BlockSums& to, cudaStream_t stream);

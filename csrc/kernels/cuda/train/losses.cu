@@ -1,6 +1,8 @@
 // Losses and metrics of a batch (losses.cuh), one kernel each.
 #include "kernels/cuda/losses.cuh"
 
+#include "kernels/cuda/train/with_shadow.cuh"
+
 namespace fastbp {
 namespace cuda {
 namespace {
@@ -8,20 +10,139 @@ namespace {
 // Where the running batch's sums go.
 FBP_FN double* place_of(const BlockSums& to) { return to.sums + to.counter->batch * to.blocks; }
 
-template <class T, class Loss, bool weighted>
-__global__ void __launch_bounds__(kLossThreads)
-    elementwise_loss_kernel(LossArgs<T> args, BlockSums to) {
-  FBP_SHARED(T, values);
-  elementwise_loss_rows<T, Loss, weighted>(args, index_t(blockIdx.x) * (kLossThreads / kLanes<T>),
-                                           values, place_of(to));
+// Elements that a block takes at a time: each thread loads its own together, a tile's width apart.
+constexpr int kTileThreads = 512, kTileEach = 4, kTile = kTileThreads * kTileEach;
+
+// Blocks of rows that a block of threads takes: as many as one tile holds, with a group of threads for
+// each; or one, tile after tile.
+template <class T> index_t blocks_at_once(index_t cols) {
+  const index_t held = kTile / (kLossBlockRows * cols), groups = kTileThreads / kLanes<T>;
+  return held < 1 ? 1 : held < groups ? held : groups;
 }
 
+// What a thread has of a tile.
+template <class T, bool weighted> struct LossTile {
+  T y[kTileEach], target[kTileEach], weight[kTileEach];
+
+  FBP_DEVICE void load(const LossArgs<T>& args, index_t at, index_t end) {
+    FBP_UNROLL(kTileEach)
+    for (int i = 0; i < kTileEach; ++i) {
+      const index_t e = at + i * kTileThreads;
+      if (e >= end) continue;
+      y[i] = args.y[e];
+      target[i] = args.target[e];
+      weight[i] = weighted ? args.weight[e] : T(1);
+    }
+  }
+  // The gradient, and to `values` the losses.
+  template <class Loss>
+  FBP_DEVICE void finish(const LossArgs<T>& args, const Shadow& dz, index_t at, index_t end,
+                         T* values) const {
+    const Lane<T> param(args.param), scale(args.dy_scale);
+    FBP_UNROLL(kTileEach)
+    for (int i = 0; i < kTileEach; ++i) {
+      const index_t e = at + i * kTileThreads;
+      if (e >= end) continue;
+      Lane<T> dy = Loss::gradient(Lane<T>(y[i]), Lane<T>(target[i]), param) * scale;
+      Lane<T> value = Loss::value(Lane<T>(y[i]), Lane<T>(target[i]), param);
+      if (weighted) dy = dy * Lane<T>(weight[i]), value = value * Lane<T>(weight[i]);
+      if (args.dy) dy.store(args.dy + e);
+      if constexpr (sizeof(T) == sizeof(float))
+        if (dz.at) store_shadow(dz, dz.row == args.cols ? 0 : e / args.cols,
+                                dz.row == args.cols ? e : e % args.cols, dy.v);
+      value.store(values + i * kTileThreads + threadIdx.x);
+    }
+  }
+};
+
+// The calling thread's share, one lane of the CPU's vector, of `count` values in shared memory.
+template <class T> FBP_DEVICE Lane<T> add_lane(const T* values, int count, Lane<T> sum) {
+  FBP_UNROLL(8)
+  for (int e = int(threadIdx.x) % kLanes<T>; e < count; e += kLanes<T>)
+    sum = sum + Lane<T>(values[e]);
+  return sum;
+}
+
+// The losses and their gradient are made by all threads; of each block of rows, which is one flat run
+// of elements, a group of as many threads as the CPU's vector has lanes then adds the losses up in
+// its order, in shared memory, while the next tile is on its way.
+template <class T, class Loss, bool weighted>
+__global__ void __launch_bounds__(kTileThreads)
+    elementwise_loss_kernel(LossArgs<T> args, Shadow dz, index_t at_once, BlockSums to) {
+  FBP_SHARED(T, values);  // two tiles
+  const index_t of_block = kLossBlockRows * args.cols, all = args.rows * args.cols;
+  const index_t first = index_t(blockIdx.x) * at_once, begin = first * of_block;
+  const index_t end = begin + at_once * of_block < all ? begin + at_once * of_block : all;
+  const int group = int(threadIdx.x) / kLanes<T>;
+  Lane<T> sum(T(0));
+  int side = 0;
+  index_t at = begin;
+  for (;; at += kTile, side ^= 1) {
+    LossTile<T, weighted> tile;
+    tile.load(args, at + threadIdx.x, end);
+    if (at > begin && group == 0) sum = add_lane(values + (side ^ 1) * kTile, kTile, sum);
+    tile.template finish<Loss>(args, dz, at + threadIdx.x, end, values + side * kTile);
+    __syncthreads();
+    if (end - at <= kTile) break;
+  }
+  const index_t mine = group * of_block, left = end - at - mine;
+  if (group < at_once && left > 0)
+    sum = add_lane(values + side * kTile + mine, int(left < of_block ? left : of_block), sum);
+  __syncthreads();
+  const Lane<T> total = fold_sum(values, sum);
+  if (threadIdx.x % kLanes<T> == 0 && group < at_once && left > 0)
+    place_of(to)[first + group] = double(total.v);
+}
+
+// store(e, x) for each of `count` contiguous values, loads of four under way at once.
+template <class T, class Store>
+FBP_DEVICE void fetch(const T* from, int count, const Store& store) {
+  const int step = int(blockDim.x);
+  FBP_UNROLL(1)
+  for (int e = int(threadIdx.x); e < count; e += 4 * step) {
+    T held[4];
+    FBP_UNROLL(4)
+    for (int i = 0; i < 4; ++i)
+      if (e + i * step < count) held[i] = from[e + i * step];
+    FBP_UNROLL(4)
+    for (int i = 0; i < 4; ++i)
+      if (e + i * step < count) store(e + i * step, held[i]);
+  }
+}
+
+// A thread has a row, in shared memory, where rows have an odd length so that a column's values are
+// in different banks.
+constexpr int kSoftmaxRows = 128;
+template <class T> std::size_t narrow_softmax_bytes(const LossArgs<T>& args) {
+  return kSoftmaxRows * ((args.target ? 2 : 1) * (args.cols | 1) + 1) * sizeof(T);
+}
 template <class T, bool weighted>
-__global__ void __launch_bounds__(kLossThreads)
+__global__ void __launch_bounds__(kSoftmaxRows)
     narrow_softmax_kernel(LossArgs<T> args, BlockSums to) {
   FBP_SHARED(T, values);
-  const index_t row = index_t(blockIdx.x) * kLossThreads + threadIdx.x;
-  narrow_softmax_rows<T, weighted>(args, row, values, place_of(to));
+  T* const z = values + kSoftmaxRows;
+  const int cols = int(args.cols), pitch = cols | 1, own = int(threadIdx.x) * pitch;
+  T* const targets = z + kSoftmaxRows * pitch;
+  const index_t first = index_t(blockIdx.x) * kSoftmaxRows, row = first + threadIdx.x;
+  const int count =
+      cols * int(args.rows - first < kSoftmaxRows ? args.rows - first : kSoftmaxRows);
+  const auto place = [=](int e) { return e / cols * pitch + e % cols; };
+  fetch(args.y + first * cols, count, [&](int e, T x) { z[place(e)] = x; });
+  if (args.target)
+    fetch(args.target + first * cols, count, [&](int e, T x) { targets[place(e)] = x; });
+  __syncthreads();
+  if (row < args.rows) {
+    const Lane<T> weight(weighted ? args.weight[row] : T(1));
+    const Lane<T> scale(args.dy_scale);
+    const Lane<T> loss = narrow_row(z + own, args.target ? targets + own : nullptr,
+                                    args.labels ? index_t(args.labels[row]) : 0, args.cols, z + own,
+                                    weighted ? scale * weight : scale, args.param);
+    (weighted ? loss * weight : loss).store(values + threadIdx.x);
+  }
+  store_block_sum(values, row, args.rows, kLanes<T>, place_of(to));
+  FBP_UNROLL(4)
+  for (int e = int(threadIdx.x); e < count; e += kSoftmaxRows)
+    args.dy[first * cols + e] = z[place(e)];
 }
 
 // One block is enough: where ptxas may choose, it aims at more and spills in float64 (sm_120).
@@ -32,16 +153,71 @@ __global__ void __launch_bounds__(kWideThreads<T>, 1)
   wide_softmax_rows<T, weighted>(args, index_t(blockIdx.x) * kLossBlockRows, values, place_of(to));
 }
 
+// Rows and columns of a tile of the metrics' kernel, which each thread has kMetricEach values of.
+constexpr int kMetricRows = 32, kMetricCols = 32, kMetricThreads = 128;
+constexpr int kMetricApart = kMetricThreads / kMetricCols;  // rows from one of them to the next
+constexpr int kMetricEach = kMetricRows / kMetricApart;
+constexpr int kMetricPitch = kMetricCols + 1;
+
+template <class T> struct MetricTile {
+  T y[kMetricEach], target[kMetricEach];
+
+  FBP_DEVICE void load(const MetricArgs<T>& args, index_t first, index_t at) {
+    const index_t j = at + threadIdx.x % kMetricCols;
+    const T* const from = args.error ? args.error : args.y;
+    FBP_UNROLL(kMetricEach)
+    for (int r = 0; r < kMetricEach; ++r) {
+      const index_t i = first + threadIdx.x / kMetricCols + r * kMetricApart;
+      const bool there = i < args.rows && j < args.cols;
+      y[r] = there ? from[i * args.cols + j] : T(0);
+      target[r] = there && args.target ? args.target[i * args.cols + j] : T(0);
+    }
+  }
+  FBP_DEVICE void store(T* ys, T* targets) const {
+    FBP_UNROLL(kMetricEach)
+    for (int r = 0; r < kMetricEach; ++r) {
+      const int e = (int(threadIdx.x) / kMetricCols + r * kMetricApart) * kMetricPitch +
+                    int(threadIdx.x) % kMetricCols;
+      ys[e] = y[r];
+      targets[e] = target[r];
+    }
+  }
+};
 template <class T>
-__global__ void __launch_bounds__(kLossThreads) metric_kernel(MetricArgs<T> args, BlockSums to) {
+constexpr std::size_t kMetricBytes = kMetricRows * (sizeof(double) + 2 * kMetricPitch * sizeof(T));
+
+// All threads load, tile by tile; a thread of the first warp takes the elements of its row in order.
+template <class T>
+__global__ void __launch_bounds__(kMetricThreads) metric_kernel(MetricArgs<T> args, BlockSums to) {
   FBP_SHARED(double, values);
-  const index_t row = index_t(blockIdx.x) * kLossThreads + threadIdx.x;
-  metric_of_rows(args, row, values, place_of(to));
+  T* const ys = reinterpret_cast<T*>(values + kMetricRows);
+  T* const targets = ys + kMetricRows * kMetricPitch;
+  const index_t first = index_t(blockIdx.x) * kMetricRows, row = first + threadIdx.x;
+  const bool mine = threadIdx.x < kMetricRows && row < args.rows;
+  RowMetric<T> metric;
+  MetricTile<T> tile;
+  tile.load(args, first, 0);
+  FBP_UNROLL(1)
+  for (index_t at = 0; at < args.cols; at += kMetricCols) {
+    tile.store(ys, targets);
+    __syncthreads();
+    tile.load(args, first, at + kMetricCols);
+    if (mine) {
+      const int here = int(args.cols - at < kMetricCols ? args.cols - at : kMetricCols);
+      const int e = int(threadIdx.x) * kMetricPitch;
+      FBP_UNROLL(4)
+      for (int j = 0; j < here; ++j) metric.take(args, at + j, ys[e + j], targets[e + j]);
+    }
+    __syncthreads();
+  }
+  if (mine) values[threadIdx.x] = metric.result(args, row);
+  const index_t place = threadIdx.x < kMetricRows ? row : args.rows;  // nobody's
+  store_block_sum(values, place, args.rows, kLossBlockRows, place_of(to));
 }
 
 // The kernel of a loss that has a value for each element; null for those of whole rows.
 template <class T, class Loss, bool weighted>
-constexpr auto elementwise_kernel() -> void (*)(LossArgs<T>, BlockSums) {
+constexpr auto elementwise_kernel() -> void (*)(LossArgs<T>, Shadow, index_t, BlockSums) {
   if constexpr (Loss::elementwise)
     return elementwise_loss_kernel<T, Loss, weighted>;
   else
@@ -51,42 +227,51 @@ constexpr auto elementwise_kernel() -> void (*)(LossArgs<T>, BlockSums) {
 dim3 blocks_of(index_t items, index_t each) { return dim3(unsigned(ceil_div(items, each))); }
 
 template <class T, bool weighted>
-cudaError_t launch_loss(int loss, const LossArgs<T>& args, const BlockSums& to,
+cudaError_t launch_loss(int loss, const LossArgs<T>& args, const Shadow& dz, const BlockSums& to,
                         cudaStream_t stream) {
-  constexpr std::size_t bytes = kLossThreads * sizeof(T);
   const index_t blocks = loss_blocks(args.rows);
 #define FBP_KERNEL(L) elementwise_kernel<T, L, weighted>(),
-  static constexpr void (*kernels[])(LossArgs<T>, BlockSums) = {FBP_LOSSES(FBP_KERNEL)};
+  static constexpr void (*kernels[])(LossArgs<T>, Shadow, index_t, BlockSums) = {
+      FBP_LOSSES(FBP_KERNEL)};
 #undef FBP_KERNEL
-  if (kernels[loss])
-    FBP_LAUNCH(kernels[loss], blocks_of(blocks, kLossThreads / kLanes<T>), dim3(kLossThreads),
-               bytes, stream)(args, to);
-  else if (args.cols <= kLanes<T>)
-    FBP_LAUNCH((narrow_softmax_kernel<T, weighted>), blocks_of(args.rows, kLossThreads),
-               dim3(kLossThreads), bytes, stream)(args, to);
+  if (kernels[loss]) {
+    const index_t at_once = blocks_at_once<T>(args.cols);
+    FBP_LAUNCH(kernels[loss], blocks_of(blocks, at_once), dim3(kTileThreads), 2 * kTile * sizeof(T),
+               stream)(args, dz, at_once, to);
+    return cudaGetLastError();
+  }
+  if (args.cols <= kLanes<T>)
+    FBP_LAUNCH((narrow_softmax_kernel<T, weighted>), blocks_of(args.rows, kSoftmaxRows),
+               dim3(kSoftmaxRows), narrow_softmax_bytes(args), stream)(args, to);
   else
     FBP_LAUNCH((wide_softmax_kernel<T, weighted>), blocks_of(blocks, 1), dim3(kWideThreads<T>),
                kWideValues<T> * sizeof(T), stream)(args, to);
-  return cudaGetLastError();
+  const cudaError_t error = cudaGetLastError();
+  if constexpr (sizeof(T) == sizeof(float))
+    if (error == cudaSuccess && dz.at)
+      return write_shadow(args.dy, args.cols, args.rows, args.cols, dz, stream);
+  return error;
 }
 
 }  // namespace
 
 template <class T>
-cudaError_t loss(int loss, const LossArgs<T>& args, const BlockSums& to, cudaStream_t stream) {
-  return args.weight ? launch_loss<T, true>(loss, args, to, stream)
-                     : launch_loss<T, false>(loss, args, to, stream);
+cudaError_t loss(int loss, const LossArgs<T>& args, const BlockSums& to, const Shadow& dz,
+                 cudaStream_t stream) {
+  return args.weight ? launch_loss<T, true>(loss, args, dz, to, stream)
+                     : launch_loss<T, false>(loss, args, dz, to, stream);
 }
 
 template <class T>
 cudaError_t metric(const MetricArgs<T>& args, const BlockSums& to, cudaStream_t stream) {
-  FBP_LAUNCH(metric_kernel<T>, blocks_of(args.rows, kLossThreads), dim3(kLossThreads),
-             kLossThreads * sizeof(double), stream)(args, to);
+  FBP_LAUNCH(metric_kernel<T>, blocks_of(args.rows, kMetricRows), dim3(kMetricThreads),
+             kMetricBytes<T>, stream)(args, to);
   return cudaGetLastError();
 }
 
 #define FBP_INSTANTIATE(T)                                                                         \
-  template cudaError_t loss(int, const LossArgs<T>&, const BlockSums&, cudaStream_t);              \
+  template cudaError_t loss(int, const LossArgs<T>&, const BlockSums&, const Shadow&,              \
+                            cudaStream_t);                                                         \
   template cudaError_t metric(const MetricArgs<T>&, const BlockSums&, cudaStream_t);
 FBP_INSTANTIATE(float)
 FBP_INSTANTIATE(double)

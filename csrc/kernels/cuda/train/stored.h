@@ -7,15 +7,17 @@
 namespace fastbp {
 namespace cuda {
 
-// tile.out = f(z), z (rows, cols); which may be tile.out.
+// tile.out = f(z), z (rows, cols); which may be tile.out. tile.out null: the shadow alone, also below.
 cudaError_t stored_forward(const float* z, index_t z_row, index_t rows, index_t cols,
                            int activation, const ActivationTile<float>& tile, Shadow y,
                            cudaStream_t stream);
-// tile.out = tile.out f'(tile.saved)
-cudaError_t stored_delta(index_t rows, index_t cols, int activation,
-                         const ActivationTile<float>& tile, Shadow dz, cudaStream_t stream);
-// Parameters (rows, cols) updated by their gradient, which is contiguous as they are.
-cudaError_t stored_update(const float* gradient, index_t rows, index_t cols, int optimizer,
+// tile.out = dy f'(tile.saved); dy may be tile.out.
+cudaError_t stored_delta(const float* dy, index_t dy_row, index_t rows, index_t cols,
+                         int activation, const ActivationTile<float>& tile, Shadow dz,
+                         cudaStream_t stream);
+// Parameters (rows, cols) updated by their gradient, which is contiguous as they are: of `parts` of the
+// sum, `apart` values apart, added up in order.
+cudaError_t stored_update(const float* gradient, index_t parts, index_t apart, index_t rows, index_t cols, int optimizer,
                           const Parameters<float>& to, const StepTable<float>& steps, Shadow w,
                           cudaStream_t stream);
 

@@ -39,10 +39,11 @@ struct TensorArgs {
   index_t c_row = 0;
 };
 
-// A (m, k), B (k, n). As forward_product; y's shadow too where it has one.
+// A (m, k), B (k, n). As forward_product; y's shadow too where it has one, and alone where tile.out is
+// null.
 cudaError_t tensor_forward(const TensorArgs& args, int activation,
                            const ActivationTile<float>& tile, Shadow y, cudaStream_t stream);
-// A (m, k), B (n, k). As delta_product; the shadow of tile.out too.
+// A (m, k), B (n, k). As delta_product; the shadow of tile.out too, or alone.
 cudaError_t tensor_delta(const TensorArgs& args, int activation, const ActivationTile<float>& tile,
                          Shadow dz, cudaStream_t stream);
 // A (k, m), B (k, n). As update_product; the shadow of the parameters too.
