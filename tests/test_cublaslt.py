@@ -148,6 +148,16 @@ def test_training_is_the_twins(
     assert [line for line in measured() if f"x{width}x" in line] == lines
 
 
+def test_relus_derivative_of_what_is_rounded(use: Use) -> None:
+    """By a kernel of its own, where the library's epilogue takes longer."""
+    use("slow_derivative")
+    width = next(WIDTHS)
+    found = train("cuda", "bfloat16", "relu", width)
+    (line,) = [line for line in measured() if line.startswith(f"delta 64x{width}x{width}")]
+    assert "taken: cuBLASLt rounding" in line
+    assert_same(found, train("reference", "bfloat16", "relu", width), "bfloat16")
+
+
 def test_predictions(use: Use) -> None:
     """Their rows differ from call to call: what was measured serves up to the next power of two."""
     use("")

@@ -3,6 +3,7 @@
 //
 // FAKE_BLAS has words for what it does otherwise: "old" (says that it is 12.4), "no_handle",
 // "no_algorithms", "fails" (every product), "slow", "slow_plain" (without an epilogue of its own),
+// "slow_derivative" (relu's),
 // "wrong" (sums without their last term), "idle" (writes nothing), "loses_nan" (in relu, as max(x, 0)
 // does).
 // fake_blas_calls(epilogue) counts products.
@@ -194,7 +195,10 @@ struct Product {
 void run(void* argument) {
   const Product& product = **static_cast<std::shared_ptr<Product>*>(argument);
   const bool plain = product.how.epilogue == kDefault || product.how.epilogue == kBias;
-  fbp_emulation_spend(told("slow") || (plain && told("slow_plain")) ? 1000 : 10);
+  fbp_emulation_spend(told("slow") || (plain && told("slow_plain")) ||
+                              (product.how.epilogue == kReluBackward && told("slow_derivative"))
+                          ? 1000
+                          : 10);
   if (!told("idle")) product.make();
 }
 
@@ -324,8 +328,8 @@ FAKE(Status, Matmul)(Handle handle, Description how, const void* alpha, const vo
     return kInvalidValue;
   if (told("fails")) return kExecutionFailed;
   ++calls[int(how->epilogue)];
-  auto* const product = new std::shared_ptr<Product>(
-      new Product{*how, *a, *b, *d, at_a, at_b, at_d});
+  auto* const product =
+      new std::shared_ptr<Product>(new Product{*how, *a, *b, *d, at_a, at_b, at_d});
   // A recorded product is run again with each replay: it is kept to the end of the process.
   return fbp_emulation_enqueue(stream, run, product) == 0 ? kSuccess : kExecutionFailed;
 }

@@ -84,11 +84,11 @@ float widened(std::uint16_t bits, Half kind) {
     return value;
   }
   const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-  float value = std::ldexp(float(exponent ? 1024 + fraction : fraction),
-                           (exponent ? exponent : 1) - 25);
+  float value =
+      std::ldexp(float(exponent ? 1024 + fraction : fraction), (exponent ? exponent : 1) - 25);
   if (exponent == 31)
-    value = fraction ? std::numeric_limits<float>::quiet_NaN()
-                     : std::numeric_limits<float>::infinity();
+    value =
+        fraction ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
   return bits >> 15 ? -value : value;
 }
 
@@ -425,7 +425,7 @@ void BlasProducts::add_forward_ways(std::vector<Way>& ways, const BlasForward& f
   };
   const auto rest = [f, at = f.z ? f.z : f.tile.out, row = product.c_row, stream] {
     ActivationTile<float> tile = f.tile;
-    tile.out = f.y_read;
+    tile.out = f.y_left;
     return stored_forward(at, row, f.m, f.n, f.activation, tile, f.y, stream);
   };
   const bool bare = f.activation == activation_number<Identity>() && !f.z;
@@ -446,7 +446,7 @@ cudaError_t BlasProducts::forward(const BlasForward& f, const Own& own, cudaStre
   Key key = key_of(BlasForm::forward, f.training ? f.m : power_of_two(f.m), f.n, f.k, f.in);
   key.insert(key.end(), {std::uint64_t(f.training), std::uint64_t(f.activation),
                          std::uint64_t(f.bias != nullptr), std::uint64_t(f.y.at != nullptr),
-                         std::uint64_t(f.y_read != nullptr), std::uint64_t(ways.size())});
+                         std::uint64_t(f.y_left != nullptr), std::uint64_t(ways.size())});
   const Sample sample{f.tile.out, f.tile.out_row, std::min(f.m, kSampledRows), f.n, f.y};
   int way = 0;
   const cudaError_t error =
@@ -479,6 +479,11 @@ void BlasProducts::add_delta_ways(std::vector<Way>& ways, const BlasDelta& d, cu
     if (d.dz.at) tile.out = nullptr;
     return stored_delta(d.tile.out, d.tile.out_row, d.m, d.n, d.activation, tile, d.dz, stream);
   };
+  // A derivative of 0 or 1 is the same of what has been rounded.
+  if (d.dz.at && d.in.type == lt::kBfloat16 && d.activation == activation_number<Relu>())
+    add_ways(
+        ways, whole, "cuBLASLt rounding",
+        [d, stream] { return stored_relu_delta(d.m, d.n, d.dz, d.y, stream); }, false, stream);
   add_ways(ways, summed, "cuBLASLt", rest, false, stream);
   whole.epilogue = delta_epilogue(d);
   if (whole.epilogue.kind != lt::kDefault)
@@ -543,9 +548,8 @@ cudaError_t BlasProducts::update(const BlasUpdate& u, const OwnUpdate& own, cons
   };
   const std::vector<Way> ways = ways_to(u.to, u.w);
   Key key = key_of(BlasForm::gradient, g.m, g.n, g.k, g.in);
-  key.insert(key.end(),
-             {ways.size(), std::uint64_t(g.parts), std::uint64_t(u.optimizer),
-              std::uint64_t(u.w.at != nullptr)});
+  key.insert(key.end(), {ways.size(), std::uint64_t(g.parts), std::uint64_t(u.optimizer),
+                         std::uint64_t(u.w.at != nullptr)});
   if (known(key) < 0 && !is_recording(stream)) {
     const TrialParameters trial(u, stream);
     if (!trial.memory.get()) return own(u.to, u.w);

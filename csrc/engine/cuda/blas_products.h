@@ -30,7 +30,7 @@ struct BlasForward {
   index_t z_row = 0;
   int activation = 0;
   ActivationTile<float> tile;  // its place may be written whether it is read or not
-  float* y_read = nullptr;     // tile.out, or null where the shadow alone is read
+  float* y_left = nullptr;     // tile.out, or null where the shadow is enough, or sums with bias
   Shadow y;
   bool training = false;
 };
@@ -41,6 +41,7 @@ struct BlasDelta {
   int activation = 0;
   ActivationTile<float> tile;
   Shadow dz;  // where there is one it alone is read, though tile.out may be written
+  Shadow y;   // of the outputs of that stage, where dz has one
 };
 // The last of its m rows is the bias's, where there is one.
 struct BlasGradient {

@@ -65,8 +65,8 @@ template <class T> void Chain<T>::train(const Workspace& space, const DeviceBatc
   Pass<T> pass = gathered_pass(space, batch.samples, true);
   pass.rounded = gathers_rounded();
   forward(space, batch.rows, pass, nullptr);
-  measure(space, batch.rows, space.at<T>(space.plan.y.back()), gathered(space, batch.samples),
-          *batch.metrics, batch.counts,
+  measure(space, batch.rows, space.at<T>(space.plan.y.back()),
+          gathered(space, batch.samples, batch.rows_per_batch), *batch.metrics, batch.counts,
           loss_rounds() ? product_mode.shadows->delta.of(last()) : Shadow{});
   if (scaling) scale_delta(space, batch.rows);
   backward(space, batch);
@@ -97,11 +97,17 @@ template <class T> bool Chain<T>::by_stages() const {
   return product_mode.on_tensor_cores() && !layout->sequences;
 }
 
-// The targets where a batch is gathered.
+// The targets where a batch is gathered; but of sequences, rows of targets are read where they are.
 template <class T>
-DeviceSamples<T> Chain<T>::gathered(const Workspace& space, const DeviceSamples<T>& from) const {
+DeviceSamples<T> Chain<T>::gathered(const Workspace& space, const DeviceSamples<T>& from,
+                                    index_t rows_per_batch) const {
   DeviceSamples<T> here;
-  if (from.target) here.target = space.at<T>(space.plan.target);
+  if (!layout->sequences) {
+    here.target = from.target;
+    here.rows = {tables.order, tables.counter, rows_per_batch};
+  } else if (from.target) {
+    here.target = space.at<T>(space.plan.target);
+  }
   if (from.labels) here.labels = space.at<std::int64_t>(space.plan.labels_offset);
   if (from.weight) here.weight = space.at<T>(space.plan.weight);
   return here;
@@ -157,9 +163,7 @@ void Chain<T>::gather(const Workspace& space, const DeviceBatch<T>& batch) const
     return check(gather_sequences(g, stream), "gathering a batch");
   }
   GatherArgs<T> g;
-  g.order = tables.order;
-  g.counter = tables.counter;
-  g.rows_per_batch = batch.rows_per_batch;
+  g.from = {tables.order, tables.counter, batch.rows_per_batch};
   g.rows = batch.rows;
   g.x = batch.samples.x;
   g.inputs = layout->inputs;
@@ -169,9 +173,6 @@ void Chain<T>::gather(const Workspace& space, const DeviceBatch<T>& batch) const
     g.x_shadow = product_mode.shadows->input.of(0);
     if (layout->stages.front().joins.empty()) g.x_out = nullptr;  // nobody reads it
   }
-  g.target = batch.samples.target;
-  g.outputs = layout->outputs;
-  g.target_out = space.at<T>(space.plan.target);
   g.labels = batch.samples.labels;
   g.labels_out = space.at<std::int64_t>(space.plan.labels_offset);
   g.weight = batch.samples.weight;
@@ -254,6 +255,7 @@ void Chain<T>::measure_parts(index_t rows, index_t places, const T* y, T* dy,
     part.y = y + at * layout->outputs;
     part.dy = dy + at * layout->outputs;
     if (targets.target) part.targets.target = targets.target + at * layout->outputs;
+    part.targets.rows = targets.rows;
     if (targets.labels) part.targets.labels = targets.labels + at;
     if (targets.weight) part.targets.weight = targets.weight + at * weight_copies();
     measure_part(part, metrics);
@@ -278,7 +280,7 @@ void Chain<T>::measure_part(const Outputs<T>& part, const std::vector<MetricSpec
     args.error = metrics[m].of_softmax ? part.dy : nullptr;
     args.error_scale = T(loss_divisor(loss, part.all, layout->outputs));
     args.threshold = T(metrics[m].threshold);
-    check(metric(args, tables.place(int(m) + 1, part.block), stream), "metric");
+    check(metric(args, part.targets.rows, tables.place(int(m) + 1, part.block), stream), "metric");
   }
   if (plain_errors) take_loss(part, false);
 }
@@ -301,7 +303,9 @@ template <class T> void Chain<T>::take_loss(const Outputs<T>& part, bool plain) 
   args.dy_scale = T(1 / loss_divisor(loss, part.all, layout->outputs));
   args.param = plain ? T(0) : T(loss.param);
   args.weight = plain ? nullptr : part.targets.weight;
-  check(cuda::loss(loss.loss, args, tables.place(0, part.block), part.dz, stream), "loss");
+  check(
+      cuda::loss(loss.loss, args, part.targets.rows, tables.place(0, part.block), part.dz, stream),
+      "loss");
 }
 
 template <class T>

@@ -58,7 +58,7 @@ template <class T> struct Pass {
   Matrix<T> x;
   bool training = false;
   const std::int64_t* lengths = nullptr;  // of sequences, where they end early
-  T* states = nullptr;  // of sequences, before the first step and then behind the last; null: 0
+  T* states = nullptr;   // of sequences, before the first step and then behind the last; null: 0
   bool rounded = false;  // the shadow of x is there
 };
 
@@ -78,6 +78,7 @@ template <class T> struct DeviceSamples {
   const std::int64_t* lengths = nullptr;  // (n,), of sequences, or null
   index_t steps = 1;
   T* states = nullptr;  // (rows, carried_width), of the sequences of a batch, or null
+  BatchRows rows = {};  // of the targets
 
   DeviceSamples from(index_t row, const NetworkLayout& layout) const {
     const index_t place = row * layout.output_places(steps);
@@ -87,7 +88,8 @@ template <class T> struct DeviceSamples {
             weight ? weight + place : nullptr,
             lengths ? lengths + row : nullptr,
             steps,
-            states ? states + row * layout.carried_width : nullptr};
+            states ? states + row * layout.carried_width : nullptr,
+            {}};
   }
 };
 
@@ -187,7 +189,8 @@ template <class T> class Chain {
   SequenceRows sequences(index_t rows, index_t places) const;
   SequenceGather<T> sequence_gather(const Workspace& space, index_t rows,
                                     const DeviceSamples<T>& from) const;
-  DeviceSamples<T> gathered(const Workspace& space, const DeviceSamples<T>& from) const;
+  DeviceSamples<T> gathered(const Workspace& space, const DeviceSamples<T>& from,
+                            index_t rows_per_batch = 0) const;
   struct Way;
   Way way(const Workspace& space, std::size_t stage, int number, index_t rows) const;
   ScanBlocks blocks_of(const Way& way, bool back) const;

@@ -58,17 +58,31 @@ template <class T> class Products {
         const TensorArgs args{g.m, g.n, g.k, x, shadows_->weights.of(s), g.bias, g.c, g.c_row};
         ActivationTile<T> read = tile;  // what anybody reads of it
         const bool by_derivative = training && layout_.stages[s].saves == Saves::Output;
-        if (y.at && !g.c && !by_derivative && !is_added(s + 1, next)) read.out = nullptr;
+        const bool rounded_alone = y.at && !g.c && !is_added(s + 1, next);
+        if (rounded_alone && !by_derivative) read.out = nullptr;
+        // relu's derivative is that of z, which may be left in y's place.
+        const bool left = !rounded_alone || (by_derivative && activation != kRelu);
         const auto own = [&] { return tensor_forward(args, activation, read, y, stream_); };
-        const BlasForward asked{s,          g.m,  g.n,      g.k, operands(args), g.bias, g.c, g.c_row,
-                                activation, tile, read.out, y,   training};
+        const BlasForward asked{s,
+                                g.m,
+                                g.n,
+                                g.k,
+                                operands(args),
+                                g.bias,
+                                g.c,
+                                g.c_row,
+                                activation,
+                                tile,
+                                left ? tile.out : nullptr,
+                                y,
+                                training};
         return check(blas_->forward(asked, own, stream_), what);
       }
     if constexpr (is_float)
       if (tf32_) {
         const auto own = [&] { return tf32_forward(g, activation, tile, stream_); };
-        const BlasForward asked{s,          g.m,  g.n,      g.k, operands(g), g.bias, g.c, g.c_row,
-                                activation, tile, tile.out, {},  training};
+        const BlasForward asked{s,       g.m,        g.n,  g.k,      operands(g), g.bias,  g.c,
+                                g.c_row, activation, tile, tile.out, {},          training};
         return check(blas_->forward(asked, own, stream_), what);
       }
     check(forward_product(g, activation, tile, stream_), what);
@@ -96,13 +110,14 @@ template <class T> class Products {
         ActivationTile<T> read = tile;  // of a dense stage's dz nobody reads more than the shadow
         if (dz.at) read.out = nullptr;
         const auto own = [&] { return tensor_delta(args, activation, read, dz, stream_); };
-        const BlasDelta asked{below, g.m, g.n, g.k, operands(args), activation, tile, dz};
+        const Shadow y = dz.at ? shadows_->input.of(s) : Shadow{};
+        const BlasDelta asked{below, g.m, g.n, g.k, operands(args), activation, tile, dz, y};
         return check(blas_->delta(asked, own, stream_), kBackward);
       }
     if constexpr (is_float)
       if (tf32_) {
         const auto own = [&] { return tf32_delta(g, activation, tile, stream_); };
-        const BlasDelta asked{below, g.m, g.n, g.k, operands(g), activation, tile, {}};
+        const BlasDelta asked{below, g.m, g.n, g.k, operands(g), activation, tile, {}, {}};
         return check(blas_->delta(asked, own, stream_), kBackward);
       }
     check(delta_product(g, activation, tile, stream_), kBackward);
@@ -117,10 +132,9 @@ template <class T> class Products {
         const auto own = [&](const Parameters<T>& target, Shadow w) {
           if (parts.count > 1) {
             const cudaError_t error = store_parts(s, g, parts);
-            return error != cudaSuccess
-                       ? error
-                       : stored_update(parts.at, parts.count, parts.apart, g.m, g.n, optimizer,
-                                       target, steps, w, stream_);
+            return error != cudaSuccess ? error
+                                        : stored_update(parts.at, parts.count, parts.apart, g.m,
+                                                        g.n, optimizer, target, steps, w, stream_);
           }
           return shadows_ ? tensor_update(gradient_args(s, g), optimizer, target, steps, w, stream_)
                           : tf32_update(g, optimizer, target, steps, stream_);
@@ -138,10 +152,9 @@ template <class T> class Products {
       const auto own = [&] {
         if (parts.count == 1) return store_whole(s, g);
         const cudaError_t error = store_parts(s, g, parts);
-        return error != cudaSuccess
-                   ? error
-                   : add_parts<T>(parts.at, parts.count, parts.apart, g.m * g.n, g.c, kNoOptimizer,
-                                  {}, {}, stream_);
+        return error != cudaSuccess ? error
+                                    : add_parts<T>(parts.at, parts.count, parts.apart, g.m * g.n,
+                                                   g.c, kNoOptimizer, {}, {}, stream_);
       };
       check(blas_->store(blas_gradient(s, g, parts.count), own, stream_), kBackward);
     }
@@ -168,6 +181,7 @@ template <class T> class Products {
  private:
   static constexpr bool is_float = sizeof(T) == sizeof(float);
   static constexpr const char* kBackward = "backward pass";
+  inline static const int kRelu = activation_number<Relu>();
 
   // Whether another stage adds what those from `first` to `last` read.
   bool is_added(std::size_t first, std::size_t last) const {
@@ -191,8 +205,9 @@ template <class T> class Products {
   cudaError_t store_parts(std::size_t s, GemmArgs<T> g, const GradientParts<T>& parts) const {
     g.c = parts.at;
     if constexpr (is_float)
-      return shadows_ ? tensor_store(gradient_args(s, g), g.chunk, parts.count, parts.apart, stream_)
-                      : tf32_store(g, parts.count, parts.apart, stream_);
+      return shadows_
+                 ? tensor_store(gradient_args(s, g), g.chunk, parts.count, parts.apart, stream_)
+                 : tf32_store(g, parts.count, parts.apart, stream_);
   }
 
   // What cuBLASLt reads: rounded before, or float32 as it lies.

@@ -196,7 +196,8 @@ FBP_DEVICE Lane<T> wide_row(const T* z, const T* target, index_t label, index_t 
 template <class T> constexpr int kWideThreads = kLossBlockRows * kLanes<T>;
 template <class T> constexpr int kWideValues = kWideThreads<T> + int(kLossBlockRows);
 template <class T, bool weighted = false>
-FBP_DEVICE void wide_softmax_rows(const LossArgs<T>& args, index_t first, T* values, double* sums) {
+FBP_DEVICE void wide_softmax_rows(const LossArgs<T>& args, index_t first, T* values, double* sums,
+                                  const BatchRows& rows_of_targets = {}) {
   T* const row_losses = values + kWideThreads<T>;
   const int r = int(threadIdx.x) / kLanes<T>;
   const index_t row = first + r;
@@ -205,7 +206,8 @@ FBP_DEVICE void wide_softmax_rows(const LossArgs<T>& args, index_t first, T* val
   const Lane<T> weight(weighted && there ? args.weight[row] : T(1));
   const Lane<T> scale(args.dy_scale);
   const Lane<T> loss =
-      wide_row(args.y + at, args.target ? args.target + at : nullptr,
+      wide_row(args.y + at,
+               args.target ? args.target + (there ? rows_of_targets(row) * args.cols : 0) : nullptr,
                there && args.labels ? index_t(args.labels[row]) : 0, there ? args.cols : 0,
                args.dy + at, weighted ? scale * weight : scale, args.param, values);
   if (threadIdx.x % kLanes<T> == 0) (weighted ? loss * weight : loss).store(row_losses + r);

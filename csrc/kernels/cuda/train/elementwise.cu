@@ -16,17 +16,15 @@ namespace {
 template <class T> constexpr int kGathered = 16 / sizeof(T);
 template <class T, int count> struct alignas(count * sizeof(T)) Several { T value[count]; };
 
-// A row's inputs, targets, label and weights stand side by side.
+// A row's inputs, label and weights stand side by side.
 template <class T> FBP_FN index_t gathered_columns(const GatherArgs<T>& g, int at_once) {
-  return g.inputs / at_once + (g.target ? g.outputs / at_once : 0) + (g.labels ? 1 : 0) +
-         (g.weight ? g.weight_copies : 0);
+  return g.inputs / at_once + (g.labels ? 1 : 0) + (g.weight ? g.weight_copies : 0);
 }
 template <class T> bool gathers_several(const GatherArgs<T>& g) {
   const auto fits = [](const void* at, index_t row) {
     return reinterpret_cast<std::uintptr_t>(at) % 16 == 0 && row % kGathered<T> == 0;
   };
-  return fits(g.x, g.inputs) && fits(g.x_out, g.x_out ? g.x_row : 0) &&
-         (!g.target || (fits(g.target, g.outputs) && fits(g.target_out, g.outputs)));
+  return fits(g.x, g.inputs) && fits(g.x_out, g.x_out ? g.x_row : 0);
 }
 
 // Values j .. j + count of row i of the batch, and of their shadow.
@@ -46,18 +44,13 @@ FBP_DEVICE void store_inputs(const GatherArgs<T>& g, index_t i, index_t j,
 template <class T, int count>
 __global__ void __launch_bounds__(kElementThreads) gather_kernel(GatherArgs<T> g) {
   using Values = Several<T, count>;
-  const index_t first = g.counter->first_row + g.counter->batch * g.rows_per_batch;
-  const index_t targets_at = g.inputs / count;
-  const index_t labels_at = targets_at + (g.target ? g.outputs / count : 0);
+  const index_t labels_at = g.inputs / count;
   const index_t weights_at = labels_at + (g.labels ? 1 : 0);
   for_each_element(g.rows, gathered_columns(g, count), [&](index_t i, index_t j) {
-    const index_t row = g.order ? index_t(g.order[first + i]) : first + i;
-    if (j < targets_at)
+    const index_t row = g.from(i);
+    if (j < labels_at)
       store_inputs<T, count>(g, i, j * count,
                              reinterpret_cast<const Values*>(g.x + row * g.inputs)[j]);
-    else if (j < labels_at)
-      reinterpret_cast<Values*>(g.target_out + i * g.outputs)[j - targets_at] =
-          reinterpret_cast<const Values*>(g.target + row * g.outputs)[j - targets_at];
     else if (j < weights_at)
       g.labels_out[i] = g.labels[row];
     else

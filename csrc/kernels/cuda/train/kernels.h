@@ -44,20 +44,29 @@ cudaError_t map_backward(int activation, const ElementwiseArgs<T>& args, cudaStr
 cudaError_t permutation(std::int64_t* order, index_t n, std::uint64_t seed, std::uint32_t epoch,
                         std::uint32_t purpose, std::int32_t* scratch, cudaStream_t stream);
 
-// A batch: rows order[first + i] of the samples, first = counter->first_row + counter->batch *
-// rows_per_batch; or rows first + i where order is null.
-template <class T> struct GatherArgs {
+// The rows of a batch among the samples: row i is order[first + i], first = counter->first_row +
+// counter->batch * rows_per_batch; or first + i where order is null; or i where counter is.
+struct BatchRows {
   const std::int64_t* order = nullptr;
   const RunCounter* counter = nullptr;
-  index_t rows_per_batch = 0, rows = 0;
+  index_t rows_per_batch = 0;
+
+  FBP_FN index_t operator()(index_t i) const {
+    if (!counter) return i;
+    const index_t at = counter->first_row + counter->batch * rows_per_batch + i;
+    return order ? index_t(order[at]) : at;
+  }
+};
+
+// A batch that is copied.
+template <class T> struct GatherArgs {
+  BatchRows from;
+  index_t rows = 0;
   const T* x = nullptr;  // (n, inputs), contiguous
   index_t inputs = 0;
   T* x_out = nullptr;  // null: the shadow alone is wanted
   index_t x_row = 0;
-  Shadow x_shadow;  // of float alone
-  const T* target = nullptr;  // (n, outputs), or null
-  index_t outputs = 0;
-  T* target_out = nullptr;
+  Shadow x_shadow;                       // of float alone
   const std::int64_t* labels = nullptr;  // (n,), or null
   std::int64_t* labels_out = nullptr;
   const T* weight = nullptr;  // (n,), or null; weight_copies of each are written side by side
@@ -102,13 +111,14 @@ struct BlockSums {
 };
 // The loss of entry `loss` of FBP_LOSSES and its gradient, as LossArgs; block_loss is not read. dz: where
 // there is one, the gradient's shadow too (of float alone); of a loss that has a value for each element dy may then
-// be null.
+// be null. targets: which row of the targets is that of a row of y.
 template <class T>
-cudaError_t loss(int loss, const LossArgs<T>& args, const BlockSums& to, const Shadow& dz,
-                 cudaStream_t stream);
+cudaError_t loss(int loss, const LossArgs<T>& args, const BatchRows& targets, const BlockSums& to,
+                 const Shadow& dz, cudaStream_t stream);
 // As MetricArgs; block_sum is not read.
 template <class T>
-cudaError_t metric(const MetricArgs<T>& args, const BlockSums& to, cudaStream_t stream);
+cudaError_t metric(const MetricArgs<T>& args, const BatchRows& targets, const BlockSums& to,
+                   cudaStream_t stream);
 
 }  // namespace cuda
 }  // namespace fastbp

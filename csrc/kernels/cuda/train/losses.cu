@@ -15,22 +15,31 @@ constexpr int kTileThreads = 512, kTileEach = 4, kTile = kTileThreads * kTileEac
 
 // Blocks of rows that a block of threads takes: as many as one tile holds, with a group of threads for
 // each; or one, tile after tile.
+template <class T> constexpr int kMostAtOnce = kTileThreads / kLanes<T>;
 template <class T> index_t blocks_at_once(index_t cols) {
-  const index_t held = kTile / (kLossBlockRows * cols), groups = kTileThreads / kLanes<T>;
-  return held < 1 ? 1 : held < groups ? held : groups;
+  const index_t held = kTile / (kLossBlockRows * cols);
+  return held < 1 ? 1 : held < kMostAtOnce<T> ? held : kMostAtOnce<T>;
+}
+// Two tiles of losses, and where the rows' targets are.
+template <class T> std::size_t elementwise_bytes(index_t at_once) {
+  return 2 * kTile * sizeof(T) + std::size_t(at_once * kLossBlockRows) * sizeof(T*);
 }
 
 // What a thread has of a tile.
 template <class T, bool weighted> struct LossTile {
   T y[kTileEach], target[kTileEach], weight[kTileEach];
 
-  FBP_DEVICE void load(const LossArgs<T>& args, index_t at, index_t end) {
+  // The block's first element is `begin`; targets: where the targets of its rows are.
+  FBP_DEVICE void load(const LossArgs<T>& args, index_t begin, index_t at, index_t end,
+                       const T* const* targets) {
+    const unsigned cols = unsigned(args.cols), place = unsigned(at - begin);
     FBP_UNROLL(kTileEach)
     for (int i = 0; i < kTileEach; ++i) {
       const index_t e = at + i * kTileThreads;
       if (e >= end) continue;
+      const unsigned row = (place + i * kTileThreads) / cols;
       y[i] = args.y[e];
-      target[i] = args.target[e];
+      target[i] = targets[row][place + i * kTileThreads - row * cols];
       weight[i] = weighted ? args.weight[e] : T(1);
     }
   }
@@ -48,8 +57,9 @@ template <class T, bool weighted> struct LossTile {
       if (weighted) dy = dy * Lane<T>(weight[i]), value = value * Lane<T>(weight[i]);
       if (args.dy) dy.store(args.dy + e);
       if constexpr (sizeof(T) == sizeof(float))
-        if (dz.at) store_shadow(dz, dz.row == args.cols ? 0 : e / args.cols,
-                                dz.row == args.cols ? e : e % args.cols, dy.v);
+        if (dz.at)
+          store_shadow(dz, dz.row == args.cols ? 0 : e / args.cols,
+                       dz.row == args.cols ? e : e % args.cols, dy.v);
       value.store(values + i * kTileThreads + threadIdx.x);
     }
   }
@@ -68,18 +78,25 @@ template <class T> FBP_DEVICE Lane<T> add_lane(const T* values, int count, Lane<
 // its order, in shared memory, while the next tile is on its way.
 template <class T, class Loss, bool weighted>
 __global__ void __launch_bounds__(kTileThreads)
-    elementwise_loss_kernel(LossArgs<T> args, Shadow dz, index_t at_once, BlockSums to) {
+    elementwise_loss_kernel(LossArgs<T> args, BatchRows rows, Shadow dz, index_t at_once,
+                            BlockSums to) {
   FBP_SHARED(T, values);  // two tiles
+  const T** const targets = reinterpret_cast<const T**>(values + 2 * kTile);
   const index_t of_block = kLossBlockRows * args.cols, all = args.rows * args.cols;
   const index_t first = index_t(blockIdx.x) * at_once, begin = first * of_block;
   const index_t end = begin + at_once * of_block < all ? begin + at_once * of_block : all;
   const int group = int(threadIdx.x) / kLanes<T>;
+  for (index_t r = threadIdx.x; r < at_once * kLossBlockRows; r += kTileThreads) {
+    const index_t i = first * kLossBlockRows + r;
+    targets[r] = i < args.rows ? args.target + rows(i) * args.cols : nullptr;
+  }
+  __syncthreads();
   Lane<T> sum(T(0));
   int side = 0;
   index_t at = begin;
   for (;; at += kTile, side ^= 1) {
     LossTile<T, weighted> tile;
-    tile.load(args, at + threadIdx.x, end);
+    tile.load(args, begin, at + threadIdx.x, end, targets);
     if (at > begin && group == 0) sum = add_lane(values + (side ^ 1) * kTile, kTile, sum);
     tile.template finish<Loss>(args, dz, at + threadIdx.x, end, values + side * kTile);
     __syncthreads();
@@ -94,16 +111,16 @@ __global__ void __launch_bounds__(kTileThreads)
     place_of(to)[first + group] = double(total.v);
 }
 
-// store(e, x) for each of `count` contiguous values, loads of four under way at once.
-template <class T, class Store>
-FBP_DEVICE void fetch(const T* from, int count, const Store& store) {
+// store(e, load(e)) for each e < count, loads of four under way at once.
+template <class T, class Load, class Store>
+FBP_DEVICE void fetch(int count, const Load& load, const Store& store) {
   const int step = int(blockDim.x);
   FBP_UNROLL(1)
   for (int e = int(threadIdx.x); e < count; e += 4 * step) {
     T held[4];
     FBP_UNROLL(4)
     for (int i = 0; i < 4; ++i)
-      if (e + i * step < count) held[i] = from[e + i * step];
+      if (e + i * step < count) held[i] = load(e + i * step);
     FBP_UNROLL(4)
     for (int i = 0; i < 4; ++i)
       if (e + i * step < count) store(e + i * step, held[i]);
@@ -118,18 +135,20 @@ template <class T> std::size_t narrow_softmax_bytes(const LossArgs<T>& args) {
 }
 template <class T, bool weighted>
 __global__ void __launch_bounds__(kSoftmaxRows)
-    narrow_softmax_kernel(LossArgs<T> args, BlockSums to) {
+    narrow_softmax_kernel(LossArgs<T> args, BatchRows rows, BlockSums to) {
   FBP_SHARED(T, values);
   T* const z = values + kSoftmaxRows;
   const int cols = int(args.cols), pitch = cols | 1, own = int(threadIdx.x) * pitch;
   T* const targets = z + kSoftmaxRows * pitch;
   const index_t first = index_t(blockIdx.x) * kSoftmaxRows, row = first + threadIdx.x;
-  const int count =
-      cols * int(args.rows - first < kSoftmaxRows ? args.rows - first : kSoftmaxRows);
+  const int count = cols * int(args.rows - first < kSoftmaxRows ? args.rows - first : kSoftmaxRows);
   const auto place = [=](int e) { return e / cols * pitch + e % cols; };
-  fetch(args.y + first * cols, count, [&](int e, T x) { z[place(e)] = x; });
+  fetch<T>(
+      count, [&](int e) { return args.y[first * cols + e]; }, [&](int e, T x) { z[place(e)] = x; });
   if (args.target)
-    fetch(args.target + first * cols, count, [&](int e, T x) { targets[place(e)] = x; });
+    fetch<T>(
+        count, [&](int e) { return args.target[rows(first + e / cols) * cols + e % cols]; },
+        [&](int e, T x) { targets[place(e)] = x; });
   __syncthreads();
   if (row < args.rows) {
     const Lane<T> weight(weighted ? args.weight[row] : T(1));
@@ -148,9 +167,10 @@ __global__ void __launch_bounds__(kSoftmaxRows)
 // One block is enough: where ptxas may choose, it aims at more and spills in float64 (sm_120).
 template <class T, bool weighted>
 __global__ void __launch_bounds__(kWideThreads<T>, 1)
-    wide_softmax_kernel(LossArgs<T> args, BlockSums to) {
+    wide_softmax_kernel(LossArgs<T> args, BatchRows rows, BlockSums to) {
   FBP_SHARED(T, values);
-  wide_softmax_rows<T, weighted>(args, index_t(blockIdx.x) * kLossBlockRows, values, place_of(to));
+  wide_softmax_rows<T, weighted>(args, index_t(blockIdx.x) * kLossBlockRows, values, place_of(to),
+                                 rows);
 }
 
 // Rows and columns of a tile of the metrics' kernel, which each thread has kMetricEach values of.
@@ -162,15 +182,16 @@ constexpr int kMetricPitch = kMetricCols + 1;
 template <class T> struct MetricTile {
   T y[kMetricEach], target[kMetricEach];
 
-  FBP_DEVICE void load(const MetricArgs<T>& args, index_t first, index_t at) {
+  FBP_DEVICE void load(const MetricArgs<T>& args, const index_t* rows, index_t first, index_t at) {
     const index_t j = at + threadIdx.x % kMetricCols;
     const T* const from = args.error ? args.error : args.y;
     FBP_UNROLL(kMetricEach)
     for (int r = 0; r < kMetricEach; ++r) {
-      const index_t i = first + threadIdx.x / kMetricCols + r * kMetricApart;
+      const int of_tile = int(threadIdx.x) / kMetricCols + r * kMetricApart;
+      const index_t i = first + of_tile;
       const bool there = i < args.rows && j < args.cols;
       y[r] = there ? from[i * args.cols + j] : T(0);
-      target[r] = there && args.target ? args.target[i * args.cols + j] : T(0);
+      target[r] = there && args.target ? args.target[rows[of_tile] * args.cols + j] : T(0);
     }
   }
   FBP_DEVICE void store(T* ys, T* targets) const {
@@ -184,24 +205,29 @@ template <class T> struct MetricTile {
   }
 };
 template <class T>
-constexpr std::size_t kMetricBytes = kMetricRows * (sizeof(double) + 2 * kMetricPitch * sizeof(T));
+constexpr std::size_t kMetricBytes =
+    kMetricRows * (sizeof(double) + sizeof(index_t) + 2 * kMetricPitch * sizeof(T));
 
 // All threads load, tile by tile; a thread of the first warp takes the elements of its row in order.
 template <class T>
-__global__ void __launch_bounds__(kMetricThreads) metric_kernel(MetricArgs<T> args, BlockSums to) {
+__global__ void __launch_bounds__(kMetricThreads)
+    metric_kernel(MetricArgs<T> args, BatchRows of_targets, BlockSums to) {
   FBP_SHARED(double, values);
-  T* const ys = reinterpret_cast<T*>(values + kMetricRows);
+  index_t* const rows = reinterpret_cast<index_t*>(values + kMetricRows);
+  T* const ys = reinterpret_cast<T*>(rows + kMetricRows);
   T* const targets = ys + kMetricRows * kMetricPitch;
   const index_t first = index_t(blockIdx.x) * kMetricRows, row = first + threadIdx.x;
   const bool mine = threadIdx.x < kMetricRows && row < args.rows;
+  if (mine) rows[threadIdx.x] = of_targets(row);
+  __syncthreads();
   RowMetric<T> metric;
   MetricTile<T> tile;
-  tile.load(args, first, 0);
+  tile.load(args, rows, first, 0);
   FBP_UNROLL(1)
   for (index_t at = 0; at < args.cols; at += kMetricCols) {
     tile.store(ys, targets);
     __syncthreads();
-    tile.load(args, first, at + kMetricCols);
+    tile.load(args, rows, first, at + kMetricCols);
     if (mine) {
       const int here = int(args.cols - at < kMetricCols ? args.cols - at : kMetricCols);
       const int e = int(threadIdx.x) * kMetricPitch;
@@ -215,9 +241,11 @@ __global__ void __launch_bounds__(kMetricThreads) metric_kernel(MetricArgs<T> ar
   store_block_sum(values, place, args.rows, kLossBlockRows, place_of(to));
 }
 
+template <class T>
+using ElementwiseKernel = void (*)(LossArgs<T>, BatchRows, Shadow, index_t, BlockSums);
 // The kernel of a loss that has a value for each element; null for those of whole rows.
 template <class T, class Loss, bool weighted>
-constexpr auto elementwise_kernel() -> void (*)(LossArgs<T>, Shadow, index_t, BlockSums) {
+constexpr auto elementwise_kernel() -> ElementwiseKernel<T> {
   if constexpr (Loss::elementwise)
     return elementwise_loss_kernel<T, Loss, weighted>;
   else
@@ -227,25 +255,24 @@ constexpr auto elementwise_kernel() -> void (*)(LossArgs<T>, Shadow, index_t, Bl
 dim3 blocks_of(index_t items, index_t each) { return dim3(unsigned(ceil_div(items, each))); }
 
 template <class T, bool weighted>
-cudaError_t launch_loss(int loss, const LossArgs<T>& args, const Shadow& dz, const BlockSums& to,
-                        cudaStream_t stream) {
+cudaError_t launch_loss(int loss, const LossArgs<T>& args, const BatchRows& targets,
+                        const Shadow& dz, const BlockSums& to, cudaStream_t stream) {
   const index_t blocks = loss_blocks(args.rows);
 #define FBP_KERNEL(L) elementwise_kernel<T, L, weighted>(),
-  static constexpr void (*kernels[])(LossArgs<T>, Shadow, index_t, BlockSums) = {
-      FBP_LOSSES(FBP_KERNEL)};
+  static constexpr ElementwiseKernel<T> kernels[] = {FBP_LOSSES(FBP_KERNEL)};
 #undef FBP_KERNEL
   if (kernels[loss]) {
     const index_t at_once = blocks_at_once<T>(args.cols);
-    FBP_LAUNCH(kernels[loss], blocks_of(blocks, at_once), dim3(kTileThreads), 2 * kTile * sizeof(T),
-               stream)(args, dz, at_once, to);
+    FBP_LAUNCH(kernels[loss], blocks_of(blocks, at_once), dim3(kTileThreads),
+               elementwise_bytes<T>(at_once), stream)(args, targets, dz, at_once, to);
     return cudaGetLastError();
   }
   if (args.cols <= kLanes<T>)
     FBP_LAUNCH((narrow_softmax_kernel<T, weighted>), blocks_of(args.rows, kSoftmaxRows),
-               dim3(kSoftmaxRows), narrow_softmax_bytes(args), stream)(args, to);
+               dim3(kSoftmaxRows), narrow_softmax_bytes(args), stream)(args, targets, to);
   else
     FBP_LAUNCH((wide_softmax_kernel<T, weighted>), blocks_of(blocks, 1), dim3(kWideThreads<T>),
-               kWideValues<T> * sizeof(T), stream)(args, to);
+               kWideValues<T> * sizeof(T), stream)(args, targets, to);
   const cudaError_t error = cudaGetLastError();
   if constexpr (sizeof(T) == sizeof(float))
     if (error == cudaSuccess && dz.at)
@@ -256,23 +283,25 @@ cudaError_t launch_loss(int loss, const LossArgs<T>& args, const Shadow& dz, con
 }  // namespace
 
 template <class T>
-cudaError_t loss(int loss, const LossArgs<T>& args, const BlockSums& to, const Shadow& dz,
-                 cudaStream_t stream) {
-  return args.weight ? launch_loss<T, true>(loss, args, dz, to, stream)
-                     : launch_loss<T, false>(loss, args, dz, to, stream);
+cudaError_t loss(int loss, const LossArgs<T>& args, const BatchRows& targets, const BlockSums& to,
+                 const Shadow& dz, cudaStream_t stream) {
+  return args.weight ? launch_loss<T, true>(loss, args, targets, dz, to, stream)
+                     : launch_loss<T, false>(loss, args, targets, dz, to, stream);
 }
 
 template <class T>
-cudaError_t metric(const MetricArgs<T>& args, const BlockSums& to, cudaStream_t stream) {
+cudaError_t metric(const MetricArgs<T>& args, const BatchRows& targets, const BlockSums& to,
+                   cudaStream_t stream) {
   FBP_LAUNCH(metric_kernel<T>, blocks_of(args.rows, kMetricRows), dim3(kMetricThreads),
-             kMetricBytes<T>, stream)(args, to);
+             kMetricBytes<T>, stream)(args, targets, to);
   return cudaGetLastError();
 }
 
 #define FBP_INSTANTIATE(T)                                                                         \
-  template cudaError_t loss(int, const LossArgs<T>&, const BlockSums&, const Shadow&,              \
-                            cudaStream_t);                                                         \
-  template cudaError_t metric(const MetricArgs<T>&, const BlockSums&, cudaStream_t);
+  template cudaError_t loss(int, const LossArgs<T>&, const BatchRows&, const BlockSums&,           \
+                            const Shadow&, cudaStream_t);                                          \
+  template cudaError_t metric(const MetricArgs<T>&, const BatchRows&, const BlockSums&,            \
+                              cudaStream_t);
 FBP_INSTANTIATE(float)
 FBP_INSTANTIATE(double)
 #undef FBP_INSTANTIATE

@@ -11,9 +11,7 @@ namespace fastbp {
 namespace cuda {
 namespace {
 
-struct alignas(16) FourFloats {
-  float value[4];
-};
+struct alignas(16) FourFloats { float value[4]; };
 
 __global__ void __launch_bounds__(kElementThreads)
     shadow_kernel(const float* x, index_t x_row, index_t rows, index_t cols, Shadow to) {
@@ -44,8 +42,8 @@ cudaError_t tensor_forward(const TensorArgs& args, int activation,
   if (const int processors = wide_processors(args))
     return wide_forward(args, activation, tile, y, processors, stream);
   const Forward<float> inner{args.c, args.c_row, activation, tile};
-  return launch_tensor<HalfProduct<true, false>>(args, WithShadow<Forward<float>>{inner, y, !tile.out},
-                                                 args.k, 1, stream);
+  return launch_tensor<HalfProduct<true, false>>(
+      args, WithShadow<Forward<float>>{inner, y, !tile.out}, args.k, 1, stream);
 }
 
 cudaError_t tensor_delta(const TensorArgs& args, int activation, const ActivationTile<float>& tile,
@@ -53,9 +51,8 @@ cudaError_t tensor_delta(const TensorArgs& args, int activation, const Activatio
   if (const int processors = wide_processors(args))
     return wide_delta(args, activation, tile, dz, processors, stream);
   const Backward<float> inner{activation, tile};
-  return launch_tensor<HalfProduct<true, true>>(args,
-                                                WithShadow<Backward<float>>{inner, dz, !tile.out},
-                                                args.k, 1, stream);
+  return launch_tensor<HalfProduct<true, true>>(
+      args, WithShadow<Backward<float>>{inner, dz, !tile.out}, args.k, 1, stream);
 }
 
 cudaError_t tensor_update(const TensorArgs& args, int optimizer, const Parameters<float>& to,

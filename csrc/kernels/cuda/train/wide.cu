@@ -56,15 +56,15 @@ int wide_processors(const TensorArgs& g, index_t parts) {
 cudaError_t wide_forward(const TensorArgs& args, int activation, const ActivationTile<float>& tile,
                          Shadow y, int processors, cudaStream_t stream) {
   const Forward<float> inner{args.c, args.c_row, activation, tile};
-  return launch_wide<true, false>(args, WithShadow<Forward<float>>{inner, y, !tile.out}, 1, processors,
-                                  stream);
+  return launch_wide<true, false>(args, WithShadow<Forward<float>>{inner, y, !tile.out}, 1,
+                                  processors, stream);
 }
 
 cudaError_t wide_delta(const TensorArgs& args, int activation, const ActivationTile<float>& tile,
                        Shadow dz, int processors, cudaStream_t stream) {
   const Backward<float> inner{activation, tile};
-  return launch_wide<true, true>(args, WithShadow<Backward<float>>{inner, dz, !tile.out}, 1, processors,
-                                 stream);
+  return launch_wide<true, true>(args, WithShadow<Backward<float>>{inner, dz, !tile.out}, 1,
+                                 processors, stream);
 }
 
 cudaError_t wide_update(const TensorArgs& args, int optimizer, const Parameters<float>& to,

@@ -10,9 +10,7 @@ namespace cuda {
 namespace {
 
 // Four 16-bit values, stored at once.
-struct alignas(8) ShadowQuad {
-  std::uint32_t word[2];
-};
+struct alignas(8) ShadowQuad { std::uint32_t word[2]; };
 
 __device__ inline void store_shadow(const Shadow& to, index_t i, index_t j, float x) {
   to.at[i * to.row + j] =
