@@ -77,7 +77,7 @@ template <class T> FBP_DEVICE Lane<T> add_lane(const T* values, int count, Lane<
 // of elements, a group of as many threads as the CPU's vector has lanes then adds the losses up in
 // its order, in shared memory, while the next tile is on its way.
 template <class T, class Loss, bool weighted>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 1)
     elementwise_loss_kernel(LossArgs<T> args, BatchRows rows, Shadow dz, index_t at_once,
                             BlockSums to) {
   FBP_SHARED(T, values);  // two tiles
