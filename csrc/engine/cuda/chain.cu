@@ -6,9 +6,8 @@ namespace fastbp {
 namespace cuda {
 namespace {
 
-// Two blocks for each multiprocessor of the largest GPUs (132 of an H100). Results do not depend on
-// it.
-constexpr index_t kEnoughBlocks = 264;
+// One for each multiprocessor of an H100. Exact results do not depend on it.
+constexpr index_t kEnoughBlocks = 132;
 
 constexpr const char* kForward = "forward pass";
 constexpr const char* kBackward = "backward pass";
@@ -44,7 +43,8 @@ template <class T> index_t Chain<T>::partials_of(index_t rows) const {
   index_t blocks = 0;
   for (const Stage& stage : layout->stages)
     if (stage.dense()) blocks += product_mode.blocks(gradient_rows(stage), stage.outputs);
-  return blocks < kEnoughBlocks && parts <= kMaxGridY ? parts : 1;
+  const bool worth_it = blocks < kEnoughBlocks && parts > product_mode.chunks_at_once();
+  return worth_it && parts <= kMaxGridY ? parts : 1;
 }
 
 template <class T> void Chain<T>::write_ones(const Workspace& space) const {

@@ -3,7 +3,8 @@
 // threads: one kernel for all of a list.
 //
 // In three steps for kernels that have several elements under way at once (wide_gemm.cuh): read loads
-// what the element needs besides, make computes, store writes. A call does all three.
+// what the element needs besides, make computes, store writes. A call does all three. `together`:
+// elements that gemm.cuh has under way at once, as many as the code of `make` is worth.
 #pragma once
 
 #include "kernels/cuda/kernels.h"
@@ -18,6 +19,7 @@ namespace {
 // out = f(z), f = entry `activation` of FBP_ACTIVATIONS unless kNoActivation; z itself goes to c
 // where that is not null.
 template <class T> struct Forward {
+  static constexpr int together = 1;
   T* c;
   index_t c_row;
   int activation;
@@ -54,6 +56,7 @@ template <class T> struct Forward {
 
 // out = dy f'(saved)
 template <class T> struct Backward {
+  static constexpr int together = 2;
   int activation;
   ActivationTile<T> tile;
 
@@ -86,6 +89,7 @@ template <class T> struct Backward {
 
 // w, slots updated by the gradient g: of row i and column j where rows are `row` apart.
 template <class T> struct Update {
+  static constexpr int together = 4;
   Parameters<T> to;
   index_t row;
   int optimizer;
@@ -142,15 +146,19 @@ template <class T> struct Update {
 
 // A part of a sum, `part` elements behind the part before: number blockIdx.y, or as store is told.
 template <class T> struct StorePart {
+  static constexpr int together = 4;
   T* c;
   index_t row;
   index_t part;
 
   struct Held { Lane<T> z; };
 
-  FBP_FN void operator()(index_t i, index_t j, Lane<T> z) const { store(i, j, {z}, blockIdx.y); }
+  FBP_FN void operator()(index_t i, index_t j, Lane<T> z) const { store(i, j, {z}); }
   FBP_FN Held read(index_t, index_t) const { return {}; }
   FBP_FN Lane<T> make(Held& held, Lane<T> z) const { return held.z = z; }
+  FBP_FN void store(index_t i, index_t j, const Held& held) const {
+    store(i, j, held, blockIdx.y);
+  }
   FBP_FN void store(index_t i, index_t j, const Held& held, index_t number) const {
     held.z.store(c + number * part + i * row + j);
   }

@@ -2,12 +2,14 @@
 // that instantiate it, each compiled with its own treatment of denormals: hence no symbol leaves
 // them.
 //
-// A block makes one tile of C. Its threads fetch a slab of A and of B into shared memory, each adds
-// the slab's products to its 4 x 4 outputs in registers, and so on along k. No thread shares a sum
-// with another, so the order is the CPU's: along k by FMA within a chunk, chunk after chunk.
+// A block makes one tile of C. Its threads fetch slabs of A and of B into shared memory
+// (gemm_operand.cuh), each adds a slab's products to its outputs in registers, and so on along k. No
+// thread shares a sum with another, so the order is the CPU's: along k by FMA within a chunk. Sums of
+// chunks are added up in shared memory, in order; several groups of threads may each make one.
 #pragma once
 
-#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/gemm_choice.h"
+#include "kernels/cuda/gemm_operand.cuh"
 #include "kernels/kernel_table.h"
 #include "ops/lane.h"
 
@@ -15,108 +17,249 @@ namespace fastbp {
 namespace cuda {
 namespace {
 
-// 64 x 64 outputs by 16 x 16 threads: each value in shared memory is used 64 times, and four
-// neighbours are read at once.
-constexpr int kTile = 64;
-constexpr int kDepth = 16;  // of a slab, along k
-constexpr int kSide = kTile / 4;
-constexpr int kTileThreads = kSide * kSide;
-// Quads from one row of a tile in shared memory to the next: one more than there are, so that a
-// column is in many banks.
-constexpr int kPitch = kSide + 1;
+// warps_i x warps_j warps make a tile, each of 8 x 4 threads with r x c outputs, from slabs of
+// `depth`. With two buffers the next slab is stored while this one is read. `resident`: blocks that
+// registers are to leave room for on a multiprocessor.
+template <class T, int number, int warps_i, int warps_j, int r, int c, int slab_depth, int buffers_,
+          int resident_>
+struct Tiling {
+  static constexpr int rows = warps_i * 8 * r, cols = warps_j * 4 * c;
+  static constexpr int thread_rows = r, thread_cols = c, warps_across = warps_j;
+  static constexpr int depth = slab_depth, buffers = buffers_, resident = resident_;
+  static constexpr int threads = 32 * warps_i * warps_j;  // of a group
+  static constexpr int unrolled = depth < 16 ? depth : 16;
+  static constexpr int groups = kGemmShape<T>[number].groups;
+  static_assert(rows == kGemmShape<T>[number].rows && cols == kGemmShape<T>[number].cols, "");
+  using A = Operand<T, rows, depth, threads>;
+  using B = Operand<T, cols, depth, threads>;
+  static constexpr int slabs = A::values + B::values;
+  static constexpr int tile_pitch = cols + kPack<T>;
+  static constexpr int tile = rows * tile_pitch;
+  static constexpr std::size_t shared_bytes(int of_groups) {
+    return sizeof(T) * std::size_t(of_groups) * std::size_t(buffers * slabs + tile);
+  }
+};
+// 64 sums a thread for the large ones, which then read 16 values from shared memory for 64
+// multiply-adds; 32 in double, which take two registers each.
+template <class T, int number> struct TilingOf;
+template <> struct TilingOf<float, kLargeGemm> {
+  using type = Tiling<float, kLargeGemm, 2, 2, 8, 8, 8, 2, 4>;
+};
+template <> struct TilingOf<double, kLargeGemm> {
+  using type = Tiling<double, kLargeGemm, 1, 4, 8, 4, 8, 2, 2>;
+};
+template <> struct TilingOf<float, kMiddleGemm> {
+  using type = Tiling<float, kMiddleGemm, 2, 2, 4, 4, 16, 2, 3>;
+};
+template <> struct TilingOf<double, kMiddleGemm> {
+  using type = Tiling<double, kMiddleGemm, 1, 2, 4, 4, 16, 2, 3>;
+};
+template <> struct TilingOf<float, kSmallGemm> {
+  using type = Tiling<float, kSmallGemm, 1, 1, 2, 4, 64, 1, 3>;
+};
+template <> struct TilingOf<double, kSmallGemm> {
+  using type = Tiling<double, kSmallGemm, 1, 1, 2, 4, 32, 1, 2>;
+};
 
-template <class T> struct alignas(16) Quad { T v[4]; };
-// A thread's part of the tile: four rows from 4 * row on, four columns from 4 * col on.
-template <class T> using Block = Lane<T>[4][4];
+// Which outputs of its group's tile a thread has: packs of rows, and of columns, that lie as far
+// apart as the warp's threads reach. Of neighbouring lanes one pair has the same rows, the next the
+// same columns, so that half a warp reads at once what it shares.
+template <class T, class Is> struct Place {
+  static constexpr int r_pack = Is::thread_rows < kPack<T> ? Is::thread_rows : kPack<T>;
+  static constexpr int c_pack = Is::thread_cols < kPack<T> ? Is::thread_cols : kPack<T>;
+  static constexpr int r_packs = Is::thread_rows / r_pack, c_packs = Is::thread_cols / c_pack;
+  using Rows = Pack<T, r_pack>;
+  using Cols = Pack<T, c_pack>;
+  int row, col;  // the first
 
-// slab[p][i] = x[i * i_step + p * p_step] for p < depth; zero for i >= count, for outputs that are
-// not stored. Neighbouring threads go along p or i, whichever is dense in memory.
-template <class T>
-FBP_FN void fetch(Quad<T>* slab, const T* x, index_t i_step, index_t p_step, index_t count,
-                  int depth) {
-  const bool along_p = p_step == 1;
-  const int thread = threadIdx.x;
-  int p = along_p ? thread % kDepth : thread / kTile;
-  int i = along_p ? thread / kDepth : thread % kTile;
-  const int p_skip = along_p ? 0 : kTileThreads / kTile;
-  const int i_skip = along_p ? kTileThreads / kDepth : 0;
-  x += i * i_step + p * p_step;
-  for (int e = 0; e < kTile * kDepth / kTileThreads;
-       ++e, p += p_skip, i += i_skip, x += i_skip * i_step + p_skip * p_step)
-    if (p < depth) slab[p * kPitch + i / 4].v[i % 4] = i < count ? *x : T(0);
-}
+  FBP_DEVICE explicit Place(int thread) {
+    const int warp = thread / 32, lane = thread % 32;
+    row = warp / Is::warps_across * 8 * Is::thread_rows + ((lane >> 1 & 1) | (lane >> 2 & 6)) * r_pack;
+    col = warp % Is::warps_across * 4 * Is::thread_cols + ((lane & 1) | (lane >> 1 & 2)) * c_pack;
+  }
+  FBP_DEVICE int row_of(int r) const { return row + r / r_pack * 8 * r_pack + r % r_pack; }
+  FBP_DEVICE int col_of_pack(int q) const { return col + q * 4 * c_pack; }
+};
 
-// sum[r][c] += a[p][r] b[p][c] for p = 0, 1, ... depth - 1, in order.
-template <class T>
-FBP_FN void add_products(Block<T>& sum, const Quad<T>* a, const Quad<T>* b, int depth) {
-  FBP_UNROLL(4)
-  for (int p = 0; p < depth; ++p) {
-    const Quad<T> x = a[p * kPitch], y = b[p * kPitch];
-    for (int r = 0; r < 4; ++r)
-      for (int c = 0; c < 4; ++c) sum[r][c] = fma(Lane<T>(x.v[r]), Lane<T>(y.v[c]), sum[r][c]);
+template <class T, class Is> using Sums = Lane<T>[Is::thread_rows][Is::thread_cols];
+
+// sum[r][c] += a[p][r] b[p][c] for p = 0, 1, ... in order.
+template <class T, class Is>
+FBP_DEVICE void add_products(Sums<T, Is>& sum, const T* slab_a, const T* slab_b,
+                             const Place<T, Is>& place) {
+  using P = Place<T, Is>;
+  const T* a = slab_a + place.row;
+  const T* b = slab_b + place.col;
+  FBP_UNROLL(Is::unrolled)
+  for (int p = 0; p < Is::depth; ++p) {
+    typename P::Rows x[P::r_packs];
+    typename P::Cols y[P::c_packs];
+    for (int q = 0; q < P::r_packs; ++q)
+      x[q] = *reinterpret_cast<const typename P::Rows*>(a + p * Is::A::pitch + q * 8 * P::r_pack);
+    for (int q = 0; q < P::c_packs; ++q)
+      y[q] = *reinterpret_cast<const typename P::Cols*>(b + p * Is::B::pitch + q * 4 * P::c_pack);
+    for (int r = 0; r < Is::thread_rows; ++r)
+      for (int c = 0; c < Is::thread_cols; ++c)
+        sum[r][c] = fma(Lane<T>(x[r / P::r_pack].v[r % P::r_pack]),
+                        Lane<T>(y[c / P::c_pack].v[c % P::c_pack]), sum[r][c]);
   }
 }
 
-// The tile's outputs from shared memory to the epilogue: by whole rows, and with one copy of the
-// epilogue in the code.
-template <class T, class Epilogue>
-FBP_FN void finish_tile(const GemmArgs<T>& g, index_t i0, index_t j0, const Quad<T>* sums,
-                        const Epilogue& epilogue) {
+// The thread's sums to its group's tile; on top of what is there, unless they are the first.
+template <class T, class Is>
+FBP_DEVICE void keep_sums(T* tile, const Sums<T, Is>& sum, bool first, const Place<T, Is>& place) {
+  using P = Place<T, Is>;
+  for (int r = 0; r < Is::thread_rows; ++r)
+    for (int q = 0; q < P::c_packs; ++q) {
+      auto* const at = reinterpret_cast<typename P::Cols*>(tile + place.row_of(r) * Is::tile_pitch +
+                                                           place.col_of_pack(q));
+      typename P::Cols z{};
+      if (!first) z = *at;
+      for (int c = 0; c < P::c_pack; ++c) {
+        const Lane<T> s = sum[r][q * P::c_pack + c];
+        z.v[c] = first ? s.v : (Lane<T>(z.v[c]) + s).v;
+      }
+      *at = z;
+    }
+}
+
+// What `groups` groups have in their tiles, added up in the first one's, in order.
+template <class T, class Is> FBP_DEVICE void add_groups(T* tiles, int groups) {
+  __syncthreads();
   FBP_UNROLL(1)
-  for (int e = threadIdx.x; e < kTile * kTile; e += kTileThreads) {
-    const index_t i = i0 + e / kTile, j = j0 + e % kTile;
-    if (i < g.m && j < g.n)
-      epilogue(i, j, Lane<T>(sums[e / kTile * kPitch + e % kTile / 4].v[e % 4]));
+  for (int e = threadIdx.x; e < Is::rows * Is::cols; e += blockDim.x) {
+    T* const at = tiles + e / Is::cols * Is::tile_pitch + e % Is::cols;
+    Lane<T> total(*at);
+    for (int g = 1; g < groups; ++g) total = total + Lane<T>(at[g * Is::tile]);
+    total.store(at);
+  }
+  __syncthreads();
+}
+
+// The tile's outputs from shared memory to the epilogue, by whole rows; of some at a time what the
+// epilogue reads besides is loaded together.
+template <class T, class Is, class Epilogue>
+FBP_DEVICE void finish_tile(const GemmArgs<T>& g, index_t i0, index_t j0, const T* tile,
+                            const Epilogue& epilogue) {
+  constexpr int together = Epilogue::together;
+  const int step = blockDim.x;
+  const int rows = g.m - i0 < Is::rows ? int(g.m - i0) : Is::rows;
+  const int cols = g.n - j0 < Is::cols ? int(g.n - j0) : Is::cols;
+  FBP_UNROLL(1)
+  for (int first = threadIdx.x; first < Is::rows * Is::cols; first += together * step) {
+    typename Epilogue::Held held[together];
+    bool there[together];
+    FBP_UNROLL(together)
+    for (int t = 0; t < together; ++t) {
+      const int row = (first + t * step) / Is::cols, col = (first + t * step) % Is::cols;
+      there[t] = row < rows && col < cols;
+      if (there[t]) held[t] = epilogue.read(i0 + row, j0 + col);
+    }
+    FBP_UNROLL(together)
+    for (int t = 0; t < together; ++t) {
+      const int row = (first + t * step) / Is::cols, col = (first + t * step) % Is::cols;
+      if (!there[t]) continue;
+      epilogue.make(held[t], Lane<T>(tile[row * Is::tile_pitch + col]));
+      epilogue.store(i0 + row, j0 + col, held[t]);
+    }
   }
 }
 
-// epilogue(i, j, z) for every element z of C = A B + bias. Where the grid has several rows, block
-// row y makes chunk y of the sum over k alone, and the epilogue is told by blockIdx.y.
-//
-// Two blocks on an SM (128 registers a thread), one in double: what fits without spilling.
-template <class T, class Epilogue>
-__global__ void __launch_bounds__(kTileThreads, sizeof(T) == 4 ? 2 : 1)
+// epilogue's read, make and store for every element z of C = A B + bias. Where the grid has several
+// rows, block row y makes chunk y of the sum over k alone, and the epilogue is told by blockIdx.y.
+template <class T, class Is, class Epilogue>
+__global__ void __launch_bounds__(Is::threads* Is::groups, Is::resident)
     gemm_kernel(GemmArgs<T> g, Epilogue epilogue) {
-  FBP_SHARED(Quad<T>, slab_a);
-  Quad<T>* const slab_b = slab_a + kDepth * kPitch;
-  const index_t tiles_across = ceil_div(g.n, kTile);
-  const index_t i0 = blockIdx.x / tiles_across * kTile;
-  const index_t j0 = blockIdx.x % tiles_across * kTile;
-  const int row = threadIdx.x / kSide, col = threadIdx.x % kSide;
+  FBP_SHARED(T, shared);
+  const int thread = threadIdx.x % Is::threads, group = threadIdx.x / Is::threads;
+  const int groups = blockDim.x / Is::threads;
+  T* const slabs = shared + group * (Is::buffers * Is::slabs);
+  T* const tiles = shared + groups * (Is::buffers * Is::slabs);
+  const index_t tiles_across = ceil_div(g.n, Is::cols);
+  const index_t i0 = blockIdx.x / tiles_across * Is::rows;
+  const index_t j0 = blockIdx.x % tiles_across * Is::cols;
+  const Place<T, Is> place(thread);
   const index_t chunk = g.chunk > 0 ? g.chunk : k_chunk(g.k);
   const index_t begin = blockIdx.y * chunk;
   const index_t end = gridDim.y > 1 && begin + chunk < g.k ? begin + chunk : g.k;
-  Block<T> sum, total;  // of this chunk, of the chunks before it
-  index_t p = begin;
+  index_t round = begin;  // where the first group's chunk begins
   do {
-    const index_t chunk_end = p + chunk < end ? p + chunk : end;
-    const bool first = p == begin;
-    for (int c = 0; c < 4; ++c) {
-      const index_t j = j0 + 4 * col + c;
-      const Lane<T> start(p == 0 && g.bias && j < g.n ? g.bias[j] : T(0));
-      for (int r = 0; r < 4; ++r) sum[r][c] = start;
+    const index_t first = round + group * chunk;
+    // Groups that have no chunk go along.
+    index_t left = end - first < chunk ? end - first : chunk;
+    const index_t longest = end - round < chunk ? end - round : chunk;
+    Sums<T, Is> sum;
+    for (int c = 0; c < Is::thread_cols; ++c) {
+      using P = Place<T, Is>;
+      const index_t j = j0 + place.col_of_pack(c / P::c_pack) + c % P::c_pack;
+      const Lane<T> start(first == 0 && g.bias && j < g.n ? g.bias[j] : T(0));
+      for (int r = 0; r < Is::thread_rows; ++r) sum[r][c] = start;
     }
-    for (; p < chunk_end; p += kDepth) {
-      // Not beyond the chunk, not even with zeros: -0 + 0 * 0 is +0.
-      const int depth = chunk_end - p < kDepth ? int(chunk_end - p) : kDepth;
-      fetch(slab_a, g.a + i0 * g.a_row + p * g.a_col, g.a_row, g.a_col, g.m - i0, depth);
-      fetch(slab_b, g.b + p * g.b_row + j0 * g.b_col, g.b_col, g.b_row, g.n - j0, depth);
-      __syncthreads();
-      add_products(sum, slab_a + row, slab_b + col, depth);
+    // Beyond the chunk A is -0 and B 1: that leaves every sum as it is, -0 too.
+    typename Is::A a(g.a + i0 * g.a_row + first * g.a_col, g.a_row, g.a_col, g.m - i0, thread,
+                     T(-0.0));
+    typename Is::B b(g.b + j0 * g.b_col + first * g.b_row, g.b_col, g.b_row, g.n - j0, thread, T(1));
+    typename Is::A::Held held_a;
+    typename Is::B::Held held_b;
+    if (longest > 0) {
+      a.load(held_a, left);
+      b.load(held_b, left);
+      a.store(slabs, held_a);
+      b.store(slabs + Is::A::values, held_b);
       __syncthreads();
     }
-    p = chunk_end;
-    for (int r = 0; r < 4; ++r)
-      for (int c = 0; c < 4; ++c) total[r][c] = first ? sum[r][c] : total[r][c] + sum[r][c];
-  } while (p < end);
-
-  for (int r = 0; r < 4; ++r)
-    for (int c = 0; c < 4; ++c) slab_a[(4 * row + r) * kPitch + col].v[c] = total[r][c].v;
+    T* slab = slabs;
+    FBP_UNROLL(1)
+    for (index_t p = 0; p < longest; p += Is::depth) {
+      const bool more = p + Is::depth < longest;
+      if (more) {
+        left -= Is::depth;
+        a.load(held_a, left);
+        b.load(held_b, left);
+      }
+      add_products<T, Is>(sum, slab, slab + Is::A::values, place);
+      if (Is::buffers == 1) __syncthreads();
+      if (Is::buffers == 2) slab = slab == slabs ? slabs + Is::slabs : slabs;
+      if (more) {
+        a.store(slab, held_a);
+        b.store(slab + Is::A::values, held_b);
+      }
+      __syncthreads();
+    }
+    keep_sums<T, Is>(tiles + group * Is::tile, sum, group > 0 || round == begin, place);
+    const index_t chunks_left = ceil_div(end - round, chunk);
+    if (groups > 1) add_groups<T, Is>(tiles, chunks_left < groups ? int(chunks_left) : groups);
+    round += groups * chunk;
+  } while (round < end);
   __syncthreads();
-  finish_tile(g, i0, j0, slab_a, epilogue);
+  finish_tile<T, Is>(g, i0, j0, tiles, epilogue);
 }
 
-inline index_t gemm_tiles(index_t m, index_t n) { return ceil_div(m, kTile) * ceil_div(n, kTile); }
+inline cudaError_t processors(int* count) {
+  int device = 0;
+  const cudaError_t error = cudaGetDevice(&device);
+  if (error != cudaSuccess) return error;
+  return cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device);
+}
+
+template <class T, int number, class Epilogue>
+cudaError_t launch_shape(const GemmArgs<T>& args, const Epilogue& epilogue, index_t parts,
+                         int groups, cudaStream_t stream) {
+  using Is = typename TilingOf<T, number>::type;
+  const auto kernel = gemm_kernel<T, Is, Epilogue>;
+  const index_t tiles = gemm_tiles(kGemmShape<T>[number], args.m, args.n);
+  // C alone would be 1 TiB; a batch, 16 million rows.
+  if (tiles > kMaxGridX || parts > kMaxGridY) return cudaErrorInvalidConfiguration;
+  const std::size_t bytes = Is::shared_bytes(groups);
+  if (Is::shared_bytes(Is::groups) > 48 * 1024) {
+    const cudaError_t error = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(Is::shared_bytes(Is::groups)));
+    if (error != cudaSuccess) return error;
+  }
+  FBP_LAUNCH(kernel, dim3(unsigned(tiles), unsigned(parts)), dim3(unsigned(groups * Is::threads)),
+             bytes, stream)(args, epilogue);
+  return cudaGetLastError();
+}
 
 // Of GemmArgs are read: sizes, chunk, a, b, bias. `parts` rows of blocks: 1, or a block for every
 // tile and chunk.
@@ -124,15 +267,18 @@ template <class T, class Epilogue>
 cudaError_t launch_gemm(const GemmArgs<T>& args, const Epilogue& epilogue, index_t parts,
                         cudaStream_t stream) {
   if (args.m <= 0 || args.n <= 0) return cudaSuccess;
-  const index_t tiles = gemm_tiles(args.m, args.n);
-  // C alone would be 32 TiB; a batch, 16 million rows.
-  if (tiles > kMaxGridX || parts > kMaxGridY) return cudaErrorInvalidConfiguration;
-  // Two slabs, later the tile: the tile is larger.
-  constexpr std::size_t shared_bytes =
-      sizeof(Quad<T>) * kPitch * (kTile > 2 * kDepth ? kTile : 2 * kDepth);
-  FBP_LAUNCH((gemm_kernel<T, Epilogue>), dim3(unsigned(tiles), unsigned(parts)), dim3(kTileThreads),
-             shared_bytes, stream)(args, epilogue);
-  return cudaGetLastError();
+  int count = 0;
+  const cudaError_t error = processors(&count);
+  if (error != cudaSuccess) return error;
+  const index_t chunk = args.chunk > 0 ? args.chunk : k_chunk(args.k);
+  const index_t chunks = args.k > 0 ? parts_of(args.k, chunk) : 1;
+  const GemmChoice choice =
+      choose_gemm<T>(args.m, args.n, chunk, chunks, parts > 1, count);
+  if (choice.shape == kLargeGemm)
+    return launch_shape<T, kLargeGemm>(args, epilogue, parts, choice.groups, stream);
+  if (choice.shape == kMiddleGemm)
+    return launch_shape<T, kMiddleGemm>(args, epilogue, parts, choice.groups, stream);
+  return launch_shape<T, kSmallGemm>(args, epilogue, parts, choice.groups, stream);
 }
 
 }  // namespace

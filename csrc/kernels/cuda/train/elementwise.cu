@@ -123,15 +123,30 @@ __global__ void __launch_bounds__(kElementThreads)
   });
 }
 
+// Loads first, of a thread as many as there are registers for: parameters and slots, then parts by the
+// eight.
 template <class T>
 __global__ void __launch_bounds__(kElementThreads)
     add_parts_kernel(const T* part, index_t parts, index_t apart, index_t n, T* gradient,
                      Update<T> update) {
+  constexpr int together = 8;
+  const bool updates = update.optimizer != kNoOptimizer;
   for_each_element(1, n, [&](index_t, index_t e) {
+    typename Update<T>::Held held{};
+    if (updates) held = update.read(0, e);
     Lane<T> sum(part[e]);
-    for (index_t p = 1; p < parts; ++p) sum = sum + Lane<T>(part[p * apart + e]);
+    FBP_UNROLL(1)
+    for (index_t p = 1; p < parts; p += together) {
+      T more[together] = {};
+      FBP_UNROLL(together)
+      for (int t = 0; t < together; ++t)
+        if (p + t < parts) more[t] = part[(p + t) * apart + e];
+      FBP_UNROLL(together)
+      for (int t = 0; t < together; ++t)
+        if (p + t < parts) sum = sum + Lane<T>(more[t]);
+    }
     if (gradient) sum.store(gradient + e);
-    if (update.optimizer != kNoOptimizer) update.at(e, sum);
+    if (updates) update.make(held, sum), update.store(0, e, held);
   });
 }
 

@@ -30,8 +30,10 @@ cudaError_t update_product(const GemmArgs<T>& args, int optimizer, const Paramet
 template <class T>
 cudaError_t store_product(const GemmArgs<T>& args, index_t parts, index_t part,
                           cudaStream_t stream);
-// Blocks that a product of this size keeps busy; a sum over k in parts, so many times as many.
+// Blocks that a product of this size keeps busy, each with so many chunks of k at a time; a sum over k in
+// parts, as many times as many as there are.
 index_t product_blocks(index_t m, index_t n);
+index_t product_chunks_at_once();
 
 // Activations on their own: x (rows, cols).
 template <class T>

@@ -6,7 +6,10 @@
 namespace fastbp {
 namespace cuda {
 
-index_t product_blocks(index_t m, index_t n) { return gemm_tiles(m, n); }
+index_t product_blocks(index_t m, index_t n) {
+  return gemm_tiles(kGemmShape<float>[kSmallGemm], m, n);
+}
+index_t product_chunks_at_once() { return kGemmShape<float>[kSmallGemm].groups; }
 
 template <class T>
 cudaError_t forward_product(const GemmArgs<T>& args, int activation, const ActivationTile<T>& tile,
