@@ -11,7 +11,7 @@ cudaError_t gemm(const GemmArgs<T>& args, int activation, const ActivationTile<T
                  cudaStream_t stream) {
   const bool store_c = activation == kNoActivation || !args.discard_c;
   const Forward<T> epilogue{store_c ? args.c : nullptr, args.c_row, activation, tile};
-  return launch_gemm(args, epilogue, 1, stream);
+  return launch_gemm<Dense::either, Dense::either>(args, epilogue, 1, stream);
 }
 
 template cudaError_t gemm(const GemmArgs<float>&, int, const ActivationTile<float>&, cudaStream_t);

@@ -30,9 +30,11 @@ struct Tiling {
   static constexpr int unrolled = depth < 16 ? depth : 16;
   static constexpr int groups = kGemmShape<T>[number].groups;
   static_assert(rows == kGemmShape<T>[number].rows && cols == kGemmShape<T>[number].cols, "");
-  using A = Operand<T, rows, depth, threads>;
-  using B = Operand<T, cols, depth, threads>;
-  static constexpr int slabs = A::values + B::values;
+  template <Dense dense> using A = Operand<T, rows, depth, threads, dense>;
+  template <Dense dense> using B = Operand<T, cols, depth, threads, dense>;
+  static constexpr int a_pitch = A<Dense::either>::pitch, b_pitch = B<Dense::either>::pitch;
+  static constexpr int slab_a = A<Dense::either>::values;
+  static constexpr int slabs = slab_a + B<Dense::either>::values;
   static constexpr int tile_pitch = cols + kPack<T>;
   static constexpr int tile = rows * tile_pitch;
   static constexpr std::size_t shared_bytes(int of_groups) {
@@ -49,7 +51,7 @@ template <> struct TilingOf<double, kLargeGemm> {
   using type = Tiling<double, kLargeGemm, 1, 4, 8, 4, 8, 2, 2>;
 };
 template <> struct TilingOf<float, kMiddleGemm> {
-  using type = Tiling<float, kMiddleGemm, 2, 2, 4, 4, 16, 2, 3>;
+  using type = Tiling<float, kMiddleGemm, 2, 2, 4, 4, 16, 2, 2>;
 };
 template <> struct TilingOf<double, kMiddleGemm> {
   using type = Tiling<double, kMiddleGemm, 1, 2, 4, 4, 16, 2, 3>;
@@ -83,26 +85,33 @@ template <class T, class Is> struct Place {
 
 template <class T, class Is> using Sums = Lane<T>[Is::thread_rows][Is::thread_cols];
 
-// sum[r][c] += a[p][r] b[p][c] for p = 0, 1, ... in order.
 template <class T, class Is>
-FBP_DEVICE void add_products(Sums<T, Is>& sum, const T* slab_a, const T* slab_b,
-                             const Place<T, Is>& place) {
+FBP_DEVICE void add_unrolled(Sums<T, Is>& sum, const T* a, const T* b) {
   using P = Place<T, Is>;
-  const T* a = slab_a + place.row;
-  const T* b = slab_b + place.col;
   FBP_UNROLL(Is::unrolled)
-  for (int p = 0; p < Is::depth; ++p) {
+  for (int p = 0; p < Is::unrolled; ++p) {
     typename P::Rows x[P::r_packs];
     typename P::Cols y[P::c_packs];
     for (int q = 0; q < P::r_packs; ++q)
-      x[q] = *reinterpret_cast<const typename P::Rows*>(a + p * Is::A::pitch + q * 8 * P::r_pack);
+      x[q] = *reinterpret_cast<const typename P::Rows*>(a + p * Is::a_pitch + q * 8 * P::r_pack);
     for (int q = 0; q < P::c_packs; ++q)
-      y[q] = *reinterpret_cast<const typename P::Cols*>(b + p * Is::B::pitch + q * 4 * P::c_pack);
+      y[q] = *reinterpret_cast<const typename P::Cols*>(b + p * Is::b_pitch + q * 4 * P::c_pack);
     for (int r = 0; r < Is::thread_rows; ++r)
       for (int c = 0; c < Is::thread_cols; ++c)
         sum[r][c] = fma(Lane<T>(x[r / P::r_pack].v[r % P::r_pack]),
                         Lane<T>(y[c / P::c_pack].v[c % P::c_pack]), sum[r][c]);
   }
+}
+
+// sum[r][c] += a[p][r] b[p][c] for p = 0, 1, ... depth - 1 at least, in order.
+template <class T, class Is>
+FBP_DEVICE void add_products(Sums<T, Is>& sum, const T* slab_a, const T* slab_b,
+                             const Place<T, Is>& place, index_t depth) {
+  const T* const a = slab_a + place.row;
+  const T* const b = slab_b + place.col;
+  FBP_UNROLL(1)
+  for (int p = 0; p < Is::depth && p < depth; p += Is::unrolled)
+    add_unrolled<T, Is>(sum, a + p * Is::a_pitch, b + p * Is::b_pitch);
 }
 
 // The thread's sums to its group's tile; on top of what is there, unless they are the first.
@@ -167,7 +176,7 @@ FBP_DEVICE void finish_tile(const GemmArgs<T>& g, index_t i0, index_t j0, const 
 
 // epilogue's read, make and store for every element z of C = A B + bias. Where the grid has several
 // rows, block row y makes chunk y of the sum over k alone, and the epilogue is told by blockIdx.y.
-template <class T, class Is, class Epilogue>
+template <class T, class Is, Dense dense_a, Dense dense_b, class Epilogue>
 __global__ void __launch_bounds__(Is::threads* Is::groups, Is::resident)
     gemm_kernel(GemmArgs<T> g, Epilogue epilogue) {
   FBP_SHARED(T, shared);
@@ -196,16 +205,16 @@ __global__ void __launch_bounds__(Is::threads* Is::groups, Is::resident)
       for (int r = 0; r < Is::thread_rows; ++r) sum[r][c] = start;
     }
     // Beyond the chunk A is -0 and B 1: that leaves every sum as it is, -0 too.
-    typename Is::A a(g.a + i0 * g.a_row + first * g.a_col, g.a_row, g.a_col, g.m - i0, thread,
+    typename Is::template A<dense_a> a(g.a + i0 * g.a_row + first * g.a_col, g.a_row, g.a_col, g.m - i0, thread,
                      T(-0.0));
-    typename Is::B b(g.b + j0 * g.b_col + first * g.b_row, g.b_col, g.b_row, g.n - j0, thread, T(1));
-    typename Is::A::Held held_a;
-    typename Is::B::Held held_b;
+    typename Is::template B<dense_b> b(g.b + j0 * g.b_col + first * g.b_row, g.b_col, g.b_row, g.n - j0, thread, T(1));
+    typename Is::template A<dense_a>::Held held_a;
+    typename Is::template B<dense_b>::Held held_b;
     if (longest > 0) {
       a.load(held_a, left);
       b.load(held_b, left);
       a.store(slabs, held_a);
-      b.store(slabs + Is::A::values, held_b);
+      b.store(slabs + Is::slab_a, held_b);
       __syncthreads();
     }
     T* slab = slabs;
@@ -217,12 +226,12 @@ __global__ void __launch_bounds__(Is::threads* Is::groups, Is::resident)
         a.load(held_a, left);
         b.load(held_b, left);
       }
-      add_products<T, Is>(sum, slab, slab + Is::A::values, place);
+      add_products<T, Is>(sum, slab, slab + Is::slab_a, place, longest - p);
       if (Is::buffers == 1) __syncthreads();
       if (Is::buffers == 2) slab = slab == slabs ? slabs + Is::slabs : slabs;
       if (more) {
         a.store(slab, held_a);
-        b.store(slab + Is::A::values, held_b);
+        b.store(slab + Is::slab_a, held_b);
       }
       __syncthreads();
     }
@@ -242,11 +251,11 @@ inline cudaError_t processors(int* count) {
   return cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device);
 }
 
-template <class T, int number, class Epilogue>
+template <int number, Dense a, Dense b, class T, class Epilogue>
 cudaError_t launch_shape(const GemmArgs<T>& args, const Epilogue& epilogue, index_t parts,
                          int groups, cudaStream_t stream) {
   using Is = typename TilingOf<T, number>::type;
-  const auto kernel = gemm_kernel<T, Is, Epilogue>;
+  const auto kernel = gemm_kernel<T, Is, a, b, Epilogue>;
   const index_t tiles = gemm_tiles(kGemmShape<T>[number], args.m, args.n);
   // C alone would be 1 TiB; a batch, 16 million rows.
   if (tiles > kMaxGridX || parts > kMaxGridY) return cudaErrorInvalidConfiguration;
@@ -263,7 +272,7 @@ cudaError_t launch_shape(const GemmArgs<T>& args, const Epilogue& epilogue, inde
 
 // Of GemmArgs are read: sizes, chunk, a, b, bias. `parts` rows of blocks: 1, or a block for every
 // tile and chunk.
-template <class T, class Epilogue>
+template <Dense a, Dense b, class T, class Epilogue>
 cudaError_t launch_gemm(const GemmArgs<T>& args, const Epilogue& epilogue, index_t parts,
                         cudaStream_t stream) {
   if (args.m <= 0 || args.n <= 0) return cudaSuccess;
@@ -275,10 +284,10 @@ cudaError_t launch_gemm(const GemmArgs<T>& args, const Epilogue& epilogue, index
   const GemmChoice choice =
       choose_gemm<T>(args.m, args.n, chunk, chunks, parts > 1, count);
   if (choice.shape == kLargeGemm)
-    return launch_shape<T, kLargeGemm>(args, epilogue, parts, choice.groups, stream);
+    return launch_shape<kLargeGemm, a, b>(args, epilogue, parts, choice.groups, stream);
   if (choice.shape == kMiddleGemm)
-    return launch_shape<T, kMiddleGemm>(args, epilogue, parts, choice.groups, stream);
-  return launch_shape<T, kSmallGemm>(args, epilogue, parts, choice.groups, stream);
+    return launch_shape<kMiddleGemm, a, b>(args, epilogue, parts, choice.groups, stream);
+  return launch_shape<kSmallGemm, a, b>(args, epilogue, parts, choice.groups, stream);
 }
 
 }  // namespace

@@ -16,10 +16,14 @@ template <class T> using Quad = Pack<T, 4>;
 
 template <class T> constexpr int kPack = 16 / int(sizeof(T));
 
+// Which way an operand is dense in memory, where that is known when the kernel is compiled: along k, or
+// along the rows of A and columns of B. One that is neither is read value by value.
+enum class Dense { along_k, across, either };
+
 // The `count` rows of A, or columns of B, of a tile, i; slabs of `depth` along k, p. In shared memory
 // a slab is [p][i], rows `pitch` apart: a pack more than there are, so that packs that come along p
 // are spread over the banks. `threads` threads fetch it, each `packs` packs.
-template <class T, int count, int depth, int threads> struct Operand {
+template <class T, int count, int depth, int threads, Dense dense> struct Operand {
   static constexpr int width = kPack<T>;
   static constexpr int pitch = count + width;
   static constexpr int values = pitch * depth;
@@ -37,27 +41,30 @@ template <class T, int count, int depth, int threads> struct Operand {
   int i, p;  // of that value, in the slab
   int left;  // rows or columns that there are from the tile's first on, if fewer than `count`
   T beyond;
-  bool along_p, whole;
+  bool runs_along_k, whole;
 
+  FBP_DEVICE bool along_p() const {
+    return dense == Dense::either ? runs_along_k : dense == Dense::along_k;
+  }
   // x: element (i, p) at x[i * i_step + p * p_step]. Where p is beyond the sum's end it is taken for
   // `beyond`.
   FBP_DEVICE Operand(const T* x, index_t i_stride, index_t p_stride, index_t count_left, int thread,
                      T beyond_end)
       : i_step(i_stride), p_step(p_stride), left(count_left < count ? int(count_left) : count),
-        beyond(beyond_end), along_p(p_stride == 1) {
-    i = along_p ? thread / along : thread % across * width;
-    p = along_p ? thread % along * width : thread / across;
+        beyond(beyond_end), runs_along_k(p_stride == 1) {
+    i = along_p() ? thread / along : thread % across * width;
+    p = along_p() ? thread % along * width : thread / across;
     at = x + i * i_step + p * p_step;
     // Every pack of full slabs is where a pack may be. (16 bytes from one thread's to another's.)
-    const index_t apart = along_p ? i_step : p_step;
-    whole = left == count && (along_p || i_step == 1) && apart % width == 0 &&
+    const index_t apart = along_p() ? i_step : p_step;
+    whole = left == count && (along_p() ? p_step : i_step) == 1 && apart % width == 0 &&
             reinterpret_cast<std::uintptr_t>(x) % 16 == 0;
   }
 
   // Where pack e is, counted from the first.
-  FBP_DEVICE int pack_i(int e) const { return along_p ? e * (threads / along) % count : 0; }
+  FBP_DEVICE int pack_i(int e) const { return along_p() ? e * (threads / along) % count : 0; }
   FBP_DEVICE int pack_p(int e) const {
-    return along_p ? e * (threads / along) / count * (along * width) : e * (threads / across);
+    return along_p() ? e * (threads / along) / count * (along * width) : e * (threads / across);
   }
 
   // The next slab, of which `depth_left` count.
@@ -70,26 +77,36 @@ template <class T, int count, int depth, int threads> struct Operand {
     } else {
       FBP_UNROLL(packs)
       for (int e = 0; e < packs; ++e) {
-        FBP_UNROLL(width)
-        for (int c = 0; c < width; ++c) {
-          const int di = pack_i(e) + (along_p ? 0 : c), dp = pack_p(e) + (along_p ? c : 0);
-          T value = T(0);
-          if (p + dp >= depth_left)
-            value = beyond;
-          else if (i + di < left)
-            value = at[di * i_step + dp * p_step];
-          held[e].v[c] = value;
-        }
+        const int last = pack_p(e) + (along_p() ? width - 1 : 0);
+        if (whole && p + last < depth_left)
+          held[e] = *reinterpret_cast<const Pack<T, width>*>(at + pack_i(e) * i_step +
+                                                             pack_p(e) * p_step);
+        else
+          load_values(held[e], e, depth_left);
       }
     }
     at += depth * p_step;
+  }
+
+  // Pack e, value by value.
+  FBP_DEVICE void load_values(Pack<T, width>& held, int e, index_t depth_left) const {
+    FBP_UNROLL(width)
+    for (int c = 0; c < width; ++c) {
+      const int di = pack_i(e) + (along_p() ? 0 : c), dp = pack_p(e) + (along_p() ? c : 0);
+      T value = T(0);
+      if (p + dp >= depth_left)
+        value = beyond;
+      else if (i + di < left)
+        value = at[di * i_step + dp * p_step];
+      held.v[c] = value;
+    }
   }
 
   FBP_DEVICE void store(T* slab, const Held& held) const {
     FBP_UNROLL(packs)
     for (int e = 0; e < packs; ++e) {
       T* const to = slab + (p + pack_p(e)) * pitch + i + pack_i(e);
-      if (along_p) {
+      if (along_p()) {
         FBP_UNROLL(width)
         for (int c = 0; c < width; ++c) to[c * pitch] = held[e].v[c];
       } else {
