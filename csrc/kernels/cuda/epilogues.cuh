@@ -4,7 +4,8 @@
 //
 // In three steps for kernels that have several elements under way at once (wide_gemm.cuh): read loads
 // what the element needs besides, make computes, store writes. A call does all three. `together`:
-// elements that gemm.cuh has under way at once, as many as the code of `make` is worth.
+// elements that gemm.cuh has under way at once, as many as the code of `make` is worth. `at_step`: the same with
+// what is the same for all elements found, for kernels that have time for it at their beginning.
 #pragma once
 
 #include "kernels/cuda/kernels.h"
@@ -26,6 +27,7 @@ template <class T> struct Forward {
   ActivationTile<T> tile;
 
   struct Held { Lane<T> z, y; };
+  FBP_FN const Forward& at_step() const { return *this; }
 
   FBP_FN Lane<T> operator()(index_t i, index_t j, Lane<T> z) const {
     Held held = read(i, j);
@@ -61,6 +63,7 @@ template <class T> struct Backward {
   ActivationTile<T> tile;
 
   struct Held { Lane<T> x; };  // saved, later dz
+  FBP_FN const Backward& at_step() const { return *this; }
 
   FBP_FN Lane<T> operator()(index_t i, index_t j, Lane<T> dy) const {
     Held held = read(i, j);
@@ -94,19 +97,23 @@ template <class T> struct Update {
   index_t row;
   int optimizer;
   StepTable<T> steps;
+  const T* of_step = nullptr;  // the running step's hyper-parameters, where somebody has looked
 
   struct Held { Lane<T> w, s[2]; };
+  FBP_FN Update at_step() const {
+    Update found = *this;
+    found.of_step = hyper();
+    return found;
+  }
 
   FBP_FN Lane<T> operator()(index_t i, index_t j, Lane<T> g) const { return at(i * row + j, g); }
   FBP_FN Held read(index_t i, index_t j) const { return read(i * row + j); }
   FBP_FN Lane<T> make(Held& held, Lane<T> g) const {
-    return make(held, g, steps.hyper[steps.counter->batch].value);
+    return make(held, g, of_step ? of_step : hyper());
   }
   FBP_FN void store(index_t i, index_t j, const Held& held) const { store(i * row + j, held); }
 
-  FBP_FN Lane<T> at(index_t e, Lane<T> g) const {
-    return apply(e, g, steps.hyper[steps.counter->batch].value);
-  }
+  FBP_FN Lane<T> at(index_t e, Lane<T> g) const { return apply(e, g, hyper()); }
   FBP_FN Lane<T> apply(index_t e, Lane<T> g, const T* hyper) const {
     Held held = read(e);
     make(held, g, hyper);
@@ -115,6 +122,7 @@ template <class T> struct Update {
   }
 
  private:
+  FBP_FN const T* hyper() const { return steps.hyper[steps.counter->batch].value; }
   FBP_FN Held read(index_t e) const {
     Held held;
     held.w = Lane<T>(to.w[e]);
@@ -146,19 +154,18 @@ template <class T> struct Update {
 
 // A part of a sum, `part` elements behind the part before: number blockIdx.y, or as store is told.
 template <class T> struct StorePart {
-  static constexpr int together = 4;
+  static constexpr int together = 1;
   T* c;
   index_t row;
   index_t part;
 
   struct Held { Lane<T> z; };
+  FBP_FN const StorePart& at_step() const { return *this; }
 
   FBP_FN void operator()(index_t i, index_t j, Lane<T> z) const { store(i, j, {z}); }
   FBP_FN Held read(index_t, index_t) const { return {}; }
   FBP_FN Lane<T> make(Held& held, Lane<T> z) const { return held.z = z; }
-  FBP_FN void store(index_t i, index_t j, const Held& held) const {
-    store(i, j, held, blockIdx.y);
-  }
+  FBP_FN void store(index_t i, index_t j, const Held& held) const { store(i, j, held, blockIdx.y); }
   FBP_FN void store(index_t i, index_t j, const Held& held, index_t number) const {
     held.z.store(c + number * part + i * row + j);
   }

@@ -17,6 +17,14 @@ namespace fastbp {
 namespace cuda {
 namespace {
 
+// Four large blocks leave a thread 128 registers, which is enough for sm_90's code alone. Elsewhere a
+// multiprocessor has too little shared memory for as many, but on 10.0.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+constexpr int kMostResident = 4;
+#else
+constexpr int kMostResident = 2;
+#endif
+
 // warps_i x warps_j warps make a tile, each of 8 x 4 threads with r x c outputs, from slabs of
 // `depth`. With two buffers the next slab is stored while this one is read. `resident`: blocks that
 // registers are to leave room for on a multiprocessor.
@@ -25,7 +33,8 @@ template <class T, int number, int warps_i, int warps_j, int r, int c, int slab_
 struct Tiling {
   static constexpr int rows = warps_i * 8 * r, cols = warps_j * 4 * c;
   static constexpr int thread_rows = r, thread_cols = c, warps_across = warps_j;
-  static constexpr int depth = slab_depth, buffers = buffers_, resident = resident_;
+  static constexpr int depth = slab_depth, buffers = buffers_;
+  static constexpr int resident = resident_ < kMostResident ? resident_ : kMostResident;
   static constexpr int threads = 32 * warps_i * warps_j;  // of a group
   static constexpr int unrolled = depth < 16 ? depth : 16;
   static constexpr int groups = kGemmShape<T>[number].groups;
@@ -57,10 +66,10 @@ template <> struct TilingOf<double, kMiddleGemm> {
   using type = Tiling<double, kMiddleGemm, 1, 2, 4, 4, 16, 2, 3>;
 };
 template <> struct TilingOf<float, kSmallGemm> {
-  using type = Tiling<float, kSmallGemm, 1, 1, 2, 4, 64, 1, 3>;
+  using type = Tiling<float, kSmallGemm, 1, 2, 2, 2, 64, 1, 2>;
 };
 template <> struct TilingOf<double, kSmallGemm> {
-  using type = Tiling<double, kSmallGemm, 1, 1, 2, 4, 32, 1, 2>;
+  using type = Tiling<double, kSmallGemm, 1, 2, 2, 2, 32, 1, 2>;
 };
 
 // Which outputs of its group's tile a thread has: packs of rows, and of columns, that lie as far
@@ -76,7 +85,8 @@ template <class T, class Is> struct Place {
 
   FBP_DEVICE explicit Place(int thread) {
     const int warp = thread / 32, lane = thread % 32;
-    row = warp / Is::warps_across * 8 * Is::thread_rows + ((lane >> 1 & 1) | (lane >> 2 & 6)) * r_pack;
+    row = warp / Is::warps_across * 8 * Is::thread_rows +
+          ((lane >> 1 & 1) | (lane >> 2 & 6)) * r_pack;
     col = warp % Is::warps_across * 4 * Is::thread_cols + ((lane & 1) | (lane >> 1 & 2)) * c_pack;
   }
   FBP_DEVICE int row_of(int r) const { return row + r / r_pack * 8 * r_pack + r % r_pack; }
@@ -167,28 +177,33 @@ FBP_DEVICE void finish_tile(const GemmArgs<T>& g, index_t i0, index_t j0, const 
     FBP_UNROLL(together)
     for (int t = 0; t < together; ++t) {
       const int row = (first + t * step) / Is::cols, col = (first + t * step) % Is::cols;
-      if (!there[t]) continue;
-      epilogue.make(held[t], Lane<T>(tile[row * Is::tile_pitch + col]));
-      epilogue.store(i0 + row, j0 + col, held[t]);
+      if (there[t]) epilogue.make(held[t], Lane<T>(tile[row * Is::tile_pitch + col]));
+    }
+    FBP_UNROLL(together)
+    for (int t = 0; t < together; ++t) {
+      const int row = (first + t * step) / Is::cols, col = (first + t * step) % Is::cols;
+      if (there[t]) epilogue.store(i0 + row, j0 + col, held[t]);
     }
   }
 }
 
-// epilogue's read, make and store for every element z of C = A B + bias. Where the grid has several
+// Of g the chunk is given. epilogue's read, make and store for every element z of C = A B + bias. Where the grid has several
 // rows, block row y makes chunk y of the sum over k alone, and the epilogue is told by blockIdx.y.
 template <class T, class Is, Dense dense_a, Dense dense_b, class Epilogue>
 __global__ void __launch_bounds__(Is::threads* Is::groups, Is::resident)
-    gemm_kernel(GemmArgs<T> g, Epilogue epilogue) {
+    gemm_kernel(GemmArgs<T> g, Epilogue of_any_step) {
   FBP_SHARED(T, shared);
+  const Epilogue epilogue = of_any_step.at_step();
   const int thread = threadIdx.x % Is::threads, group = threadIdx.x / Is::threads;
   const int groups = blockDim.x / Is::threads;
   T* const slabs = shared + group * (Is::buffers * Is::slabs);
   T* const tiles = shared + groups * (Is::buffers * Is::slabs);
-  const index_t tiles_across = ceil_div(g.n, Is::cols);
-  const index_t i0 = blockIdx.x / tiles_across * Is::rows;
-  const index_t j0 = blockIdx.x % tiles_across * Is::cols;
+  // A division of 64 bits would take as long as a slab.
+  const unsigned tiles_across = unsigned(ceil_div(g.n, Is::cols));
+  const index_t i0 = index_t(blockIdx.x / tiles_across) * Is::rows;
+  const index_t j0 = index_t(blockIdx.x % tiles_across) * Is::cols;
   const Place<T, Is> place(thread);
-  const index_t chunk = g.chunk > 0 ? g.chunk : k_chunk(g.k);
+  const index_t chunk = g.chunk;
   const index_t begin = blockIdx.y * chunk;
   const index_t end = gridDim.y > 1 && begin + chunk < g.k ? begin + chunk : g.k;
   index_t round = begin;  // where the first group's chunk begins
@@ -205,9 +220,10 @@ __global__ void __launch_bounds__(Is::threads* Is::groups, Is::resident)
       for (int r = 0; r < Is::thread_rows; ++r) sum[r][c] = start;
     }
     // Beyond the chunk A is -0 and B 1: that leaves every sum as it is, -0 too.
-    typename Is::template A<dense_a> a(g.a + i0 * g.a_row + first * g.a_col, g.a_row, g.a_col, g.m - i0, thread,
-                     T(-0.0));
-    typename Is::template B<dense_b> b(g.b + j0 * g.b_col + first * g.b_row, g.b_col, g.b_row, g.n - j0, thread, T(1));
+    typename Is::template A<dense_a> a(g.a + i0 * g.a_row + first * g.a_col, g.a_row, g.a_col,
+                                       g.m - i0, thread, T(-0.0));
+    typename Is::template B<dense_b> b(g.b + j0 * g.b_col + first * g.b_row, g.b_col, g.b_row,
+                                       g.n - j0, thread, T(1));
     typename Is::template A<dense_a>::Held held_a;
     typename Is::template B<dense_b>::Held held_b;
     if (longest > 0) {
@@ -236,8 +252,11 @@ __global__ void __launch_bounds__(Is::threads* Is::groups, Is::resident)
       __syncthreads();
     }
     keep_sums<T, Is>(tiles + group * Is::tile, sum, group > 0 || round == begin, place);
-    const index_t chunks_left = ceil_div(end - round, chunk);
-    if (groups > 1) add_groups<T, Is>(tiles, chunks_left < groups ? int(chunks_left) : groups);
+    if (groups > 1) {
+      int busy = 1;
+      while (busy < groups && round + busy * chunk < end) ++busy;
+      add_groups<T, Is>(tiles, busy);
+    }
     round += groups * chunk;
   } while (round < end);
   __syncthreads();
@@ -252,13 +271,14 @@ inline cudaError_t processors(int* count) {
 }
 
 template <int number, Dense a, Dense b, class T, class Epilogue>
-cudaError_t launch_shape(const GemmArgs<T>& args, const Epilogue& epilogue, index_t parts,
-                         int groups, cudaStream_t stream) {
+cudaError_t launch_shape(GemmArgs<T> args, const Epilogue& epilogue, index_t parts, int groups,
+                         cudaStream_t stream) {
   using Is = typename TilingOf<T, number>::type;
   const auto kernel = gemm_kernel<T, Is, a, b, Epilogue>;
   const index_t tiles = gemm_tiles(kGemmShape<T>[number], args.m, args.n);
   // C alone would be 1 TiB; a batch, 16 million rows.
   if (tiles > kMaxGridX || parts > kMaxGridY) return cudaErrorInvalidConfiguration;
+  if (args.chunk <= 0) args.chunk = k_chunk(args.k);
   const std::size_t bytes = Is::shared_bytes(groups);
   if (Is::shared_bytes(Is::groups) > 48 * 1024) {
     const cudaError_t error = cudaFuncSetAttribute(
@@ -281,8 +301,7 @@ cudaError_t launch_gemm(const GemmArgs<T>& args, const Epilogue& epilogue, index
   if (error != cudaSuccess) return error;
   const index_t chunk = args.chunk > 0 ? args.chunk : k_chunk(args.k);
   const index_t chunks = args.k > 0 ? parts_of(args.k, chunk) : 1;
-  const GemmChoice choice =
-      choose_gemm<T>(args.m, args.n, chunk, chunks, parts > 1, count);
+  const GemmChoice choice = choose_gemm<T>(args.m, args.n, chunk, chunks, parts > 1, count);
   if (choice.shape == kLargeGemm)
     return launch_shape<kLargeGemm, a, b>(args, epilogue, parts, choice.groups, stream);
   if (choice.shape == kMiddleGemm)

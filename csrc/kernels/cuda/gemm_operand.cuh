@@ -10,8 +10,9 @@ namespace cuda {
 namespace {
 
 // Values that one instruction moves, if they are no more than 16 bytes.
-template <class T, int count>
-struct alignas(count * sizeof(T) < 16 ? count * sizeof(T) : 16) Pack { T v[count]; };
+template <class T, int count> struct alignas(count * sizeof(T) < 16 ? count * sizeof(T) : 16) Pack {
+  T v[count];
+};
 template <class T> using Quad = Pack<T, 4>;
 
 template <class T> constexpr int kPack = 16 / int(sizeof(T));
@@ -41,7 +42,8 @@ template <class T, int count, int depth, int threads, Dense dense> struct Operan
   int i, p;  // of that value, in the slab
   int left;  // rows or columns that there are from the tile's first on, if fewer than `count`
   T beyond;
-  bool runs_along_k, whole;
+  bool runs_along_k;
+  bool aligned;  // every pack is where 16 bytes may be read at once
 
   FBP_DEVICE bool along_p() const {
     return dense == Dense::either ? runs_along_k : dense == Dense::along_k;
@@ -55,10 +57,9 @@ template <class T, int count, int depth, int threads, Dense dense> struct Operan
     i = along_p() ? thread / along : thread % across * width;
     p = along_p() ? thread % along * width : thread / across;
     at = x + i * i_step + p * p_step;
-    // Every pack of full slabs is where a pack may be. (16 bytes from one thread's to another's.)
     const index_t apart = along_p() ? i_step : p_step;
-    whole = left == count && (along_p() ? p_step : i_step) == 1 && apart % width == 0 &&
-            reinterpret_cast<std::uintptr_t>(x) % 16 == 0;
+    aligned = (along_p() ? p_step : i_step) == 1 && apart % width == 0 &&
+              reinterpret_cast<std::uintptr_t>(x) % 16 == 0;
   }
 
   // Where pack e is, counted from the first.
@@ -69,16 +70,17 @@ template <class T, int count, int depth, int threads, Dense dense> struct Operan
 
   // The next slab, of which `depth_left` count.
   FBP_DEVICE void load(Held& held, index_t depth_left) {
-    if (whole && depth_left >= depth) {
+    if (aligned && left == count && depth_left >= depth) {
       FBP_UNROLL(packs)
       for (int e = 0; e < packs; ++e)
-        held[e] = *reinterpret_cast<const Pack<T, width>*>(at + pack_i(e) * i_step +
-                                                           pack_p(e) * p_step);
+        held[e] =
+            *reinterpret_cast<const Pack<T, width>*>(at + pack_i(e) * i_step + pack_p(e) * p_step);
     } else {
       FBP_UNROLL(packs)
       for (int e = 0; e < packs; ++e) {
-        const int last = pack_p(e) + (along_p() ? width - 1 : 0);
-        if (whole && p + last < depth_left)
+        const int last_i = i + pack_i(e) + (along_p() ? 0 : width - 1);
+        const int last_p = p + pack_p(e) + (along_p() ? width - 1 : 0);
+        if (aligned && last_i < left && last_p < depth_left)
           held[e] = *reinterpret_cast<const Pack<T, width>*>(at + pack_i(e) * i_step +
                                                              pack_p(e) * p_step);
         else

@@ -128,9 +128,10 @@ __global__ void __launch_bounds__(kElementThreads)
 template <class T>
 __global__ void __launch_bounds__(kElementThreads)
     add_parts_kernel(const T* part, index_t parts, index_t apart, index_t n, T* gradient,
-                     Update<T> update) {
+                     Update<T> of_any_step) {
   constexpr int together = 8;
-  const bool updates = update.optimizer != kNoOptimizer;
+  const bool updates = of_any_step.optimizer != kNoOptimizer;
+  const Update<T> update = updates ? of_any_step.at_step() : of_any_step;
   for_each_element(1, n, [&](index_t, index_t e) {
     typename Update<T>::Held held{};
     if (updates) held = update.read(0, e);

@@ -14,25 +14,29 @@ index_t product_chunks_at_once() { return kGemmShape<float>[kSmallGemm].groups; 
 template <class T>
 cudaError_t forward_product(const GemmArgs<T>& args, int activation, const ActivationTile<T>& tile,
                             cudaStream_t stream) {
-  return launch_gemm<Dense::along_k, Dense::across>(args, Forward<T>{args.c, args.c_row, activation, tile}, 1, stream);
+  return launch_gemm<Dense::along_k, Dense::across>(
+      args, Forward<T>{args.c, args.c_row, activation, tile}, 1, stream);
 }
 
 template <class T>
 cudaError_t delta_product(const GemmArgs<T>& args, int activation, const ActivationTile<T>& tile,
                           cudaStream_t stream) {
-  return launch_gemm<Dense::along_k, Dense::along_k>(args, Backward<T>{activation, tile}, 1, stream);
+  return launch_gemm<Dense::along_k, Dense::along_k>(args, Backward<T>{activation, tile}, 1,
+                                                     stream);
 }
 
 template <class T>
 cudaError_t update_product(const GemmArgs<T>& args, int optimizer, const Parameters<T>& to,
                            const StepTable<T>& steps, cudaStream_t stream) {
-  return launch_gemm<Dense::across, Dense::across>(args, Update<T>{to, args.c_row, optimizer, steps}, 1, stream);
+  return launch_gemm<Dense::across, Dense::across>(
+      args, Update<T>{to, args.c_row, optimizer, steps}, 1, stream);
 }
 
 template <class T>
 cudaError_t store_product(const GemmArgs<T>& args, index_t parts, index_t part,
                           cudaStream_t stream) {
-  return launch_gemm<Dense::across, Dense::across>(args, StorePart<T>{args.c, args.c_row, part}, parts, stream);
+  return launch_gemm<Dense::across, Dense::across>(args, StorePart<T>{args.c, args.c_row, part},
+                                                   parts, stream);
 }
 
 #define FBP_INSTANTIATE(T)                                                                         \
