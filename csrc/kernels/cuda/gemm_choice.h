@@ -40,21 +40,22 @@ template <class T>
 GemmChoice choose_gemm(index_t m, index_t n, index_t chunk, index_t chunks, bool apart,
                        int processors) {
   GemmChoice best{kLargeGemm, 1};
-  double least = 0;
+  double least = -1;
   for (int s = 0; s < kGemmShapes; ++s) {
     const GemmShape& shape = kGemmShape<T>[s];
     const index_t in_block = apart ? 1 : chunks;
-    const int groups = int(in_block < shape.groups ? in_block : shape.groups);
     const index_t blocks = gemm_tiles(shape, m, n) * (apart ? chunks : 1);
     const double turns = double((blocks + processors - 1) / processors);
-    const double rounds = double((in_block + groups - 1) / groups);
     const double work = turns * double(in_block * chunk) * shape.rows * shape.cols;
     const double busy = work / kGemmClocks[s].full;
-    const double waiting = rounds * double(chunk) * kGemmClocks[s].alone;
-    const double clocks = busy > waiting ? busy : waiting;
-    if (s > 0 && clocks >= least) continue;
-    least = clocks;
-    best = {s, groups};
+    for (int groups = 1; groups <= shape.groups && groups <= in_block; ++groups) {
+      const double rounds = double((in_block + groups - 1) / groups);
+      const double waiting = rounds * double(chunk) * kGemmClocks[s].alone;
+      const double clocks = busy > waiting ? busy : waiting;
+      if (least >= 0 && clocks >= least) continue;
+      least = clocks;
+      best = {s, groups};
+    }
   }
   return best;
 }
