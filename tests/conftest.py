@@ -1,6 +1,5 @@
 """What every test file may use: the devices that a model runs on; the first lines of a test run."""
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import pytest
 import cuda_library
 import cupy_stand_in
 import fastbp as bp
-from builds import Builder, can_build, program
+from builds import Builder, can_build, made_before, program
 from fastbp.cuda_library import VARIABLE, open_device
 
 
@@ -64,7 +63,7 @@ def _builds_of(item: pytest.Item) -> list[str]:
         fixtures.add("emulated_library")
     names = [build for fixture, build in FIXTURES_BUILDS.items() if fixture in fixtures]
     names += [program(params["program_name"])] if "program_name" in params else []
-    return [name for name in names if can_build(name) and not _made_before(name).exists()]
+    return [name for name in names if can_build(name) and made_before(name) is None]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -100,14 +99,8 @@ FIXTURES_BUILDS = {
 }
 
 
-def _made_before(name: str) -> Path:
-    """FASTBP_TEST_LIBRARIES may name a folder of libraries, each NAME.so, for a machine that has no
-    time to build them: one with a GPU, say."""
-    return Path(os.environ.get("FASTBP_TEST_LIBRARIES", "/nowhere")) / f"{name}.so"
-
-
 def _built(builder: Builder, name: str) -> Path:
-    if (library := _made_before(name)).exists():
+    if (library := made_before(name)) is not None:
         return library
     if not can_build(name):
         pytest.skip(f"no compiler on PATH for what the tests call {name!r}")
