@@ -253,6 +253,11 @@ std::uint32_t pack_bf16(float low, float high) {
   return rounded(low) | rounded(high) << 16;
 }
 
+std::uint32_t pack_bf16_relu(float low, float high) {
+  const auto positive = [](float x) { return x <= 0 ? 0.0f : x; };
+  return pack_bf16(positive(low), positive(high));
+}
+
 std::uint32_t pack_f16(float low, float high) { return to_f16(low) | to_f16(high) << 16; }
 
 }  // namespace emulation

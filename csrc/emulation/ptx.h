@@ -21,6 +21,7 @@ void copy_async_wait_for_all_but(int left);
 template <int left> void copy_async_wait() { copy_async_wait_for_all_but(left); }
 std::uint32_t to_tf32(float x);
 std::uint32_t pack_bf16(float low, float high);
+std::uint32_t pack_bf16_relu(float low, float high);
 std::uint32_t pack_f16(float low, float high);
 // Of the device, 90 for 9.0. A kernel that uses what came later with it is aborted.
 int capability();

@@ -9,8 +9,6 @@ namespace fastbp {
 namespace cuda {
 namespace {
 
-constexpr int kSquare = 64;  // of the gradients in a warp's registers
-
 index_t round_up(index_t n, index_t to) { return ceil_div(n, to) * to; }
 
 bool has_the_shape(const NetworkLayout& layout) {
@@ -32,9 +30,12 @@ NarrowPlan::NarrowPlan(const NetworkLayout& layout, bool tensor, int device) : t
   if (!has_the_shape(layout) || !attribute(cudaDevAttrCooperativeLaunch, device)) return;
   const int room = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   // Of floats a gradient in shared memory is quicker than one in global memory, more rows at once are
-  // better still.
-  for (int attempt = tensor_ ? 1 : 0; attempt < 6; attempt += tensor_ ? 2 : 1) {
-    place_matrices(layout, 64 >> attempt / 2, attempt % 2 == 0);
+  // better still. On tensor cores a warp has 16 rows.
+  for (int attempt = 0; attempt < (tensor_ ? kNarrowWarps : 6); ++attempt) {
+    if (tensor_)
+      place_tensor_matrices(layout, 16 * (kNarrowWarps - attempt));
+    else
+      place_matrices(layout, 64 >> attempt / 2, attempt % 2 == 0);
     if (args_.shared_bytes > room) continue;
     if (tensor_ && !place_squares()) return;
     int blocks = 0;
@@ -46,13 +47,10 @@ NarrowPlan::NarrowPlan(const NetworkLayout& layout, bool tensor, int device) : t
 }
 
 NarrowBatch NarrowPlan::batch(const NetworkLayout& layout, index_t rows) const {
+  if (tensor_) return tensor_batch(rows);
   NarrowBatch b;
   b.rows = int(rows);
   b.unit = int(layout.row_chunk(rows));
-  if (tensor_) {
-    const index_t tiles = ceil_div(rows, args_.tile);
-    b.unit = int(ceil_div(tiles, std::min(tiles, index_t(grid_)))) * args_.tile;
-  }
   b.units = int(ceil_div(rows, b.unit));
   return b;
 }
@@ -94,6 +92,7 @@ void NarrowPlan::train(const Chain<float>& chain, const DeviceBatch<float>& batc
   const index_t useful = std::max(
       {index_t(args.whole.units), index_t(args.rest.units), ceil_div(args.count, kNarrowThreads)});
   const int grid = args.alone ? 1 : int(std::min(index_t(grid_), useful));
+  if (tensor_) take_tensor_paths(args);
   const auto train = tensor_ ? train_narrow_tensor : train_narrow;
   check(train(args, grid, chain.stream), "training steps");
 }
@@ -115,18 +114,29 @@ int NarrowPlan::take(index_t bytes) {
   return place;
 }
 
-// Of the kernel's elements. bfloat16: whole fragments, and 16 bytes more, so that the rows that
-// ldmatrix reads are in different banks. float: whole words of 4, and one more, for that and for the
-// ones behind the inputs.
+// Whole words of 4, and one more, so that rows are in different banks, and for the ones behind the
+// inputs.
 NarrowMatrix NarrowPlan::matrix(index_t rows, index_t cols) {
-  if (!tensor_) return floats(rows, round_up(cols, 4) + 4);
-  const index_t row = round_up(cols, 16) + 8;
-  return {take(rows * row * 2), int(row)};
+  return floats(rows, round_up(cols, 4) + 4);
 }
-// Of a tile's rows, for floats.
+// Of a tile's rows.
 NarrowMatrix NarrowPlan::transposed(index_t cols) { return matrix(round_up(cols, 4), args_.tile); }
 NarrowMatrix NarrowPlan::floats(index_t rows, index_t cols) {
   return {take(rows * cols * 4), int(cols)};
+}
+
+NarrowStage narrow_stage(const Stage& stage) {
+  NarrowStage s;
+  s.inputs = int(stage.inputs);
+  s.outputs = int(stage.outputs);
+  s.input_chunk = int(stage.input_chunk);
+  s.bias = stage.bias;
+  s.activation = stage.activation;
+  s.param = float(stage.param);
+  s.parameters = stage.parameter_offset;
+  s.keeps_y = stage.saves == Saves::Output;
+  s.keeps_z = stage.saves == Saves::Input;
+  return s;
 }
 
 void NarrowPlan::place_matrices(const NetworkLayout& layout, int tile, bool gradient_inside) {
@@ -136,17 +146,8 @@ void NarrowPlan::place_matrices(const NetworkLayout& layout, int tile, bool grad
   args_.count = layout.parameter_count;
   for (int i = 0; i < args_.stages; ++i) {
     const Stage& stage = layout.stages[std::size_t(i)];
-    NarrowStage& s = args_.stage[i];
+    NarrowStage& s = args_.stage[i] = narrow_stage(stage);
     const bool last = i + 1 == args_.stages;
-    s.inputs = int(stage.inputs);
-    s.outputs = int(stage.outputs);
-    s.input_chunk = int(stage.input_chunk);
-    s.bias = stage.bias;
-    s.activation = stage.activation;
-    s.param = float(stage.param);
-    s.parameters = stage.parameter_offset;
-    s.keeps_y = stage.saves == Saves::Output;
-    s.keeps_z = stage.saves == Saves::Input;
     s.in = i == 0 ? matrix(tile, stage.inputs) : args_.stage[i - 1].out;
     s.out = last ? floats(tile, stage.outputs) : matrix(tile, stage.outputs);
     s.kept = s.keeps_y    ? s.out
@@ -154,26 +155,20 @@ void NarrowPlan::place_matrices(const NetworkLayout& layout, int tile, bool grad
              : last       ? floats(tile, stage.outputs)
                           : matrix(tile, stage.outputs);
     s.delta = matrix(tile, stage.outputs);
-    s.weights = matrix(tensor_ ? round_up(stage.inputs, 16) : stage.inputs + 1, stage.outputs);
-    if (!tensor_) place_transposed(i);
+    s.weights = matrix(stage.inputs + 1, stage.outputs);
+    place_transposed(i);
   }
   args_.dy = take(tile * layout.outputs * 4);
   args_.target = take(tile * layout.outputs * 4);
   args_.labels = take(tile * 8);
   args_.places = take(tile * 8);
   args_.values = take((kNarrowThreads + 16) * 8);
-  if (tensor_) {
-    // A thread's sums of a product: two pairs of fragments.
-    args_.scratch = take(16 * kNarrowThreads * 4);
-    args_.gradient = take(8 * kNarrowThreads * 4);
-  } else {
-    args_.weights = take(tile * layout.outputs * 4);
-    args_.step_hyper = take(sizeof(StepHyper<float>));
-    args_.gradient = gradient_inside ? take(layout.parameter_count * 4) : -1;
-  }
+  args_.weights = take(tile * layout.outputs * 4);
+  args_.step_hyper = take(sizeof(StepHyper<float>));
+  args_.gradient = gradient_inside ? take(layout.parameter_count * 4) : -1;
 }
 
-// Stage i's matrices that only floats have.
+// Stage i's matrices that only this kernel has.
 void NarrowPlan::place_transposed(int i) {
   NarrowStage& s = args_.stage[i];
   s.of_inputs = 1.0f / float(s.inputs);
@@ -182,18 +177,6 @@ void NarrowPlan::place_transposed(int i) {
   // Outputs are read until the stage above is through, deltas written after that.
   s.out_t = s.delta_t = transposed(s.outputs);
   if (i > 0) s.weights_t = matrix(s.outputs, s.inputs);
-}
-
-// Squares of 64 x 64 of the stages' gradients, one for each warp. False where they are too many.
-bool NarrowPlan::place_squares() {
-  int count = 0;
-  for (int i = 0; i < args_.stages; ++i)
-    for (int row = 0; row < args_.stage[i].inputs; row += kSquare)
-      for (int col = 0; col < args_.stage[i].outputs; col += kSquare) {
-        if (count == kNarrowWarps) return false;
-        args_.square[count++] = {i, row, col};
-      }
-  return true;
 }
 
 }  // namespace cuda

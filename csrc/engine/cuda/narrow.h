@@ -9,6 +9,9 @@
 namespace fastbp {
 namespace cuda {
 
+// What the kernels are told of a stage, but for its places in shared memory.
+NarrowStage narrow_stage(const Stage& stage);
+
 class NarrowPlan {
  public:
   NarrowPlan() = default;
@@ -34,7 +37,12 @@ class NarrowPlan {
                     const std::vector<MetricSpec>& metrics) const;
   void place_matrices(const NetworkLayout& layout, int tile, bool gradient_inside);
   void place_transposed(int stage);
+  // For the kernel on tensor cores (narrow_tensor.cu).
+  void place_tensor_matrices(const NetworkLayout& layout, int tile);
   bool place_squares();
+  NarrowMatrix tensor_matrix(index_t rows, index_t cols);
+  NarrowBatch tensor_batch(index_t rows) const;
+  static void take_tensor_paths(NarrowArgs& args);
   int take(index_t bytes);
   NarrowMatrix matrix(index_t rows, index_t cols);
   NarrowMatrix transposed(index_t cols);

@@ -38,10 +38,15 @@ using emulation::multiply_f16_long;
 using emulation::multiply_f16_short;
 using emulation::multiply_tf32;
 using emulation::pack_bf16;
+using emulation::pack_bf16_relu;
 using emulation::pack_f16;
 using emulation::to_tf32;
 
 FBP_DEVICE int thread_number() { return int(threadIdx.x); }
+FBP_DEVICE void prefetch(const void*) {}
+FBP_DEVICE std::uint32_t spread_signs(std::uint32_t pair) {
+  return (pair & 0x8000 ? 0xffff : 0) | (pair & 0x80000000 ? 0xffff0000 : 0);
+}
 
 #else
 
@@ -51,6 +56,18 @@ __device__ inline int thread_number() {
   int number = 0;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
   return number;
+}
+
+// Asks for the line of global memory to be brought to L2.
+__device__ inline void prefetch(const void* global) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
+}
+
+// Of each half of the register its sign bit, 16 times.
+__device__ inline std::uint32_t spread_signs(std::uint32_t pair) {
+  std::uint32_t bits = 0;
+  asm("prmt.b32 %0, %1, 0, 0xbb99;" : "=r"(bits) : "r"(pair));
+  return bits;
 }
 
 // Device code of an architecture without the instruction is never called, and says so if it is.
@@ -159,6 +176,12 @@ __device__ inline std::uint32_t pack_bf16(float low, float high) {
   FBP_PTX("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
   return bits;
 }
+// The same with 0 for what is below it, and NaN for NaN.
+__device__ inline std::uint32_t pack_bf16_relu(float low, float high) {
+  std::uint32_t bits = 0;
+  FBP_PTX("cvt.rn.relu.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+  return bits;
+}
 #undef FBP_PTX
 __device__ inline std::uint32_t pack_f16(float low, float high) {
   std::uint16_t bits[2];
@@ -168,6 +191,11 @@ __device__ inline std::uint32_t pack_f16(float low, float high) {
 }
 
 #endif
+
+// All bits of each half, a bfloat16, that is neither 0 nor -0.
+FBP_DEVICE std::uint32_t nonzero_halves(std::uint32_t pair) {
+  return spread_signs((pair & 0x7fff7fff) + 0x7fff7fff);
+}
 
 // Before 8.0 there is the half along k alone, of float16: these fragments are those of two such.
 FBP_DEVICE void multiply_f16(float (&d)[4], const std::uint32_t (&a)[4],

@@ -18,6 +18,13 @@ inline constexpr int kNarrowMetrics = 8;
 // Outputs of a stage, and inputs of the first.
 inline constexpr index_t kNarrowWidth = 128, kNarrowInputs = 256;
 
+// On tensor cores a matrix has this many columns for n: one fragment, or slabs of 64.
+FBP_FN constexpr int narrow_columns(index_t n) { return n <= 16 ? 16 : int((n + 63) / 64 * 64); }
+inline constexpr int kNarrowUnitBytes = 40;
+
+// Two neighbours that are written at once.
+struct alignas(8) NarrowPair { float first, second; };
+
 // A matrix in shared memory, one row for each of a tile's: its first byte, and elements from row to
 // row.
 struct NarrowMatrix { int at = 0, row = 0; };
@@ -33,6 +40,7 @@ struct NarrowStage {
   index_t parameters = 0;  // offset in the flat ones
   NarrowMatrix in, out, delta, weights;
   NarrowMatrix kept;  // what the derivative reads: out, or the pre-activations
+  int biases = 0;     // tensor cores: a copy in shared memory, floats, as many as columns
   // Of floats: the same transposed. Rows of words of 16 bytes: behind the weights the bias, behind each
   // row of `in` a 1, at the word that follows.
   NarrowMatrix in_t, out_t, delta_t, weights_t;
@@ -52,6 +60,7 @@ struct NarrowMetric {
 // A batch of so many rows: the gradient of each `unit` of them is summed apart.
 struct NarrowBatch {
   int rows = 0, unit = 0, units = 0;
+  int tile = 0;  // tensor cores: rows in work at once, a multiple of 16
   float dy_scale = 0, error_scale = 0;
 };
 
@@ -68,6 +77,9 @@ struct NarrowArgs {
   // Of floats: the weights of the tile's rows; the step's hyper-parameters. gradient: -1 where it is in
   // `partials` at once.
   int weights = 0, step_hyper = 0;
+  // Tensor cores: what a block knows of its unit; whether these may be read by words of 16 bytes.
+  int unit = 0;
+  bool x_by_four = false, wanted_by_four = false, weights_by_four = false;
   int shared_bytes = 0;
 
   // The run.

@@ -1,283 +1,249 @@
-// Narrow networks trained whole (narrow.h).
+// Narrow networks trained whole (narrow.h) on tensor cores, of operands rounded to bfloat16.
 //
-// A launch has as many blocks as fit on the device, and takes its steps one after another:
+// A launch has as many blocks as fit on the device, and takes its steps one after another. A block's
+// rows of the batch go by tiles of up to 128:
 //
-//   each block, for its units of the batch's rows:
-//     by tiles of up to 64 rows: gather into shared memory; forward; loss and metrics; backward;
-//       then all gradients of the tile at once, added to what registers or shared memory hold
-//     the unit's gradient to its place in global memory
-//   with penalties on parameters, each block sums those of some blocks of them
-//   all blocks meet; each thread adds up the units of some parameters, in order, and updates these
-//   all blocks meet
+//   all warps bring the tile's rows to shared memory
+//   a warp takes 16 of them forward, to the loss, and back (narrow_tensor_rows.cuh)
+//   each warp adds the tile to its square of the gradients, in registers (narrow_tensor_math.cuh)
 //
-// So activations and deltas never leave the multiprocessor, and a step reads its rows once. The
-// arithmetic is in docs/cuda.md.
-#include "kernels/cuda/train/narrow.h"
-
-#include "kernels/cuda/elements.cuh"
-#include "kernels/cuda/epilogues.cuh"
-#include "kernels/cuda/train/finish_math.cuh"
-#include "kernels/cuda/train/narrow_loss.cuh"
-#include "kernels/cuda/train/narrow_tensor_math.cuh"
+// with one barrier behind each. Then the block's gradient goes to global memory, all blocks meet, all
+// threads add up the blocks' and update the parameters, and all blocks meet again.
+#include "kernels/cuda/train/narrow_tensor_rows.cuh"
 
 namespace fastbp {
 namespace cuda {
 namespace {
 
-// Two neighbours in a matrix of bfloat16, j even.
-FBP_FN std::uint32_t* pair_at(unsigned char* shared, const NarrowMatrix& m, int r, int j) {
-  return at<std::uint32_t>(shared, m.at) + (r * m.row + j) / 2;
-}
+template <int n> struct alignas(4 * n) Floats { float v[n]; };
+static_assert(sizeof(Floats<4>) == 16, "one load");
 
-// body(row, column) for a matrix, a warp for each row.
-template <class Body> FBP_DEVICE void for_rows(int rows, int cols, Body body) {
+// store(r, c, values) for `vector` values from column c on of rows r of a matrix in global memory, row(r)
+// of which is a row's first or null, for zeros. A thread has `at_once` loads under way.
+template <int vector, int at_once, class Row, class Store>
+FBP_DEVICE void fetch(int rows, int cols, Row row, Store store) {
+  int shift = 0;
+  while (shift < 5 && (vector << shift) < cols) ++shift;
+  const int across = 1 << shift, down = kNarrowThreads >> shift;
   FBP_UNROLL(1)
-  for (int r = threadIdx.x / 32; r < rows; r += kNarrowWarps) {
+  for (int c = (thread_number() & (across - 1)) * vector; c < cols; c += across * vector) {
     FBP_UNROLL(1)
-    for (int j = threadIdx.x % 32; j < cols; j += 32) body(r, j);
+    for (int first = thread_number() >> shift; first < rows; first += at_once * down) {
+      Floats<vector> held[at_once];
+      FBP_UNROLL(16)
+      for (int i = 0; i < at_once; ++i) {
+        const int r = first + i * down;
+        const float* const from = r < rows ? row(r) : nullptr;
+        held[i] = {};
+        if (from) held[i] = *reinterpret_cast<const Floats<vector>*>(from + c);
+      }
+      FBP_UNROLL(16)
+      for (int i = 0; i < at_once; ++i)
+        if (const int r = first + i * down; r < rows) store(r, c, held[i]);
+    }
   }
 }
-// The same for bodies that load from global memory, with the loads of some rows under way at once.
-template <int at_once, class Body> FBP_DEVICE void load_rows(int rows, int cols, Body body) {
-  FBP_UNROLL(1)
-  for (int j = threadIdx.x % 32; j < cols; j += 32) {
-    FBP_UNROLL(at_once)
-    for (int r = threadIdx.x / 32; r < rows; r += kNarrowWarps) body(r, j);
+template <int at_once, class Row, class Store>
+FBP_DEVICE void fetch_rows(bool by_four, int rows, int cols, Row row, Store store) {
+  if (by_four)
+    fetch<4, at_once>(rows, cols, row, store);
+  else
+    fetch<1, at_once>(rows, cols, row, store);
+}
+// Values to a matrix of bfloat16.
+template <int n>
+FBP_DEVICE void put(unsigned char* shared, const NarrowMatrix& m, int r, int c,
+                    const Floats<n>& x) {
+  std::uint16_t* const to = element(shared, m, r, c);
+  if constexpr (n == 4) {
+    auto* const pairs = reinterpret_cast<std::uint32_t*>(to);
+    pairs[0] = pack_bf16(x.v[0], x.v[1]);
+    pairs[1] = pack_bf16(x.v[2], x.v[3]);
+  } else {
+    *to = std::uint16_t(pack_bf16(x.v[0], 0));
   }
 }
 
-// The weights of all stages, zeros up to whole fragments.
-template <class Math> FBP_DEVICE void load_weights(const NarrowArgs& g, unsigned char* shared) {
+// Weights and biases of all stages.
+FBP_DEVICE void load_weights(const NarrowArgs& g, unsigned char* shared) {
   FBP_UNROLL(1)
   for (int i = 0; i < g.stages; ++i) {
     const NarrowStage& s = g.stage[i];
     const float* const from = g.parameters.w + s.parameters;
-    auto* const to = at<typename Math::Element>(shared, s.weights.at);
-    load_rows<4>(Math::columns(s.inputs), Math::columns(s.outputs), [&](int r, int j) {
-      const bool inside = r < s.inputs && j < s.outputs;
-      to[r * s.weights.row + j] = Math::make(inside ? from[r * s.outputs + j] : 0.0f);
-    });
+    fetch_rows<8>(
+        g.weights_by_four && s.outputs % 4 == 0, s.inputs, s.outputs,
+        [&](int r) { return from + r * s.outputs; },
+        [&](int r, int c, const auto& x) { put(shared, s.weights, r, c, x); });
+    if (const int j = thread_number(); s.bias && j < s.outputs)
+      at<float>(shared, s.biases)[j] = from[s.inputs * s.outputs + j];
   }
 }
 
-// Rows [first, first + rows) of the epoch's order; zeros up to whole fragments, and a 1 behind each
-// row where there is room for it.
-template <class Math, bool ruled>
-FBP_DEVICE void gather_tile(const NarrowArgs& g, unsigned char* shared, index_t first, int rows) {
-  const NarrowStage& s = g.stage[0];
-  const int outputs = g.stage[g.stages - 1].outputs;
-  auto* const x = at<typename Math::Element>(shared, s.in.at);
-  const std::int64_t* const places = at<std::int64_t>(shared, g.places);
-  if (const int r = threadIdx.x; r < rows) {
-    const index_t place = g.order ? index_t(g.order[first + r]) : first + r;
-    at<std::int64_t>(shared, g.places)[r] = place;
-    if (g.classes) at<std::int64_t>(shared, g.labels)[r] = g.classes[place];
+// A block's rows of a batch, and its tiles. It lies in shared memory and is read where it is used: the
+// gradients need the registers.
+struct Unit {
+  index_t batch, start;  // number of the batch; its first row in the epoch's order
+  int first, end, tile, tiles;
+  FBP_FN int row(int t) const { return first + t * tile; }
+  FBP_FN int rows(int t) const { return end - row(t) < tile ? end - row(t) : tile; }
+};
+static_assert(sizeof(Unit) <= kNarrowUnitBytes, "room for it");
+
+// The tiles of the block's unit.
+class Tiles {
+ public:
+  FBP_DEVICE Tiles(const NarrowArgs& g, unsigned char* shared)
+      : g_(g), shared_(shared), unit_(*at<const Unit>(shared, g.unit)) {}
+
+  FBP_DEVICE int count() const { return unit_.tiles; }
+  FBP_DEVICE int height() const { return unit_.tile; }
+  FBP_DEVICE int rows(int t) const { return unit_.rows(t); }
+  // Losses and metrics of 16 rows of tile t.
+  FBP_DEVICE double* sums(int t, int sixteen) const {
+    return g_.sums + unit_.batch * g_.blocks + (unit_.row(t) / kLossBlockRows + sixteen);
   }
-  __syncthreads();
-  load_rows<1>(g.tile, Math::columns(s.inputs), [&](int r, int j) {
-    const bool inside = r < rows && j < s.inputs;
-    x[r * s.in.row + j] = Math::make(inside ? g.x[places[r] * s.inputs + j] : 0.0f);
-  });
-  if (g.wanted)
-    load_rows<1>(rows, outputs, [&](int r, int j) {
-      at<float>(shared, g.target)[r * outputs + j] = g.wanted[places[r] * outputs + j];
-    });
-  if (ruled && g.weight)
-    load_rows<1>(rows, g.weight_copies, [&](int r, int j) {
-      at<float>(shared, g.weights)[r * g.weight_copies + j] = g.weight[places[r]];
-    });
-}
 
-// Whether the stage's activation is short enough to stand in the code for every register: none, or
-// ReLU.
-FBP_FN bool is_short(const NarrowStage& s) {
-  return s.activation == activation_number<Identity>() || s.activation == activation_number<Relu>();
-}
-
-// The ones behind the rows of what a layer with bias reads: the exact product's row of biases.
-FBP_DEVICE void write_tile_ones(const NarrowArgs& g, unsigned char* shared) {
-  FBP_UNROLL(1)
-  for (int i = 0; i < g.stages; ++i) {
-    const NarrowStage& s = g.stage[i];
-    if (int(threadIdx.x) < g.tile)
-      at<float>(shared, s.in.at)[threadIdx.x * s.in.row + s.inputs] = 1;
+  // Where the thread's row of tile t is among the samples; noted for `gather`.
+  FBP_DEVICE index_t find(int t) const {
+    if (!has(t, thread_number())) return 0;
+    const index_t at = unit_.start + unit_.row(t) + thread_number();
+    return g_.order ? index_t(g_.order[at]) : at;
   }
-}
-
-template <class Math>
-FBP_DEVICE void forward_tile(const NarrowArgs& g, unsigned char* shared, int rows) {
-  using Element = typename Math::Element;
-  FBP_UNROLL(1)
-  for (int i = 0; i < g.stages; ++i) {
-    const NarrowStage& s = g.stage[i];
-    const bool last = i + 1 == g.stages;
-    const Forward<float> f{nullptr, 0, s.activation, {nullptr, 0, nullptr, 0, s.param}};
-    const auto quick = [&](int r, int j, float z0, float z1) {
-      const bool relu = s.activation != 0, first = r < rows && j < s.outputs,
-                 second = r < rows && j + 1 < s.outputs;
-      const Lf y0 = relu ? Relu::forward(Lf(z0), Lf(s.param)) : Lf(z0);
-      const Lf y1 = relu ? Relu::forward(Lf(z1), Lf(s.param)) : Lf(z1);
-      *pair_at(shared, s.out, r, j) = pack_bf16(first ? y0.v : 0.0f, second ? y1.v : 0.0f);
-    };
-    Math::forward(
-        g, s, shared, !last && is_short(s),
-        [&](int r, int j, float z) {
-          const float y = f.apply(Lf(z)).v;
-          if (last) {
-            if (j >= s.outputs) return;
-            at<float>(shared, s.out.at)[r * s.out.row + j] = y;
-            if (s.keeps_z) at<float>(shared, s.kept.at)[r * s.kept.row + j] = z;
-            return;
-          }
-          // What is not there must not be NaN: the next product multiplies it by 0.
-          const bool inside = r < rows && j < s.outputs;
-          at<Element>(shared, s.out.at)[r * s.out.row + j] = Math::make(inside ? y : 0.0f);
-          if (s.keeps_z)
-            at<Element>(shared, s.kept.at)[r * s.kept.row + j] = Math::make(inside ? z : 0.0f);
-        },
-        quick);
-    __syncthreads();
+  FBP_DEVICE void note(int t, index_t place) const {
+    if (has(t, thread_number())) places()[thread_number()] = place;
   }
-}
-
-// dz of all stages from dy.
-template <class Math>
-FBP_DEVICE void backward_tile(const NarrowArgs& g, unsigned char* shared, int rows) {
-  using Element = typename Math::Element;
-  const auto derivative = [](const NarrowStage& s) {
-    return Backward<float>{s.activation, {nullptr, 0, nullptr, 0, s.param}};
-  };
-  const auto keeps = [](const NarrowStage& s) { return s.keeps_y || s.keeps_z; };
-  const NarrowStage& top = g.stage[g.stages - 1];
-  const Backward<float> from_dy = derivative(top);
-  for_rows(g.tile, Math::columns(top.outputs), [&](int r, int j) {
-    float dz = 0;
-    if (r < rows && j < top.outputs) {
-      const Lf dy(at<float>(shared, g.dy)[r * top.outputs + j]);
-      const Lf kept(keeps(top) ? at<float>(shared, top.kept.at)[r * top.kept.row + j] : dy.v);
-      dz = from_dy.of(kept, dy).v;
-    }
-    at<Element>(shared, top.delta.at)[r * top.delta.row + j] = Math::make(dz);
-  });
-  __syncthreads();
-  FBP_UNROLL(1)
-  for (int i = g.stages - 1; i > 0; --i) {
-    const NarrowStage& below = g.stage[i - 1];
-    const Backward<float> f = derivative(below);
-    const auto quick = [&](int r, int j, float d0, float d1) {
-      const bool relu = below.activation != 0;
-      const std::uint32_t kept = *pair_at(shared, below.out, r, j);
-      const auto derivative = [&](float dy, std::uint32_t half, bool inside) {
-        const Lf y(tensor_math::value(std::uint16_t(half)));
-        return !inside ? 0.0f : relu ? Relu::backward(y, Lf(dy), Lf(below.param)).v : dy;
-      };
-      *pair_at(shared, below.delta, r, j) =
-          pack_bf16(derivative(d0, kept & 0xffff, r < rows && j < below.outputs),
-                    derivative(d1, kept >> 16, r < rows && j + 1 < below.outputs));
-    };
-    Math::backward(
-        g, g.stage[i], shared, is_short(below),
-        [&](int r, int j, float dy) {
-          float dz = 0;
-          if (r < rows && j < below.outputs) {
-            const Lf kept(keeps(below) ? Math::value(at<Element>(
-                                             shared, below.kept.at)[r * below.kept.row + j])
-                                       : dy);
-            dz = f.of(kept, Lf(dy)).v;
-          }
-          at<Element>(shared, below.delta.at)[r * below.delta.row + j] = Math::make(dz);
-        },
-        quick);
-    __syncthreads();
-  }
-}
-
-// One parameter, as the kernels of finish.cu do it.
-FBP_FN void update_by_rule(const FinishArgs<float>& f, index_t e, Lf g, int ahead) {
-  const Progress<float> now(f, ahead);
-  const RulePiece<float> piece = piece_of(f, e);
-  if (piece.trained) g = limited(f, piece, now, e, added_up(f, now, e, g));
-  if (now.complete) take(f, piece, now, e, g);
-}
-
-// The penalties on some blocks of the parameters, as this step begins with them; then, when all blocks
-// have met, their sum.
-FBP_DEVICE void penalize(const NarrowArgs& g, unsigned char* shared) {
-  static_assert(kNarrowThreads == kElementThreads, "a thread for each of penalty_sum's");
-  FBP_UNROLL(1)
-  for (index_t block = blockIdx.x; block < gradient_blocks(g.count); block += gridDim.x) {
-    const double penalty = penalty_sum(g.finish, block, at<float>(shared, g.values));
-    if (threadIdx.x == 0) g.finish.tables.penalties[block] = penalty;
-  }
-}
-FBP_DEVICE void total_penalties(const NarrowArgs& g, unsigned char* shared, index_t batch) {
-  if (blockIdx.x != 0) return;
-  const double total = ordered_sum(g.finish.tables.penalties, gradient_blocks(g.count),
-                                   at<double>(shared, g.values), kNarrowThreads);
-  if (threadIdx.x == 0) g.finish.state.penalties[batch] = total;
-}
-
-// Adds up the units' gradients, in order, and updates: thread by thread over all blocks. The step is
-// `ahead` of the counter.
-template <bool ruled>
-FBP_DEVICE void update_parameters(const NarrowArgs& g, int units, index_t batch, int ahead) {
-  const Update<float> update{g.parameters, 0, g.optimizer, {}};
-  FBP_UNROLL(1)
-  for (index_t e = index_t(blockIdx.x) * kNarrowThreads + threadIdx.x; e < g.count;
-       e += index_t(gridDim.x) * kNarrowThreads) {
-    Lf sum(g.partials[e]);
-    FBP_UNROLL(16)  // as many loads under way
-    for (int u = 1; u < units; ++u) sum = sum + Lf(g.partials[u * g.count + e]);
-    if (ruled && g.finish.tables.pieces)
-      update_by_rule(g.finish, e, sum, ahead);
-    else
-      update.apply(e, sum, g.hyper[batch].value);
-  }
-}
-
-template <class Math, bool ruled>
-FBP_DEVICE void train_steps(const NarrowArgs& g, unsigned char* shared) {
-  Math math;
-  if constexpr (Math::kHasOnes) write_tile_ones(g, shared);
-  FBP_UNROLL(1)
-  for (int step = 0; step < g.steps; ++step) {
-    // The counter stands still until the end. Numbers are asked for anew where they are used: they
-    // would stand in registers that the gradients need.
-    const auto batch = [&] { return g.counter->batch + step; };
-    const auto begin = [&] { return g.counter->first_row + batch() * g.rows_per_batch; };
-    const NarrowBatch& kind = g.n - begin() >= g.rows_per_batch ? g.whole : g.rest;
-    load_weights<Math>(g, shared);
+  // Brings what `gather` will read near.
+  FBP_DEVICE void announce(int t) const {
+    const int r = thread_number() / 2, inputs = g_.stage[0].inputs;
+    if (!has(t, r)) return;
+    const index_t place = places()[r];
     FBP_UNROLL(1)
-    for (int unit = blockIdx.x; unit < kind.units; unit += gridDim.x) {
-      math.clear(g, shared);
-      const int end = kind.rows - unit * kind.unit < kind.unit ? kind.rows : (unit + 1) * kind.unit;
-      FBP_UNROLL(1)
-      for (int row = unit * kind.unit; row < end; row += g.tile) {
-        const int rows = end - row < g.tile ? end - row : g.tile;
-        gather_tile<Math, ruled>(g, shared, begin() + row, rows);
-        __syncthreads();
-        forward_tile<Math>(g, shared, rows);
-        measure_tile<ruled>(g, shared, kind, g.sums + batch() * g.blocks, row, rows);
-        backward_tile<Math>(g, shared, rows);
-        math.add_gradients(g, shared, rows);
-        __syncthreads();
-      }
-      math.store(g, shared, g.partials + unit * g.count);
-      __syncthreads();
-    }
-    const bool penalizes = ruled && g.finish.penalize && g.finish.tables.pieces;
-    if (penalizes) penalize(g, shared);
-    meet();
-    if (penalizes) total_penalties(g, shared, batch());
-    update_parameters<ruled>(g, kind.units, batch(), step);
-    meet();
+    for (int c = thread_number() % 2 * 32; c < inputs; c += 64) prefetch(g_.x + place * inputs + c);
+    if (g_.wanted && thread_number() % 2 == 0) prefetch(g_.wanted + place * outputs());
   }
-  if (blockIdx.x == 0 && threadIdx.x == 0) g.counter->batch += g.steps;
+  // Inputs, targets and labels of tile t; zeros for inputs that are not there.
+  FBP_DEVICE void gather(int t) const {
+    const NarrowStage& s = g_.stage[0];
+    const int rows = unit_.rows(t);
+    const std::int64_t* const place = places();
+    fetch_rows<12>(
+        g_.x_by_four, unit_.tile, s.inputs,
+        [&](int r) { return r < rows ? g_.x + place[r] * s.inputs : nullptr; },
+        [&](int r, int c, const auto& x) { put(shared_, s.in, r, c, x); });
+    if (g_.wanted)
+      fetch_rows<2>(
+          g_.wanted_by_four, rows, outputs(),
+          [&](int r) { return g_.wanted + place[r] * outputs(); },
+          [&](int r, int c, const auto& x) {
+            using Values = std::decay_t<decltype(x)>;
+            float* const target = at<float>(shared_, g_.target) + r * outputs() + c;
+            *reinterpret_cast<Values*>(target) = x;
+          });
+    if (const int r = thread_number(); g_.classes && r < rows)
+      at<std::int64_t>(shared_, g_.labels)[r] = g_.classes[place[r]];
+  }
+
+ private:
+  FBP_DEVICE bool has(int t, int r) const { return t < unit_.tiles && r < unit_.rows(t); }
+  FBP_DEVICE int outputs() const { return g_.stage[g_.stages - 1].outputs; }
+  FBP_DEVICE std::int64_t* places() const { return at<std::int64_t>(shared_, g_.places); }
+
+  const NarrowArgs& g_;
+  unsigned char* shared_;
+  const Unit& unit_;
+};
+
+// The gradient of the block's unit, to its place in global memory.
+FBP_DEVICE void train_unit(const NarrowArgs& g, unsigned char* shared, const NarrowBatch& kind) {
+  const Tiles tiles(g, shared);
+  const int warp = thread_number() >> 5;
+  const auto square = [&] { return g.square[thread_number() >> 5]; };
+  SquareOfGradient gradient;
+  gradient.clear(g, shared);
+  tiles.note(0, tiles.find(0));
+  __syncthreads();
+  tiles.announce(0);
+  load_weights(g, shared);
+  FBP_UNROLL(1)
+  for (int t = 0; t < tiles.count(); ++t) {
+    tiles.gather(t);
+    __syncthreads();
+    const index_t next = tiles.find(t + 1);
+    if (16 * warp < tiles.height()) {
+      WarpRows mine(g, shared, tiles.rows(t));
+      mine.forward();
+      mine.measure(kind, tiles.sums(t, warp));
+      mine.backward();
+    }
+    tiles.note(t + 1, next);
+    __syncthreads();
+    tiles.announce(t + 1);
+    if (square().stage >= 0) gradient.add(g, shared, square(), tiles.height());
+    __syncthreads();
+  }
+  if (square().stage >= 0) gradient.store(g, shared, square(), g.partials + blockIdx.x * g.count);
+}
+
+// Adds up the units' gradients and updates: four threads have four parameters, each thread a part of
+// the units for all of them, then one parameter.
+FBP_DEVICE void update_parameters(const NarrowArgs& g, int units, index_t batch) {
+  constexpr int kParts = 4;
+  const Update<float> update{g.parameters, 0, g.optimizer, {}};
+  // Neighbouring warps in different blocks: all processors take part.
+  const int lane = lane_number(), warps = kNarrowThreads / 32;
+  const int warp = (thread_number() >> 5) * int(gridDim.x) + int(blockIdx.x);
+  const int part = lane % kParts, each = (units + kParts - 1) / kParts;
+  const int begin = part * each, count = begin + each < units ? each : units - begin;
+  FBP_UNROLL(1)
+  for (int e = warp * 32; e < int(g.count); e += warps * int(gridDim.x) * 32) {
+    const int four = e + lane / kParts * 4;
+    float a = 0, b = 0, c = 0, d = 0;
+    const bool inside = four < int(g.count);  // a multiple of 4
+    const float* from = g.partials + index_t(begin) * g.count + four;
+    FBP_UNROLL(8)
+    for (int u = inside ? count : 0; u > 0; --u, from += g.count) {
+      const auto x = *reinterpret_cast<const Floats<4>*>(from);
+      a += x.v[0], b += x.v[1], c += x.v[2], d += x.v[3];
+    }
+    FBP_UNROLL(2)
+    for (int other = 1; other < kParts; other *= 2) {
+      a += __shfl_xor_sync(0xffffffffu, a, other);
+      b += __shfl_xor_sync(0xffffffffu, b, other);
+      c += __shfl_xor_sync(0xffffffffu, c, other);
+      d += __shfl_xor_sync(0xffffffffu, d, other);
+    }
+    const float mine = part < 2 ? (part == 0 ? a : b) : (part == 2 ? c : d);
+    if (inside) update.apply(four + part, Lf(mine), g.hyper[batch].value);
+  }
 }
 
 __global__ void __launch_bounds__(kNarrowThreads, 1) narrow_tensor_kernel(NarrowArgs g) {
   FBP_SHARED(unsigned char, shared);
-  train_steps<tensor_math, false>(g, shared);
+  // What no one writes later is 0.
+  for (int e = thread_number(); e < g.shared_bytes / 16; e += kNarrowThreads)
+    at<Floats<4>>(shared, 0)[e] = {};
+  __syncthreads();
+  FBP_UNROLL(1)
+  for (int step = 0; step < g.steps; ++step) {
+    // The counter stands still until the end.
+    const auto batch = [&] { return g.counter->batch + step; };
+    const auto start = [&] { return g.counter->first_row + batch() * g.rows_per_batch; };
+    const NarrowBatch& kind = g.n - start() >= g.rows_per_batch ? g.whole : g.rest;
+    if (const int number = int(blockIdx.x); number < kind.units) {
+      if (thread_number() == 0) {
+        const int first = number * kind.unit, next = first + kind.unit;
+        const int end = next < kind.rows ? next : kind.rows, tile = kind.tile;
+        *at<Unit>(shared, g.unit) = {batch(), start(), first,
+                                     end,     tile,    (end - first + tile - 1) / tile};
+      }
+      __syncthreads();
+      train_unit(g, shared, kind);
+    }
+    meet();
+    update_parameters(g, kind.units, batch());
+    meet();
+  }
+  if (blockIdx.x == 0 && thread_number() == 0) g.counter->batch += g.steps;
 }
 
 }  // namespace
