@@ -30,14 +30,14 @@ FBP_DEVICE void fetch(int rows, int cols, Row row, Store store) {
     FBP_UNROLL(1)
     for (int first = thread_number() >> shift; first < rows; first += at_once * down) {
       Floats<vector> held[at_once];
-      FBP_UNROLL(16)
+      FBP_UNROLL(8)
       for (int i = 0; i < at_once; ++i) {
         const int r = first + i * down;
         const float* const from = r < rows ? row(r) : nullptr;
         held[i] = {};
         if (from) held[i] = *reinterpret_cast<const Floats<vector>*>(from + c);
       }
-      FBP_UNROLL(16)
+      FBP_UNROLL(8)
       for (int i = 0; i < at_once; ++i)
         if (const int r = first + i * down; r < rows) store(r, c, held[i]);
     }
@@ -126,7 +126,7 @@ class Tiles {
     const NarrowStage& s = g_.stage[0];
     const int rows = unit_.rows(t);
     const std::int64_t* const place = places();
-    fetch_rows<12>(
+    fetch_rows<6>(
         g_.x_by_four, unit_.tile, s.inputs,
         [&](int r) { return r < rows ? g_.x + place[r] * s.inputs : nullptr; },
         [&](int r, int c, const auto& x) { put(shared_, s.in, r, c, x); });
