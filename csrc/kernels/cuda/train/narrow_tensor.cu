@@ -9,6 +9,8 @@
 //
 // with one barrier behind each. Then the block's gradient goes to global memory, all blocks meet, all
 // threads add up the blocks' and update the parameters, and all blocks meet again.
+#include <type_traits>
+
 #include "kernels/cuda/train/narrow_tensor_rows.cuh"
 
 namespace fastbp {
