@@ -27,9 +27,6 @@ struct ProductMode {
   }
   // Of a sum over k, by a block.
   index_t chunks_at_once() const { return on_tensor_cores() ? 1 : product_chunks_at_once(); }
-
- private:
-  bool on_tensor_cores() const { return shadows || tf32; }
 };
 
 // Where the parts of a sum lie that is taken in several, `apart` values apart.
