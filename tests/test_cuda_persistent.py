@@ -249,6 +249,6 @@ def test_the_rest_of_an_epoch_and_single_steps_go_on_from_it() -> None:
 
 
 @pytest.mark.usefixtures("emulated_device")
-def test_no_races_and_no_unwritten_memory(hazards: str) -> None:
+def test_no_races_and_no_unwritten_memory(request: pytest.FixtureRequest) -> None:
     """Of any kernel of a network; watched_training.py trains those that are watched."""
-    assert hazards == "no hazard"
+    assert request.getfixturevalue("hazards") == "no hazard"  # not made where that is not the device

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import fastbp as bp
-from cuda_library import in_orders, launches
+from cuda_library import copied, in_orders, is_emulated, launches
 from fastbp import _core
 from sweeps import DTYPES, Array, assert_same_bits
 
@@ -279,6 +279,24 @@ def test_parameters_are_live_and_writable() -> None:
     del held
     assert digest(cuda.predict(x)) == digest(cpu.predict(x))
     assert digest(cuda.step(x, y), state(cuda)) == digest(cpu.step(x, y), state(cpu))
+
+
+def test_parameters_that_nobody_holds_stay_on_the_device(library: Path) -> None:
+    case = CASES["sgd, batches with a rest"]
+    x, y = case.data("float32")
+    model = case.model("cuda", "float32")
+    model.fit(x, y, verbose=0)
+    engine = model._require_built()
+    held = engine.parameters
+    model.step(x[:32], y[:32])
+    assert engine._copies
+    del held
+    model.step(x[:32], y[:32])
+    assert not engine._copies
+    if is_emulated(library):
+        before = copied(library)["out"]
+        model.step(x[:32], y[:32])
+        assert copied(library)["out"] - before < 64  # the loss
 
 
 def test_training_goes_on_from_a_file_on_another_device(tmp_path: Path) -> None:

@@ -247,11 +247,10 @@ class CudaEngine:
 
     def _call(self, work: Callable[[], Result]) -> Result:
         """The result of work, between writing the copies and reading back those that are held."""
-        for number, copy in self._copies.items():
-            self._network.write(number, copy)
-        # What nobody else holds has now been written for the last time: 2 references are the
-        # dictionary's and getrefcount's own.
         for number in list(self._copies):
+            self._network.write(number, self._copies[number])
+            # What nobody else holds has now been written for the last time: 2 references are the
+            # dictionary's and getrefcount's own. (A variable of this function would be a third.)
             if sys.getrefcount(self._copies[number]) == 2:
                 del self._copies[number]
         try:
