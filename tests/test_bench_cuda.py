@@ -56,6 +56,7 @@ def test_figures_in_words() -> None:
     assert cuda.in_words(SMALL._replace(figure="rows"), 8e-6) == "1.00e+06 rows/s"
     assert cuda.in_words(SMALL._replace(figure="TB"), 26 * 32 / 2.5e12) == "2.50 TB/s"
     assert cuda.Row(SMALL, 2e-6, 3e-6).cells()[3:] == ["2.0 us", "3.0 us (1.50x)"]
+    assert cuda.Row(SMALL, None, 3e-6).cells()[3:] == ["not yet measured", "3.0 us"]
     with pytest.raises(ValueError, match="G12 has no measurement of its own"):
         cuda.Run(next(goal for goal in cuda.GOALS if goal.name == "G12"))
 

@@ -17,7 +17,7 @@ import pytest
 
 import fastbp as bp
 from cuda_library import in_orders
-from sweeps import Array
+from sweeps import Array, assert_same_bits
 from test_cuda_training import digest, state
 
 
@@ -221,13 +221,35 @@ def test_what_is_too_wide_is_trained_stage_by_stage() -> None:
         assert engine.steps == 1 and engine.persistent_steps == 0
 
 
+@pytest.mark.parametrize(
+    ("sizes", "batch", "whole"),
+    [((16, 64, 64, 4), 64, True), ((16, 64, 64, 4), 512, False), ((30, 128, 128, 3), 40, False)],
+)
+def test_the_quicker_way_is_taken_and_has_the_same_bits(
+    sizes: tuple[int, ...], batch: int, whole: bool
+) -> None:
+    """By an estimate after measurements on an H100: which way, not what comes of it."""
+    case = Case(sizes[0], sizes[1:], batch, batch)
+    made, other = case.model("cuda", "float32"), case.model("cuda", "float32")
+    made.step(*case.data())
+    engine: Any = made._require_built()
+    assert engine.persistent_steps == int(whole)
+    forced: Any = other._require_built()
+    forced.set_persistent(not whole)
+    other.step(*case.data())
+    assert forced.persistent_steps == int(not whole)
+    assert_same_bits(engine.parameters, forced.parameters)
+
+
 def test_models_of_unlike_sizes_by_turns() -> None:
     """A kernel's shared memory is that of the device, not of the model that came last."""
     cases = [CASES["hidden units in chunks"], CASES["one row"]]
     models = [case.model("cuda", "float32") for case in cases]
+    engines: list[Any] = [made._require_built() for made in models]
+    for engine in engines:
+        engine.set_persistent(True)
     for made, case in zip([*models, *models], [*cases, *cases], strict=True):
         made.fit(*case.data(), epochs=1, batch_size=case.batch, verbose=0)
-    engines: list[Any] = [made._require_built() for made in models]
     assert all(engine.persistent_steps == engine.steps == 2 for engine in engines)
 
 
@@ -251,4 +273,6 @@ def test_the_rest_of_an_epoch_and_single_steps_go_on_from_it() -> None:
 @pytest.mark.usefixtures("emulated_device")
 def test_no_races_and_no_unwritten_memory(request: pytest.FixtureRequest) -> None:
     """Of any kernel of a network; watched_training.py trains those that are watched."""
-    assert request.getfixturevalue("hazards") == "no hazard"  # not made where that is not the device
+    assert (
+        request.getfixturevalue("hazards") == "no hazard"
+    )  # not made where that is not the device

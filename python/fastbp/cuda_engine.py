@@ -121,8 +121,9 @@ class CudaEngine:
         return self._network.persistent_steps
 
     def set_persistent(self, allowed: bool) -> None:
-        """Whether narrow networks are trained by that kernel, and recurrent layers take all steps
-        of their sequences in one; else stage by stage and step by step, by graphs."""
+        """Whether narrow networks are trained by that kernel wherever they fit it, and recurrent
+        layers take all steps of their sequences in one; else stage by stage and step by step, by
+        graphs. Until this is called, whichever is estimated to be quicker."""
         self._network.set_persistent(allowed)
 
     def set_stream(self, stream: int) -> None:

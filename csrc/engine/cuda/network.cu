@@ -399,7 +399,9 @@ template <class T> class DeviceNetwork final : public Network {
       if (run.metrics.size() > std::size_t(kNarrowMetrics)) return false;
       if (!planned_) narrow_ = NarrowPlan(layout_, rounded, device_);
       planned_ = true;
-      return narrow_.fits();
+      return narrow_.fits() &&
+             (persistent_anyhow ||
+              narrow_.is_quicker(layout_, std::min(run.batch_size, run.samples.n)));
     }
     return false;
   }

@@ -68,6 +68,7 @@ class Network {
   // Narrow networks are trained whole, many steps to a launch; recurrent layers take all steps of
   // their sequences in one.
   bool persistent = true;
+  bool persistent_anyhow = false;     // also narrow networks that stages are quicker for
   std::int64_t persistent_steps = 0;  // those taken by narrow networks in that way
 };
 

@@ -265,7 +265,7 @@ int64_t replays(const fbp_network* network) { return network->network->replays()
 int64_t persistent_steps(const fbp_network* network) { return network->network->persistent_steps; }
 
 int32_t set_persistent(fbp_network* network, int32_t allowed) {
-  network->network->persistent = allowed != 0;
+  network->network->persistent = network->network->persistent_anyhow = allowed != 0;
   return FBP_OK;
 }
 

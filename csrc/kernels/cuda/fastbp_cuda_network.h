@@ -197,8 +197,8 @@ typedef struct fbp_network_api {
   /* Of these, those that were replayed from a recording (a CUDA graph), since the network was made. */
   int64_t (*replays)(const fbp_network* network);
   /* Of these, those that a kernel took that trains narrow networks whole, many steps to a launch; and
-   * whether it may, which it may at first, and whether a recurrent layer may take all steps of its
-   * sequences in one launch. */
+   * whether it may wherever they fit it (at first, where it should be quicker), and whether a
+   * recurrent layer may take all steps of its sequences in one launch. */
   int64_t (*persistent_steps)(const fbp_network* network);
   int32_t (*set_persistent)(fbp_network* network, int32_t allowed);
   int32_t (*set_steps)(fbp_network* network, int64_t steps);

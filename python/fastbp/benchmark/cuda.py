@@ -145,9 +145,9 @@ class Row(NamedTuple):
             found = UNMEASURED if self.goal.sizes else "not built, or no measurement of its own"
         else:
             found = in_words(self.goal, self.taken)
-        beside = ""
+        beside = "" if self.peer is None else in_words(self.goal, self.peer)
         if self.taken is not None and self.peer is not None:
-            beside = f"{in_words(self.goal, self.peer)} ({self.peer / self.taken:.2f}x)"
+            beside += f" ({self.peer / self.taken:.2f}x)"
         goal = self.goal
         return [goal.name, goal.workload, goal.goal, found, beside]
 

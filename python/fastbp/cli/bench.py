@@ -172,7 +172,10 @@ def _cuda(arguments: argparse.Namespace) -> int:
     for path in arguments.markdown:
         cuda.write_markdown(path, table)
     if arguments.json:
-        cuda.write_json(arguments.json, rows, name, about.collect(probe_devices=True)["cuda"])
+        found = about.collect(probe_devices=True)["cuda"]
+        versions = {word: found[word] for word in ("version", "cuda", "driver", "architectures")}
+        versions["cublaslt"] = found["cublaslt"]["version"]
+        cuda.write_json(arguments.json, rows, name, versions)
     return 0
 
 
