@@ -57,6 +57,7 @@ constexpr int kThreadsOfProcessor = 2048;
 bool set_schedule(const char* text);
 // How many kernels of this name have run.
 long long launches_of(const char* name);
+void note_launch(const char* name);
 
 void sync_threads(const char* file, int line);
 // Waits for all threads of the grid; in a cooperative launch only.

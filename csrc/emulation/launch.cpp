@@ -360,6 +360,11 @@ long long launches_of(const char* name) {
   return machine.launches[name];
 }
 
+void note_launch(const char* name) {
+  const std::lock_guard<std::mutex> lock(machine.mutex);
+  ++machine.launches[name];
+}
+
 void launch(const char* name, const void* kernel, const LaunchShape& shape,
             std::function<void()> thread, cudaStream_t stream) {
   cudaError_t error = check_shape(kernel, shape);
@@ -376,7 +381,7 @@ void launch(const char* name, const void* kernel, const LaunchShape& shape,
 FBP_EXPORT int fbp_emulation_set_schedule(const char* text) {
   return fastbp::emulation::set_schedule(text) ? 0 : 1;
 }
-// How many kernels of this name, as FBP_LAUNCH has it, have run.
+// How many kernels of this name, as FBP_LAUNCH has it, have run; of "cudaGraphLaunch", graphs.
 FBP_EXPORT long long fbp_emulation_launches(const char* name) {
   return fastbp::emulation::launches_of(name);
 }

@@ -232,6 +232,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  note_launch("cudaGraphLaunch");
   for (const Work& node : exec->nodes) {
     const cudaError_t error = enqueue(stream, node);
     if (error != cudaSuccess) return error;

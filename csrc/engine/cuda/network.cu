@@ -179,7 +179,8 @@ template <class T> class DeviceNetwork final : public Network {
           if (batch.counts)  // which a recording would keep
             chain_.train(training_, batch);
           else
-            graphs_.run(key_of(batch), stream(), [&] { chain_.train(training_, batch); });
+            taken = graphs_.run(key_of(batch), stream(), alike(batch, end - at, left, outputs),
+                                [&] { chain_.train(training_, batch); });
           if (outputs) keep_outputs(training_, outputs, at, batch.rows);
         }
         at = std::min(end, at + taken * rows);
@@ -455,6 +456,13 @@ template <class T> class DeviceNetwork final : public Network {
     return layout_.output_places(samples.steps) * layout_.outputs;
   }
 
+  // Steps of an epoch, of which `rest` rows are left, that differ in nothing from the next one and may be
+  // enqueued with it; left: how many may be taken, all below 0.
+  index_t alike(const DeviceBatch<T>& batch, index_t rest, index_t left, const T* outputs) const {
+    if (outputs) return 1;
+    const index_t whole = rest / batch.rows_per_batch, room = pace_.room();
+    return std::min({whole, room, left < 0 ? whole : left});
+  }
   // All that the launches of a training step depend on.
   StepGraphs::Key key_of(const DeviceBatch<T>& batch) const {
     const RunTables<T>& tables = chain_.tables;

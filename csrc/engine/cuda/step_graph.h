@@ -10,41 +10,65 @@
 namespace fastbp {
 namespace cuda {
 
-// Recordings of the two kinds of step that an epoch has, of a whole batch and of its rest.
+// Recordings of the two kinds of step that an epoch has, of a whole batch and of its rest; and of several
+// steps of one kind that follow each other.
 class StepGraphs {
  public:
   // All that a step's launches depend on: another step of the same key is the same.
   using Key = std::vector<std::uint64_t>;
+  // A replay takes the host some 10 us, and the device a moment to begin: for steps of a small network, as
+  // long as the step.
+  static constexpr int kTogether = 8;
 
-  // Enqueues what `enqueue` does. A step is recorded when it comes a second time: for a single one
-  // that would cost more than its launches.
-  template <class F> void run(const Key& key, cudaStream_t stream, F&& enqueue) {
-    Recording& known = find(key);
-    if (!known.graph.get() && (++known.seen == 1 || !record(known, stream, enqueue))) {
-      enqueue();
-      return;
-    }
-    check(cudaGraphLaunch(known.graph.get(), stream), "replaying a step");
-    ++replays_;
+  // Enqueues what `enqueue` does once, or where up to `most` steps are alike, several times; how often.
+  // A step is recorded when it comes a second time: for a single one that would cost more than its
+  // launches. Several are, when that has been so often possible that it pays.
+  template <class F> int run(const Key& key, cudaStream_t stream, index_t most, F&& enqueue) {
+    if (most >= kTogether && replay(key, kTogether, kWorthIt, stream, enqueue)) return kTogether;
+    if (!replay(key, 1, 1, stream, enqueue)) enqueue();
+    return 1;
   }
 
+  // Steps that were replayed.
   std::int64_t replays() const { return replays_; }
 
  private:
   using Graph = Owned<cudaGraphExec_t, cudaGraphExecDestroy>;
+  static constexpr int kKept = 4;
+  static constexpr int kWorthIt = 4;
   struct Recording {
     Key key;
+    int steps = 0;
     Graph graph;
     int seen = 0;
+    std::int64_t used = 0;
   };
 
-  // The key's recording, or an empty one in the place of the one that was used longer ago.
-  Recording& find(const Key& key) {
-    if (recordings_[recent_].key != key) {
-      recent_ = 1 - recent_;
-      if (recordings_[recent_].key != key) recordings_[recent_] = {key, Graph(), 0};
+  // So many steps at once, if they have been asked for more than `before` times. False: nothing is enqueued.
+  template <class F>
+  bool replay(const Key& key, int steps, int before, cudaStream_t stream, F&& enqueue) {
+    Recording& known = find(key, steps);
+    const auto all = [&] {
+      for (int i = 0; i < steps; ++i) enqueue();
+    };
+    if (!known.graph.get() && (++known.seen <= before || !record(known, stream, all))) return false;
+    check(cudaGraphLaunch(known.graph.get(), stream), "replaying a step");
+    replays_ += steps;
+    return true;
+  }
+
+  // The key's recording, or an empty one in the place of the one that was used longest ago.
+  Recording& find(const Key& key, int steps) {
+    Recording* oldest = &recordings_[0];
+    for (Recording& one : recordings_) {
+      if (one.steps == steps && one.key == key) {
+        one.used = ++uses_;
+        return one;
+      }
+      if (one.used < oldest->used) oldest = &one;
     }
-    return recordings_[recent_];
+    *oldest = {key, steps, Graph(), 0, ++uses_};
+    return *oldest;
   }
 
   // False, and nothing enqueued, where the stream cannot be recorded (the default stream).
@@ -70,9 +94,8 @@ class StepGraphs {
     return true;
   }
 
-  Recording recordings_[2];
-  int recent_ = 0;
-  std::int64_t replays_ = 0;
+  Recording recordings_[kKept];
+  std::int64_t uses_ = 0, replays_ = 0;
 };
 
 }  // namespace cuda
