@@ -45,6 +45,8 @@ constexpr Saves kSaves[] = {FBP_ACTIVATIONS(FBP_SAVES)};
 // backpropagation through time takes beside what it needs. Rows that begin within a cache line cost 3
 // to 7 % of a step's time (LSTM, 67 units, on a disturbed machine).
 constexpr index_t kRowToPadding = 64;
+// And to begin at 16 bytes, which a GPU reads at once, where lines are too long.
+constexpr index_t kRowToWordPadding = 80;
 
 bool reads_ones(const NetworkLayout& layout, std::size_t stage) {
   return stage < layout.stages.size() && layout.stages[stage].dense() && layout.stages[stage].bias;
@@ -62,8 +64,7 @@ struct Builder : Plan {
     steps = steps_;
   }
   // A matrix of `capacity` times `places` rows: rows begin at cache lines, unless `contiguous`, or
-  // unless a row for every step would be much the longer for it; then at 16 bytes, which a GPU reads at
-  // once, if that is not too long either.
+  // unless a row for every step would be much the longer for it.
   BatchMatrix matrix(index_t width, bool ones, bool contiguous, index_t places = 1) {
     const index_t line = index_t(kCacheLine / element_size), least = sum(width, ones ? 1 : 0);
     BatchMatrix m;
@@ -71,9 +72,10 @@ struct Builder : Plan {
     m.places = places;
     m.ones = ones;
     m.row = contiguous ? width : round_up(least, line);
-    const auto too_long = [&] { return places > 1 && m.row - least > least / kRowToPadding; };
-    if (too_long()) m.row = round_up(least, index_t(16 / element_size));
-    if (too_long()) m.row = least;
+    if (places > 1 && m.row - least > least / kRowToPadding) {
+      const index_t word = round_up(least, index_t(16 / element_size));
+      m.row = word - least > least / kRowToWordPadding ? least : word;
+    }
     m.offset = arena.add(
         checked_product(std::size_t(product(product(capacity, places), m.row)), element_size));
     return m;
