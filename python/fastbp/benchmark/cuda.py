@@ -8,7 +8,6 @@ every row says "not yet measured": nothing else would be true.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import layers, model, optimizers, recurrent
+from . import document, report
 
 UNMEASURED = "not yet measured"
 BEGIN, END = "<!-- cuda: begin -->", "<!-- cuda: end -->"
@@ -180,13 +180,8 @@ def as_markdown(rows: list[Row], name: str) -> str:
 
 def write_markdown(path: Path, table: str) -> None:
     """Between the two marks of a file that has them, otherwise as the whole file."""
-    if path.exists():
-        before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if begin and end:
-            path.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
-            return
-    path.write_text(f"{table}\n", encoding="utf-8")
+    if not report.write_between(path, (BEGIN, END), f"{table}\n"):
+        path.write_text(f"{table}\n", encoding="utf-8")
 
 
 def write_json(path: Path, rows: list[Row], name: str, versions: dict[str, Any]) -> None:
@@ -202,5 +197,4 @@ def write_json(path: Path, rows: list[Row], name: str, versions: dict[str, Any])
         }
         for row in rows
     ]
-    document = {"device": name, "versions": versions, "rows": figures}
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    document.write(path, {"device": name, "versions": versions, "rows": figures})

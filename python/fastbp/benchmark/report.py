@@ -231,11 +231,17 @@ def _markdown_table(cells: Rows) -> str:
 
 def write_markdown(path: Path, document: dict[str, Any]) -> None:
     """Without sweeps between the two marks of a file that has them, otherwise as the whole file."""
-    if path.exists():
-        before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if begin and end:
-            content = as_markdown(document, sweeps=False)
-            path.write_text(f"{before}{BEGIN}\n{content}{END}{after}", encoding="utf-8")
-            return
-    path.write_text(as_markdown(document), encoding="utf-8")
+    if not write_between(path, (BEGIN, END), as_markdown(document, sweeps=False)):
+        path.write_text(as_markdown(document), encoding="utf-8")
+
+
+def write_between(path: Path, marks: tuple[str, str], content: str) -> bool:
+    """Puts lines between the two marks of a file; False, and nothing done, where it has none."""
+    if not path.exists():
+        return False
+    before, begin, rest = path.read_text(encoding="utf-8").partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    if not (begin and end):
+        return False
+    path.write_text(f"{before}{begin}\n{content}{end}{after}", encoding="utf-8")
+    return True
