@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "check.h"
+#include "device_memory.h"
 #include "kernels/cuda/epilogues.cuh"
 #include "kernels/cuda/gemm.cuh"
 
@@ -14,37 +15,14 @@ using namespace fastbp::cuda;
 
 namespace {
 
-template <class T> class DeviceValues {
- public:
-  explicit DeviceValues(std::size_t size) : size_(size) {
-    void* pointer = nullptr;
-    FBP_EXPECT(cudaMalloc(&pointer, size * sizeof(T)) == cudaSuccess);
-    data_ = static_cast<T*>(pointer);
+template <class T> std::vector<T> random_values(std::size_t size, std::uint32_t seed) {
+  std::vector<T> values(size);
+  for (T& value : values) {
+    seed = seed * 1664525u + 1013904223u;
+    value = seed >> 28 == 0 ? T(-0.0) : T(std::int32_t(seed)) / T(1 << 30);
   }
-  DeviceValues(std::size_t size, std::uint32_t seed) : DeviceValues(size) {
-    std::vector<T> values(size);
-    for (T& value : values) {
-      seed = seed * 1664525u + 1013904223u;
-      value = seed >> 28 == 0 ? T(-0.0) : T(std::int32_t(seed)) / T(1 << 30);
-    }
-    FBP_EXPECT(cudaMemcpyAsync(data_, values.data(), size * sizeof(T), cudaMemcpyHostToDevice,
-                               nullptr) == cudaSuccess);
-  }
-  ~DeviceValues() { FBP_EXPECT(cudaFree(data_) == cudaSuccess); }
-  DeviceValues(const DeviceValues&) = delete;
-  DeviceValues& operator=(const DeviceValues&) = delete;
-  T* data() const { return data_; }
-  std::vector<T> values() const {
-    std::vector<T> result(size_);
-    FBP_EXPECT(cudaMemcpyAsync(result.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost,
-                               nullptr) == cudaSuccess);
-    return result;
-  }
-
- private:
-  T* data_ = nullptr;
-  std::size_t size_;
-};
+  return values;
+}
 
 template <class T>
 std::vector<T> plain(const GemmArgs<T>& g, const std::vector<T>& a, const std::vector<T>& b,
@@ -73,7 +51,7 @@ struct Case { index_t m, n, k, chunk, apart; };  // apart: values between rows o
 template <int number, Dense dense_a, Dense dense_b, class T>
 void expect_plain(const GemmArgs<T>& g, const std::vector<T>& wanted) {
   for (int groups = 1; groups <= kGemmShape<T>[number].groups; ++groups) {
-    DeviceValues<T> c(wanted.size());
+    Device<T> c(wanted.size());
     const StorePart<T> store{c.data(), g.n, 0};
     FBP_EXPECT((launch_shape<number, dense_a, dense_b>(g, store, 1, groups, nullptr)) ==
                cudaSuccess);
@@ -85,7 +63,8 @@ void expect_plain(const GemmArgs<T>& g, const std::vector<T>& wanted) {
 template <Dense dense_a, Dense dense_b, class T> void test_case(const Case& of) {
   constexpr bool a_along = dense_a == Dense::along_k, b_along = dense_b == Dense::along_k;
   const std::size_t spread = 4 * std::size_t((of.m + of.n + 8) * (of.k + 8));
-  const DeviceValues<T> a(spread, 1), b(spread, 2), bias(std::size_t(of.n), 3);
+  const Device<T> a(random_values<T>(spread, 1)), b(random_values<T>(spread, 2)),
+      bias(random_values<T>(std::size_t(of.n), 3));
   GemmArgs<T> g;
   g.m = of.m, g.n = of.n, g.k = of.k, g.chunk = of.chunk;
   g.a = a.data(), g.b = b.data(), g.bias = of.m % 2 ? bias.data() : nullptr;
