@@ -82,6 +82,13 @@ ALL = {"clip_norm": 0.05, "clip_value": 0.002, "gradient_accumulation_steps": 2,
        "use_ema": True, "ema_momentum": 0.9, "layer_rates": {0: 0.5, 2: 0.0}}  # fmt: skip
 
 
+def limited(limit: float = 1.0) -> list[bp.layers.Layer]:
+    """Columns of which some are too long after an update, of more and fewer than a block has."""
+    return [bp.Dense(40, activation="tanh", max_norm=limit), bp.Dense(33, activation="relu"),
+            bp.Residual([bp.Dense(33, max_norm=limit, kernel_regularizer=bp.L2(0.003))]),
+            bp.Dense(3, use_bias=False, max_norm=limit)]  # fmt: skip
+
+
 def blocks() -> list[bp.layers.Layer]:
     """Around dense layers, within each other, from the input on; dropout behind what is added."""
     return [bp.Residual([bp.Dense(6, activation="tanh"), bp.Dense(6)]), bp.Dropout(0.2),
@@ -130,6 +137,18 @@ CASES = {
     "all rules": Case(penalized, optimizer=with_rules(**ALL), weights=True),
     "all rules, chunks, one layer frozen": Case(
         penalized, optimizer=with_rules(**ALL), frozen=(2,), rows=300, batch=290),
+    "columns are limited": Case(limited),
+    "columns are limited, in chunks, weights": Case(limited, rows=300, batch=290, weights=True),
+    "columns are limited, all rules": Case(limited, optimizer=with_rules(**ALL)),
+    "columns are limited, an average is kept": Case(
+        limited, optimizer=with_rules(use_ema=True, ema_momentum=0.9)),
+    "columns are limited, some frozen": Case(
+        limited, optimizer=with_rules(use_ema=True, ema_momentum=0.9), frozen=(0, 2)),
+    "columns are limited, all frozen": Case(
+        limited, optimizer=with_rules(use_ema=True), frozen=(0, 1, 2, 3)),
+    "columns are limited behind words": Case(
+        lambda: [bp.Embedding(11, 19), bp.Dense(9, max_norm=0.3), bp.LayerNorm(), bp.Dense(3)],
+        numbers=True),
     "weights": Case(dense, weights=True),
     "weights of classes": Case(
         dense, loss="softmax_cross_entropy", labels=True, weights=True),
@@ -156,8 +175,9 @@ CASES = {
 
 
 # Under tests/test_cuda_persistent.py's watched device.
-WATCHED = ["all rules, chunks, one layer frozen", "weights", "weights of many classes",
-           "residual blocks", "layer norms, in chunks", "batch norms", "a table"]  # fmt: skip
+WATCHED = ["columns are limited, all rules", "all rules, chunks, one layer frozen", "weights",
+           "weights of many classes", "residual blocks", "layer norms, in chunks", "batch norms",
+           "a table"]  # fmt: skip
 
 
 def outcome(case: Case, device: str, dtype: str) -> list[Any]:
@@ -191,10 +211,53 @@ def test_bits_are_the_cpus(name: str, dtype: str) -> None:
         assert digest(got) == digest(want), f"{name}: result {place}: {got} is not {want}"
 
 
+@pytest.mark.parametrize(("inputs", "units"), [(1, 3), (67, 32), (300, 65)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_limited_columns_of_any_shape(inputs: int, units: int, dtype: str) -> None:
+    """Some columns of each kernel too long, some not, one of zeros; one with a NaN, which stays."""
+    layers = [bp.Dense(units, max_norm=0.7), bp.Dense(5, "tanh", max_norm=0.2), bp.Dense(1)]
+    rng = np.random.default_rng(inputs)
+    x, y = rng.normal(size=(9, inputs)).astype(dtype), rng.normal(size=(9, 1)).astype(dtype)
+    kernel = rng.normal(size=(inputs, units)) * 0.75 / np.sqrt(inputs)
+    kernel[:, 1] = 0
+    found = []
+    for device in ("cpu", "cuda"):
+        model = bp.Sequential(layers, seed=1)
+        model.compile(bp.SGD(1e-3, momentum=0.5), "mse", device=device, dtype=dtype)
+        model.build(inputs)
+        model.parameters()["0.kernel"][...] = kernel
+        steps: list[Any] = [model.step(x, y) for _ in range(3)]
+        norms = np.linalg.norm(model.parameters()["0.kernel"].astype(np.float64), axis=0)
+        assert 0 < (norms > 0.699).sum() < units or units == 3
+        assert norms.max() <= 0.7 * (1 + 1e-6)
+        steps.append(state(model))
+        model.parameters()["0.kernel"][0, -1] = np.nan
+        found.append([*steps, model.step(x, y), state(model)])
+    assert digest(found[0][:4]) == digest(found[1][:4])
+    for got, want in zip(found[1][5], found[0][5], strict=True):
+        np.testing.assert_array_equal(got, want)  # of NaN, which bits it has is left open
+
+
+def test_a_network_with_limits_is_trained_stage_by_stage() -> None:
+    """The kernel for narrow networks has no limits on columns; without them it comes back."""
+    x, y = np.ones((8, 2), np.float32), np.ones((8, 1), np.float32)
+    counts = []
+    for limit in (None, 1.0):
+        model = bp.Sequential([bp.Dense(8, "tanh", max_norm=limit), bp.Dense(1)], seed=0)
+        model.compile("adam", "mse", device="cuda")
+        model.build(2)
+        engine: Any = model._require_built()
+        engine.set_persistent(True)
+        model.fit(x, y, epochs=2, batch_size=4, verbose=0)
+        counts.append(engine.persistent_steps)
+    assert counts == [4, 0]
+
+
 @pytest.mark.parametrize(
     "name",
-    ["all rules, chunks, one layer frozen", "layer norms, in chunks", "batch norms", "a table"],
-)
+    ["all rules, chunks, one layer frozen", "layer norms, in chunks", "batch norms", "a table",
+     "columns are limited, all rules"],
+)  # fmt: skip
 def test_order_of_threads_does_not_matter(library: Path, name: str) -> None:
     case = CASES[name]
     x, y = case.data("float32")
@@ -263,10 +326,9 @@ def test_arrays_that_rules_do_not_want_are_refused() -> None:
         network.read(4, np.zeros(network.parameter_count, np.float32))
     with pytest.raises(ValueError, match="ranges"):
         network.set_rules({"ranges": [(0, 10_000, 1.0, 0.0, 0.0)]})
-    with pytest.raises(
-        ValueError, match="max_norm: layers with limited weights are trained on the"
-    ):
-        network.set_rules({"column_limits": [(0, 2, 3, 1.0)]})
+    for limit in ((1, 2, 2, 1.0), (0, 3, 3, 1.0), (0, 2, 2, 1.0)):
+        with pytest.raises(ValueError, match="limits: expected a layer's weights"):
+            network.set_rules({"column_limits": [limit]})
     with pytest.raises(ValueError, match="weights: "):
         engine.step(
             np.ones((4, 2), np.float32), np.ones((4, 3), np.float32), np.ones(3, np.float32)

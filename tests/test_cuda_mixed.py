@@ -275,6 +275,11 @@ def table() -> list[bp.layers.Layer]:
     return [bp.Embedding(11, 5), bp.Dense(8, activation="tanh"), bp.LayerNorm(), bp.Dense(3)]
 
 
+def limited() -> list[bp.layers.Layer]:
+    """Columns too long from the start, in front of one that is frozen and behind it."""
+    return [bp.Dense(70, "tanh", max_norm=0.3), bp.Dense(9), bp.Dense(5, max_norm=0.2)]
+
+
 RULES: dict[str, dict[str, Any]] = {
     "none": {},
     "norm": {"clip_norm": 0.5},
@@ -299,7 +304,7 @@ def train_with(
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("layers", [norms, table])
+@pytest.mark.parametrize("layers", [norms, table, limited])
 def test_norms_and_rules_follow_the_twin(
     library: Path, layers: Callable[[], list[bp.layers.Layer]], rule: str, dtype: str
 ) -> None:
@@ -313,6 +318,20 @@ def test_norms_and_rules_follow_the_twin(
     for name, moving in twin.state().items():
         assert_close(found[0].state()[name], moving, dtype, steps=6)
     assert found[0].loss_scale == twin.loss_scale
+
+
+def test_the_next_product_reads_limited_weights(dtype: str) -> None:
+    """Where shadows are kept, theirs too; float16 leaves out limits with the update."""
+    made = train_with("cuda", limited, "value and average", dtype)
+    assert np.linalg.norm(made.parameters()["0.kernel"], axis=0).max() <= 0.3 * (1 + 1e-6)
+    x = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+    again = train_with("cuda", limited, "none", dtype)
+    again.set_parameters(made.parameters())
+    assert np.array_equal(made.predict(x), again.predict(x))
+    if dtype == "float16":
+        made.parameters()["0.kernel"][...] = 1
+        made.step(x, np.full((7, 3), 1e30, np.float32))
+        assert (made.parameters()["0.kernel"] == 1).all()
 
 
 def train_watched(dtype: str) -> None:

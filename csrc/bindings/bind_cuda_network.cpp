@@ -101,16 +101,15 @@ class CudaNetwork {
   void set_rules(const py::dict& values) {
     require_compiled();
     const UpdateRules rules = rules_from(values, parameter_count());
-    if (!rules.column_limits.empty())
-      throw py::value_error(
-          "max_norm: layers with limited weights are trained on the processor; use "
-          "device='cpu', or leave max_norm out");
     std::vector<fbp_rate_piece> rates;
     for (const RatePiece& p : rules.rates)
       rates.push_back({p.start, int32_t(p.form), p.first, p.last, p.length, p.ratio});
     std::vector<fbp_range> ranges;
     for (const ParameterRange& r : rules.ranges)
       ranges.push_back({r.begin, r.end, r.rate, r.l1, r.l2});
+    std::vector<fbp_column_limit> limits;
+    for (const ColumnLimit& l : rules.column_limits)
+      limits.push_back({l.begin, l.rows, l.cols, l.limit});
     const fbp_rules to{rules.clip_norm,
                        rules.clip_value,
                        rules.accumulation,
@@ -121,7 +120,9 @@ class CudaNetwork {
                        int64_t(rates.size()),
                        rates.data(),
                        int64_t(rules.rate_values.size()),
-                       rules.rate_values.data()};
+                       rules.rate_values.data(),
+                       int64_t(limits.size()),
+                       limits.data()};
     run([&](const fbp_network_api& f) { return f.set_rules(network_, &to); });
   }
   void set_trainable(const std::vector<bool>& layers) {

@@ -397,6 +397,7 @@ template <class T> class DeviceNetwork final : public Network {
       const bool rounded = chain_.product_mode.shadows != nullptr;
       const bool ruled = rules_.need_whole_gradient() || layout_.any_frozen || run.samples.weight;
       if (ruled && (rounded || rules_.scaled || rules_.of().clip_norm > 0)) return false;
+      if (!rules_.of().column_limits.empty()) return false;
       if (run.metrics.size() > std::size_t(kNarrowMetrics)) return false;
       if (!planned_) narrow_ = NarrowPlan(layout_, rounded, device_);
       planned_ = true;

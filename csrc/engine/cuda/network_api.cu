@@ -219,7 +219,15 @@ int32_t set_hyper(fbp_network* network, const fbp_hyper* hyper) {
   });
 }
 
-UpdateRules rules_of(const fbp_rules& from, index_t parameters) {
+// Whether the limit's weights are the first of some layer's.
+bool limits_a_layer(const fbp_column_limit& limit, const NetworkLayout& layout) {
+  return std::any_of(layout.stages.begin(), layout.stages.end(), [&](const Stage& stage) {
+    return limit.rows >= 1 && limit.begin == stage.parameter_offset &&
+           limit.rows <= stage.parameter_rows && limit.cols == stage.parameter_cols;
+  });
+}
+
+UpdateRules rules_of(const fbp_rules& from, const NetworkLayout& layout) {
   UpdateRules rules;
   rules.clip_norm = from.clip_norm;
   rules.clip_value = from.clip_value;
@@ -230,7 +238,7 @@ UpdateRules rules_of(const fbp_rules& from, index_t parameters) {
     throw invalid("rules: expected clip_norm and clip_value of at least 0, accumulation of 1");
   index_t end = 0;
   for (const fbp_range* r = from.ranges; r < from.ranges + from.range_count; ++r) {
-    if (r->begin < end || r->end < r->begin || r->end > parameters)
+    if (r->begin < end || r->end < r->begin || r->end > layout.parameter_count)
       throw invalid("ranges: expected ranges of parameters, one behind the other");
     rules.ranges.push_back({r->begin, r->end, r->rate, r->l1, r->l2});
     end = r->end;
@@ -240,13 +248,18 @@ UpdateRules rules_of(const fbp_rules& from, index_t parameters) {
     rules.rates.push_back({p->start, RateForm(p->form), p->first, p->last, p->length, p->ratio});
   }
   rules.rate_values.assign(from.rate_values, from.rate_values + from.rate_value_count);
+  for (const fbp_column_limit* l = from.limits; l < from.limits + from.limit_count; ++l) {
+    if (!limits_a_layer(*l, layout) || !(l->limit > 0))
+      throw invalid("limits: expected a layer's weights and a norm above 0");
+    rules.column_limits.push_back({l->begin, l->rows, l->cols, l->limit});
+  }
   return rules;
 }
 
 int32_t set_rules(fbp_network* network, const fbp_rules* rules) {
   return guarded([&] {
     Network& net = *network->network;
-    net.set_rules(rules_of(*rules, net.layout().parameter_count));
+    net.set_rules(rules_of(*rules, net.layout()));
     return FBP_OK;
   });
 }

@@ -75,6 +75,20 @@ template <class T> void Rules<T>::add_ranges(index_t begin, index_t end, bool tr
   add_piece(begin, end, nullptr, trained);
 }
 
+// The limits on what is trained. Each is within one stage's block.
+template <class T> void Rules<T>::take_limits() {
+  limits_.clear();
+  tables_.most_limited = 0;
+  for (const ColumnLimit& of : rules_.column_limits)
+    for (const Stage& stage : layout_.stages) {
+      const index_t begin = stage.parameter_offset, end = begin + stage.parameter_count();
+      if (!stage.trainable || of.begin < begin || of.begin >= end) continue;
+      limits_.push_back({of.begin, of.rows, of.cols, T(of.limit)});
+      tables_.most_limited = std::max(tables_.most_limited, of.cols);
+    }
+  tables_.limit_count = index_t(limits_.size());
+}
+
 // The pieces in order, and the first of each block.
 template <class T> void Rules<T>::lay_out(cudaStream_t stream) {
   const index_t count = layout_.parameter_count, blocks = gradient_blocks(count);
@@ -94,23 +108,27 @@ template <class T> void Rules<T>::lay_out(cudaStream_t stream) {
     }
   add_ranges(at, count, !layout_.any_frozen);
   first_piece_.push_back(index_t(pieces_.size()));
+  take_limits();
   ArenaLayout arena;
   const std::size_t pieces = arena.add(pieces_.size() * sizeof pieces_[0]);
   const std::size_t first = arena.add(array_bytes<index_t>(blocks + 1));
   const std::size_t sums = arena.add(array_bytes<double>(2 * blocks + 1));
   const std::size_t overflow = arena.add(array_bytes<std::int32_t>(blocks));
+  const std::size_t limits = arena.add(limits_.size() * sizeof(LimitedColumns<T>));
   auto* const base = static_cast<unsigned char*>(memory_.require(Piece::rules, arena.total()));
   const auto send = [&](std::size_t to, const void* from, std::size_t bytes) {
     check(cudaMemcpyAsync(base + to, from, bytes, cudaMemcpyHostToDevice, stream), "a copy");
   };
   send(pieces, pieces_.data(), pieces_.size() * sizeof pieces_[0]);
   send(first, first_piece_.data(), first_piece_.size() * sizeof first_piece_[0]);
+  if (!limits_.empty()) send(limits, limits_.data(), limits_.size() * sizeof limits_[0]);
   tables_.pieces = reinterpret_cast<const RulePiece<T>*>(base + pieces);
   tables_.first_piece = reinterpret_cast<const index_t*>(base + first);
   tables_.squares = reinterpret_cast<double*>(base + sums);
   tables_.penalties = tables_.squares + blocks;
   tables_.factor = tables_.penalties + blocks;
   tables_.overflow = reinterpret_cast<std::int32_t*>(base + overflow);
+  tables_.limits = reinterpret_cast<const LimitedColumns<T>*>(base + limits);
 }
 
 template <class T>

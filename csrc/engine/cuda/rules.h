@@ -42,6 +42,7 @@ template <class T> class Rules {
  private:
   T* provide(Piece piece, bool wanted, bool had, T* array, cudaStream_t stream);
   void lay_out(cudaStream_t stream);
+  void take_limits();
   void add_piece(index_t begin, index_t end, const ParameterRange* range, bool trained);
   void add_ranges(index_t begin, index_t end, bool trained);
   int variant_of(double rate);
@@ -53,6 +54,7 @@ template <class T> class Rules {
   std::vector<double> variants_{1.0};
   std::vector<RulePiece<T>> pieces_;
   std::vector<index_t> first_piece_;
+  std::vector<LimitedColumns<T>> limits_;
   T *accumulated_ = nullptr, *average_ = nullptr;
   FinishTables<T> tables_;
 };

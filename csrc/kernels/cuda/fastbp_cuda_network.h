@@ -78,6 +78,13 @@ typedef struct fbp_range {
   double rate, l1, l2;
 } fbp_range;
 
+/* Weights (rows, cols) from a parameter on, whose columns are no longer than `limit` after each update;
+ * those of one layer. */
+typedef struct fbp_column_limit {
+  int64_t begin, rows, cols;
+  double limit;
+} fbp_column_limit;
+
 /* What happens to a gradient before the update: UpdateRules of engine/update_rules.h. */
 typedef struct fbp_rules {
   double clip_norm, clip_value; /* 0: no limit */
@@ -92,6 +99,8 @@ typedef struct fbp_rules {
   const fbp_rate_piece* rates;
   int64_t rate_value_count;
   const double* rate_values;
+  int64_t limit_count;
+  const fbp_column_limit* limits;
 } fbp_rules;
 
 /* n rows, contiguous: x (n, inputs) of the network's dtype; one of target (n, outputs) and labels (n),

@@ -1,5 +1,5 @@
 // Four kernels: what happens to each element; the sums of each block of the flat parameters; the totals;
-// the update. In front of them, where the loss is scaled, two: whether all values of each block are finite;
+// the update (behind it, where columns are limited, limits.cu). In front of them, where the loss is scaled, two: whether all values of each block are finite;
 // the next scale.
 #include "kernels/cuda/train/finish.h"
 
@@ -144,9 +144,9 @@ template <class T> cudaError_t finish_gradient(const FinishArgs<T>& args, cudaSt
                kElementThreads * sizeof(T), stream)(args);
     FBP_LAUNCH(totals_kernel<T>, dim3(1), threads, kElementThreads * sizeof(double), stream)(args);
   }
-  if (args.use == FinishUse::update)
-    FBP_LAUNCH(update_kernel<T>, elements, threads, 0, stream)(args);
-  return cudaGetLastError();
+  if (args.use != FinishUse::update) return cudaGetLastError();
+  FBP_LAUNCH(update_kernel<T>, elements, threads, 0, stream)(args);
+  return args.tables.limit_count > 0 ? limit_columns(args, stream) : cudaGetLastError();
 }
 
 template cudaError_t finish_gradient(const FinishArgs<float>&, cudaStream_t);

@@ -18,14 +18,22 @@ template <class T> struct RulePiece {
   T l1 = 0, l2 = 0;
 };
 
+// Weights (rows, cols) from a parameter on, whose columns are no longer than `limit` after each update.
+template <class T> struct LimitedColumns {
+  index_t begin = 0, rows = 0, cols = 0;
+  T limit = 0;
+};
+
 // In device memory.
 template <class T> struct FinishTables {
-  const RulePiece<T>* pieces = nullptr;  // of all parameters, in order
-  const index_t* first_piece = nullptr;  // of each block, and one past the last
-  double* squares = nullptr;             // of each block
-  double* penalties = nullptr;           // of each block
-  double* factor = nullptr;              // what the gradient's norm is scaled by
-  std::int32_t* overflow = nullptr;      // of each block: whether a value is not finite
+  const RulePiece<T>* pieces = nullptr;       // of all parameters, in order
+  const index_t* first_piece = nullptr;       // of each block, and one past the last
+  double* squares = nullptr;                  // of each block
+  double* penalties = nullptr;                // of each block
+  double* factor = nullptr;                   // what the gradient's norm is scaled by
+  std::int32_t* overflow = nullptr;           // of each block: whether a value is not finite
+  const LimitedColumns<T>* limits = nullptr;  // of what is trained
+  index_t limit_count = 0, most_limited = 0;  // matrices; columns of the widest
 };
 
 // What a step has that does not depend on rules.
@@ -56,6 +64,8 @@ template <class T> struct FinishArgs {
   T average_momentum = 0;
 };
 template <class T> cudaError_t finish_gradient(const FinishArgs<T>& args, cudaStream_t stream);
+// The last of it, behind the update, where there are limits: columns that are too long, then the average.
+template <class T> cudaError_t limit_columns(const FinishArgs<T>& args, cudaStream_t stream);
 
 }  // namespace cuda
 }  // namespace fastbp

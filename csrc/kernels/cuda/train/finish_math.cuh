@@ -70,7 +70,15 @@ FBP_FN Lane<T> limited(const FinishArgs<T>& f, const RulePiece<T>& piece, const 
   return g;
 }
 
-// The parameter of a complete gradient g, and its average.
+// The average of a parameter w follows it.
+template <class T>
+FBP_FN void follow(const FinishArgs<T>& f, const Progress<T>& now, index_t e, Lane<T> w) {
+  const T momentum = now.update == 1 ? T(0) : f.average_momentum;
+  const Lane<T> kept(momentum), taken(T(1) - momentum);
+  fma(taken, w, kept * Lane<T>(f.average[e])).store(f.average + e);
+}
+
+// The parameter of a complete gradient g, and its average; but where columns are limited that has to wait.
 template <class T>
 FBP_FN void take(const FinishArgs<T>& f, const RulePiece<T>& piece, const Progress<T>& now,
                  index_t e, Lane<T> g) {
@@ -81,10 +89,7 @@ FBP_FN void take(const FinishArgs<T>& f, const RulePiece<T>& piece, const Progre
     const Update<T> update{f.state.to, 0, f.state.optimizer, f.state.steps};
     w = update.apply(e, g, f.state.steps.hyper[place * f.variants + piece.variant].value);
   }
-  if (!f.average) return;
-  const T momentum = now.update == 1 ? T(0) : f.average_momentum;
-  const Lane<T> kept(momentum), taken(T(1) - momentum);
-  fma(taken, w, kept * Lane<T>(f.average[e])).store(f.average + e);
+  if (f.average && f.tables.limit_count == 0) follow(f, now, e, w);
 }
 
 // That of an element.
