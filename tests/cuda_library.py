@@ -32,7 +32,7 @@ SHARED = [
 EMULATION = sorted((CSRC / "emulation").glob("*.cpp"))
 DTYPE_CODES = {"float32": 0, "float64": 1}
 SAVES = ("none", "input", "output")  # by code
-ABI_VERSION = 15
+ABI_VERSION = 17
 VERSION = f'-DFASTBP_VERSION="{_core.build_info()["version"]}"'
 NO_ACTIVATION = -1
 

@@ -9,6 +9,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
 #include "bindings/cuda_errors.h"
+#include "bindings/cuda_functions.h"
 #include "bindings/cuda_samples.h"
 #include "bindings/names.h"
 #include "bindings/network_spec_in.h"
@@ -29,7 +30,7 @@ class CudaNetwork {
   CudaNetwork(index_t inputs, const py::list& layers, const std::string& dtype, std::uint64_t seed,
               int device, bool sequences)
       : wide_(dtype == "float64") {
-    const NetworkSpec described = network_spec(inputs, layers, seed, sequences);
+    const NetworkSpec described = network_spec(inputs, layers, seed, sequences, functions_);
     layout_ = make_layout(described);
     std::vector<fbp_layer> specs;
     for (const LayerSpec& layer : described.layers) specs.push_back(layer_of(layer));
@@ -47,6 +48,9 @@ class CudaNetwork {
     const fbp_network_api& api = *cuda_api().network;
     mark_cuda_used();
     require_cuda(api.create(&spec, &network_));
+    const fbp_host_functions functions =
+        wide_ ? cuda_functions<double>(&functions_) : cuda_functions<float>(&functions_);
+    require_cuda(api.set_functions(network_, &functions));
   }
   ~CudaNetwork() {
     if (network_ && cuda_is_usable()) cuda_api().network->destroy(network_);
@@ -83,13 +87,21 @@ class CudaNetwork {
     run([&](const fbp_network_api& f) { return f.write(network_, array, data); });
   }
 
-  void compile(const std::string& loss, double loss_param, const std::string& optimizer,
+  // As Engine::compile.
+  void compile(const py::object& loss, double loss_param, const std::string& optimizer,
                const py::dict& hyper) {
-    const int index = loss_index(loss);
+    const bool custom = !py::isinstance<py::str>(loss);
+    const std::string name = custom ? "mse" : py::cast<std::string>(loss);
+    const int index = loss_index(name);
     optimizer_index(optimizer);
     const fbp_hyper values = hyper_of(hyper);
     run([&](const fbp_network_api& f) {
-      return f.compile(network_, loss.c_str(), loss_param, optimizer.c_str(), &values);
+      const int32_t code = f.compile(network_, custom ? nullptr : name.c_str(), loss_param,
+                                     optimizer.c_str(), &values);
+      if (code != FBP_OK) return code;
+      const py::gil_scoped_acquire locked;
+      functions_.set_loss(custom ? loss : py::none());
+      return code;
     });
     loss_ = index;
   }
@@ -288,17 +300,21 @@ class CudaNetwork {
  private:
   static const fbp_network_api& api() { return *cuda_api().network; }
 
-  // f(functions of the library) without the Python lock, one call at a time.
+  // f(functions of the library) without the Python lock, one call at a time. What a function of the
+  // user's own raises in it is thrown from here.
   template <class F> int32_t call(F&& f) {
     const fbp_network_api& functions = api();
     Turn::require_other_thread(owner_);
     const PythonUnlocked unlocked;
     const Turn turn(busy_, owner_);
-    return f(functions);
+    functions_.begin();
+    const int32_t code = f(functions);
+    functions_.rethrow();
+    return code;
   }
   template <class F> void run(F&& f) { require_cuda(call(f)); }
 
-  // The rest of a run's arguments, and the run; afterwards, interrupted or not, `always()`.
+  // The rest of a run's arguments, and the run; afterwards, whatever ended it, `always()`.
   template <class F>
   void run_train(fbp_train_args& args, const std::vector<fbp_metric>& what,
                  const py::object& outputs, F&& always) {
@@ -307,7 +323,13 @@ class CudaNetwork {
     args.metrics = what.data();
     args.outputs = kept_outputs(outputs, args.samples);
     args.interrupt = interrupt_of(signals);
-    const int32_t code = call([&](const fbp_network_api& f) { return f.train(network_, &args); });
+    int32_t code = FBP_OK;
+    try {
+      code = call([&](const fbp_network_api& f) { return f.train(network_, &args); });
+    } catch (...) {
+      always();
+      throw;
+    }
     always();
     require_cuda(code);
   }
@@ -348,7 +370,8 @@ class CudaNetwork {
                                                   {Kind::normalize, FBP_LAYER_NORMALIZE},
                                                   {Kind::embedding, FBP_LAYER_EMBEDDING},
                                                   {Kind::add, FBP_LAYER_ADD},
-                                                  {Kind::scan, FBP_LAYER_SCAN}};
+                                                  {Kind::scan, FBP_LAYER_SCAN},
+                                                  {Kind::custom, FBP_LAYER_CUSTOM}};
     fbp_layer layer{};
     for (const auto& [kind, code] : kinds)
       if (kind == from.kind) layer.kind = code;
@@ -366,6 +389,7 @@ class CudaNetwork {
     layer.ways = int32_t(from.ways);
     layer.truncate = from.truncate;
     layer.state_rate = from.state_rate;
+    layer.function = from.function;
     return layer;
   }
 
@@ -411,6 +435,7 @@ class CudaNetwork {
 
   fbp_network* network_ = nullptr;
   NetworkLayout layout_;
+  PythonFunctions functions_;  // of the user's own
   bool wide_;
   int loss_ = -1;
   void* stream_ = nullptr;  // the caller's

@@ -72,7 +72,7 @@ class HeldNetwork {
  public:
   HeldNetwork(index_t inputs, const py::list& layers, const std::string& dtype, std::uint64_t seed,
               bool sequences) {
-    const NetworkSpec spec = network_spec(inputs, layers, seed, sequences, &functions_);
+    const NetworkSpec spec = network_spec(inputs, layers, seed, sequences, functions_);
     const Isa& isa = active_isa();
     if (dtype == "float32")
       f32_ = std::make_unique<Network<float>>(spec, isa.table_f32());

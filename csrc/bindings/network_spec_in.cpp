@@ -44,7 +44,7 @@ LayerSpec scan_spec(const py::tuple& t) {
   return layer;
 }
 
-LayerSpec activation_spec(const py::tuple& t, PythonFunctions* functions) {
+LayerSpec activation_spec(const py::tuple& t, PythonFunctions& functions) {
   LayerSpec layer;
   if (py::isinstance<py::str>(t[1])) {
     layer.kind = LayerSpec::Kind::activation;
@@ -52,11 +52,8 @@ LayerSpec activation_spec(const py::tuple& t, PythonFunctions* functions) {
     layer.param = py::cast<double>(t[2]);
     return layer;
   }
-  if (!functions)
-    throw py::value_error(
-        "layers: expected an activation's name, got a function: those run on the processor");
   layer.kind = LayerSpec::Kind::custom;
-  layer.function = functions->add_activation(t[1]);
+  layer.function = functions.add_activation(t[1]);
   return layer;
 }
 
@@ -115,7 +112,7 @@ void require_scannable(const NetworkSpec& spec) {
 }  // namespace
 
 NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t seed, bool sequences,
-                         PythonFunctions* functions) {
+                         PythonFunctions& functions) {
   if (inputs < 1)
     throw py::value_error("inputs: expected at least 1, got " + std::to_string(inputs));
   NetworkSpec spec;

@@ -178,6 +178,17 @@ cudaError_t cudaMemcpyAsync(void* target, const void* source, std::size_t bytes,
   });
 }
 
+cudaError_t cudaMemcpy2DAsync(void* target, std::size_t target_row, const void* source,
+                              std::size_t source_row, std::size_t width, std::size_t rows,
+                              cudaMemcpyKind kind, cudaStream_t stream) {
+  if (width > target_row || width > source_row) return cudaErrorInvalidValue;
+  cudaError_t error = cudaSuccess;
+  for (std::size_t r = 0; r < rows && error == cudaSuccess; ++r)
+    error = cudaMemcpyAsync(static_cast<char*>(target) + r * target_row,
+                            static_cast<const char*>(source) + r * source_row, width, kind, stream);
+  return error;
+}
+
 cudaError_t cudaMemcpy(void* target, const void* source, std::size_t bytes, cudaMemcpyKind kind) {
   const cudaError_t error = cudaMemcpyAsync(target, source, bytes, kind, nullptr);
   return error == cudaSuccess ? cudaStreamSynchronize(nullptr) : error;

@@ -92,6 +92,10 @@ enum cudaMemcpyKind {
 cudaError_t cudaMemcpy(void* target, const void* source, std::size_t bytes, cudaMemcpyKind kind);
 cudaError_t cudaMemcpyAsync(void* target, const void* source, std::size_t bytes,
                             cudaMemcpyKind kind, cudaStream_t stream);
+// Rows of `width` bytes, each so many behind the one before.
+cudaError_t cudaMemcpy2DAsync(void* target, std::size_t target_row, const void* source,
+                              std::size_t source_row, std::size_t width, std::size_t rows,
+                              cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaMemset(void* target, int value, std::size_t bytes);
 cudaError_t cudaMemsetAsync(void* target, int value, std::size_t bytes, cudaStream_t stream);
 

@@ -13,7 +13,6 @@ from . import (
     _core,
     arrays,
     checks,
-    custom,
     devices,
     loss_scale,
     losses,
@@ -184,7 +183,6 @@ class Chain:
             )
         chosen = Compiled(losses.get(loss), optimizers.get(optimizer).bound(), get_metrics(metrics))
         network.check_layer_rates(self._layers, chosen.optimizer)
-        device = custom.device_for(device, self._layers, chosen.loss)
         kind, name = arrays.dtype_name(dtype), devices.resolve(device)
         devices.require_dtype(name, kind)
         warning = losses.check_outputs(
@@ -238,7 +236,7 @@ class Chain:
         """Makes the engine if there is none; `draw=False` leaves its parameters 0."""
         if self._engine is None:
             network.outputs(self._layers, inputs)  # raises unless the layers fit
-            name = devices.resolve(custom.device_for(self._device, self._layers))
+            name = devices.resolve(self._device)
             backend = devices.backend(name)
             kind, seed = self._dtype_name, self.seed
             engine = network.make_engine(self._layers, inputs, backend, kind, seed, self._frozen)

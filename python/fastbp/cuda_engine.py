@@ -145,9 +145,10 @@ class CudaEngine:
         self._call(self._network.release)
 
     def compile(
-        self, loss: str, loss_param: float, optimizer: str, hyper: dict[str, float]
+        self, loss: Any, loss_param: float, optimizer: str, hyper: dict[str, float]
     ) -> None:
-        """Chooses loss and optimizer; the optimizer's state and the step count start anew."""
+        """Chooses loss, by name or as a function's entry, and optimizer; the optimizer's state and
+        the step count start anew."""
         network = self._network
         self._call(lambda: network.compile(loss, loss_param, optimizer, hyper))
         self._slots = OPTIMIZERS[optimizer]["slots"]

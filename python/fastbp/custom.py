@@ -1,24 +1,23 @@
 """Activations and losses of your own: Python functions on arrays.
 
-The processor's engine calls them in the middle of its steps, once for a whole batch, by the thread
-that called fit, while its other threads wait; all else is as compiled as ever. A function gets and
-returns float64, whatever the model's dtype. In networks of sequences it is called for up to 32
-sequences of a batch at a time, and one thread does all the work. Everything else is as always: fit,
-callbacks, exact resume within the process, weights, schedules. A function must not use the model
-that it is part of. Model files hold no code, so such a model cannot be
+The engines call them in the middle of their steps, once for a whole batch, by the thread that
+called fit, while all else waits; the rest is as compiled as ever. A function gets and returns
+float64 NumPy arrays, whatever the model's dtype and device: device="cuda" copies them to the host
+and back, and has the bits of the processor. In networks of sequences a function is called for up to
+32 sequences of a batch at a time, and on the processor one thread does all the work. Everything
+else is as always: fit, callbacks, exact resume within the process, weights, schedules. A function
+must not use the model that it is part of. Model files hold no code, so such a model cannot be
 saved; its parameters can (model.parameters()).
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from .arrays import Array
-from .devices import VARIABLE
 from .errors import describe
 from .layers import Activation, Dense, Layer
 from .losses import Loss, Traits
@@ -137,25 +136,6 @@ class CustomLoss(Loss):
 
     def __repr__(self) -> str:
         return f"CustomLoss({self.name})"
-
-
-def device_for(device: str, layers: Iterable[Layer], loss: Loss | None = None) -> str:
-    """The device to ask for in the place of `device`, where that is "auto" or runs what there is.
-
-    A Python function runs on the processor and in the reference: "auto" then is one of these.
-    Raises ValueError for another device.
-    """
-    name = _first_function(layers, loss)
-    if name is None or device == "reference":
-        return device
-    if device == "auto":
-        return "reference" if os.environ.get(VARIABLE) == "reference" else "cpu"
-    if device == "cpu":
-        return device
-    raise ValueError(
-        f"{name} is a Python function, which runs on the processor: use device='auto', 'cpu' or "
-        f"'reference'; got {device!r}"
-    )
 
 
 def refuse(layers: Iterable[Layer], loss: Loss | None, what: str) -> None:

@@ -89,7 +89,7 @@ template <class T> bool Chain<T>::gathers_rounded() const {
 template <class T> bool Chain<T>::loss_rounds() const {
   const Stage& stage = layout->stages[last()];
   return product_mode.shadows && !layout->sequences && !scaling && stage.dense() &&
-         stage.activation == 0;
+         stage.activation == 0 && !loss.custom;
 }
 
 // Whether each dense stage adds up the parts of its own gradient.
@@ -97,12 +97,13 @@ template <class T> bool Chain<T>::by_stages() const {
   return product_mode.on_tensor_cores() && !layout->sequences;
 }
 
-// The targets where a batch is gathered; but of sequences, rows of targets are read where they are.
+// The targets where a batch is gathered; but of sequences and for a custom loss, rows of targets are read
+// where they are.
 template <class T>
 DeviceSamples<T> Chain<T>::gathered(const Workspace& space, const DeviceSamples<T>& from,
                                     index_t rows_per_batch) const {
   DeviceSamples<T> here;
-  if (!layout->sequences) {
+  if (!layout->sequences && !loss.custom) {
     here.target = from.target;
     here.rows = {tables.order, tables.counter, rows_per_batch};
   } else if (from.target) {
@@ -179,6 +180,7 @@ void Chain<T>::gather(const Workspace& space, const DeviceBatch<T>& batch) const
   g.weight_copies = weight_copies();
   g.weight_out = space.at<T>(space.plan.weight);
   check(cuda::gather(g, stream), "gathering a batch");
+  if (loss.custom) gather_targets(space, batch);
 }
 
 template <class T>
@@ -292,6 +294,7 @@ template <class T> index_t Chain<T>::weight_copies() const {
 
 // Leaves dy; `plain`: without label smoothing and weights.
 template <class T> void Chain<T>::take_loss(const Outputs<T>& part, bool plain) const {
+  if (loss.custom) return host_loss(part);
   LossArgs<T> args;
   args.rows = part.rows;
   args.cols = layout->outputs;

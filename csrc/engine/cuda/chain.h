@@ -2,8 +2,9 @@
 // stages.cpp. chain.cu has the order of a step and what dense stages do, chain_kinds.cu what the others
 // do: a new kind of stage costs a case in each of its passes.
 //
-// Nothing here waits. Every function enqueues on one stream, so each kernel sees what those before it
-// wrote; pointers and sizes do not change from step to step but with the rows of a batch.
+// Nothing here waits, but for functions of the caller's own (chain_host.cu). Every function enqueues on
+// one stream, so each kernel sees what those before it wrote; pointers and sizes do not change from step
+// to step but with the rows of a batch.
 #pragma once
 
 #include <vector>
@@ -12,6 +13,7 @@
 #include "engine/cuda/resources.h"
 #include "engine/cuda/rules.h"
 #include "engine/cuda/branches.h"
+#include "engine/cuda/host_calls.h"
 #include "engine/cuda/scan_blocks.h"
 #include "engine/plan.h"
 #include "engine/step_scales.h"
@@ -146,6 +148,11 @@ template <class T> class Chain {
   LossScale* scaling = nullptr;  // of the loss in training; null: none
   cudaStream_t stream = nullptr;
   Branches* branches = nullptr;  // beside it
+  HostCalls<T>* host = nullptr;  // what custom stages and a custom loss call
+
+  // Whether a step does: then each of these functions may throw GivenUp, before anything of what is
+  // trained has changed.
+  bool calls_host() const { return layout->custom || loss.custom; }
 
   // Once for a new training plan: the ones behind the rows that a layer with bias reads.
   void write_ones(const Workspace& space) const;
@@ -222,6 +229,10 @@ template <class T> class Chain {
   void update_state(const Workspace& space, index_t rows) const;
   void dropout(const Workspace& space, const Stage& stage, index_t rows, Matrix<T> x,
                const ActivationTile<T>& tile) const;
+  void host_activation(const Workspace& space, const Stage& stage, index_t rows, Matrix<T> z,
+                       Matrix<T> dy, const ActivationTile<T>& tile) const;
+  void host_loss(const Outputs<T>& part) const;
+  void gather_targets(const Workspace& space, const DeviceBatch<T>& batch) const;
   bool gathers_rounded() const;
   bool loss_rounds() const;
   bool by_stages() const;

@@ -31,6 +31,8 @@ void Chain<T>::forward_own(const Workspace& space, std::size_t s, index_t rows, 
     return normalize(stage, state + stage.state_offset, rows, x, tile);
   case StageKind::embedding:
     return embed(stage, rows, x, tile);
+  case StageKind::custom:
+    return host_activation(space, stage, rows, x, {}, tile);
   case StageKind::add: {
     ActivationTile<T> sum = tile;
     const Matrix<T> other = added(space, stage, pass);
@@ -67,6 +69,9 @@ void Chain<T>::input_delta_own(const Workspace& space, std::size_t s, index_t ro
   case StageKind::layer_norm:
   case StageKind::batch_norm:
     norm_delta(space, s, rows, tile);
+    break;
+  case StageKind::custom:
+    host_activation(space, stage, rows, input_of(space, s), dz, tile);
     break;
   case StageKind::embedding:  // the numbers of entries have no gradient
     return check(clear(tile.out, tile.out_row, rows, stage.inputs, stream), kBackward);

@@ -35,6 +35,8 @@ template <class T> class DeviceNetwork final : public Network {
     if (layout_.sequences) prepare_walks();
     chain_.stream = own_stream_.get();
     chain_.branches = &branches_;
+    chain_.host = &host_;
+    rules_.may_give_up = layout_.custom;
     const std::size_t bytes = array_bytes<T>(layout_.parameter_count);
     const std::size_t rest =
         array_bytes<T>(layout_.state_count + layout_.worker_count) + sizeof(LossScale);
@@ -114,6 +116,8 @@ template <class T> class DeviceNetwork final : public Network {
     chain_.stream = stream ? static_cast<cudaStream_t>(stream) : own_stream_.get();
   }
 
+  void set_functions(const fbp_host_functions& functions) override { host_.functions = functions; }
+
   void hold(const fbp_samples& samples) override {
     select();
     data_.hold(samples, stream());
@@ -176,7 +180,12 @@ template <class T> class DeviceNetwork final : public Network {
           train_whole(batch, end, taken);
         } else {
           batch.counts = epochs_.count(slot, run, at, batch.rows);
-          if (batch.counts)  // which a recording would keep
+          if (chain_.calls_host()) {
+            if (!train_or_give_up(batch)) {
+              poll.stop();
+              break;
+            }
+          } else if (batch.counts)  // which a recording would keep
             chain_.train(training_, batch);
           else
             taken = graphs_.run(key_of(batch), stream(), alike(batch, end - at, left, outputs),
@@ -221,8 +230,12 @@ template <class T> class DeviceNetwork final : public Network {
     for (index_t at = 0; at < n; at += rows) {
       const index_t here = std::min(rows, n - at);
       const auto batch = samples.from(at, layout_);
-      chain_.infer(inference_, here, batch, nullptr, false);
-      chain_.evaluate(inference_, here, y, batch, run.metrics, epochs_.count(slot, run, at, here));
+      const index_t* const counts = epochs_.count(slot, run, at, here);
+      const bool whole = or_give_up([&] {
+        chain_.infer(inference_, here, batch, nullptr, false);
+        chain_.evaluate(inference_, here, y, batch, run.metrics, counts);
+      });
+      if (!whole) return finish(), false;
       if (outputs) keep_outputs(inference_, outputs, at, here);
       ++slot.batches;
       if (!pace_.step(stream(), poll)) return finish(), false;
@@ -266,7 +279,9 @@ template <class T> class DeviceNetwork final : public Network {
       T* const y = static_cast<T*>(out) + at * width;
       DeviceSamples<T> there = data_.copied(part, stream());
       if (states) there.states = states + at * layout_.carried_width;
-      chain_.infer(space, here, there, result ? result : y, training);
+      T* const to = result ? result : y;
+      if (!or_give_up([&] { chain_.infer(space, here, there, to, training); }))
+        return finish(), false;
       if (result) copy(y, result, here * width * sizeof(T), cudaMemcpyDeviceToHost);
       finish();
       if (poll()) return false;
@@ -282,6 +297,24 @@ template <class T> class DeviceNetwork final : public Network {
   void finish() { check(cudaStreamSynchronize(stream()), "the device's work"); }
   void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
     check(cudaMemcpyAsync(to, from, bytes, kind, stream()), "a copy");
+  }
+
+  // False where a function of the caller's own failed in pass().
+  template <class Pass> static bool or_give_up(Pass pass) {
+    try {
+      pass();
+      return true;
+    } catch (const GivenUp&) { return false; }
+  }
+  // A training step; where it is given up the states are those behind the step before.
+  bool train_or_give_up(const DeviceBatch<T>& batch) {
+    T* const states = batch.samples.states;
+    const std::size_t bytes = states ? state_bytes(batch.rows_per_batch) : 0;
+    T* const before = states + bytes / sizeof(T);
+    if (states) copy(before, states, bytes, cudaMemcpyDeviceToDevice);
+    const bool whole = or_give_up([&] { chain_.train(training_, batch); });
+    if (states && !whole) copy(states, before, bytes, cudaMemcpyDeviceToDevice);
+    return whole;
   }
 
   void prepare_walks() {
@@ -397,7 +430,7 @@ template <class T> class DeviceNetwork final : public Network {
       const bool rounded = chain_.product_mode.shadows != nullptr;
       const bool ruled = rules_.need_whole_gradient() || layout_.any_frozen || run.samples.weight;
       if (ruled && (rounded || rules_.scaled || rules_.of().clip_norm > 0)) return false;
-      if (!rules_.of().column_limits.empty()) return false;
+      if (!rules_.of().column_limits.empty() || chain_.loss.custom) return false;
       if (run.metrics.size() > std::size_t(kNarrowMetrics)) return false;
       if (!planned_) narrow_ = NarrowPlan(layout_, rounded, device_);
       planned_ = true;
@@ -437,13 +470,14 @@ template <class T> class DeviceNetwork final : public Network {
             Piece::inference);
   }
 
-  // The states of so many sequences on the device, where the caller has any; and back.
+  // The states of so many sequences on the device, where the caller has any, with room for as many; and
+  // back.
   std::size_t state_bytes(index_t rows) const {
     return array_bytes<T>(rows, layout_.carried_width);
   }
   T* take_states(const void* states, index_t rows) {
     if (!states) return nullptr;
-    T* const there = static_cast<T*>(memory_.require(Piece::states, state_bytes(rows)));
+    T* const there = static_cast<T*>(memory_.require(Piece::states, 2 * state_bytes(rows)));
     copy(there, states, state_bytes(rows), cudaMemcpyHostToDevice);
     return there;
   }
@@ -540,6 +574,7 @@ template <class T> class DeviceNetwork final : public Network {
   Data<T> data_{layout_, memory_};
   Rules<T> rules_{layout_, memory_};
   Chain<T> chain_;
+  HostCalls<T> host_;
   Epochs<T> epochs_{layout_, chain_, memory_};
   Pace pace_;
   Workspace training_, inference_;

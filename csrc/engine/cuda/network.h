@@ -40,7 +40,8 @@ struct RunArgs {
   fbp_interrupt interrupt{};
 };
 
-// Of either dtype. Functions throw Failure; those that return a bool return false if interrupted.
+// Of either dtype. Functions throw Failure; those that return a bool return false if interrupted, or if a
+// function of the caller's own has failed.
 class Network {
  public:
   virtual ~Network() = default;
@@ -53,6 +54,7 @@ class Network {
   virtual void set_rules(const UpdateRules& rules) = 0;
   virtual void set_trainable(const std::vector<bool>& layers) = 0;
   virtual void set_stream(void* stream) = 0;
+  virtual void set_functions(const fbp_host_functions& functions) = 0;
   // A copy of the samples stays on the device for all calls with the same pointers, until release().
   virtual void hold(const fbp_samples& samples) = 0;
   virtual void release() = 0;

@@ -114,6 +114,10 @@ LayerSpec layer_of(const fbp_layer& from) {
     if (!(from.state_rate >= 0 && from.state_rate < 1))
       throw invalid("state_rate: expected 0 <= rate < 1");
     return layer;
+  case FBP_LAYER_CUSTOM:
+    layer.kind = LayerSpec::Kind::custom;
+    layer.function = from.function;
+    return layer;
   default:
     throw invalid("this CUDA library has no layer of kind " + std::to_string(from.kind));
   }
@@ -201,10 +205,19 @@ Hyper hyper_of(const fbp_hyper& from) {
           from.beta_2,        from.epsilon,  from.weight_decay};
 }
 
+int32_t set_functions(fbp_network* network, const fbp_host_functions* functions) {
+  return guarded([&] {
+    if (!functions || !functions->activation || !functions->loss)
+      throw invalid("set_functions: expected both");
+    network->network->set_functions(*functions);
+    return FBP_OK;
+  });
+}
+
 int32_t compile(fbp_network* network, const char* loss, double loss_param, const char* optimizer,
                 const fbp_hyper* hyper) {
   return guarded([&] {
-    const LossSpec l{find(kLossNames, loss), loss_param};
+    const LossSpec l{find(kLossNames, loss ? loss : Mse::name), loss_param, !loss};
     const OptimizerSpec o{find(kOptimizerNames, optimizer), hyper_of(*hyper)};
     network->network->compile(l, o);
     network->compiled = true;
@@ -449,6 +462,7 @@ const fbp_network_api kNetworkApi = {sizeof(fbp_network_api),
                                      parameter_shapes,
                                      state_count,
                                      state_shapes,
+                                     set_functions,
                                      compile,
                                      set_hyper,
                                      set_rules,

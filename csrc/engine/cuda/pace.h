@@ -21,6 +21,7 @@ class Poll {
     return stopped_ = interrupt_.pending(interrupt_.context) != 0;
   }
   bool stopped() const { return stopped_; }
+  void stop() { stopped_ = true; }
 
  private:
   using Clock = std::chrono::steady_clock;

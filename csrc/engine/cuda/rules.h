@@ -16,11 +16,12 @@ template <class T> class Rules {
  public:
   Rules(const NetworkLayout& layout, DeviceMemory& memory) : layout_(layout), memory_(memory) {}
 
-  bool scaled = false;  // the gradient is of a scaled loss
+  bool scaled = false;       // the gradient is of a scaled loss
+  bool may_give_up = false;  // a step may end in its backward pass
 
   const UpdateRules& of() const { return rules_; }
   // Whether a gradient has to be whole before any parameter changes.
-  bool need_whole_gradient() const { return scaled || rules_.need_whole_gradient(); }
+  bool need_whole_gradient() const { return scaled || may_give_up || rules_.need_whole_gradient(); }
   bool penalize() const { return penalize_; }
   // The factors of the learning rate that parameters have, the first of them 1.
   index_t variant_count() const { return index_t(variants_.size()); }

@@ -23,7 +23,8 @@ enum {
   FBP_LAYER_NORMALIZE = 5,
   FBP_LAYER_EMBEDDING = 6,
   FBP_LAYER_ADD = 7,
-  FBP_LAYER_SCAN = 8
+  FBP_LAYER_SCAN = 8,
+  FBP_LAYER_CUSTOM = 9
 };
 
 /* As LayerSpec of engine/network_spec.h. */
@@ -43,6 +44,7 @@ typedef struct fbp_layer {
   int32_t ways;           /* scan: as ScanWays */
   int64_t truncate;       /* scan */
   double state_rate;      /* scan: dropout of h on its way into the product */
+  int32_t function;       /* custom: which of the caller's */
 } fbp_layer;
 
 typedef struct fbp_network_spec {
@@ -121,6 +123,36 @@ typedef struct fbp_samples {
   void* states;
 } fbp_samples;
 
+/* Functions of the caller's own, which a network calls in the middle of its passes, in the thread that
+ * called it. Pointers are memory of the host, values of the network's dtype, rows contiguous. A function
+ * returns 0; otherwise the call of the network ends as if it were interrupted. */
+
+/* out = f(z) or, where dy is not null, out = dy f'(z): (rows, cols), or of sequences (steps, rows,
+ * cols). As HostActivation of engine/host_functions.h. */
+typedef struct fbp_host_activation {
+  int32_t function;          /* the layer's */
+  int64_t rows, cols, steps; /* steps 0: rows are none of sequences */
+  const void* z;
+  const void* dy;
+  void* out;
+} fbp_host_activation;
+
+/* The loss of outputs y (rows, cols), and its gradient dy: as HostLoss of engine/host_functions.h. */
+typedef struct fbp_host_loss {
+  int64_t rows, cols, counted;
+  const void* y;
+  const void* target;
+  const void* weight; /* of each element; null: none */
+  void* dy;
+  double* block_loss; /* of each 16 rows */
+} fbp_host_loss;
+
+typedef struct fbp_host_functions {
+  int32_t (*activation)(void* context, const fbp_host_activation* call);
+  int32_t (*loss)(void* context, const fbp_host_loss* call);
+  void* context;
+} fbp_host_functions;
+
 enum { FBP_ACCURACY_ARGMAX = 0, FBP_ACCURACY_THRESHOLD = 1, FBP_MSE = 2, FBP_MAE = 3 };
 
 typedef struct fbp_metric {
@@ -194,7 +226,10 @@ typedef struct fbp_network_api {
   int64_t (*state_count)(const fbp_network* network);
   int64_t (*state_shapes)(const fbp_network* network, int64_t (*shapes)[3], int64_t capacity);
 
-  /* Loss and optimizer by name; slots and step count start anew. */
+  /* What layers FBP_LAYER_CUSTOM call, and a loss without a name; kept. */
+  int32_t (*set_functions)(fbp_network* network, const fbp_host_functions* functions);
+  /* Loss and optimizer by name; slots and step count start anew. loss null: the caller's own, with the
+   * targets and metrics of "mse". */
   int32_t (*compile)(fbp_network* network, const char* loss, double loss_param,
                      const char* optimizer, const fbp_hyper* hyper);
   int32_t (*set_hyper)(fbp_network* network, const fbp_hyper* hyper);

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .. import checks, custom, losses, network
+from .. import checks, losses, network
 from ..errors import describe
 from ..layers import Dense, Layer
 from ..structure import owning, require_order
@@ -41,7 +41,6 @@ def append(model: Transferable, layer: Layer) -> None:
 def _continue_as(model: Transferable, layers: Sequence[Layer], fresh: int) -> None:
     """Gives the model these layers; all parameters stay but those of layer `fresh`."""
     compiled, outputs = model._compiled, network.outputs(layers)
-    custom.device_for(model.device, layers)  # raises for a function that does not run there
     frozen = model._frozen - {fresh}
     if compiled is not None:
         last = network.last_activation(layers)
