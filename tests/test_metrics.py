@@ -115,6 +115,14 @@ def test_areas_of_one_class(y: list[int]) -> None:
     np.testing.assert_equal((metrics.auc(y, p), metrics.average_precision(y, p)), expected)
 
 
+@pytest.mark.parametrize("classes", [(1, 2), (-1, 1), (-0.5, 7.0)])
+def test_areas_of_two_classes_by_any_numbers(classes: tuple[float, float]) -> None:
+    y, _, scores = draw(7, 2)
+    close(metrics.auc(np.take(classes, y), scores), sk.roc_auc_score(y, scores[:, 1]))
+    area = metrics.average_precision(np.take(classes, y), scores)
+    close(area, sk.average_precision_score(y, scores[:, 1]))
+
+
 @pytest.mark.parametrize("k", [1, 2, 3, 6, 9])
 def test_top_k_with_ties(k: int) -> None:
     y, _, scores = draw(5, 6)
@@ -147,7 +155,12 @@ def test_r2_of_constants() -> None:
         (lambda: metrics.f1([0, 2], [0, 2], "binary"), "about classes 0 and 1; these are"),
         (lambda: metrics.f1([0, 1], [0, 1], "mean"), "average must be one of"),
         (lambda: metrics.r2([], []), "y must have rows"),
-        (lambda: metrics.top_k([0, 1], [0, 1]), r"p must have shape \(2, classes\)"),
+        (lambda: metrics.top_k([0, 1], [0, 1]), r"y has shape \(2,\), which does not go with p"),
+        (lambda: metrics.top_k([0, 2], np.eye(2)), r"y\[1\] is 2; class numbers are"),
+        (lambda: metrics.top_k([0, -1], np.eye(2)), r"y\[1\] is -1; class numbers are"),
+        (lambda: metrics.top_k([0, 1], np.eye(2), 0), "k must be at least 1"),
+        (lambda: metrics.auc([0, 1, 2], [0.1, 0.2, 0.3]), "must hold two classes"),
+        (lambda: metrics.auc([0, 3, 2], np.eye(3)), r"y\[1\] is 3; class numbers are"),
         (lambda: metrics.confusion_matrix(np.eye(3), np.eye(3)), "one class for each row"),
         (lambda: metrics.get(["confusion_matrix"]), "no single number"),
         (lambda: metrics.get(["f2"]), "unknown metric 'f2'"),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 pytest.importorskip("sklearn")
 
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from fastbp import Sequences
@@ -84,18 +84,21 @@ BAD: list[tuple[dict[str, Any], Any, Any, str]] = [
     ({"dropout": 1.0}, None, None, "dropout"),
     ({"max_iter": 0}, None, None, "max_iter"),
     ({}, np.zeros((4, 3, 2, 1)), "abab", "list of arrays"),
-    ({}, np.full((4, 3), np.nan), "abab", "NaN or infinity"),
+    ({}, np.where(np.arange(3) > 1, np.nan, np.zeros((4, 3))), "abab",
+     "NaN or infinity in sequence 0, step 2, feature 0"),
+    ({}, np.zeros((4, 0, 2)), "abab", r"no sequences, steps or features; got shape \(4, 0, 2\)"),
+    ({"bidirectional": 2}, None, None, "bidirectional must be True or False"),
     ({}, np.zeros((4, 3)), "aba", r"y must have shape \(4,\)"),
     ({}, np.zeros((4, 3)), "aaaa", "at least two classes"),
     ({}, [np.zeros((3, 2)), np.zeros((0, 2))], "ab", "without a step"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("arguments", "X", "y", "message"), BAD)
 def test_bad_input(arguments: dict[str, Any], X: Any, y: Any, message: str) -> None:
     good = waves(20)
     model = SequenceClassifier(**arguments)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         model.fit(good[0] if X is None else X, good[1] if y is None else np.array([*y]))
     assert not hasattr(model, "model_")
 
@@ -105,6 +108,7 @@ def test_other_features_than_in_training() -> None:
     model = SequenceClassifier(units=2, max_iter=1).fit(X, y)
     with pytest.raises(ValueError, match="X has 3 features a step; 2 were trained on"):
         model.predict(np.zeros((2, 4, 3)))
+    assert model.fit(np.stack([x[:9, :1] for x in X]), y).n_features_in_ == 1  # fit begins anew
     with pytest.raises(ValueError, match="unknown loss"):
         SequenceRegressor(loss="hinge").fit(X, frequency)
 
@@ -118,3 +122,26 @@ def test_what_was_not_fitted_says_so(method: str) -> None:
     if method != "predict_proba":
         with pytest.raises(NotFittedError):
             getattr(SequenceRegressor(), method)(*((X, np.zeros(3)) if method == "score" else (X,)))
+
+
+def test_targets_and_sequences_as_scikit_learn_users_bring_them() -> None:
+    X, y, _ = waves(30)
+    ragged = np.empty(30, object)
+    ragged[:] = X
+    model = SequenceClassifier(units=2, max_iter=2, random_state=0)
+    shares = model.fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(model.fit(ragged, y).predict_proba(ragged), shares)
+    with pytest.warns(DataConversionWarning, match="column-vector"):
+        np.testing.assert_array_equal(model.fit(X, y[:, None]).predict_proba(X), shares)
+    for estimator in (model, SequenceRegressor()):
+        with pytest.raises(ValueError, match="requires y to be passed"):
+            estimator.fit(X, None)
+
+
+def test_a_fit_that_fails_leaves_the_one_before() -> None:
+    X, y, _ = waves(30, ragged=False)
+    model = SequenceClassifier("rnn", 4, max_iter=2, random_state=0, normalize=False)
+    shares = model.fit(X, y).predict_proba(X)
+    with pytest.raises(ValueError, match="not finite"), pytest.warns(RuntimeWarning, match="loss"):
+        model.set_params(learning_rate=1e38, clip_norm=None).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), shares)

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .arrays import Array, as_numbers
+from . import checks
+from .arrays import Array, as_numbers, class_numbers
 from .errors import describe
 
 Average = Literal["auto", "binary", "micro", "macro", "weighted"] | None
@@ -32,10 +33,16 @@ def accuracy(y: Any, p: Any, threshold: float = 0.5) -> float:
 
 
 def top_k(y: Any, p: Any, k: int = 5) -> float:
-    """Share of the rows whose class 0 .. K - 1 is among the k largest scores, p being (n, K)."""
-    t, scores = _column(_array("y", y)).astype(np.int64), _array("p", p)
-    if scores.ndim != 2 or len(scores) != len(t):
-        raise ValueError(f"p must have shape ({len(t)}, classes); got shape {scores.shape}")
+    """Share of the rows whose class 0 .. K - 1 is among the k largest scores, p being (n, K).
+
+    NaN where a score is. Raises ValueError for other classes and k below 1.
+    """
+    k, given, scores = checks.integer("k", k), _column(_array("y", y)), _array("p", p)
+    if scores.ndim != 2 or given.ndim != 1 or len(scores) != len(given):
+        raise ValueError(f"y has shape {given.shape}, which does not go with p of {scores.shape}")
+    t = class_numbers(given, scores.shape[1])
+    if np.isnan(scores).any():
+        return float("nan")
     own = scores[np.arange(len(t)), t][:, None]
     later = np.arange(scores.shape[1]) > t[:, None]  # of equal scores the last comes first
     before = (scores > own) | ((scores == own) & later)
@@ -167,9 +174,10 @@ def _averaged(parts: Array, wholes: Array, true: Array, average: Average) -> Any
 def auc(y: Any, p: Any) -> float:
     """Area under the ROC curve: the chance that a row of class 1 has a larger score than another.
 
-    y is (n,) of 0 and 1 with p (n,), (n, 1) or (n, 2) scores; or (n,) class numbers with p (n, K):
-    then the mean over the classes of each against the rest; or (n, K) labels with p (n, K): the
-    mean over the labels. NaN where a class has all rows or none.
+    y is (n,) of 0 and 1 (of two other numbers the larger is class 1) with p (n,), (n, 1) or (n, 2)
+    scores; or (n,) class numbers with p (n, K): then the mean over the classes of each against the
+    rest; or (n, K) labels with p (n, K): the mean over the labels. NaN where a class has all rows
+    or none. Raises ValueError for more classes than p has scores for.
     """
     return _each_against_the_rest(y, p, _roc_area)
 
@@ -193,10 +201,24 @@ def _each_against_the_rest(y: Any, p: Any, area: Any) -> float:
     if len(scores) != len(t) or t.ndim > scores.ndim or (t.ndim == 2 and t.shape != scores.shape):
         raise ValueError(f"y has shape {t.shape}, which does not go with p of {scores.shape}")
     if scores.ndim == 1:
-        return float(area(t > 0.5, scores))
+        return float(area(_class_1(t), scores))
+    if t.ndim == 1:
+        t = class_numbers(t, scores.shape[1])
     columns = range(scores.shape[1])
     positive = [t == k if t.ndim == 1 else t[:, k] > 0.5 for k in columns]
     return float(np.mean([area(positive[k], scores[:, k]) for k in columns]))
+
+
+def _class_1(t: Array) -> Array:
+    """Which rows (n,) are of class 1, the larger of two."""
+    low, high = t.min(), t.max()
+    if not ((t == low) | (t == high)).all():
+        raise ValueError(
+            "y must hold two classes where p has one score for each row; give p (n, classes) for "
+            "more"
+        )
+    one: Array = t > 0.5 if low == high else t == high
+    return one
 
 
 def _roc_area(positive: Array, scores: Array) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
@@ -69,60 +69,45 @@ class _BaseSequence(PickledModel):
             sample_weight=None if sample_weight is None else sample_weight[order],
             verbose=int(self.verbose),
         )
-        self.model_, self.n_features_in_ = model, x.shape[2]
-        self.loss_curve_ = list(history.history["loss"])
-        self.validation_loss_curve_ = list(history.history["val_loss"]) if early else None
-        self.loss_, self.n_iter_ = self.loss_curve_[-1], len(self.loss_curve_)
-        if not np.isfinite(self.loss_):
+        losses = list(history.history["loss"])
+        if not np.isfinite(losses[-1]):
             raise ValueError(
                 "training ended in a loss that is not finite: lower learning_rate, or scale X"
             )
+        self.model_, self.n_features_in_ = model, x.shape[2]
+        self.loss_curve_, self.loss_, self.n_iter_ = losses, losses[-1], len(losses)
+        self.validation_loss_curve_ = list(history.history["val_loss"]) if early else None
 
     def _layers(self, x: Sequences) -> list[Layer]:
         kind = lookup("cell", self.cell, _CELLS)
         units = list(self.units) if isinstance(self.units, Iterable) else [self.units]
         if not units:
             raise ValueError("units must name at least one recurrent layer; got none")
+        both = checks.boolean("bidirectional", self.bidirectional)
         dropout = {"dropout": self.dropout, "recurrent_dropout": self.recurrent_dropout}
         chain: list[Layer] = []
         if checks.boolean("normalize", self.normalize):
             chain.append(Normalize().adapt(x.values[x.running()]))
         for place, width in enumerate(units):
             layer = kind(width, return_sequences=place + 1 < len(units), **dropout)
-            chain.append(Bidirectional(layer) if self.bidirectional else layer)
+            chain.append(Bidirectional(layer) if both else layer)
         return chain
-
-    def _sequences(self, X: Any) -> Sequences:
-        """X as sequences with finite values; see fit."""
-        if isinstance(X, Sequences):
-            x = X
-        elif isinstance(X, (list, tuple)):
-            x = Sequences([_steps(f"X[{i}]", item) for i, item in enumerate(X)])
-        else:
-            array = arrays.as_numbers("X", X)
-            if array.ndim == 2:
-                array = array[:, :, None]
-            if array.ndim != 3:
-                raise ValueError(
-                    "X must have shape (sequences, steps, features) or (sequences, steps), or be a "
-                    f"list of arrays (steps, features); got shape {array.shape}"
-                )
-            x = Sequences(array)
-        if not np.isfinite(x.values[x.running()]).all():
-            raise ValueError("X has NaN or infinity: fill the gaps, or leave the steps out")
-        known = getattr(self, "n_features_in_", None)
-        if known is not None and hasattr(self, "model_") and x.shape[2] != known:
-            raise ValueError(f"X has {x.shape[2]} features a step; {known} were trained on")
-        return x
 
     def _output(self, X: Any, method: str) -> Array:
         check_is_fitted(self, "model_")
-        output: Array = getattr(self.model_, method)(self._sequences(X))
+        x = _sequences(X)
+        if x.shape[2] != self.n_features_in_:
+            raise ValueError(
+                f"X has {x.shape[2]} features a step; {self.n_features_in_} were trained on"
+            )
+        output: Array = getattr(self.model_, method)(x)
         return output
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
+        # Columns of a matrix are steps here, of which predict may get more or fewer than fit did:
+        # a table of features, which is what the first tag promises, it is not.
+        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
         return tags
 
 
@@ -183,14 +168,17 @@ class SequenceClassifier(ClassifierMixin, _BaseSequence):
         """Trains on sequences X and their classes y (n,), numbers or text.
 
         Args:
-            X: (n, steps, features); (n, steps) of one feature; or a list of arrays (steps,
-                features), each of its own length.
-            y: (n,).
+            X: (n, steps, features); (n, steps) of one feature; or a list or array of arrays
+                (steps, features), each of its own length.
+            y: (n,), or with a warning (n, 1).
             sample_weight: (n,) weights in the loss, at least 0.
 
         Returns the estimator. Raises ValueError and TypeError for wrong arguments or data.
         """
-        x, labels = self._sequences(X), np.asarray(y)
+        _require_targets(self, y)
+        x, labels = _sequences(X), np.asarray(y)
+        if labels.shape == (len(x), 1):
+            labels = column_or_1d(labels, warn=True)
         if labels.shape != (len(x),):
             raise ValueError(f"y must have shape ({len(x)},), one class for each sequence; got "
                              f"{labels.shape}")  # fmt: skip
@@ -256,7 +244,8 @@ class SequenceRegressor(RegressorMixin, _BaseSequence):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SequenceRegressor:
         """Trains on X, as SequenceClassifier.fit, and quantities y (n,) or (n, outputs)."""
         lookup("loss", self.loss, dict.fromkeys(("mse", "mae", "huber")))
-        x, target = self._sequences(X), arrays.as_numbers("y", y)
+        _require_targets(self, y)
+        x, target = _sequences(X), arrays.as_numbers("y", y)
         if target.ndim not in (1, 2) or len(target) != len(x):
             raise ValueError(
                 f"y must have shape ({len(x)},) or ({len(x)}, outputs); got {target.shape}"
@@ -275,6 +264,47 @@ class SequenceRegressor(RegressorMixin, _BaseSequence):
         """Quantities (n,) or (n, outputs), as y was given."""
         values: Array = self._output(X, "predict") * self._scale + self._center
         return values[:, 0] if self._flat else values
+
+
+def _require_targets(estimator: Any, y: Any) -> None:
+    if y is None:
+        raise ValueError(
+            f"{type(estimator).__name__} requires y to be passed, but the target y is None"
+        )
+
+
+def _sequences(X: Any) -> Sequences:
+    """X as sequences with finite values; see SequenceClassifier.fit."""
+    if isinstance(X, Sequences):
+        x = X
+    elif isinstance(X, (list, tuple)) or _holds_arrays(X):
+        x = Sequences([_steps(f"X[{i}]", item) for i, item in enumerate(X)])
+    else:
+        array = arrays.as_numbers("X", X)
+        if array.ndim == 2:
+            array = array[:, :, None]
+        if array.ndim != 3:
+            raise ValueError(
+                "X must have shape (sequences, steps, features) or (sequences, steps), or be a "
+                f"list of arrays (steps, features); got shape {array.shape}"
+            )
+        if array.size == 0:
+            raise ValueError(f"X has no sequences, steps or features; got shape {np.shape(X)}")
+        x = Sequences(array)
+    gaps = np.argwhere(~np.isfinite(x.values) & x.running()[:, :, None])
+    if len(gaps):
+        sequence, step, feature = gaps[0]
+        raise ValueError(
+            f"X has NaN or infinity in sequence {sequence}, step {step}, feature {feature}: fill "
+            "the gaps, or leave the steps out"
+        )
+    return x
+
+
+def _holds_arrays(X: Any) -> bool:
+    """Whether X is an array (n,) of objects that are arrays, as ragged data is often kept."""
+    objects = isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1 and len(X) > 0
+    return objects and isinstance(X[0], (np.ndarray, list))
 
 
 def _steps(name: str, item: Any) -> Array:
