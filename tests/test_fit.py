@@ -347,5 +347,8 @@ def test_history_repr_and_plot(tmp_path: Any) -> None:
     history = make("reference", metrics=["accuracy"]).fit(x, y, epochs=2, validation_split=0.5)
     assert repr(history).startswith("History(2 epochs: loss=")
     pytest.importorskip("matplotlib")
-    history.plot(tmp_path / "history.png")
+    figure = history.plot(tmp_path / "history.png")
     assert (tmp_path / "history.png").stat().st_size > 1000
+    loss, *_ = figure.axes
+    assert loss.lines[0].get_marker() == "."  # so that one epoch is seen, too
+    assert all(tick == int(tick) for tick in loss.get_xticks())

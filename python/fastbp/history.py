@@ -92,12 +92,14 @@ class History:
         columns = min(max(len(names), 1), 3)
         rows = max(-(-len(names) // columns), 1)
         figure = Figure(figsize=(4.5 * columns, 3.5 * rows), layout="constrained")
+        epochs = [epoch + 1 for epoch in self.epoch]
+        marker = ".-" if len(epochs) < 30 else "-"  # of a single epoch there is no line to see
         for position, name in enumerate(names):
             axes = figure.add_subplot(rows, columns, position + 1)
             for series in (name, f"val_{name}"):
                 if series in self.history:
-                    epochs = [epoch + 1 for epoch in self.epoch]
-                    axes.plot(epochs, self.history[series], label=series)
+                    axes.plot(epochs, self.history[series], marker, label=series)
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_xlabel("epoch")
             axes.legend()
         if path is not None:
