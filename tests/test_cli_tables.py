@@ -97,6 +97,11 @@ def test_rows_of_another_file_and_early_stopping(run: Any, tmp_path: Path) -> No
     status, _, error = run("train", "t.csv", "--target", "kind", "--validation-split", 0,
                            "--early-stopping", 5)  # fmt: skip
     assert status == 2 and "needs rows to validate on" in error
+    train = ("train", "t.csv", "--target", "kind", "--epochs", 1)
+    assert run(*train, "--validation", 0.4) == run(*train, "--validation-split", 0.4)
+    (tmp_path / "0.3").write_bytes((tmp_path / "v.csv").read_bytes())
+    assert "240 rows to train, 90 to validate" in run(*train, "--validation", "0.3")[1]
+    assert "expected 0 or more, below 1" in run(*train, "--validation", 1.5)[2]
 
 
 @pytest.mark.parametrize("kind", ["toml", "json"])

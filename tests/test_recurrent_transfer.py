@@ -139,7 +139,7 @@ def test_what_does_not_fit_changes_nothing(change: Any, message: str) -> None:
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "tanh", "relu"])
 @pytest.mark.parametrize("both", [False, True])
-@pytest.mark.parametrize("dtype", ["float32"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_onnx_runtime_computes_the_same(kind: str, both: bool, dtype: str, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")

@@ -46,6 +46,17 @@ def fraction(text: str) -> float:
     return value
 
 
+def file_or_share(text: str) -> str | float:
+    """A share of the rows, where it is a number and there is no file of that name."""
+    if Path(text).exists():
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return text
+    return fraction(text)
+
+
 def widths(text: str) -> list[int]:
     """ "64,32" as [64, 32]; "none" as []: no hidden layer."""
     return [] if text.strip() == "none" else [positive_int(part) for part in text.split(",")]

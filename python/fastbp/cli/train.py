@@ -113,8 +113,9 @@ def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--validation",
+        type=kinds.file_or_share,
         metavar="FILE.csv",
-        help="rows to validate on, in the place of a share of the others",
+        help="rows to validate on, in the place of a share of the others; a number is that share",
     )
     group.add_argument(
         "--missing",
@@ -180,6 +181,8 @@ def run(arguments: argparse.Namespace) -> int:
     target_index = _target_index(table, arguments.target)
     task = arguments.task if arguments.task != "auto" else choose_task(table, target_index)
     classes = None if task == "regression" else table.cells(target_index, target=True)
+    if isinstance(arguments.validation, float):
+        arguments.validation_split, arguments.validation = arguments.validation, None
     share = 0.0 if arguments.validation else arguments.validation_split
     training, validation = split(len(table), share, arguments.seed, classes)
     if arguments.early_stopping and not (arguments.validation or len(validation)):

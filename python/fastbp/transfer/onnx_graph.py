@@ -1,7 +1,7 @@
 """A model as an ONNX graph, for ONNX Runtime and whatever else reads it; needs the onnx package.
 
-Activations are spelled out in operators that runtimes have in float32 and in float64. One is
-missing there: erf in float64, which gelu takes in float32 (relative error 1e-7).
+Activations are spelled out in operators that runtimes have in float32 and in float64. What they
+lack in float64 is taken in float32 (relative error 1e-7): erf, for gelu, and recurrent layers.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Graph:
         """Adds a constant of integers, such as a shape; returns its name."""
         return self._constant(np.array(values, np.int64))
 
-    def constant(self, value: Array | float) -> str:
-        """Adds a constant of the graph's dtype; returns its name."""
-        return self._constant(np.array(value, self.dtype, order="C"))
+    def constant(self, value: Array | float, dtype: Any = None) -> str:
+        """Adds a constant of the graph's dtype, or of another one; returns its name."""
+        return self._constant(np.array(value, dtype or self.dtype, order="C"))
 
     def _constant(self, array: Array) -> str:
         name = f"c{len(self.constants)}"

@@ -1,4 +1,8 @@
-"""Recurrent layers as ONNX's operators RNN, LSTM and GRU, which put steps in front of rows."""
+"""Recurrent layers as ONNX's operators RNN, LSTM and GRU, which put steps in front of rows.
+
+ONNX Runtime has them in float32 alone: a network in float64 takes them in float32 there, which
+changes its results by about 1e-7.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +35,19 @@ def add(graph: Graph, layer: Layer, parameters: Mapping[str, Array], value: str)
     if isinstance(cell, SimpleRNN):
         attributes["activations"] = [cell.activation.capitalize()] * (2 if both else 1)
     kind = {SimpleRNN: "RNN", LSTM: "LSTM", GRU: "GRU"}[type(cell)]
-    weights = [graph.constant(array) for array in _weights(cell, parameters, 2 if both else 1)]
+    weights = [
+        graph.constant(array, np.float32) for array in _weights(cell, parameters, 2 if both else 1)
+    ]
     if graph.lengths:  # behind the biases, which have a place where there are none
         weights += [""] * (3 - len(weights)) + [graph.lengths]
-    steps = graph.op("Transpose", value, perm=[1, 0, 2])
+    wide = graph.dtype == np.float64
+    steps = graph.op("Transpose", graph.cast(value, "FLOAT") if wide else value, perm=[1, 0, 2])
     every, last = graph.ops(kind, 2, steps, *weights, **attributes)
     if cell.return_sequences:  # (steps, ways, rows, units)
         out, axis, shape = graph.op("Transpose", every, perm=[2, 0, 1, 3]), 2, [0, 0, -1]
     else:  # (ways, rows, units)
         out, axis, shape = graph.op("Transpose", last, perm=[1, 0, 2]), 1, [0, -1]
+    out = graph.cast(out, "DOUBLE") if wide else out
     if both and layer.merge_mode == "sum":  # type: ignore[attr-defined]
         return graph.op("ReduceSum", out, graph.integers([axis]), keepdims=0)
     return graph.op("Reshape", out, graph.integers(shape))
