@@ -163,6 +163,19 @@ def test_onnx_runtime_computes_the_same(kind: str, both: bool, dtype: str, tmp_p
             np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
 
 
+def test_onnx_takes_what_reshape_gives(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = model_of([bp.Reshape((4, 3)), bp.GRU(4), bp.Dense(2)], 3, "float32")
+    model.export_onnx(tmp_path / "net.onnx")
+    session = onnxruntime.InferenceSession(
+        tmp_path / "net.onnx", providers=["CPUExecutionProvider"]
+    )
+    x = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
+    (theirs,) = session.run(None, {"x": x.reshape(5, 4, 3)})
+    np.testing.assert_allclose(theirs, model.predict(x), rtol=1e-4, atol=1e-5)
+
+
 def test_added_ways_and_steps_backwards_in_onnx(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")

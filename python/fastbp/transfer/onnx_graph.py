@@ -20,7 +20,7 @@ from ..errors import lookup
 from ..layers import Activation, Dense, Dropout, Layer
 from ..normalization import BatchNorm, LayerNorm, Normalize
 from ..recurrent import Recurrent
-from ..structure import Flatten, Residual
+from ..structure import Flatten, Reshape, Residual
 from ..wrappers import Bidirectional, TimeDistributed
 from . import onnx_recurrent
 
@@ -172,7 +172,7 @@ def export(
 
 def _layer(graph: Graph, model: Transferable, name: str, layer: Layer, value: str) -> str:
     """Adds one layer; returns the name of its output."""
-    if isinstance(layer, (Dropout, Flatten)):
+    if isinstance(layer, (Dropout, Flatten, Reshape)):  # "x" is in the shape that these give
         return value
     if isinstance(layer, Activation):
         formula = lookup("activation in ONNX", layer.name, FORMULAS)
