@@ -82,6 +82,16 @@ def test_batches_are_consecutive_rows_without_shuffling(device: str) -> None:
     assert bits(one) == bits(two)
 
 
+@pytest.mark.parametrize("size", [51, 2**63, 2**70])
+def test_a_batch_of_more_rows_than_there_are_is_all_of_them(device: str, size: int) -> None:
+    x, y = data(50)
+    one, two = make(device), make(device)
+    one.fit(x, y, epochs=2, batch_size=size)
+    two.fit(x, y, epochs=2, batch_size=50)
+    assert bits(one) == bits(two)
+    assert one.evaluate(x, y, batch_size=size) == two.evaluate(x, y, batch_size=50)
+
+
 def test_shuffled_batches_follow_the_documented_permutation(device: str) -> None:
     x, y = data(50)
     one, two = make(device), make(device)

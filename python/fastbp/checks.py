@@ -8,6 +8,8 @@ import operator
 
 from .errors import describe
 
+MAX_ROWS = 2**62
+
 
 def integer(name: str, value: object, low: int = 1, high: int | None = None) -> int:
     """`value` as an int in [low, high]. NumPy's integers count; bool and float raise TypeError."""
@@ -21,6 +23,14 @@ def integer(name: str, value: object, low: int = 1, high: int | None = None) -> 
         wanted = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be {wanted}; got {number}")
     return number
+
+
+def batch_size(value: object) -> int:
+    """Rows of a batch, at least 1; as the engine takes it, where it may exceed the rows there are.
+
+    Raises what `integer` does.
+    """
+    return min(integer("batch_size", value), MAX_ROWS)
 
 
 def real(

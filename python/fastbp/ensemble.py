@@ -253,7 +253,7 @@ class Ensemble:
 
         The loss has no penalties. For those of each member: [m.evaluate(X, y) for m in ensemble].
         """
-        size = checks.integer("batch_size", batch_size)
+        size = checks.batch_size(batch_size)
         return blending.evaluate(self, X, y, size, sample_weight, lengths)
 
     def save(self, folder: str | os.PathLike[str]) -> None:

@@ -17,6 +17,7 @@ looked up by name in fixed tables. Other metadata is the user's text.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -147,7 +148,7 @@ def to_bytes(model: Transferable) -> bytes:
 def _chunks(model: Transferable, metadata: Mapping[str, str]) -> list[Any]:
     """The parts of a model file, as buffers in order, with zeros for the digest."""
     engine = model._require_built()
-    tensors = _tensors(model)
+    tensors = tensors_of(model)
     described = {
         "format": FORMAT,
         "dtype": model.dtype,
@@ -191,7 +192,7 @@ def _with_digest(head: bytes, digits: bytes) -> bytes:
     return head[:DIGEST_AT] + digits + head[DIGEST_AT + DIGITS :]
 
 
-def _tensors(model: Transferable) -> dict[str, Array]:
+def tensors_of(model: Transferable) -> dict[str, Array]:
     """Views of everything that is saved, by name."""
     engine = model._require_built()
     tensors = network.views(model.layers, engine, engine.parameters)
@@ -260,6 +261,8 @@ def write_durably(
     are kept.
     """
     target = Path(path).resolve()
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(target.parent))
     temporary = target.with_name(f".fastbp-{os.urandom(8).hex()}.tmp")
     try:
         with temporary.open("xb") as file, contextlib.ExitStack() as stack:
@@ -328,7 +331,7 @@ def _model(data: bytes, source: str, name: str) -> Sequential:
     model._adopt(described.compiled, name, described.dtype)
     engine = model._build(described.inputs, draw=False)
     kind = stored(described.dtype).newbyteorder("<")
-    for tensor, view in _tensors(model).items():
+    for tensor, view in tensors_of(model).items():
         view[...] = np.frombuffer(
             data, kind, count=view.size, offset=header_end + places[tensor]
         ).reshape(view.shape)

@@ -85,6 +85,7 @@ class History:
         """
         try:
             from matplotlib.figure import Figure
+            from matplotlib.ticker import MaxNLocator
         except ImportError as error:
             raise ImportError("History.plot needs matplotlib: pip install matplotlib") from error
         names = [name for name in self.history if not name.startswith("val_")]
@@ -99,7 +100,7 @@ class History:
             for series in (name, f"val_{name}"):
                 if series in self.history:
                     axes.plot(epochs, self.history[series], marker, label=series)
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_xlabel("epoch")
             axes.legend()
         if path is not None:

@@ -34,7 +34,8 @@ class Sequential(Transferable):
 
     The number of inputs is that of the first data seen, or of `build`. All data is (rows, columns);
     it may be anything that numpy.asarray makes numbers of, and is used without a copy where it is
-    C-contiguous and of the model's dtype. Any error leaves the model as it was.
+    C-contiguous and of the model's dtype. Any error leaves the model as it was. copy.deepcopy and
+    pickle make models of their own that go on as this one would, bit for bit.
 
     Attributes:
         seed: the seed.
@@ -234,7 +235,7 @@ class Sequential(Transferable):
         from .callbacks.hooks import Hooks
         from .runs import Place
 
-        size = checks.integer("batch_size", batch_size)
+        size = checks.batch_size(batch_size)
         watchers = callback_list(callbacks)
         X = self._in_rows(with_lengths(X, lengths))
         if self._is_lazy(X):
@@ -402,7 +403,7 @@ class Sequential(Transferable):
         """
         from . import summary
 
-        size = checks.integer("batch_size", batch_size)
+        size = checks.batch_size(batch_size)
         settings = self._compiled, self.dtype, self._device, size
         for line in summary.lines(self._layers, self._inputs, *settings):
             print_fn(line)

@@ -66,7 +66,7 @@ class Profile(NamedTuple):
 
 def profile(model: Sequential, x: Any, y: Any, batch_size: int, seconds: float) -> Profile:
     """Sequential.profile; see there."""
-    rows = checks.integer("batch_size", batch_size)
+    rows = checks.batch_size(batch_size)
     if not seconds > 0:
         raise ValueError(f"seconds must be above 0; got {seconds!r}")
     if model.device != "cpu":

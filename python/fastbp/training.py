@@ -106,7 +106,7 @@ def ready(
     verbose = progress.check_verbose(verbose)
     hooks = Hooks([*callback_list(callbacks), *_convergence(tol, patience)])
     epochs = checks.integer("epochs", epochs, 0, MAX_EPOCHS - model.epochs_trained)
-    batch_size = checks.integer("batch_size", batch_size)
+    batch_size = checks.batch_size(batch_size)
     shuffle = checks.boolean("shuffle", shuffle)
     wants_norms = checks.boolean("gradient_norms", gradient_norms)
     by_steps = compiled.optimizer.by_steps

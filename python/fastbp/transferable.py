@@ -54,6 +54,16 @@ class Transferable(Chain):
         """
         return network.state(self._layers, self._require_built())
 
+    def __getstate__(self) -> dict[str, Any]:
+        from . import copies
+
+        return copies.state(self)
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        from . import copies
+
+        copies.restore(self, kept)
+
     @property
     def frozen(self) -> tuple[int, ...]:
         """Places of the layers that are not trained."""
