@@ -453,5 +453,5 @@ def test_bad_metadata(path: Path, metadata: Any, kind: type[Exception], said: st
 def test_folder_that_does_not_exist(tmp_path: Path) -> None:
     model = make()
     model.build(4)
-    with pytest.raises(FileNotFoundError, match="there is no such folder: .*missing'"):
+    with pytest.raises(FileNotFoundError, match=r"there is no such folder: .*missing'"):
         model.save(tmp_path / "missing" / "m")
