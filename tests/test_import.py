@@ -98,6 +98,11 @@ def test_modules_named_later_are_found() -> None:
     assert {"ops", "reference", "Sequential"} <= set(dir(bp))
     for name in bp.__all__:
         assert getattr(bp, name) is not None
+    found = run("import fastbp; print(*(n for n in dir(fastbp) if n[:2] != '__'))").split()
+    modules = {"callbacks", "metrics", "model_selection", "ops", "reference", "sklearn"}
+    estimators = {f"{kind}{what}" for kind in ("MLP", "Sequence")
+                  for what in ("Classifier", "Regressor")}  # fmt: skip
+    assert set(found) == {*bp.__all__, *modules, *estimators} - {"__version__"}
 
 
 def test_version_is_the_package_metadatas() -> None:

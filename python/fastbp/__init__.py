@@ -85,7 +85,7 @@ if TYPE_CHECKING:
 
 __version__: str = _core.build_info()["version"]
 
-_LAZY_MODULES = ("callbacks", "model_selection", "ops", "reference")
+_LAZY_MODULES = ("callbacks", "model_selection", "ops", "reference", "sklearn")
 _LAZY_NAMES = {
     "Callback": "callbacks",
     "CSVLogger": "callbacks",
@@ -132,7 +132,9 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY_MODULES, *_LAZY_NAMES})
+    """What there is for users: other submodules are imported by now, but are no part of it."""
+    own = {name for name in globals() if name.startswith("__")}
+    return sorted({*own, *__all__, *_LAZY_MODULES, *_LAZY_NAMES})
 
 
 __all__ = [
