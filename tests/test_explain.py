@@ -104,6 +104,25 @@ def test_a_network_of_ones_own(loss: str, outputs: int, target: Any, device: str
         np.testing.assert_allclose(found.after[name], array, rtol=1e-9, atol=1e-12)
 
 
+def test_rows_of_any_shape_that_are_normalized(device: str) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 17, (20, 3, 2)), rng.integers(0, 3, 20)
+    layers = [bp.Flatten(), bp.Normalize().adapt(X.reshape(20, -1)), bp.Dense(4, "tanh")]
+    model = bp.Sequential([*layers, bp.Dense(3)], seed=1)
+    model.compile("adam", "softmax_cross_entropy", device=device, dtype="float64")
+    model.fit(X, y, verbose=0)
+    found = model.explain(X[2], y[2])
+    loss, gradients = model.gradients(X[2:3], y[2:3])
+    assert found.loss == pytest.approx(loss, rel=1e-12)
+    np.testing.assert_allclose(found.dense[0].dkernel, gradients["2.kernel"], atol=1e-13)
+    dx = model.input_gradient(X[2:3], y[2:3])[1].reshape(-1)
+    np.testing.assert_allclose(found.dx, dx, rtol=1e-9, atol=1e-14)
+    model.step(X[2:3], y[2:3])
+    for name, array in model.parameters().items():
+        np.testing.assert_allclose(found.after[name], array, rtol=1e-9, atol=1e-12)
+    assert "a = (x - center) / scale = [" in str(found)
+
+
 def test_dropout_leaves_nothing_out() -> None:
     layers = [bp.Dense(6, "relu"), bp.Dense(1)]
     plain, dropped = (

@@ -16,12 +16,15 @@ import numpy as np
 from . import custom, devices, network
 from .arrays import Array
 from .layers import Activation, Dense, Dropout, Layer
+from .normalization import Normalize
 from .reference.activations import ACTIVATIONS
 from .reference.losses import LOSSES
+from .structure import Flatten
 
 if TYPE_CHECKING:
     from .model import Sequential
 
+KNOWN = (Dense, Activation, Dropout, Flatten, Normalize)
 SHOWN = 6  # terms of a sum and rows of a matrix that are written out; the rest is counted
 
 
@@ -63,12 +66,27 @@ class ActivationStep:
 
 
 @dataclass
+class NormalizeStep:
+    """a = (x - center) * factor, elementwise."""
+
+    place: int
+    x: Array
+    center: Array
+    factor: Array
+    a: Array
+    da: Array = field(default_factory=lambda: np.empty(0))  # dL/da
+
+
+Step = DenseStep | ActivationStep | NormalizeStep
+
+
+@dataclass
 class Explanation:
     """All numbers of a step; `str` lays them out.
 
     Attributes:
         x, y: the row and its target, float64.
-        steps: DenseStep and ActivationStep objects from input to output.
+        steps: DenseStep, ActivationStep and NormalizeStep objects from input to output.
         loss, dx: the loss, and its gradient by x.
         after: the parameters after the update by name, float64.
         title, loss_name, optimizer: texts for the layout.
@@ -76,7 +94,7 @@ class Explanation:
 
     x: Array
     y: Array
-    steps: list[DenseStep | ActivationStep]
+    steps: list[Step]
     loss: float
     dx: Array
     after: dict[str, Array]
@@ -96,7 +114,7 @@ class Explanation:
 def explain(model: Sequential, x: Any, y: Any) -> Explanation:
     """Sequential.explain; see there."""
     compiled = model._require_compiled()
-    rows, targets = model._check_rows(np.atleast_2d(x), _one_target(model, y), compiled)
+    rows, targets = model._check_rows(_one_row(model, x), _one_target(model, y), compiled)
     if len(rows) != 1:
         raise ValueError(f"explain takes one row; got {len(rows)}")
     _refuse_others(model.layers)
@@ -105,7 +123,7 @@ def explain(model: Sequential, x: Any, y: Any) -> Explanation:
     x64 = rows.astype(np.float64)
     y64 = targets if targets.dtype.kind == "i" else targets.astype(np.float64)
     steps = _forward(model, x64[0])
-    output = steps[-1].a if isinstance(steps[-1], ActivationStep) else steps[-1].z
+    output = steps[-1].z if isinstance(steps[-1], DenseStep) else steps[-1].a
     loss, dy = LOSSES[compiled.loss.name].value_and_gradient(
         output[None], y64, compiled.loss.param, np.dtype(np.float64)
     )
@@ -114,6 +132,11 @@ def explain(model: Sequential, x: Any, y: Any) -> Explanation:
     title = f"{model.inputs} inputs, " + ", ".join(layer.title() for layer in model.layers)
     names = compiled.loss.name, repr(compiled.optimizer)
     return Explanation(x64[0], y64[0], steps, loss, dx, after, title, *names)
+
+
+def _one_row(model: Sequential, x: Any) -> Any:
+    """A row (inputs,) as (1, inputs); behind Flatten a row of any shape."""
+    return np.reshape(x, (1, -1)) if model._flattens else np.atleast_2d(x)
 
 
 def _one_target(model: Sequential, y: Any) -> Any:
@@ -126,18 +149,22 @@ def _one_target(model: Sequential, y: Any) -> Any:
 
 def _refuse_others(layers: Sequence[Layer]) -> None:
     for index, layer in enumerate(layers):
-        if not isinstance(layer, (Dense, Activation, Dropout)):
+        if not isinstance(layer, KNOWN):
             raise ValueError(
-                f"explain knows Dense, Activation and Dropout layers; layer {index} is "
+                f"explain knows {', '.join(kind.__name__ for kind in KNOWN)}; layer {index} is "
                 f"{type(layer).__name__}"
             )
 
 
-def _forward(model: Sequential, a: Array) -> list[DenseStep | ActivationStep]:
+def _forward(model: Sequential, a: Array) -> list[Step]:
     parameters = {name: array.astype(np.float64) for name, array in model.parameters().items()}
-    steps: list[DenseStep | ActivationStep] = []
+    steps: list[Step] = []
     for place, layer in enumerate(model.layers):
         activation = layer if isinstance(layer, Activation) else None
+        if isinstance(layer, Normalize):
+            center, factor = layer.constants(len(a)).values()
+            x, a = a, (a - center) * factor
+            steps.append(NormalizeStep(place, x, center, factor, a))
         if isinstance(layer, Dense):
             kernel, bias = parameters[f"{place}.kernel"], parameters.get(f"{place}.bias")
             z = a @ kernel + (0.0 if bias is None else bias)
@@ -150,12 +177,15 @@ def _forward(model: Sequential, a: Array) -> list[DenseStep | ActivationStep]:
     return steps
 
 
-def _backward(steps: list[DenseStep | ActivationStep], d: Array) -> Array:
+def _backward(steps: list[Step], d: Array) -> Array:
     """Fills in the gradients; d comes as dL/dy of the network's output and leaves as dL/dx."""
     for step in reversed(steps):
         if isinstance(step, ActivationStep):
             step.da = d
             d = d * step.slope
+        elif isinstance(step, NormalizeStep):
+            step.da = d
+            d = d * step.factor
         else:
             step.delta = d
             step.dx = d = step.kernel @ d
@@ -206,10 +236,15 @@ class _Layout:
             *(line for step in e.dense for line in self._update(step)),
         ]
 
-    def _forward(self, step: DenseStep | ActivationStep) -> list[str]:
+    def _forward(self, step: Step) -> list[str]:
         if isinstance(step, ActivationStep):
             param = f", {_number(step.param)}" if step.param else ""
             return [f"  a = {step.name}(z{param}) = {_row(step.a)}"]
+        if isinstance(step, NormalizeStep):
+            return [
+                f"  center = {_row(step.center)}   scale = {_row(1 / step.factor)}",
+                f"  a = (x - center) / scale = {_row(step.a)}",
+            ]
         lines = [f"layer {self.numbers[id(step)]}: z = W x + b"]
         for unit in range(min(len(step.z), SHOWN)):
             bias = [] if step.bias is None else [_number(step.bias[unit])]
@@ -217,9 +252,11 @@ class _Layout:
             lines.append(f"  z{unit + 1} = {_sum(terms, len(step.x))} = {_number(step.z[unit])}")
         return [*lines, *_rest(len(step.z), "units")]
 
-    def _backward(self, step: DenseStep | ActivationStep) -> list[str]:
+    def _backward(self, step: Step) -> list[str]:
         if isinstance(step, ActivationStep):
             return [f"  dL/da = {_row(step.da)}", f"  {step.name}'(z) = {_row(step.slope)}"]
+        if isinstance(step, NormalizeStep):
+            return [f"  dL/da = {_row(step.da)}, to be divided by scale"]
         name = self.numbers[id(step)]
         lines = [f"layer {name}: delta = {_row(step.delta)}"]
         lines += [f"  dW{row}" for row in self._matrix(step.dkernel)]

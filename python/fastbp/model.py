@@ -427,7 +427,8 @@ class Sequential(Transferable):
 
         x is a row (inputs,), y its target: a number, a class number or a row (outputs,). The model
         is not changed, but built if it is not. The arithmetic is float64 in NumPy. Raises
-        ValueError for more than one row, or layers other than Dense, Activation and Dropout.
+        ValueError for more than one row, or layers other than Dense, Activation, Dropout, Flatten
+        and Normalize.
         """
         from .explain import explain
 

@@ -162,7 +162,11 @@ class Normalize(Layer):
         """
         array = arrays.as_numbers("X", X)
         if array.ndim != 2 or 0 in array.shape:
-            raise ValueError(f"X must have shape (rows, columns); got shape {array.shape}")
+            hint = (
+                ". Of images behind Flatten take X.reshape(len(X), -1), of sequences "
+                "X.reshape(-1, X.shape[-1])" * (array.ndim > 2)
+            )
+            raise ValueError(f"X must have shape (rows, columns); got shape {array.shape}{hint}")
         center, scale = _METHODS[self.method](array)
         if not np.isfinite(center + scale).all():
             column = int(np.argmin(np.isfinite(center + scale)))
