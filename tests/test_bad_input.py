@@ -96,6 +96,7 @@ BAD_X: dict[str, tuple[Any, type[Exception], tuple[str, ...]]] = {
     "None inside": ([[1.0, None, 2.0, 3.0]], TypeError, ("dtype object", "None", "gaps")),
     "dates": (X.astype("datetime64[s]"), TypeError, ("datetime64",)),
     "ragged": ([[1, 2, 3, 4], [5]], ValueError, ("differ in length",)),
+    "arrays in one": (np.array([np.ones(2), np.ones(3)], object), TypeError, ("fastbp.Sequences",)),
     "sparse": (Sparse(), TypeError, ("sparse", "X.toarray()")),
     "masked": (np.ma.masked_less(X, 0), TypeError, ("masked array", "filled")),
     "nothing": (None, TypeError, ("dtype object",)),

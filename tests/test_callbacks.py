@@ -339,6 +339,10 @@ def test_learning_rate_scheduler() -> None:
     scheduler = bp.LearningRateScheduler(lambda epoch, rate: rate / 2 if epoch else rate)
     history = model.fit(x, y, epochs=4, callbacks=scheduler)
     assert history.history["learning_rate"] == [0.5, 0.25, 0.125, 0.0625]
+    by_epoch = bp.LearningRateScheduler(lambda epoch: 1 / (epoch + 2))
+    assert model.fit(x, y, epochs=2, callbacks=by_epoch).history["learning_rate"] == [1 / 2, 1 / 3]
+    with pytest.raises(TypeError, match="argument"):
+        model.fit(x, y, callbacks=bp.LearningRateScheduler(lambda: 1.0))
     with pytest.raises(ValueError, match="learning_rate"):
         model.fit(x, y, callbacks=bp.LearningRateScheduler(lambda epoch, rate: -1.0))
     with pytest.raises(TypeError, match="schedule must be a function"):

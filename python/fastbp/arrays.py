@@ -161,6 +161,8 @@ def _refuse_containers(name: str, value: Any) -> None:
 def _kind_hint(value: Array) -> str:
     if value.dtype.kind == "O":
         for item in value.flat:
+            if isinstance(item, np.ndarray):
+                return " that holds arrays; of sequences give fastbp.Sequences(list(X))"
             if not isinstance(item, (bool, int, float, np.number)):
                 return f" with {describe(item)} in it; fill or drop gaps, then use .astype(float)"
         return "; convert it with .astype(float)"

@@ -11,11 +11,11 @@ from .base import Callback, Logs
 class LearningRateScheduler(Callback):
     """Sets the learning rate before every epoch: schedule(epoch, learning_rate) -> learning_rate.
 
-    Raises TypeError if `schedule` is no function; a rate that the optimizer refuses raises its
+    A function of one argument gets the epoch alone; epochs count from 0. Raises TypeError if `schedule` is no function; a rate that the optimizer refuses raises its
     TypeError or ValueError before the epoch.
     """
 
-    def __init__(self, schedule: Callable[[int, float], float]) -> None:
+    def __init__(self, schedule: Callable[..., float]) -> None:
         if not callable(schedule):
             raise TypeError(f"schedule must be a function; got {describe(schedule)}")
         self.schedule = schedule
@@ -25,7 +25,21 @@ class LearningRateScheduler(Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         optimizer = self.model.optimizer
-        optimizer.learning_rate = self.schedule(epoch, optimizer.learning_rate)
+        known = (epoch, optimizer.learning_rate)
+        optimizer.learning_rate = self.schedule(*known[: _arguments(self.schedule)])
+
+
+def _arguments(schedule: Callable[..., float]) -> int:
+    """2, or 1 of a function that takes no more."""
+    import inspect
+
+    try:
+        inspect.signature(schedule).bind(0, 0.0)
+    except TypeError:
+        return 1
+    except ValueError:  # compiled functions need not say what they take
+        pass
+    return 2
 
 
 def require_number(callback: Callback) -> None:
