@@ -11,8 +11,9 @@ from .base import Callback, Logs
 class LearningRateScheduler(Callback):
     """Sets the learning rate before every epoch: schedule(epoch, learning_rate) -> learning_rate.
 
-    A function of one argument gets the epoch alone; epochs count from 0. Raises TypeError if `schedule` is no function; a rate that the optimizer refuses raises its
-    TypeError or ValueError before the epoch.
+    A function of one argument gets the epoch alone; epochs count from 0. Raises TypeError if
+    `schedule` is no function; a rate that the optimizer refuses raises its TypeError or ValueError
+    before the epoch.
     """
 
     def __init__(self, schedule: Callable[..., float]) -> None:
