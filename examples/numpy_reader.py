@@ -2,6 +2,7 @@
 
     model = NumpyModel("net.safetensors")
     logits = model.predict(X)          # float64; (rows, inputs) in, (rows, outputs) out
+    model.predict(X, lengths)          # of sequences (rows, steps, inputs); lengths may be left out
 
 The file is a safetensors file: 8 bytes length, a JSON header, the tensors. fastbp adds a SHA-256 of
 the whole file, taken with zeros in its own place, and a description of the layers.
@@ -45,8 +46,27 @@ def norm(x, mean, variance, layer, own):
     return y * own.get("gamma", 1.0) + own.get("beta", 0.0)
 
 
+def rnn(z, r, h, c, layer):
+    return ACTIVATIONS[layer["activation"]](z + r, 0.0), c
+
+
+def lstm(z, r, h, c, layer):
+    i, f, g, o = np.split(z + r, 4, axis=1)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(c), c
+
+
+def gru(z, r, h, c, layer):
+    (zu, zs, zn), (ru, rs, rn) = np.split(z, 3, axis=1), np.split(r, 3, axis=1)
+    update = sigmoid(zu + ru)
+    return update * h + (1 - update) * np.tanh(zn + sigmoid(zs + rs) * rn), c
+
+
+CELLS = {"SimpleRNN": rnn, "LSTM": lstm, "GRU": gru}
+
+
 class NumpyModel:
-    """Every layer but recurrent ones; refuses a damaged file and any other layer."""
+    """Every layer of fastbp but functions of one's own; refuses a damaged file."""
 
     def __init__(self, path):
         data = Path(path).read_bytes()
@@ -58,13 +78,16 @@ class NumpyModel:
         self.layers = json.loads(header.pop("__metadata__")["fastbp"])["layers"]
         self.tensors = {}
         for name, entry in header.items():
+            if name.startswith(("optimizer.", "run.")):  # to train on, not to predict
+                continue
             first, last = entry["data_offsets"]
             values = np.frombuffer(data[end + first : end + last], "<" + entry["dtype"].lower()[0]
                                    + {"F32": "4", "F64": "8"}[entry["dtype"]])  # fmt: skip
             self.tensors[name] = values.reshape(entry["shape"]).astype(np.float64)
 
-    def predict(self, x):
+    def predict(self, x, lengths=None):
         """The last layer's output: logits where the model was trained with a loss of logits."""
+        self.lengths = lengths
         return self._chain(self.layers, "", np.asarray(x, np.float64))
 
     def _chain(self, layers, prefix, x):
@@ -83,20 +106,43 @@ class NumpyModel:
             x = x @ own["kernel"] + own.get("bias", 0.0)
             return self._layer(layer["activation"], prefix, x) if layer["activation"] else x
         if kind == "LayerNorm":
-            return norm(x, x.mean(1, keepdims=True), x.var(1, keepdims=True), layer, own)
+            return norm(x, x.mean(-1, keepdims=True), x.var(-1, keepdims=True), layer, own)
         if kind == "BatchNorm":
             return norm(x, own["moving_mean"], own["moving_variance"], layer, own)
         if kind == "Normalize":
             return (x - np.array(layer["center"])) / np.array(layer["scale"])
         if kind == "Embedding":
-            return own["embeddings"][x.astype(int)].reshape(len(x), -1)
+            return own["embeddings"][x.astype(int)].reshape(*x.shape[:-1], -1)
         if kind == "Residual":
             return x + self._chain(layer["layers"], prefix, x)
-        if kind == "Flatten":
-            return x.reshape(len(x), -1)
+        if kind in ("Flatten", "Reshape"):
+            return x.reshape(len(x), *layer.get("target_shape", [-1]))
+        if kind == "TimeDistributed":
+            return self._layer(layer["layer"], prefix, x)
+        if kind in CELLS:
+            return self._walk(layer, own, "", x, layer["go_backwards"])
+        if kind == "Bidirectional":
+            ways = [self._walk(layer["layer"], own, way, x, bool(way)) for way in ("", "backward_")]
+            return sum(ways) if layer["merge_mode"] == "sum" else np.concatenate(ways, axis=-1)
         if kind == "Dropout":
             return x
         raise ValueError(f"layer {prefix[:-1]} is {kind}, which this reader lacks")
+
+    def _walk(self, layer, own, way, x, backwards):
+        """One recurrent layer over the steps; a sequence that has ended keeps its state."""
+        recurrent = own[way + "recurrent_kernel"]
+        first = recurrent.shape[1] if way else 0  # column of the second direction's weights
+        columns = slice(first, first + recurrent.shape[1])
+        z = x @ own["kernel"][:, columns] + own.get("bias", np.zeros(columns.stop))[columns]
+        h = c = np.zeros((len(x), layer["units"]))
+        ends = np.full(len(x), x.shape[1]) if self.lengths is None else np.asarray(self.lengths)
+        every = np.empty((*x.shape[:2], layer["units"]))
+        for step in range(x.shape[1])[:: -1 if backwards else 1]:
+            r = h @ recurrent + own.get(way + "recurrent_bias", 0.0)
+            made = CELLS[layer["class"]](z[:, step], r, h, c, layer)
+            h, c = np.where((step < ends)[:, None], made, (h, c))
+            every[:, step] = h
+        return every if layer["return_sequences"] else h
 
 
 if __name__ == "__main__":

@@ -83,11 +83,37 @@ def test_the_numpy_reader_reads_norms_blocks_and_tables(tmp_path: Path) -> None:
         model.save(tmp_path / "net")
         read = load("numpy_reader")["NumpyModel"](tmp_path / "net")
         np.testing.assert_allclose(read.predict(x), model.predict(x), rtol=1e-12, atol=1e-12)
-    model = bp.Sequential([bp.GRU(2), bp.Dense(1)])
-    model.build(3)
-    model.save(tmp_path / "net")
-    with pytest.raises(ValueError, match="layer 0 is GRU, which this reader lacks"):
-        load("numpy_reader")["NumpyModel"](tmp_path / "net").predict(X)
+
+
+class Watching(bp.Callback):
+    """Remembers integers, which a checkpoint keeps as such."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"seen": np.arange(3)}
+
+
+@pytest.mark.parametrize("cell", [bp.SimpleRNN, bp.LSTM, bp.GRU])
+def test_the_numpy_reader_reads_sequences(cell: Any, tmp_path: Path) -> None:
+    """Checkpoints of a run, too, whose other arrays are of other dtypes."""
+    rng = np.random.default_rng(0)
+    X, lengths = rng.normal(size=(12, 6)), rng.integers(1, 4, 12)
+    relu = {"activation": "relu"} if cell is bp.SimpleRNN else {}
+    chains = [
+        [bp.Reshape((3, 2)), bp.LayerNorm(), cell(4, **relu), bp.Dense(2)],
+        [bp.TimeDistributed(bp.Dense(3)), cell(4, return_sequences=True, go_backwards=True),
+         bp.Bidirectional(cell(3, return_sequences=True), merge_mode="sum"),
+         bp.Bidirectional(cell(2, use_bias=False)), bp.Dense(2, "tanh")],
+    ]  # fmt: skip
+    for layers, x in zip(chains, (X, X.reshape(12, 3, 2)), strict=True):
+        model = bp.Sequential(layers, seed=2)
+        model.compile("adam", "mse", dtype="float64")
+        saving = bp.ModelCheckpoint(tmp_path / "net", save_freq=1)
+        model.fit(x, np.ones((12, 2)), batch_size=4, verbose=0, callbacks=[saving, Watching()])
+        read = load("numpy_reader")["NumpyModel"](tmp_path / "net")
+        model = bp.load(tmp_path / "net")
+        np.testing.assert_allclose(read.predict(x), model.predict(x), rtol=1e-11, atol=1e-12)
+    found = read.predict(x, lengths)
+    np.testing.assert_allclose(found, model.predict(x, lengths=lengths), rtol=1e-11, atol=1e-12)
 
 
 def test_the_numpy_reader_needs_numpy_alone_and_refuses_damage(tmp_path: Path) -> None:
