@@ -18,11 +18,15 @@ namespace {
 // Threads of a block; a multiple of the lanes of the CPU's vector and of kLossBlockRows.
 constexpr int kLossThreads = 256;
 
+// Of a row, or of an element. Without weights 1, by which everything is multiplied: that changes no bit,
+// and one kernel serves both.
+template <class T> FBP_FN Lane<T> weight_of(const LossArgs<T>& args, index_t i) {
+  return Lane<T>(args.weight ? args.weight[i] : T(1));
+}
+
 // Blocks of rows from `first` on, as many as the threads are groups of: a block of rows is one flat
 // run of elements for a group of as many threads as the CPU's vector has lanes.
-//
-// `weighted`: whether args.weight is there.
-template <class T, class Loss, bool weighted = false>
+template <class T, class Loss>
 FBP_DEVICE void elementwise_loss_rows(const LossArgs<T>& args, index_t first, T* values,
                                       double* sums) {
   constexpr int lanes = kLanes<T>;
@@ -36,11 +40,9 @@ FBP_DEVICE void elementwise_loss_rows(const LossArgs<T>& args, index_t first, T*
   Lane<T> sum(T(0));
   FBP_UNROLL(1)  // four at once spill on some generations
   for (index_t e = begin + lane; e < end; e += lanes) {
-    const Lane<T> y(args.y[e]), t(args.target[e]), weight(weighted ? args.weight[e] : T(1));
-    const Lane<T> dy = Loss::gradient(y, t, param) * scale;
-    (weighted ? dy * weight : dy).store(args.dy + e);
-    const Lane<T> value = Loss::value(y, t, param);
-    sum = sum + (weighted ? value * weight : value);
+    const Lane<T> y(args.y[e]), t(args.target[e]), weight = weight_of(args, e);
+    (Loss::gradient(y, t, param) * scale * weight).store(args.dy + e);
+    sum = sum + Loss::value(y, t, param) * weight;
   }
   const Lane<T> total = fold_sum(values, sum);
   if (lane == 0 && begin < all) sums[block] = double(total.v);
@@ -127,16 +129,15 @@ FBP_FN Lane<T> narrow_row(const T* z, const T* target, index_t label, index_t co
 }
 
 // Row `row` for the calling thread.
-template <class T, bool weighted = false>
+template <class T>
 FBP_DEVICE void narrow_softmax_rows(const LossArgs<T>& args, index_t row, T* values, double* sums) {
   if (row < args.rows) {
     const index_t at = row * args.cols;
-    const Lane<T> weight(weighted ? args.weight[row] : T(1));
-    const Lane<T> scale(args.dy_scale);
+    const Lane<T> weight = weight_of(args, row), scale(args.dy_scale);
     const Lane<T> loss = narrow_row(args.y + at, args.target ? args.target + at : nullptr,
                                     args.labels ? index_t(args.labels[row]) : 0, args.cols,
-                                    args.dy + at, weighted ? scale * weight : scale, args.param);
-    (weighted ? loss * weight : loss).store(values + threadIdx.x);
+                                    args.dy + at, scale * weight, args.param);
+    (loss * weight).store(values + threadIdx.x);
   }
   store_block_sum(values, row, args.rows, kLanes<T>, sums);
 }
@@ -195,7 +196,7 @@ FBP_DEVICE Lane<T> wide_row(const T* z, const T* target, index_t label, index_t 
 // each thread and each row.
 template <class T> constexpr int kWideThreads = kLossBlockRows * kLanes<T>;
 template <class T> constexpr int kWideValues = kWideThreads<T> + int(kLossBlockRows);
-template <class T, bool weighted = false>
+template <class T>
 FBP_DEVICE void wide_softmax_rows(const LossArgs<T>& args, index_t first, T* values, double* sums,
                                   const BatchRows& rows_of_targets = {}) {
   T* const row_losses = values + kWideThreads<T>;
@@ -203,14 +204,13 @@ FBP_DEVICE void wide_softmax_rows(const LossArgs<T>& args, index_t first, T* val
   const index_t row = first + r;
   const bool there = row < args.rows;
   const index_t at = there ? row * args.cols : 0;
-  const Lane<T> weight(weighted && there ? args.weight[row] : T(1));
-  const Lane<T> scale(args.dy_scale);
+  const Lane<T> weight = there ? weight_of(args, row) : Lane<T>(T(1)), scale(args.dy_scale);
   const Lane<T> loss =
       wide_row(args.y + at,
                args.target ? args.target + (there ? rows_of_targets(row) * args.cols : 0) : nullptr,
                there && args.labels ? index_t(args.labels[row]) : 0, there ? args.cols : 0,
-               args.dy + at, weighted ? scale * weight : scale, args.param, values);
-  if (threadIdx.x % kLanes<T> == 0) (weighted ? loss * weight : loss).store(row_losses + r);
+               args.dy + at, scale * weight, args.param, values);
+  if (threadIdx.x % kLanes<T> == 0) (loss * weight).store(row_losses + r);
   __syncthreads();
   const index_t rows = args.rows - first < kLossBlockRows ? args.rows - first : kLossBlockRows;
   if (threadIdx.x == 0) sums[first / kLossBlockRows] = sum_of_rows(row_losses, rows, 1);

@@ -26,8 +26,9 @@ template <class T> std::size_t elementwise_bytes(index_t at_once) {
 }
 
 // What a thread has of a tile.
-template <class T, bool weighted> struct LossTile {
+template <class T> struct LossTile {
   T y[kTileEach], target[kTileEach], weight[kTileEach];
+  unsigned row[kTileEach];  // of the block's
 
   // The block's first element is `begin`; targets: where the targets of its rows are.
   FBP_DEVICE void load(const LossArgs<T>& args, index_t begin, index_t at, index_t end,
@@ -37,30 +38,27 @@ template <class T, bool weighted> struct LossTile {
     for (int i = 0; i < kTileEach; ++i) {
       const index_t e = at + i * kTileThreads;
       if (e >= end) continue;
-      const unsigned row = (place + i * kTileThreads) / cols;
+      row[i] = (place + i * kTileThreads) / cols;
       y[i] = args.y[e];
-      target[i] = targets[row][place + i * kTileThreads - row * cols];
-      weight[i] = weighted ? args.weight[e] : T(1);
+      target[i] = targets[row[i]][place + i * kTileThreads - row[i] * cols];
+      weight[i] = weight_of(args, e).v;
     }
   }
-  // The gradient, and to `values` the losses.
+  // The gradient, and to `values` the losses. first_row: the block's.
   template <class Loss>
-  FBP_DEVICE void finish(const LossArgs<T>& args, const Shadow& dz, index_t at, index_t end,
-                         T* values) const {
+  FBP_DEVICE void finish(const LossArgs<T>& args, const Shadow& dz, index_t first_row, index_t at,
+                         index_t end, T* values) const {
     const Lane<T> param(args.param), scale(args.dy_scale);
     FBP_UNROLL(kTileEach)
     for (int i = 0; i < kTileEach; ++i) {
       const index_t e = at + i * kTileThreads;
       if (e >= end) continue;
-      Lane<T> dy = Loss::gradient(Lane<T>(y[i]), Lane<T>(target[i]), param) * scale;
-      Lane<T> value = Loss::value(Lane<T>(y[i]), Lane<T>(target[i]), param);
-      if (weighted) dy = dy * Lane<T>(weight[i]), value = value * Lane<T>(weight[i]);
+      const Lane<T> of_y(y[i]), of_target(target[i]), times(weight[i]);
+      const Lane<T> dy = Loss::gradient(of_y, of_target, param) * scale * times;
       if (args.dy) dy.store(args.dy + e);
       if constexpr (sizeof(T) == sizeof(float))
-        if (dz.at)
-          store_shadow(dz, dz.row == args.cols ? 0 : e / args.cols,
-                       dz.row == args.cols ? e : e % args.cols, dy.v);
-      value.store(values + i * kTileThreads + threadIdx.x);
+        if (dz.at) store_shadow(dz, first_row + row[i], e - (first_row + row[i]) * args.cols, dy.v);
+      (Loss::value(of_y, of_target, param) * times).store(values + i * kTileThreads + threadIdx.x);
     }
   }
 };
@@ -76,7 +74,7 @@ template <class T> FBP_DEVICE Lane<T> add_lane(const T* values, int count, Lane<
 // The losses and their gradient are made by all threads; of each block of rows, which is one flat run
 // of elements, a group of as many threads as the CPU's vector has lanes then adds the losses up in
 // its order, in shared memory, while the next tile is on its way.
-template <class T, class Loss, bool weighted>
+template <class T, class Loss>
 __global__ void __launch_bounds__(kTileThreads, 1)
     elementwise_loss_kernel(LossArgs<T> args, BatchRows rows, Shadow dz, index_t at_once,
                             BlockSums to) {
@@ -86,6 +84,7 @@ __global__ void __launch_bounds__(kTileThreads, 1)
   const index_t first = index_t(blockIdx.x) * at_once, begin = first * of_block;
   const index_t end = begin + at_once * of_block < all ? begin + at_once * of_block : all;
   const int group = int(threadIdx.x) / kLanes<T>;
+  FBP_UNROLL(1)  // one, or none
   for (index_t r = threadIdx.x; r < at_once * kLossBlockRows; r += kTileThreads) {
     const index_t i = first * kLossBlockRows + r;
     targets[r] = i < args.rows ? args.target + rows(i) * args.cols : nullptr;
@@ -94,11 +93,13 @@ __global__ void __launch_bounds__(kTileThreads, 1)
   Lane<T> sum(T(0));
   int side = 0;
   index_t at = begin;
+  FBP_UNROLL(1)
   for (;; at += kTile, side ^= 1) {
-    LossTile<T, weighted> tile;
+    LossTile<T> tile;
     tile.load(args, begin, at + threadIdx.x, end, targets);
     if (at > begin && group == 0) sum = add_lane(values + (side ^ 1) * kTile, kTile, sum);
-    tile.template finish<Loss>(args, dz, at + threadIdx.x, end, values + side * kTile);
+    tile.template finish<Loss>(args, dz, first * kLossBlockRows, at + threadIdx.x, end,
+                               values + side * kTile);
     __syncthreads();
     if (end - at <= kTile) break;
   }
@@ -133,7 +134,7 @@ constexpr int kSoftmaxRows = 128;
 template <class T> std::size_t narrow_softmax_bytes(const LossArgs<T>& args) {
   return kSoftmaxRows * ((args.target ? 2 : 1) * (args.cols | 1) + 1) * sizeof(T);
 }
-template <class T, bool weighted>
+template <class T>
 __global__ void __launch_bounds__(kSoftmaxRows)
     narrow_softmax_kernel(LossArgs<T> args, BatchRows rows, BlockSums to) {
   FBP_SHARED(T, values);
@@ -151,12 +152,11 @@ __global__ void __launch_bounds__(kSoftmaxRows)
         [&](int e, T x) { targets[place(e)] = x; });
   __syncthreads();
   if (row < args.rows) {
-    const Lane<T> weight(weighted ? args.weight[row] : T(1));
-    const Lane<T> scale(args.dy_scale);
+    const Lane<T> weight = weight_of(args, row), scale(args.dy_scale);
     const Lane<T> loss = narrow_row(z + own, args.target ? targets + own : nullptr,
                                     args.labels ? index_t(args.labels[row]) : 0, args.cols, z + own,
-                                    weighted ? scale * weight : scale, args.param);
-    (weighted ? loss * weight : loss).store(values + threadIdx.x);
+                                    scale * weight, args.param);
+    (loss * weight).store(values + threadIdx.x);
   }
   store_block_sum(values, row, args.rows, kLanes<T>, place_of(to));
   FBP_UNROLL(4)
@@ -165,12 +165,11 @@ __global__ void __launch_bounds__(kSoftmaxRows)
 }
 
 // One block is enough: where ptxas may choose, it aims at more and spills in float64 (sm_120).
-template <class T, bool weighted>
+template <class T>
 __global__ void __launch_bounds__(kWideThreads<T>, 1)
     wide_softmax_kernel(LossArgs<T> args, BatchRows rows, BlockSums to) {
   FBP_SHARED(T, values);
-  wide_softmax_rows<T, weighted>(args, index_t(blockIdx.x) * kLossBlockRows, values, place_of(to),
-                                 rows);
+  wide_softmax_rows(args, index_t(blockIdx.x) * kLossBlockRows, values, place_of(to), rows);
 }
 
 // Rows and columns of a tile of the metrics' kernel, which each thread has kMetricEach values of.
@@ -244,21 +243,22 @@ __global__ void __launch_bounds__(kMetricThreads)
 template <class T>
 using ElementwiseKernel = void (*)(LossArgs<T>, BatchRows, Shadow, index_t, BlockSums);
 // The kernel of a loss that has a value for each element; null for those of whole rows.
-template <class T, class Loss, bool weighted>
-constexpr auto elementwise_kernel() -> ElementwiseKernel<T> {
+template <class T, class Loss> constexpr auto elementwise_kernel() -> ElementwiseKernel<T> {
   if constexpr (Loss::elementwise)
-    return elementwise_loss_kernel<T, Loss, weighted>;
+    return elementwise_loss_kernel<T, Loss>;
   else
     return nullptr;
 }
 
 dim3 blocks_of(index_t items, index_t each) { return dim3(unsigned(ceil_div(items, each))); }
 
-template <class T, bool weighted>
-cudaError_t launch_loss(int loss, const LossArgs<T>& args, const BatchRows& targets,
-                        const Shadow& dz, const BlockSums& to, cudaStream_t stream) {
+}  // namespace
+
+template <class T>
+cudaError_t loss(int loss, const LossArgs<T>& args, const BatchRows& targets, const BlockSums& to,
+                 const Shadow& dz, cudaStream_t stream) {
   const index_t blocks = loss_blocks(args.rows);
-#define FBP_KERNEL(L) elementwise_kernel<T, L, weighted>(),
+#define FBP_KERNEL(L) elementwise_kernel<T, L>(),
   static constexpr ElementwiseKernel<T> kernels[] = {FBP_LOSSES(FBP_KERNEL)};
 #undef FBP_KERNEL
   if (kernels[loss]) {
@@ -268,25 +268,16 @@ cudaError_t launch_loss(int loss, const LossArgs<T>& args, const BatchRows& targ
     return cudaGetLastError();
   }
   if (args.cols <= kLanes<T>)
-    FBP_LAUNCH((narrow_softmax_kernel<T, weighted>), blocks_of(args.rows, kSoftmaxRows),
-               dim3(kSoftmaxRows), narrow_softmax_bytes(args), stream)(args, targets, to);
+    FBP_LAUNCH(narrow_softmax_kernel<T>, blocks_of(args.rows, kSoftmaxRows), dim3(kSoftmaxRows),
+               narrow_softmax_bytes(args), stream)(args, targets, to);
   else
-    FBP_LAUNCH((wide_softmax_kernel<T, weighted>), blocks_of(blocks, 1), dim3(kWideThreads<T>),
+    FBP_LAUNCH(wide_softmax_kernel<T>, blocks_of(blocks, 1), dim3(kWideThreads<T>),
                kWideValues<T> * sizeof(T), stream)(args, targets, to);
   const cudaError_t error = cudaGetLastError();
   if constexpr (sizeof(T) == sizeof(float))
     if (error == cudaSuccess && dz.at)
       return write_shadow(args.dy, args.cols, args.rows, args.cols, dz, stream);
   return error;
-}
-
-}  // namespace
-
-template <class T>
-cudaError_t loss(int loss, const LossArgs<T>& args, const BatchRows& targets, const BlockSums& to,
-                 const Shadow& dz, cudaStream_t stream) {
-  return args.weight ? launch_loss<T, true>(loss, args, targets, dz, to, stream)
-                     : launch_loss<T, false>(loss, args, targets, dz, to, stream);
 }
 
 template <class T>

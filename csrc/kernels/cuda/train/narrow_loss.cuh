@@ -15,23 +15,22 @@ template <class V> FBP_FN V* at(unsigned char* shared, int offset) {
   return reinterpret_cast<V*>(shared + offset);
 }
 
-template <class Loss, bool weighted>
+template <class Loss>
 FBP_DEVICE void loss_of_rows(const LossArgs<float>& args, float* values, double* sums) {
   if constexpr (Loss::elementwise) {
-    elementwise_loss_rows<float, Loss, weighted>(args, 0, values, sums);
+    elementwise_loss_rows<float, Loss>(args, 0, values, sums);
   } else if (args.cols <= kLanes<float>) {
-    narrow_softmax_rows<float, weighted>(args, threadIdx.x, values, sums);
+    narrow_softmax_rows(args, threadIdx.x, values, sums);
   } else {
     for (index_t first = 0; first < args.rows; first += kLossBlockRows)
-      wide_softmax_rows<float, weighted>(args, first, values, sums);
+      wide_softmax_rows(args, first, values, sums);
   }
 }
 
-template <bool weighted>
 FBP_DEVICE void take_loss(int loss, const LossArgs<float>& args, float* values, double* sums) {
   int index = 0;
 #define FBP_APPLY(L)                                                                               \
-  if (loss == index++) loss_of_rows<L, weighted>(args, values, sums);
+  if (loss == index++) loss_of_rows<L>(args, values, sums);
   FBP_LOSSES(FBP_APPLY)
 #undef FBP_APPLY
   __syncthreads();
@@ -74,10 +73,7 @@ FBP_DEVICE void measure_tile(const NarrowArgs& g, unsigned char* shared, const N
     float* const values = at<float>(shared, g.values);
     const bool weighted = ruled && g.weight && pass == 1;
     args.weight = weighted ? at<float>(shared, g.weights) : nullptr;
-    if (weighted)
-      take_loss<ruled>(g.loss, args, values, sums);
-    else
-      take_loss<false>(g.loss, args, values, sums);
+    take_loss(g.loss, args, values, sums);
     if (pass == 1 && g.plain_errors) return;
     FBP_UNROLL(1)
     for (int m = 0; m < g.metrics; ++m)
