@@ -40,11 +40,36 @@ template <class V> FBP_FN static V keep_lanes(V v, int lanes, typename V::scalar
   return select(lane_index(T()) < V(T(lanes)), v, V(fill));
 }
 
+// Where no lane meets another, kernels work on Item<T>: a whole vector, or, where a vector is no more than an array of
+// lanes, one lane, whose values then stay in registers. Each isa_<name>.cpp says which.
+static constexpr bool kVectorsAreRegisters = Item<float>::lanes == Vec<float>::lanes;
+// How far loops over the vectors of a block are unrolled, for they then have registers.
+static constexpr int kBlockUnroll = kVectorsAreRegisters ? 16 : 1;
+
+// f(x), item by item.
+template <class T, class Function> FBP_FN static Vec<T> by_items(Vec<T> x, Function f) {
+  if constexpr (kVectorsAreRegisters)
+    return f(x);
+  else
+    for (Item<T>& item : x.a) item = f(item);
+  return x;
+}
+
+// sum += item, which is item j of a row: lane by lane, nothing beyond `lanes`.
+template <class T> FBP_FN static void add_item(Vec<T>& sum, index_t j, Item<T> item, int lanes) {
+  if constexpr (kVectorsAreRegisters) {
+    sum = sum + keep_lanes(item, lanes, T(0));
+  } else {
+    const int lane = int(j % Vec<T>::lanes);
+    sum.a[lane] = sum.a[lane] + item;
+  }
+}
+
 // out = f(c)
 template <class T, class Activation>
 static void activation_forward(const void* context, const T* c, index_t c_row, index_t i0,
                                index_t rows, index_t j0, index_t cols) {
-  using V = Vec<T>;
+  using V = Item<T>;
   const auto& tile = *static_cast<const ActivationTile<T>*>(context);
   T* out = tile.out + i0 * tile.out_row + j0;
   const index_t out_row = tile.out_row;
@@ -59,7 +84,7 @@ static void activation_forward(const void* context, const T* c, index_t c_row, i
 template <class T, class Activation>
 static void activation_backward(const void* context, const T* c, index_t c_row, index_t i0,
                                 index_t rows, index_t j0, index_t cols) {
-  using V = Vec<T>;
+  using V = Item<T>;
   const auto& tile = *static_cast<const ActivationTile<T>*>(context);
   const T* saved = tile.saved + i0 * tile.saved_row + j0;
   T* out = tile.out + i0 * tile.out_row + j0;
@@ -78,7 +103,7 @@ static void activation_backward(const void* context, const T* c, index_t c_row, 
 template <class T>
 static void add_saved(const void* context, const T* c, index_t c_row, index_t i0, index_t rows,
                       index_t j0, index_t cols) {
-  using V = Vec<T>;
+  using V = Item<T>;
   const auto& tile = *static_cast<const ActivationTile<T>*>(context);
   const T* saved = tile.saved + i0 * tile.saved_row + j0;
   T* out = tile.out + i0 * tile.out_row + j0;
@@ -106,7 +131,7 @@ FBP_FN static void update_vector(T* w, T* const (&slot)[2], index_t at, V gradie
 template <class T, class Optimizer>
 static void update(const void* context, const T* c, index_t c_row, index_t i0, index_t rows,
                    index_t j0, index_t cols) {
-  using V = Vec<T>;
+  using V = Item<T>;
   const auto& tile = *static_cast<const UpdateTile<T>*>(context);
   const index_t row = tile.row, offset = i0 * row + j0;
   T* w = tile.w + offset;
@@ -126,10 +151,10 @@ template <class V> struct VectorFunctions {
 #undef FBP_WRAP
 };
 
-template <class T, Vec<T> (*function)(Vec<T>)>
+template <class T, Item<T> (*function)(Item<T>)>
 static void vector_function(const T* x, T* y, index_t n, Share share) {
   const Range part = split(n, 8 * Vec<T>::lanes, share);
-  for_each_vector<Vec<T>>(1, part.end - part.begin, [=](index_t, index_t j, int lanes) {
-    store(function(load<Vec<T>>(x + part.begin + j, lanes)), y + part.begin + j, lanes);
+  for_each_vector<Item<T>>(1, part.end - part.begin, [=](index_t, index_t j, int lanes) {
+    store(function(load<Item<T>>(x + part.begin + j, lanes)), y + part.begin + j, lanes);
   });
 }

@@ -7,7 +7,7 @@
 // else is done.
 static constexpr index_t kNarrowDepth = 64;
 template <class T> FBP_FN static constexpr bool is_narrow(index_t rows, index_t k) {
-  return k >= kNarrowDepth && (sizeof(T) == 4 || rows == 1);
+  return kVectorsAreRegisters && k >= kNarrowDepth && (sizeof(T) == 4 || rows == 1);
 }
 
 // Groups of lanes side by side for `rows` rows of sums, as registers allow.

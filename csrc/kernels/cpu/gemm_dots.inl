@@ -95,12 +95,21 @@ static void add_dots(const T* x, index_t x_line, const T* y, index_t y_line, ind
 template <class T>
 using AddDots = void (*)(const T* x, index_t x_line, const T* y, index_t y_line, index_t k, T* sums,
                          index_t row);
-template <class T>
-static constexpr AddDots<T> kAddDots[4][4] = {
-    {add_dots<T, 1, 1>, add_dots<T, 1, 2>, add_dots<T, 1, 3>, add_dots<T, 1, 4>},
-    {add_dots<T, 2, 1>, add_dots<T, 2, 2>, add_dots<T, 2, 3>, add_dots<T, 2, 4>},
-    {add_dots<T, 3, 1>, add_dots<T, 3, 2>, add_dots<T, 3, 3>, add_dots<T, 3, 4>},
-    {add_dots<T, 4, 1>, add_dots<T, 4, 2>, add_dots<T, 4, 3>, add_dots<T, 4, 4>}};
+// By rows and columns of a tile, from 1.
+static constexpr int kDotsTile = kVectorsAreRegisters ? 4 : 1;
+template <class T> struct DotsKernels {
+  AddDots<T> get[kDotsTile][kDotsTile];
+
+  template <int Rows, int Columns> constexpr void fill() {
+    get[Rows - 1][Columns - 1] = add_dots<T, Rows, Columns>;
+    if constexpr (Columns > 1)
+      fill<Rows, Columns - 1>();
+    else if constexpr (Rows > 1)
+      fill<Rows - 1, kDotsTile>();
+  }
+  constexpr DotsKernels() : get{} { fill<kDotsTile, kDotsTile>(); }
+};
+template <class T> static constexpr DotsKernels<T> kDotsKernels{};
 
 // sums += the products of `length` values of k of each of `chunks` chunks, the first from a and b on.
 template <class T>
@@ -114,10 +123,11 @@ static void sum_chunks(const GemmArgs<T>& g, const T* a, const T* b, index_t chu
     const index_t k = length - p < kDotsBlock ? length - p : kDotsBlock;
     load_chunks(a + p, g.a_row, g.m, at, k, x);
     load_chunks(b + p, g.b_col, g.n, at, k, y);
-    for (index_t i = 0; i < g.m; i += 4)
-      for (index_t j = 0; j < g.n; j += 4) {
-        const AddDots<T> add =
-            kAddDots<T>[g.m - i < 4 ? g.m - i - 1 : 3][g.n - j < 4 ? g.n - j - 1 : 3];
+    for (index_t i = 0; i < g.m; i += kDotsTile)
+      for (index_t j = 0; j < g.n; j += kDotsTile) {
+        const index_t height = g.m - i < kDotsTile ? g.m - i : kDotsTile;
+        const index_t width = g.n - j < kDotsTile ? g.n - j : kDotsTile;
+        const AddDots<T> add = kDotsKernels<T>.get[height - 1][width - 1];
         add(x + i * lanes, g.m * lanes, y + j * lanes, g.n * lanes, k, sums + (i * g.n + j) * lanes,
             g.n * lanes);
       }

@@ -31,7 +31,7 @@ template <class T> struct ShortStrip {
 // memory.
 template <class T, int Depth, int Vectors, bool Tail>
 static void short_kernel(const ShortStrip<T>& s) {
-  using V = Vec<T>;
+  using V = Item<T>;
   constexpr int last = Vectors - 1;
   V b[Depth][Vectors], start[Vectors];
 #pragma GCC unroll 2
@@ -65,8 +65,8 @@ static void short_kernel(const ShortStrip<T>& s) {
 template <class T> using ShortKernel = void (*)(const ShortStrip<T>&);
 
 template <class T> struct ShortWidths {
-  ShortKernel<T> two;  // null where registers are too few
-  ShortKernel<T> one, part;
+  ShortKernel<T> two;        // null where registers are too few
+  ShortKernel<T> one, part;  // a vector of one lane has no part
 };
 
 // By depth, from 1.
@@ -77,7 +77,7 @@ template <class T> struct ShortKernels {
     auto& widths = get[Depth - 1];
     if constexpr (Depth <= kShortWideDepth) widths.two = short_kernel<T, Depth, 2, false>;
     widths.one = short_kernel<T, Depth, 1, false>;
-    widths.part = short_kernel<T, Depth, 1, true>;
+    if constexpr (Item<T>::lanes > 1) widths.part = short_kernel<T, Depth, 1, true>;
     if constexpr (Depth > 1) fill<Depth - 1>();
   }
   constexpr ShortKernels() : get{} { fill<kShortDepth>(); }
@@ -108,7 +108,7 @@ static void pack_short(const T* a, index_t a_col, index_t rows, index_t k, T* to
 // The columns [0, cols) of a strip, block by block.
 template <class T>
 static void run_short_strip(const ShortWidths<T>& kernels, ShortStrip<T> s, index_t cols) {
-  constexpr index_t lanes = Vec<T>::lanes;
+  constexpr index_t lanes = Item<T>::lanes;
   const auto run = [&](ShortKernel<T> kernel, index_t width) {
     kernel(s);
     s.b += width, s.c += width, cols -= width;

@@ -29,6 +29,16 @@ template <class T, int Rows>
 FBP_FN static void add_thin_columns(const Thin<T>& t, const T* y, index_t cols, index_t begin,
                                     index_t end, Vec<T> (&sum)[Rows]) {
   using V = Vec<T>;
+  if constexpr (!kVectorsAreRegisters) {
+    for (index_t j = 0; j < V::lanes && j < cols; ++j)
+      for (int i = 0; i < Rows; ++i) {
+        Lane<T> of = sum[i].a[j];
+        for (index_t p = begin; p < end; ++p)
+          of = fma(Lane<T>(t.x[i * t.x_row + p * t.x_col]), Lane<T>(y[j * t.y_col + p]), of);
+        sum[i].a[j] = of;
+      }
+    return;
+  }
   constexpr index_t line = V::lanes;
   V block[V::lanes];
   // Where the columns share few sets of the caches, blocks that straddle lines would read each twice, with its

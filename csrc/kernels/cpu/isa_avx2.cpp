@@ -6,6 +6,7 @@
 namespace fastbp::avx2 {
 static constexpr int kTileRows[] = {6};  // blocking.h
 static constexpr bool kUpdatesGoAlong = false;
+template <class T> using Item = Vec<T>;  // elementwise.inl
 }  // namespace fastbp::avx2
 
 #include "kernels/cpu/table.inl"

@@ -6,6 +6,7 @@
 namespace fastbp::neon {
 static constexpr int kTileRows[] = {5};  // blocking.h
 static constexpr bool kUpdatesGoAlong = false;
+template <class T> using Item = Vec<T>;  // elementwise.inl
 }  // namespace fastbp::neon
 
 #include "kernels/cpu/table.inl"

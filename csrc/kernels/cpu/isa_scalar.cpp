@@ -6,6 +6,7 @@
 namespace fastbp::scalar {
 static constexpr int kTileRows[] = {2};  // blocking.h
 static constexpr bool kUpdatesGoAlong = false;
+template <class T> using Item = Lane<T>;  // elementwise.inl
 }  // namespace fastbp::scalar
 
 #include "kernels/cpu/table.inl"

@@ -11,11 +11,11 @@ template <class Body> FBP_FN static void for_each_block(index_t rows, Share shar
 // A block's elements are one flat run: lane l sums elements l, l + lanes, ...; then the fixed tree.
 template <class T, class Loss, bool weighted>
 FBP_FN static void elementwise_sums(const LossArgs<T>& args, Share share) {
-  using V = Vec<T>;
+  using V = Item<T>;
   const V param(args.param), scale(args.dy_scale);
   for_each_block(args.rows, share, [&](index_t block, index_t i, index_t rows) {
     const index_t n = rows * args.cols, at = i * args.cols;
-    V sum(T(0));
+    Vec<T> sum(T(0));
     for_each_vector<V>(1, n, [&](index_t, index_t j, int lanes) {
       const V y = load<V>(args.y + at + j, lanes), t = load<V>(args.target + at + j, lanes);
       V value = Loss::value(y, t, param), dy = Loss::gradient(y, t, param) * scale;
@@ -25,7 +25,7 @@ FBP_FN static void elementwise_sums(const LossArgs<T>& args, Share share) {
         dy = dy * w;
       }
       // The loss of the zeros beyond the tail need not be zero.
-      sum = sum + keep_lanes(value, lanes, T(0));
+      add_item<T>(sum, j, value, lanes);
       store(dy, args.dy + at + j, lanes);
     });
     args.block_loss[block] = double(reduce_add(sum));
@@ -52,12 +52,12 @@ template <class T> FBP_FN static T row_max(const T* x, index_t cols) {
 
 // y = exp(x - shift) along a row; returns the sum of y. In place allowed.
 template <class T> FBP_FN static T exp_shifted(const T* x, T* y, index_t cols, T shift) {
-  using V = Vec<T>;
-  V sum(T(0));
+  using V = Item<T>;
+  Vec<T> sum(T(0));
   for_each_vector<V>(1, cols, [&](index_t, index_t j, int lanes) {
     const V e = exp(load<V>(x + j, lanes) - V(shift));
     store(e, y + j, lanes);
-    sum = sum + keep_lanes(e, lanes, T(0));
+    add_item<T>(sum, j, e, lanes);
   });
   return reduce_add(sum);
 }
@@ -111,8 +111,8 @@ FBP_FN static T softmax_row_loss(const T* z, const T* target, std::int64_t label
     weighted = kept * weighted + share * reduce_add(sum_z);
   }
   const T sum = exp_shifted(z, e, cols, shift);
-  T log_sum[Vec<T>::lanes];
-  log(V(sum)).store(log_sum);
+  T log_sum[Item<T>::lanes];
+  log(Item<T>(sum)).store(log_sum);
   const V factor(dy_scale * weight / sum), of_target(dy_scale * kept), of_all(dy_scale * share);
   for_each_vector<V>(1, cols, [&](index_t, index_t j, int lanes) {
     V dz = load<V>(e + j, lanes) * factor;
@@ -130,7 +130,7 @@ FBP_FN static void to_columns(const T* x, index_t rows, index_t cols, T* column)
   constexpr int lanes = Vec<T>::lanes;
   Vec<T> v[lanes];
   load_columns(x, cols, cols, rows, v);
-#pragma GCC unroll 16
+#pragma GCC unroll kBlockUnroll
   for (int c = 0; c < lanes; ++c)
     if (c < cols) v[c].store(column + c * lanes);
 }
@@ -167,7 +167,7 @@ FBP_FN static void from_columns(const T* column, index_t rows, index_t cols,
   const V numbers = V::load(number);
   V v[lanes];
   load_columns(column, lanes, rows, cols, v);
-#pragma GCC unroll 16
+#pragma GCC unroll kBlockUnroll
   for (int r = 0; r < lanes; ++r) {
     if (r >= rows) break;
     if (labels) v[r] = v[r] - select(numbers == V(T(labels[r])), V(of_target(r)), V(T(0)));
@@ -243,7 +243,7 @@ static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int ro
   }
   V sum(T(0));
   for (index_t c = 0; c < cols; ++c) {
-    const V e = exp(V::load(column + c * lanes) - shift);
+    const V e = by_items<T>(V::load(column + c * lanes) - shift, [](auto x) { return exp(x); });
     e.store(column + c * lanes);
     sum = sum + e;
   }
@@ -266,7 +266,7 @@ static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int ro
   from_columns(
       column, rows, cols, labels, [&](index_t r) { return has_weights ? of_row[r] : of_any; }, dz);
   alignas(64) T row_loss[lanes];
-  V losses = log(sum) * weight - weighted;
+  V losses = by_items<T>(sum, [](auto x) { return log(x); }) * weight - weighted;
   if constexpr (has_weights) losses = losses * row_weight;
   losses.store(row_loss);
   double total = 0;

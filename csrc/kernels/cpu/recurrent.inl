@@ -20,7 +20,7 @@ template <class V, class Body> FBP_FN static void for_units(index_t units, Body 
 }
 
 template <class T, class Cell> static void cell_forward(const CellArgs<T>& s) {
-  using V = Vec<T>;
+  using V = Item<T>;
   constexpr int gates = Cell::gates;
   for (index_t i = 0; i < s.rows; ++i) {
     T* a = s.a + i * s.a_row;
@@ -45,7 +45,7 @@ template <class T, class Cell> static void cell_forward(const CellArgs<T>& s) {
 }
 
 template <class T, class Cell> static void cell_backward(const CellArgs<T>& s) {
-  using V = Vec<T>;
+  using V = Item<T>;
   constexpr int gates = Cell::gates, same = gates - Cell::keeps;
   for (index_t i = 0; i < s.rows; ++i) {
     T* a = s.a + i * s.a_row;

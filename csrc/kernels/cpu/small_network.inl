@@ -111,10 +111,39 @@ static void few_outputs(const SmallStage<T>& s, const T* w, index_t rows) {
       for (int o = 0; o < Outputs; ++o) z[r * s.z_row + o] = column[o * lanes + r];
   }
 }
-template <class T>
-static constexpr void (*kFewOutputsKernels[kFewOutputs])(const SmallStage<T>&, const T*,
-                                                         index_t) = {
-    few_outputs<T, 1>, few_outputs<T, 2>, few_outputs<T, 3>, few_outputs<T, 4>};
+
+// The same where vectors are no registers.
+template <class T, int Outputs>
+static void few_outputs_by_lanes(const SmallStage<T>& s, const T* w, index_t rows) {
+  using V = Lane<T>;
+  for (index_t i = 0; i < rows; ++i) {
+    const T* x = s.x + i * s.x_row;
+    for (int o = 0; o < Outputs; ++o) {
+      V total(s.bias ? w[s.inputs * Outputs + o] : T(0));
+      for (index_t begin = 0; begin < s.inputs; begin += s.input_chunk) {
+        const index_t end = s.inputs - begin < s.input_chunk ? s.inputs : begin + s.input_chunk;
+        V sum = begin == 0 ? total : V(T(0));
+        for (index_t p = begin; p < end; ++p) sum = fma(V(w[p * Outputs + o]), V(x[p]), sum);
+        total = begin == 0 ? sum : total + sum;
+      }
+      s.z[i * s.z_row + o] = total.v;
+    }
+  }
+}
+
+template <class T> struct FewOutputs {
+  void (*get[kFewOutputs])(const SmallStage<T>&, const T*, index_t);
+
+  template <int Outputs> constexpr void fill() {
+    if constexpr (kVectorsAreRegisters)
+      get[Outputs - 1] = few_outputs<T, Outputs>;
+    else
+      get[Outputs - 1] = few_outputs_by_lanes<T, Outputs>;
+    if constexpr (Outputs > 1) fill<Outputs - 1>();
+  }
+  constexpr FewOutputs() : get{} { fill<kFewOutputs>(); }
+};
+template <class T> static constexpr FewOutputs<T> kFewOutputsKernels{};
 
 // How many of the rows a product and the operation on it take at once: 16 KiB, half of L1, of C.
 template <class T> FBP_FN static index_t rows_at_once(index_t rows, index_t cols) {
@@ -137,7 +166,7 @@ static void small_forward(const SmallNetwork<T>& net, index_t rows, Range stages
       micro.a = s.x + r * s.x_row;
       micro.c = s.z + r * s.z_row;
       if (few)
-        kFewOutputsKernels<T>[s.outputs - 1](s, w, rows);
+        kFewOutputsKernels<T>.get[s.outputs - 1](s, w, rows);
       else
         small_tiles<T, false>(micro, count, s.outputs, s.input_chunk);
       if (s.forward) s.forward(&tile, micro.c, s.z_row, r, count, 0, s.outputs);

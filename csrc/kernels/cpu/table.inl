@@ -69,7 +69,7 @@ template <class T> static constexpr KernelTable<T> make_table() {
       penalty<T>,
       blend<T>,
       limit_columns<T>,
-#define FBP_FUNCTION(name) vector_function<T, VectorFunctions<Vec<T>>::name>,
+#define FBP_FUNCTION(name) vector_function<T, VectorFunctions<Item<T>>::name>,
       {FBP_VECTOR_FUNCTIONS(FBP_FUNCTION)},
 #define FBP_CELL_FORWARD(C) cell_forward<T, C>,
       {FBP_CELLS(FBP_CELL_FORWARD)},

@@ -143,6 +143,23 @@ FBP_FN void load_transposed(const T* p, std::ptrdiff_t row, Vec<T> (&v)[64 / siz
     for (int j = 0; j < Vec<T>::lanes; ++j) v[j].a[i] = Lane<T>(p[j]);
 }
 
+// The same of the first `cols` rows and `depth` columns in memory; the other lanes are 0.
+template <class T>
+FBP_FN void load_part_transposed(const T* p, std::ptrdiff_t row, int depth, int cols,
+                                 Vec<T> (&v)[64 / sizeof(T)]) {
+  for (int j = 0; j < Vec<T>::lanes; ++j)
+    for (int i = 0; i < Vec<T>::lanes; ++i)
+      v[j].a[i] = Lane<T>(i < cols && j < depth ? p[i * row + j] : T(0));
+}
+FBP_FN void load_transposed_n(const float* p, std::ptrdiff_t row, int depth, int cols,
+                              Vec<float> (&v)[16]) {
+  load_part_transposed(p, row, depth, cols, v);
+}
+FBP_FN void load_transposed_n(const double* p, std::ptrdiff_t row, int depth, int cols,
+                              Vec<double> (&v)[8]) {
+  load_part_transposed(p, row, depth, cols, v);
+}
+
 #undef FBP_SCALAR_UNARY
 #undef FBP_SCALAR_BINARY
 
