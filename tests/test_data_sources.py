@@ -252,7 +252,7 @@ def test_a_generator_resumes_exactly(tmp_path: Path) -> None:
         (lambda m: m.fit([data()[0]]), TypeError, r"must give pairs \(x, y\)"),
         (lambda m: m.fit(batches(2), validation_split=0.5), ValueError, "needs rows"),
         (lambda m: m.fit(*data(), steps_per_epoch=2), ValueError, "X has rows"),
-        (lambda m: m.fit([]), ValueError, "steps_per_epoch"),
+        (lambda m: m.fit([]), ValueError, "X has no batches"),
         (lambda m: m.fit(data()[0]), TypeError, "y must hold real numbers"),
         (lambda m: m.fit(*data(), augment=3), TypeError, "augment must be a function"),
         (

@@ -131,6 +131,8 @@ class IteratorSource:
                 f"X is a {type(batches).__name__}, which does not say how many batches it has: "
                 "give steps_per_epoch"
             )
+        if steps is None and len(batches) == 0:
+            raise ValueError("X has no batches, and no rows")
         self._each_epoch = steps is None
         self.steps = checks.integer("steps_per_epoch", len(batches) if steps is None else steps)
         self._iterator: Iterator[Any] = iter(batches)
