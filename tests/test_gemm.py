@@ -166,17 +166,23 @@ def test_long_sums(isa: str, dtype: str, form: tuple[bool, bool]) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_packed_in_place_and_wide(isa: str, dtype: str) -> None:
+@pytest.mark.parametrize("form", FORMS, ids=["NN", "NT", "TN", "TT"])
+def test_packed_in_place_and_wide(isa: str, dtype: str, form: tuple[bool, bool]) -> None:
     """B read in place, and packed because its rows are far apart and A's are many; several panels
-    of columns; a short last register tile. Exact, in small integers.
+    of columns; A packed because its columns are, in one block and in several; a short last register
+    tile. Exact, in small integers.
     """
     rng = np.random.default_rng(6)
-    shapes = ((3, 5, 1500), (61, 40, 1500), (130, 129, 300), (50, 400, 200), (49, 1160, 140))
+    shapes = (
+        *((3, 5, 1500), (61, 40, 1500), (130, 129, 300), (50, 400, 200), (49, 1160, 140)),
+        *((266, 33, 68), (1031, 300, 72), (395, 515, 133)),
+    )
     for m, k, n in shapes:
-        a, b = (rng.integers(-8, 9, shape) for shape in ((m, k), (k, n)))
-        bias = rng.integers(-8, 9, n)
-        actual = matmul(a.astype(dtype), b.astype(dtype), bias.astype(dtype))
-        np.testing.assert_array_equal(actual, a @ b + bias, f"{isa} {m}x{k} by {k}x{n}")
+        a, b = (rng.integers(-8, 9, shape).astype(dtype) for shape in ((m, k), (k, n)))
+        bias = rng.integers(-8, 9, n).astype(dtype)
+        actual = matmul(stored(a, form[0]), stored(b, form[1]), bias)
+        right = a.astype(np.float64) @ b.astype(np.float64) + bias
+        np.testing.assert_array_equal(actual, right, f"{isa} {m}x{k} by {k}x{n}")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -27,11 +27,17 @@ pytestmark = [
     pytest.mark.skipif("avx512" not in _core.isas()["compiled"], reason="reads x86 code"),
 ]
 
-# blocking.h, rows by vectors, and the registers that make up a virtual vector of 64 bytes.
-TILES = {"avx512": ((16, 1), (12, 2), (8, 3), (6, 4)), "avx2": ((6, 1),)}
-REGISTERS = {"avx512": 1, "avx2": 2}
+# blocking.h: rows by vectors, by instruction set and kind of vector; the registers of a vector.
+TILES = {
+    ("avx512", "Vec"): ((16, 1), (12, 2), (8, 3), (6, 4)),
+    ("avx2", "Vec"): ((6, 1),),
+    ("avx2", "Narrow"): ((12, 1),),
+}
+REGISTERS = {("avx512", "Vec"): 1, ("avx2", "Vec"): 2, ("avx2", "Narrow"): 1}
 TYPES = {"float32": "f", "float64": "d"}
-CASES = [(isa, *tile, dtype) for isa, tiles in TILES.items() for tile in tiles for dtype in TYPES]
+CASES = [
+    (*kind, *tile, dtype) for kind, tiles in TILES.items() for tile in tiles for dtype in TYPES
+]
 BOOKKEEPING = 8  # pointers, a counter, a jump
 
 
@@ -95,20 +101,22 @@ def hot_loop(code: list[Instruction]) -> list[Instruction]:
 
 
 @pytest.mark.parametrize("transposed", [0, 1], ids=["A by rows", "A by columns"])
-@pytest.mark.parametrize(("isa", "rows", "vectors", "dtype"), CASES)
+@pytest.mark.parametrize(("isa", "vector", "rows", "vectors", "dtype"), CASES)
 def test_a_tile_stays_in_registers(
     kernels: dict[str, tuple[int, int]],
     isa: str,
+    vector: str,
     rows: int,
     vectors: int,
     dtype: str,
     transposed: int,
 ) -> None:
-    tile = f"12micro_kernelI{TYPES[dtype]}Li{rows}ELi{vectors}ELb{transposed}ELb0E"
-    (place,) = [at for name, at in kernels.items() if f"{len(isa)}{isa}" in name and tile in name]
+    tile = f"{len(vector)}{vector}I{TYPES[dtype]}EELi{rows}ELi{vectors}ELb{transposed}ELb0E"
+    parts = (f"{len(isa)}{isa}", "12micro_kernelI", tile)
+    (place,) = [at for name, at in kernels.items() if all(part in name for part in parts)]
     loop = hot_loop(disassembled(*place))
     said = "\n".join(f"{i.name} {i.operands}" for i in loop)
-    vectors *= REGISTERS[isa]
+    vectors *= REGISTERS[isa, vector]
     multiplies = sum(i.multiplies for i in loop)
     assert multiplies, said
     assert multiplies % (rows * vectors) == 0, said

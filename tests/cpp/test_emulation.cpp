@@ -1,4 +1,4 @@
-// build: emulation/allocations.cpp emulation/devices.cpp emulation/errors.cpp emulation/fiber.cpp emulation/hazards.cpp emulation/launch.cpp emulation/memory.cpp emulation/ptx.cpp emulation/schedule.cpp emulation/shared_barriers.cpp emulation/streams.cpp emulation/warp.cpp emulation/wgmma.cpp -ldl -DFASTBP_EMULATION -fsanitize=address,undefined -fno-sanitize-recover=undefined -g1 -O0
+// build: emulation/allocations.cpp emulation/devices.cpp emulation/errors.cpp emulation/fiber.cpp emulation/hazards.cpp emulation/launch.cpp emulation/memory.cpp emulation/ptx.cpp emulation/schedule.cpp emulation/shared_barriers.cpp emulation/streams.cpp emulation/warp.cpp emulation/wgmma.cpp -ldl -DFASTBP_EMULATION -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O0
 // The emulated device: what it runs, and what it catches. Then the matrix product on it, under the
 // sanitizers.
 #include <cmath>

@@ -7,9 +7,11 @@
 //   avx512  6 x 4, 8 x 3, 12 x 2, 16 x 1 zmm: 24 accumulators + 4 of B + 1 of A = 29 of 32.
 //           24 FMAs for 4 + 6 loads: FMA-bound at one FMA and two loads a clock.
 //   avx2    6 x 1 (two ymm each): 12 + 2 + 1 = 15 of 16. 12 FMAs for 2 + 6 loads.
+//           12 x half of one where C, or its last panel, has no more columns than one ymm has lanes: 12 + 1 + 1.
 //   neon    5 x 1 (four q each): 20 + 4 + 1 = 25 of 32.
 //   scalar  2 x 1: nothing stays in registers; small enough to stay in L1.
-// isa_<name>.cpp states the rows of the tile 1, 2, ... vectors wide as kTileRows, and as kUpdatesGoAlong whether the
+// isa_<name>.cpp states the rows of the tile 1, 2, ... vectors wide as kTileRows, those of half a vector (Narrow<T>; 0 where
+// there is none) as kHalfTileRows, and as kUpdatesGoAlong whether the
 // widest leaves registers for an optimizer's update among its sums (gemm_update.inl): 32 - 24 of avx512.
 #pragma once
 
@@ -21,11 +23,18 @@ namespace fastbp {
 // MiB L2 beside A's rows.
 inline constexpr index_t kChunksPerPanel = 4;
 
-// B is read in place where its rows are contiguous, until its panel spreads over more pages than
-// the L1 TLB has entries (64 of 4 KiB on Zen and Core); then a packed copy pays as soon as a few
-// row tiles read it again.
+// B is read in place where its rows are contiguous, until a chunk of its panel spreads over more than this; then a
+// packed copy pays as soon as a few row tiles read it again. A panel several lines wide comes from L2 in any case, so that
+// only its pages count, of which the L1 TLB has 64 (of 4 KiB, on Zen and Core); one a single line wide (16 KiB) stays
+// in L1 if it is packed, while rows in place share few of its sets.
 inline constexpr index_t kInPlaceBytes = 64 * 4096;
 inline constexpr index_t kRowTilesToPack = 8;
+inline constexpr index_t kNarrowInPlaceBytes = 8 * 4096;
+inline constexpr index_t kRowTilesToPackNarrow = 4;
+
+// Bytes of each row of B that are packed at once, in several panels where they are narrow: rows that are pages apart
+// cost a walk of the page table and a wait each.
+inline constexpr index_t kPackedRowBytes = 256;
 
 // Lines of 64 bytes that lie kSetSpan apart share one set of an L1 of 32 KiB and 8 ways (Zen, Core).
 inline constexpr index_t kSetSpan = 4096;
@@ -38,11 +47,13 @@ inline constexpr index_t kNearBytes = 512 * 1024;
 inline constexpr index_t kFarBytes = 16 << 20;
 
 // Where A is packed: in blocks that stay in L2 beside the panel of B of kChunksPerBlock chunks,
-// which is packed again for each of them; a block is made of strips of rows, a multiple of the rows of
-// every x86 tile.
+// which is packed again for each of them. A block is made of strips of rows: beside wide tiles of kWideStripRows, a multiple of
+// the rows of each of them; otherwise of one tile's rows, and then it may come from L3, read in one stream, but packing B
+// again for smaller blocks costs more than that.
 inline constexpr index_t kBlockBytes = 640 * 1024;
 inline constexpr index_t kChunksPerBlock = 2;
-inline constexpr index_t kStripRows = 48;
+inline constexpr index_t kWideStripRows = 48;
+inline constexpr index_t kLeastPackedDepth = 32;  // beside narrow tiles
 
 // Sums so short that writing C counts for more, where C does not fit the caches; the rows of C that are then
 // written side by side.

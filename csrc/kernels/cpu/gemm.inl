@@ -36,11 +36,11 @@ template <int Rows, int Vectors, class T> FBP_FN static void prefetch(const T* c
     for (int v = 0; v < Vectors; ++v) __builtin_prefetch(c + i * c_row + v * Vec<T>::lanes, 1);
 }
 
-// c (Rows, Vectors * lanes) = or += a (Rows, k) b (k, ...), k in order. Tail: the last vector has
-// only `tail` lanes in memory.
-template <class T, int Rows, int Vectors, bool ATransposed, bool Tail>
-static void micro_kernel(const MicroArgs<T>& args) {
-  using V = Vec<T>;
+// c (Rows, Vectors * lanes) = or += a (Rows, k) b (k, ...), k in order, in vectors V. Tail: the last vector has only
+// `tail` lanes in memory.
+template <class V, int Rows, int Vectors, bool ATransposed, bool Tail>
+static void micro_kernel(const MicroArgs<typename V::scalar>& args) {
+  using T = typename V::scalar;
   constexpr int last = Vectors - 1;
   const int tail = args.tail;
   V acc[Rows][Vectors];
@@ -84,51 +84,110 @@ static void micro_kernel(const MicroArgs<T>& args) {
 
 template <class T> using MicroKernel = void (*)(const MicroArgs<T>&);
 
-// The micro-kernels by form of A, right edge, rows and vectors.
+// The micro-kernels by form of A, right edge, vectors and rows; and those of half a vector.
 template <class T> struct MicroKernels {
   MicroKernel<T> get[2][2][kTileVectors][kMaxTileRows];
+  MicroKernel<T> half[2][2][kHalfTileRows > 0 ? kHalfTileRows : 1];
 
   template <int Rows, int Vectors> constexpr void fill() {
-    get[0][0][Vectors - 1][Rows - 1] = micro_kernel<T, Rows, Vectors, false, false>;
-    get[0][1][Vectors - 1][Rows - 1] = micro_kernel<T, Rows, Vectors, false, true>;
-    get[1][0][Vectors - 1][Rows - 1] = micro_kernel<T, Rows, Vectors, true, false>;
-    get[1][1][Vectors - 1][Rows - 1] = micro_kernel<T, Rows, Vectors, true, true>;
+    get[0][0][Vectors - 1][Rows - 1] = micro_kernel<Vec<T>, Rows, Vectors, false, false>;
+    get[0][1][Vectors - 1][Rows - 1] = micro_kernel<Vec<T>, Rows, Vectors, false, true>;
+    get[1][0][Vectors - 1][Rows - 1] = micro_kernel<Vec<T>, Rows, Vectors, true, false>;
+    get[1][1][Vectors - 1][Rows - 1] = micro_kernel<Vec<T>, Rows, Vectors, true, true>;
     if constexpr (Rows > 1)
       fill<Rows - 1, Vectors>();
     else if constexpr (Vectors > 1)
       fill<kTileRows[Vectors - 2], Vectors - 1>();
   }
-  constexpr MicroKernels() : get{} { fill<kFullTileRows, kTileVectors>(); }
+  template <int Rows> constexpr void fill_half() {
+    if constexpr (Rows > 0) {
+      half[0][0][Rows - 1] = micro_kernel<Narrow<T>, Rows, 1, false, false>;
+      half[0][1][Rows - 1] = micro_kernel<Narrow<T>, Rows, 1, false, true>;
+      half[1][0][Rows - 1] = micro_kernel<Narrow<T>, Rows, 1, true, false>;
+      half[1][1][Rows - 1] = micro_kernel<Narrow<T>, Rows, 1, true, true>;
+      fill_half<Rows - 1>();
+    }
+  }
+  constexpr MicroKernels() : get{}, half{} {
+    fill<kFullTileRows, kTileVectors>();
+    fill_half<kHalfTileRows>();
+  }
 };
 template <class T> static constexpr MicroKernels<T> kMicroKernels{};
 
-template <class T>
-static constexpr index_t kNr = kTileVectors * Vec<T>::lanes;  // columns of a panel
-// Packed, one after the other: a panel of B, a block of A.
-template <class T> static constexpr index_t kPanelScratch = kChunksPerPanel * kMaxChunk * kNr<T>;
-template <class T>
-static constexpr index_t kGemmScratch = kPanelScratch<T> + kBlockBytes / index_t(sizeof(T));
-
-// panel[p][j] = b(p, j) for p < k, j < cols, zero for cols <= j < width.
-template <class T>
-static void pack_rows(const T* b, index_t b_row, index_t k, index_t cols, index_t width, T* panel) {
+// The micro-kernels for panels of `cols` columns, and what they take.
+template <class T> struct Tiles {
+  const MicroKernel<T>* kernels;  // by rows, from 1
+  int most_rows;
+  int width;  // of a tile, in columns: a multiple of their vectors' lanes
+  int tail;   // valid lanes of the last vector
+};
+template <class T> FBP_FN static Tiles<T> tiles_for(index_t cols, bool a_transposed) {
+  const auto& all = kMicroKernels<T>;
+  if constexpr (kHalfTileRows > 0) {
+    constexpr int half = Narrow<T>::lanes;
+    if (cols <= half) return {all.half[a_transposed][cols < half], kHalfTileRows, half, int(cols)};
+  }
   constexpr int lanes = Vec<T>::lanes;
-  for (index_t p = 0; p < k; ++p, b += b_row, panel += width)
-    for (index_t j = 0; j < width; j += lanes)
-      Vec<T>::load_n(b + j, int(cols - j < lanes ? cols - j : lanes)).store(panel + j);
+  const int vectors = int(cols + lanes - 1) / lanes, tail = int(cols) - (vectors - 1) * lanes;
+  return {all.get[a_transposed][tail < lanes][vectors - 1], kTileRows[vectors - 1], vectors * lanes,
+          tail};
 }
 
-// kStripRows rows of A, k columns: [row][k], or [k][kStripRows] where its columns are contiguous.
+static constexpr bool kWideTiles = kTileVectors > 1;
+static constexpr index_t kStripRows = kWideTiles ? kWideStripRows : kFullTileRows;
+
 template <class T>
-static void pack_strip(const T* a, index_t a_row, index_t a_col, index_t k, index_t rows,
-                       T* strip) {
-  const bool transposed = a_row == 1 && a_col != 1;
-  const index_t lines = transposed ? k : rows, length = transposed ? rows : k;
-  const index_t line = transposed ? a_col : a_row, to = transposed ? kStripRows : k;
-  for (index_t i = 0; i < lines; ++i, a += line, strip += to) {
+static constexpr index_t kNr = kTileVectors * Vec<T>::lanes;  // columns of a panel
+// Columns of the panels that are packed at once.
+template <class T>
+static constexpr index_t kPackedColumns =
+    (kPackedRowBytes / index_t(sizeof(T)) + kNr<T> - 1) / kNr<T> * kNr<T>;
+// Packed, one after the other: panels of B, a block of A.
+template <class T>
+static constexpr index_t kPanelScratch = kChunksPerPanel * kMaxChunk * kPackedColumns<T>;
+template <class T> static constexpr index_t kPackedBlock = kBlockBytes / index_t(sizeof(T));
+template <class T> static constexpr index_t kGemmScratch = kPanelScratch<T> + kPackedBlock<T>;
+
+// Of a panel with so many columns, in whole vectors.
+template <class T> FBP_FN static index_t panel_width(index_t cols) {
+  const index_t whole = (cols + Vec<T>::lanes - 1) / Vec<T>::lanes * Vec<T>::lanes;
+  return whole < kNr<T> ? whole : kNr<T>;
+}
+
+// Panels of b(p, j) for p < k, j < cols, one after the other, each [p][panel_width()], zero where there is no column.
+template <class T>
+static void pack_rows(const T* b, index_t b_row, index_t k, index_t cols, T* panels) {
+  constexpr int lanes = Vec<T>::lanes;
+  for (index_t p = 0; p < k; ++p, b += b_row)
+    for (index_t j = 0; j < cols; j += kNr<T>) {
+      const index_t width = panel_width<T>(cols - j);
+      T* to = panels + j * k + p * width;
+      for (index_t v = 0; v < width; v += lanes) {
+        const index_t left = cols - j - v;
+        (left < lanes ? Vec<T>::load_n(b + j + v, int(left)) : Vec<T>::load(b + j + v))
+            .store(to + v);
+      }
+    }
+}
+
+// `rows` rows of A, k columns, in strips of kStripRows: [row][k], or [k][kStripRows] where A's columns are contiguous.
+template <class T>
+static void pack_block(const T* a, index_t a_row, index_t a_col, index_t k, index_t rows,
+                       T* block) {
+  const auto copy = [](const T* from, index_t length, T* to) {
     index_t j = 0;
-    for (; j + Vec<T>::lanes <= length; j += Vec<T>::lanes) Vec<T>::load(a + j).store(strip + j);
-    for (; j < length; ++j) strip[j] = a[j];
+    for (; j + Vec<T>::lanes <= length; j += Vec<T>::lanes) Vec<T>::load(from + j).store(to + j);
+    for (; j < length; ++j) to[j] = from[j];
+  };
+  if (a_row != 1 || a_col == 1) {
+    for (index_t i = 0; i < rows; ++i) copy(a + i * a_row, k, block + i * k);
+    return;
+  }
+  for (index_t p = 0; p < k; ++p, a += a_col, block += kStripRows) {
+    index_t i = 0;
+    for (; i + kStripRows <= rows; i += kStripRows) copy(a + i, kStripRows, block + i * k);
+    copy(a + i, rows - i, block + i * k);
   }
 }
 
@@ -231,6 +290,7 @@ template <class T> struct Panel {
   index_t b_row;
   const T* a;  // a(first row, p)
   index_t a_row, a_col;
+  index_t a_strip;  // 0, or from one strip of kStripRows rows to the next, each of which is a tile
 };
 
 #include "kernels/cpu/gemm_update.inl"
@@ -242,16 +302,13 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
     return true;
   }
   using V = Vec<T>;
-  const int vectors = int((panel.cols + V::lanes - 1) / V::lanes);
-  const int tail = int(panel.cols - (vectors - 1) * V::lanes);
   const bool first_group = panel.p == 0;
   const bool last_group = panel.p_end == g.k;
   const bool op_waits = op_at_end(g, last_group, panel.cols, V::lanes);
   const bool in_tile = g.discard_c && first_group && last_group && !op_waits;
   alignas(64) T scratch_tile[kFullTileRows * kNr<T>];  // narrower tiles are no larger
-  const bool a_transposed = g.a_row == 1 && g.a_col != 1;
-  const auto& kernels = kMicroKernels<T>.get[a_transposed][tail != V::lanes][vectors - 1];
-  const index_t most_rows = kTileRows[vectors - 1];
+  const Tiles<T> shape = tiles_for<T>(panel.cols, g.a_row == 1 && g.a_col != 1);
+  const index_t most_rows = panel.a_strip ? kStripRows : shape.most_rows;
   // Work since `stop` was last asked, in multiply-adds; an operation on a value counts as 16.
   const double tile_work = double(most_rows * panel.cols) * double(panel.p_end - panel.p + 16);
   double work = 0;
@@ -259,7 +316,9 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
   const index_t all = rows.end - rows.begin;
   index_t tiles = all <= most_rows ? 1 : (all + most_rows - 1) / most_rows;
   for (index_t i = rows.begin, height; i < rows.end; i += height, --tiles) {
-    height = tiles == 1 ? rows.end - i : (rows.end - i + tiles - 1) / tiles;
+    height = tiles == 1      ? rows.end - i
+             : panel.a_strip ? kStripRows
+                             : (rows.end - i + tiles - 1) / tiles;
     if (g.stop && (work += tile_work) > kStopWork) {
       if (g.stop(g.stop_context)) return false;
       work = 0;
@@ -269,15 +328,17 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
     micro.a_col = panel.a_col;
     micro.b_row = panel.b_row;
     micro.c = in_tile ? scratch_tile : g.c + i * g.c_row + panel.j;
-    micro.c_row = in_tile ? vectors * V::lanes : g.c_row;
-    micro.tail = tail;
-    const MicroKernel<T> kernel = kernels[height - 1];
+    micro.c_row = in_tile ? shape.width : g.c_row;
+    micro.tail = shape.tail;
+    const MicroKernel<T> kernel = shape.kernels[height - 1];
+    const T* a = panel.a + (panel.a_strip ? (i - rows.begin) / kStripRows * panel.a_strip
+                                          : (i - rows.begin) * panel.a_row);
     index_t p = panel.p;
     do {
       micro.first = p == 0;
       micro.bias = micro.first && g.bias ? g.bias + panel.j : nullptr;
       micro.k = panel.p_end - p < chunk ? panel.p_end - p : chunk;
-      micro.a = panel.a + (i - rows.begin) * panel.a_row + (p - panel.p) * panel.a_col;
+      micro.a = a + (p - panel.p) * panel.a_col;
       micro.b = panel.b + (p - panel.p) * panel.b_row;
       kernel(micro);
       p += chunk;
@@ -293,11 +354,15 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
 // A is read in place unless the lines that a tile reads share few sets of the caches: columns of A
 // that are pages apart, walked down a whole chunk; or more rows of a tile than a set has ways, at
 // multiples of the span of the sets. The first case needs wide tiles, which use a few rows of a line at a
-// time; the second, narrow ones: 12 rows in place measured better than packed.
+// time, or many narrow ones, beside which even columns that are far less apart push each other out of L1; the
+// second, narrow ones: 12 rows in place measured better than packed.
 template <class T> FBP_FN static bool must_pack_a(const GemmArgs<T>& g, index_t columns) {
+  const bool transposed = g.a_row == 1 && g.a_col != 1;
+  if (!kWideTiles)
+    return transposed && g.k >= kLeastPackedDepth && columns >= kPackedColumns<T> &&
+           g.a_col * index_t(sizeof(T)) >= kSetSpan / 4;
   if (g.k <= kMaxChunk) return false;
-  if (g.a_row == 1 && g.a_col != 1)
-    return g.a_col * index_t(sizeof(T)) >= kSetSpan && columns >= kNr<T>;
+  if (transposed) return g.a_col * index_t(sizeof(T)) >= kSetSpan && columns >= kNr<T>;
   return g.a_row * index_t(sizeof(T)) % kSetSpan == 0 && columns <= Vec<T>::lanes &&
          kMaxTileRows > kSetWays;
 }
@@ -309,20 +374,27 @@ template <class T> FBP_FN static bool is_outer_product(const GemmArgs<T>& g, Ran
          g.k * (columns.end - columns.begin + kNr<T>) <= kPanelScratch<T>;
 }
 
-// The panel of B from column j on, packed at `scratch` where `pack` says so.
+// The panels of B from column j on, up to `end`, one after the other.
 template <class T>
-static Panel<T> make_panel(const GemmArgs<T>& g, bool pack, Range columns, index_t j, index_t p,
-                           index_t p_end, T* scratch) {
+static void pack_panels(const GemmArgs<T>& g, index_t j, index_t end, index_t p, index_t p_end,
+                        T* to) {
+  const index_t k = p_end - p;
+  if (g.b_col == 1) return pack_rows(g.b + p * g.b_row + j, g.b_row, k, end - j, to);
+  for (; j < end; j += kNr<T>, to += kNr<T> * k) {
+    const index_t cols = end - j < kNr<T> ? end - j : kNr<T>;
+    pack_columns(g.b + p * g.b_row + j * g.b_col, g.b_col, k, cols, panel_width<T>(cols), to);
+  }
+}
+
+// The panel of B from column j on, and where A is read; `packed`: null, or that panel, packed.
+template <class T>
+static Panel<T> make_panel(const GemmArgs<T>& g, Range columns, index_t j, index_t p, index_t p_end,
+                           const T* packed) {
   const index_t cols = columns.end - j < kNr<T> ? columns.end - j : kNr<T>;
-  Panel<T> panel{j, cols, p, p_end, g.b + p * g.b_row + j * g.b_col, g.b_row, nullptr, 0, 0};
-  if (!pack) return panel;
-  const index_t width = (cols + Vec<T>::lanes - 1) / Vec<T>::lanes * Vec<T>::lanes;
-  if (g.b_col != 1)
-    pack_columns(panel.b, g.b_col, p_end - p, cols, width, scratch);
-  else
-    pack_rows(panel.b, g.b_row, p_end - p, cols, width, scratch);
-  panel.b = scratch;
-  panel.b_row = width;
+  Panel<T> panel{
+      j,       cols,    p, p_end, g.b + p * g.b_row + j * g.b_col, g.b_row, g.a + p * g.a_col,
+      g.a_row, g.a_col, 0};
+  if (packed) panel.b = packed, panel.b_row = panel_width<T>(cols);
   return panel;
 }
 
@@ -330,16 +402,13 @@ static Panel<T> make_panel(const GemmArgs<T>& g, bool pack, Range columns, index
 template <class T>
 static bool run_outer_product(const GemmArgs<T>& g, bool pack, Range rows, Range columns) {
   const index_t chunk = g.k > 0 ? g.k : 1;
+  if (pack) pack_panels(g, columns.begin, columns.end, 0, g.k, g.scratch);
   for (index_t i = rows.begin; i < rows.end; i += kOuterRows) {
     const Range part{i, rows.end - i < kOuterRows ? rows.end : i + kOuterRows};
     for (index_t j = columns.begin; j < columns.end; j += kNr<T>) {
-      T* place = g.scratch + (j - columns.begin) * g.k;
-      Panel<T> panel = make_panel(g, pack && i == rows.begin, columns, j, 0, g.k, place);
-      if (pack && i > rows.begin) {
-        panel.b = place;
-        panel.b_row = (panel.cols + Vec<T>::lanes - 1) / Vec<T>::lanes * Vec<T>::lanes;
-      }
-      panel.a = g.a + i * g.a_row, panel.a_row = g.a_row, panel.a_col = g.a_col;
+      const T* packed = pack ? g.scratch + (j - columns.begin) * g.k : nullptr;
+      Panel<T> panel = make_panel(g, columns, j, 0, g.k, packed);
+      panel.a += i * g.a_row;
       if (!run_panel(g, panel, part, chunk)) return false;
     }
   }
@@ -351,13 +420,21 @@ template <class T>
 static bool run_panels(const GemmArgs<T>& g, bool pack, Range rows, Range columns, index_t p,
                        index_t p_end, index_t chunk, const T* block) {
   const bool a_transposed = g.a_row == 1 && g.a_col != 1;
-  const index_t strip = block ? kStripRows : rows.end - rows.begin;
+  const index_t k = p_end - p, strip = block && kWideTiles ? kStripRows : rows.end - rows.begin;
   for (index_t j = columns.begin; j < columns.end; j += kNr<T>) {
-    Panel<T> panel = make_panel(g, pack, columns, j, p, p_end, g.scratch);
+    const index_t column = (j - columns.begin) % kPackedColumns<T>;
+    if (pack && column == 0) {
+      const bool last = columns.end - j <= kPackedColumns<T>;
+      pack_panels(g, j, last ? columns.end : j + kPackedColumns<T>, p, p_end, g.scratch);
+    }
+    Panel<T> panel = make_panel(g, columns, j, p, p_end, pack ? g.scratch + column * k : nullptr);
+    const T* a = panel.a;
+    if (block) {
+      (a_transposed ? panel.a_col : panel.a_row) = a_transposed ? kStripRows : k;
+      if (!kWideTiles) panel.a_strip = kStripRows * k;
+    }
     for (index_t i = rows.begin; i < rows.end; i += strip) {
-      panel.a = block ? block + (i - rows.begin) * (p_end - p) : g.a + i * g.a_row + p * g.a_col;
-      panel.a_row = block && !a_transposed ? p_end - p : g.a_row;
-      panel.a_col = block && a_transposed ? kStripRows : g.a_col;
+      panel.a = block ? block + (i - rows.begin) * k : a + i * g.a_row;
       const Range part{i, rows.end - i < strip ? rows.end : i + strip};
       if (!run_panel(g, panel, part, chunk)) return false;
     }
@@ -370,13 +447,11 @@ template <class T>
 static bool run_blocks(const GemmArgs<T>& g, bool pack, Range rows, Range columns, index_t p,
                        index_t p_end, index_t chunk) {
   const index_t k = p_end - p;
-  const index_t most = kBlockBytes / index_t(sizeof(T)) / k / kStripRows * kStripRows;
+  const index_t most = kPackedBlock<T> / k / kStripRows * kStripRows;
   T* block = g.scratch + kPanelScratch<T>;
   for (index_t i = rows.begin, height; i < rows.end; i += height) {
     height = rows.end - i < most ? rows.end - i : most;
-    for (index_t at = 0; at < height; at += kStripRows)
-      pack_strip(g.a + (i + at) * g.a_row + p * g.a_col, g.a_row, g.a_col, k,
-                 height - at < kStripRows ? height - at : kStripRows, block + at * k);
+    pack_block(g.a + i * g.a_row + p * g.a_col, g.a_row, g.a_col, k, height, block);
     if (!run_panels(g, pack, {i, i + height}, columns, p, p_end, chunk, block)) return false;
   }
   return true;
@@ -394,10 +469,11 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
     if (!take_part(&share, (g.m + height - 1) / height * vectors)) return;
   }
   const bool by_columns = g.b_col != 1;
+  const index_t bytes = g.b_row * index_t(sizeof(T)) * (g.k < kMaxChunk ? g.k : kMaxChunk);
   const bool spread =
-      g.b_row * index_t(sizeof(T)) * (g.k < kMaxChunk ? g.k : kMaxChunk) > kInPlaceBytes &&
-      g.b_row > 2 * kNr<T>;
-  const bool pack = by_columns || (spread && g.m >= kRowTilesToPack * kFullTileRows);
+      bytes > (kWideTiles ? kInPlaceBytes : kNarrowInPlaceBytes) && g.b_row > 2 * kNr<T>;
+  const index_t tiles_to_pack = kWideTiles ? kRowTilesToPack : kRowTilesToPackNarrow;
+  const bool pack = by_columns || (spread && g.m >= tiles_to_pack * kFullTileRows);
   const GemmSplit parts = share.count == 1 ? GemmSplit{1, 1} : choose_split(g, share.count, pack);
   const Range rows = split(g.m, height, parts.rows(share));
   const Range columns = split(g.n, Vec<T>::lanes, parts.columns(share));

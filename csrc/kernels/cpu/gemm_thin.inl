@@ -219,8 +219,8 @@ template <class T> static void thin_tiles(const Thin<T>& t, index_t j, index_t c
   micro.c_row = micro.bias_row = t.z_row;
   for (index_t v = 0; v < cols; v += most) {
     const index_t width = cols - v < most ? cols - v : most;
-    const int vectors = int((width + lanes - 1) / lanes);
-    micro.tail = int(width - (vectors - 1) * lanes);
+    const Tiles<T> tiles = tiles_for<T>(width, x_transposed);
+    micro.tail = tiles.tail;
     micro.c = t.z + v;
     for (index_t p = 0; p < t.k; p += t.chunk) {
       micro.first = p == 0;
@@ -228,7 +228,7 @@ template <class T> static void thin_tiles(const Thin<T>& t, index_t j, index_t c
       micro.k = t.k - p < t.chunk ? t.k - p : t.chunk;
       micro.a = t.x + p * t.x_col;
       micro.b = t.y + p * t.y_row + j + v;
-      kMicroKernels<T>.get[x_transposed][micro.tail != lanes][vectors - 1][t.rows - 1](micro);
+      tiles.kernels[t.rows - 1](micro);
     }
   }
 }

@@ -5,6 +5,7 @@
 
 namespace fastbp::avx2 {
 static constexpr int kTileRows[] = {6};  // blocking.h
+static constexpr int kHalfTileRows = 12;
 static constexpr bool kUpdatesGoAlong = false;
 template <class T> using Item = Vec<T>;  // elementwise.inl
 }  // namespace fastbp::avx2

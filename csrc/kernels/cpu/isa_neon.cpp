@@ -5,6 +5,7 @@
 
 namespace fastbp::neon {
 static constexpr int kTileRows[] = {5};  // blocking.h
+static constexpr int kHalfTileRows = 0;
 static constexpr bool kUpdatesGoAlong = false;
 template <class T> using Item = Vec<T>;  // elementwise.inl
 }  // namespace fastbp::neon

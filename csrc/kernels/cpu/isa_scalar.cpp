@@ -5,6 +5,7 @@
 
 namespace fastbp::scalar {
 static constexpr int kTileRows[] = {2};  // blocking.h
+static constexpr int kHalfTileRows = 0;
 static constexpr bool kUpdatesGoAlong = false;
 template <class T> using Item = Lane<T>;  // elementwise.inl
 }  // namespace fastbp::scalar

@@ -5,11 +5,10 @@
 template <class T>
 FBP_FN static void small_panel(MicroArgs<T> micro, index_t m, index_t k, index_t cols,
                                index_t chunk, bool a_transposed) {
-  constexpr int lanes = Vec<T>::lanes;
-  const int vectors = int(cols + lanes - 1) / lanes;
-  micro.tail = int(cols) - (vectors - 1) * lanes;
-  const auto& kernels = kMicroKernels<T>.get[a_transposed][micro.tail != lanes][vectors - 1];
-  const int most = kTileRows[vectors - 1];
+  const Tiles<T> shape = tiles_for<T>(cols, a_transposed);
+  micro.tail = shape.tail;
+  const auto kernels = shape.kernels;
+  const int most = shape.most_rows;
   if (m <= most && k <= chunk) return kernels[m - 1](micro);
   const index_t a_row = a_transposed ? 1 : micro.a_row, a_col = a_transposed ? micro.a_col : 1;
   const MicroArgs<T> first = micro;
@@ -248,14 +247,24 @@ FBP_FN static void for_each_gathered(const GatherArgs<T>& g, Copy copy) {
   for (; i < g.rows; ++i, to += g.to_row) copy(g.from + g.order[i] * g.cols, to);
 }
 
-// A row of less than a vector, and a single value, have a loop of their own: they cost less than the
+template <class T, int Cols> static void gather_few(const GatherArgs<T>& g) {
+  for_each_gathered(g, [](const T* x, T* to) {
+    T row[Cols];
+    for (int j = 0; j < Cols; ++j) row[j] = x[j];
+    for (int j = 0; j < Cols; ++j) to[j] = row[j];
+  });
+}
+
+// A row of less than a vector, and a few values, have loops of their own: they cost less than the
 // questions which it is.
 template <class T> static void gather_rows(const GatherArgs<T>& args) {
   using V = Vec<T>;
   const GatherArgs<T> g = args;
   const index_t whole = g.cols - g.cols % V::lanes;
   const int tail = int(g.cols - whole);
-  if (g.cols == 1) return for_each_gathered(g, [](const T* x, T* to) { *to = *x; });
+  static constexpr decltype(&gather_few<T, 1>) few[] = {gather_few<T, 1>, gather_few<T, 2>,
+                                                        gather_few<T, 3>, gather_few<T, 4>};
+  if (g.cols >= 1 && g.cols <= 4) return few[g.cols - 1](g);
   if (whole == 0)
     return for_each_gathered(g, [=](const T* x, T* to) { V::load_n(x, tail).store_n(to, tail); });
   for_each_gathered(g, [=](const T* x, T* to) {

@@ -81,6 +81,20 @@ template <> struct Vec<double> {
   }
 };
 
+// The first n values for one ymm register, 0 <= n < its lanes.
+FBP_FN __m256 load_part(const float* p, int n) {
+  return _mm256_maskz_loadu_ps(static_cast<__mmask8>((1u << n) - 1), p);
+}
+FBP_FN __m256d load_part(const double* p, int n) {
+  return _mm256_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p);
+}
+FBP_FN void store_part(float* p, int n, __m256 v) {
+  _mm256_mask_storeu_ps(p, static_cast<__mmask8>((1u << n) - 1), v);
+}
+FBP_FN void store_part(double* p, int n, __m256d v) {
+  _mm256_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), v);
+}
+
 using Vf = Vec<float>;
 using Vd = Vec<double>;
 using Mf = Mask<float>;

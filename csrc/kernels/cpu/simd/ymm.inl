@@ -1,4 +1,5 @@
-// Narrow<T> of one ymm register; included within the namespaces of avx2.h and avx512.h.
+// Narrow<T> of one ymm register; included within the namespaces of avx2.h and avx512.h, behind load_part() and
+// store_part() of fewer values than it has lanes.
 //
 // A narrow vector is the one whose transposition costs least: rows that lie anywhere become lanes by loads of 16 bytes
 // and shuffles within 128 bits. Zen 4 does two of these a clock on ymm registers and one on zmm, where loads of quarter
@@ -14,7 +15,9 @@ template <> struct Narrow<float> {
   FBP_FN explicit Narrow(__m256 x) : v(x) {}
   FBP_FN explicit Narrow(float x) : v(_mm256_set1_ps(x)) {}
   FBP_FN static Narrow load(const float* p) { return Narrow(_mm256_loadu_ps(p)); }
+  FBP_FN static Narrow load_n(const float* p, int n) { return Narrow(load_part(p, n)); }
   FBP_FN void store(float* p) const { _mm256_storeu_ps(p, v); }
+  FBP_FN void store_n(float* p, int n) const { store_part(p, n, v); }
 };
 
 template <> struct Narrow<double> {
@@ -25,7 +28,9 @@ template <> struct Narrow<double> {
   FBP_FN explicit Narrow(__m256d x) : v(x) {}
   FBP_FN explicit Narrow(double x) : v(_mm256_set1_pd(x)) {}
   FBP_FN static Narrow load(const double* p) { return Narrow(_mm256_loadu_pd(p)); }
+  FBP_FN static Narrow load_n(const double* p, int n) { return Narrow(load_part(p, n)); }
   FBP_FN void store(double* p) const { _mm256_storeu_pd(p, v); }
+  FBP_FN void store_n(double* p, int n) const { store_part(p, n, v); }
 };
 
 FBP_FN Narrow<float> operator+(Narrow<float> a, Narrow<float> b) {
