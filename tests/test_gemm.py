@@ -125,6 +125,25 @@ def test_few_rows_and_columns_have_the_bits_of_many(isa: str, dtype: str) -> Non
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5])
+def test_thousands_of_rows_of_few_values_have_the_bits_of_a_few(
+    isa: str, dtype: str, k: int
+) -> None:
+    """A by rows and B by columns without gaps, and with; made in several turns."""
+    a, b = sweeps.normal(k, dtype, 5003, k), sweeps.normal(k + 1, dtype, k, 3)
+    gaps = sweeps.normal(k, dtype, 5003, k + 2)[:, :k]
+    bias = sweeps.normal(k + 2, dtype, 5003)
+    for left, n in product((a, gaps), (1, 2, 3)):
+        whole = matmul(left, b[:, :n], bias[:n], "relu")
+        turned = matmul(b.T[:n], left.T, bias)
+        for rows in (slice(0, 7), slice(2047, 2050), slice(4990, 5003)):
+            part = np.concatenate([matmul(row[None], b[:, :n], bias[:n]) for row in left[rows]])
+            assert np.array_equal(whole[rows], np.maximum(part, 0)), f"{isa} {rows}"
+            part = matmul(b.T[:n], stored(left[rows], True).T, bias[rows])
+            assert np.array_equal(turned[:, rows], part), f"{isa} {rows}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("k", [1, 5, 32])
 def test_a_large_product_of_short_sums_has_the_bits_of_a_small_one(
     isa: str, dtype: str, k: int

@@ -414,6 +414,17 @@ template <class T> static ThinKernel<T> thin_kernel(const Thin<T>& t, index_t n)
   return stream && (far || t.rows == 1) ? kernels.rows[t.rows - 1] : thin_tiles<T>;
 }
 
+// Y by columns without gaps, of so few values each that they are turned by a loop of known length: then by rows.
+template <class T> FBP_FN static bool is_shallow(const Thin<T>& t) {
+  return t.y_row == 1 && t.y_col == t.k && t.k > 1 && t.k <= kMostInterleaved;
+}
+template <class T> static void thin_shallow(const Thin<T>& t, index_t j, index_t cols, T* panel) {
+  deinterleave_few(t.y + j * t.k, t.k, cols, panel, t.z_row);
+  Thin<T> turned = t;
+  turned.y = panel, turned.y_row = t.z_row, turned.y_col = 1;
+  thin_tiles(turned, 0, cols);
+}
+
 template <class T> static void thin_gemm(const GemmArgs<T>& g, bool swapped, Share share) {
   constexpr index_t lanes = Vec<T>::lanes;
   const index_t n = swapped ? g.m : g.n;
@@ -426,6 +437,8 @@ template <class T> static void thin_gemm(const GemmArgs<T>& g, bool swapped, Sha
   t.y = swapped ? g.a : g.b, t.y_row = swapped ? g.a_col : g.b_row;
   t.y_col = swapped ? g.a_row : g.b_col;
   t.z = g.scratch, t.sums = g.scratch + (kThinVectors + kThinRows) * lanes;
+  T* panel = t.sums + (kThinVectors + kThinRows) * lanes;
+  const bool shallow = is_shallow(t);
   const ThinKernel<T> kernel = thin_kernel(t, n);
   const Range part = split(n, lanes, share);
   const index_t most = kThinVectors / t.rows * lanes;
@@ -434,7 +447,10 @@ template <class T> static void thin_gemm(const GemmArgs<T>& g, bool swapped, Sha
     t.z_row = (cols + lanes - 1) / lanes * lanes;
     start_thin(g, t, swapped, j, cols);
     if (g.stop && g.stop(g.stop_context)) return;
-    kernel(t, j, cols);
+    if (shallow)
+      thin_shallow(t, j, cols, panel);
+    else
+      kernel(t, j, cols);
     swapped ? finish_columns(g, t, j, cols) : finish_rows(g, t, j, cols);
   }
 }
