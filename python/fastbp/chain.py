@@ -30,6 +30,7 @@ from .metrics import get as get_metrics
 from .network import Compiled
 from .sequences import Sequences, lengths_of, padded_as, require_no_sequences, running
 from .structure import Flatten, Reshape, owning, require_order
+from .turns import Turns
 
 if TYPE_CHECKING:
     from .history import History
@@ -68,6 +69,7 @@ class Chain:
         self._compiled: Compiled | None = None
         self._epochs = 0
         self._seconds_per_row: float | None = None  # of training, as the last fit took them
+        self._turns = Turns()
         self._run: Run | Saved | None = None  # of the last fit, or as the model's file had it
         if isinstance(layers, Layer) or not isinstance(layers, Iterable):
             raise TypeError(f"layers must be a list: write Sequential([...]); got {layers!r}")
@@ -175,8 +177,9 @@ class Chain:
                 Parameters that exist are converted, into new arrays.
 
         Raises ValueError for unknown names, DeviceNotAvailableError for a device, or a dtype on it,
-        that this machine does not offer.
+        that this machine does not offer; RuntimeError while fit trains the model.
         """
+        self._turns.require_idle("compile")
         if loss is None:
             raise TypeError(
                 "compile needs a loss: for example loss='mse' or loss='softmax_cross_entropy'"

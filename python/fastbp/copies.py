@@ -11,15 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import files, resume
+from .turns import Turns
 
 if TYPE_CHECKING:
     from .transferable import Transferable
 
-MADE_ANEW = ("_engine", "_quick", "_backend")
+MADE_ANEW = ("_engine", "_quick", "_backend", "_turns")
 
 
 def state(model: Transferable) -> dict[str, Any]:
-    """The attributes of the model but for the engine, of which it has the arrays and the steps."""
+    """The attributes of the model but for the engine, of which it has the arrays and the steps.
+
+    As they are between two steps, where fit trains the model in another thread.
+    """
+    with model._turns.between_steps():
+        return _state(model)
+
+
+def _state(model: Transferable) -> dict[str, Any]:
     kept = {name: value for name, value in vars(model).items() if name not in MADE_ANEW}
     engine = model._engine
     if engine is None:
@@ -37,6 +46,7 @@ def state(model: Transferable) -> dict[str, Any]:
 def restore(model: Transferable, kept: dict[str, Any]) -> None:
     """Makes a new object the model that `state` was asked about."""
     vars(model).update(dict.fromkeys(MADE_ANEW), **kept["attributes"])
+    model._turns = Turns()
     if "tensors" not in kept:
         return
     assert model.inputs is not None

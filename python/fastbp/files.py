@@ -92,7 +92,14 @@ class Description(NamedTuple):
 
 def save(model: Transferable, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
     """Sequential.save; see there."""
-    write_durably(path, _chunks(model, metadata), DIGEST_AT)
+    turns = model._turns
+    with turns.between_steps():
+        chunks = _chunks(model, metadata)
+        if not turns.trained_elsewhere:  # nor before this is written: a fit's first step waits
+            write_durably(path, chunks, DIGEST_AT)
+            return
+        chunks = [bytes(chunk) for chunk in chunks]
+    write_durably(path, chunks, DIGEST_AT)
 
 
 class Background:
@@ -141,7 +148,8 @@ class Background:
 
 def to_bytes(model: Transferable) -> bytes:
     """The content of the file that `model.save` would write."""
-    chunks = _chunks(model, model.metadata)
+    with model._turns.between_steps():
+        chunks = [bytes(chunk) for chunk in _chunks(model, model.metadata)]
     return _with_digest(chunks[0], _digest(chunks)) + b"".join(chunks[1:])
 
 

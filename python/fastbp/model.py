@@ -123,7 +123,8 @@ class Sequential(Transferable):
 
         Raises TypeError and ValueError for wrong arguments, before anything changes (of batches and
         memmaps the values are checked as they come, between two steps); RuntimeError if the model
-        is not compiled. Ctrl-C raises KeyboardInterrupt with the model at the end of a
+        is not compiled, or is being trained by another fit (in another thread, or in the one whose
+        callback calls). Ctrl-C raises KeyboardInterrupt with the model at the end of a
         step and `history` up to date; within a callback when it returns, or at the second Ctrl-C.
         """
         from . import training

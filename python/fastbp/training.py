@@ -58,15 +58,20 @@ class Ready(NamedTuple):
 
     def train(self) -> History:
         """Does what fit does; see Sequential.fit."""
+        with self.model._turns.training():
+            return self._train()
+
+    def _train(self) -> History:
         model, job, run, state = self.model, self.job, self.run, self.state
-        model._take_over(self.begun)
-        engine = model._engine or model._build(self.inputs)
-        if state is None:
-            run.first_epoch, run.first_step = model.epochs_trained, engine.steps
-        model.history, model._run = run.history, run
-        if run.states is not None:
-            model._carried = run.states
-        model.stop_training = state is not None and bool(state["stop_training"])
+        with model._turns.pieces:
+            model._take_over(self.begun)
+            engine = model._engine or model._build(self.inputs)
+            if state is None:
+                run.first_epoch, run.first_step = model.epochs_trained, engine.steps
+            model.history, model._run = run.history, run
+            if run.states is not None:
+                model._carried = run.states
+            model.stop_training = state is not None and bool(state["stop_training"])
         display = progress.make(self.verbose, job.epochs)
         try:
             _hold(engine, job.source, job.validation)
@@ -102,6 +107,7 @@ def ready(
     patience: int | None,
 ) -> Ready:
     """The checks of Sequential.fit; see there for the arguments."""
+    model._turns.require_idle("fit")
     compiled = model._require_compiled()
     verbose = progress.check_verbose(verbose)
     hooks = Hooks([*callback_list(callbacks), *_convergence(tol, patience)])
@@ -243,7 +249,6 @@ class Fit:
         self._stages = {
             "epoch_begin": self._epoch_begin,
             "batch_begin": self._batch_begin,
-            "batch": self._batch,
             "batch_end": self._batch_end,
             "validate": self._validate,
             "epoch_end": self._epoch_end,
@@ -280,7 +285,11 @@ class Fit:
         while not self._ended():
             self.run.interrupts.deliver()
             if self._whole_epochs():
-                self._epochs()
+                with self.model._turns.pieces:
+                    self._epochs()
+            elif self.run.stage == "batch":
+                with self.model._turns.pieces:
+                    self._batch()
             else:
                 self._stages[self.run.stage]()
 
@@ -393,16 +402,19 @@ class Fit:
         if job.gradient_norms:
             batch = job.source.last_batch(run)
             norms = gradient_norms(self.model, self.engine, batch)
-        self._record(logs, self.engine.steps, norms)
-        run.stage = "epoch_end"
+        with self.model._turns.pieces:
+            self._record(logs, self.engine.steps, norms)
+            run.stage = "epoch_end"
 
     def _epoch_end(self) -> None:
         run = self.run
         if self.hooks.callbacks:
             self.hooks.call("on_epoch_end", run, run.epoch, run.logs)
-            run.history.amend(run.logs)
-        self.display.update(run.epoch + 1, progress.shown(run.logs))
-        run.next_epoch()
+        with self.model._turns.pieces:
+            if self.hooks.callbacks:
+                run.history.amend(run.logs)
+            self.display.update(run.epoch + 1, progress.shown(run.logs))
+            run.next_epoch()
 
     def _record(
         self, logs: dict[str, float], steps: int, norms: dict[str, float] | None = None

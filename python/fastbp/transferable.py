@@ -88,7 +88,8 @@ class Transferable(Chain):
         on: loss, metrics, optimizer with its state, step and epoch count, seed; and while a fit has
         not come to its end the state of that run, for fit(resume=path). The file has the
         safetensors layout. It appears under its name only when it is complete and on the disk; an
-        error leaves a file that was there untouched.
+        error leaves a file that was there untouched. While fit trains the model in another thread
+        the file is of a moment between two steps; fit pauses for as long as a copy takes.
 
         Args:
             path: the file to write.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def replace_head(model: Transferable, units: int) -> None:
     """Sequential.replace_head; see there."""
+    model._turns.require_idle("replace_head")
     units = checks.integer("units", units)
     layers = list(model.layers)
     dense = [index for index, layer in enumerate(layers) if isinstance(layer, Dense)]
@@ -29,6 +30,7 @@ def replace_head(model: Transferable, units: int) -> None:
 
 def append(model: Transferable, layer: Layer) -> None:
     """Sequential.append; see there."""
+    model._turns.require_idle("append")
     if not isinstance(layer, Layer):
         raise TypeError(f"append takes a layer object such as Dense(10); got {describe(layer)}")
     taken = set(map(id, owning(model.layers)))

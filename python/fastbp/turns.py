@@ -1,0 +1,66 @@
+"""Whose turn it is with a model: one fit at a time, and who copies it comes between two steps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Turns:
+    """What the threads that train a model and those that save it agree on.
+
+    Fit works in pieces, a call of the engine and the notes of how far it came, each within
+    `pieces`. Between two pieces, also while callbacks run, another thread may save. It waits at
+    most for one piece: `_door` keeps fit from going on ahead of it.
+    """
+
+    def __init__(self) -> None:
+        # Reentrant, as the handler of a signal may come to them again.
+        self._door, self._room = threading.RLock(), threading.RLock()
+        self._entry = threading.Lock()
+        self._trains: int | None = None  # the thread that is inside fit
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """For the whole of a fit. Raises RuntimeError if there is one already."""
+        with self._entry:
+            self.require_idle("fit")
+            self._trains = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._trains = None
+
+    def require_idle(self, method: str) -> None:
+        """Raises RuntimeError while fit trains the model: two would mix their histories."""
+        trains = self._trains
+        if trains is None:
+            return
+        mine = trains == threading.get_ident()
+        where = "one of its callbacks or functions" if mine else "another thread"
+        raise RuntimeError(
+            f"{method} was called from {where} while fit trains this model: wait until fit has "
+            "returned, or take a model of its own, copy.deepcopy(model). Meanwhile predict, "
+            "evaluate and save may be called; a callback ends fit by model.stop_training = True"
+        )
+
+    @property
+    def trained_elsewhere(self) -> bool:
+        """Whether another thread is inside fit."""
+        return self._trains not in (None, threading.get_ident())
+
+    @property
+    def pieces(self) -> threading.RLock:
+        """What fit holds during a piece."""
+        with self._door:
+            return self._room
+
+    @contextmanager
+    def between_steps(self) -> Iterator[None]:
+        """No piece of a fit in another thread is done meanwhile."""
+        if self._trains == threading.get_ident():  # it may hold the room, and changes nothing now
+            yield
+            return
+        with self._door, self._room:
+            yield

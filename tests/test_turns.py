@@ -1,0 +1,87 @@
+"""A model that one thread trains while another saves, copies or uses it."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastbp as bp
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(2000, 64)).astype(np.float32), RNG.integers(0, 3, 2000)
+
+
+def make() -> bp.Sequential:
+    layers = [bp.Dense(256, activation="relu"), bp.Dense(256, activation="relu"), bp.Dense(3)]
+    model = bp.Sequential(layers, seed=1)
+    model.compile("adam", "softmax_cross_entropy")
+    model.build(64)
+    return model
+
+
+def saved(model: bp.Sequential, path: Path) -> bp.Sequential:
+    model.save(path)
+    return bp.load(path)
+
+
+def copied(model: bp.Sequential, path: Path) -> bp.Sequential:
+    return copy.deepcopy(model)
+
+
+@pytest.mark.parametrize("take", [saved, copied])
+def test_what_is_taken_during_fit_is_of_one_step(
+    take: Callable[[bp.Sequential, Path], bp.Sequential], tmp_path: Path
+) -> None:
+    """It goes on to the bits of the run that it was taken from."""
+    model = make()
+    fit = {"epochs": 12, "verbose": 0}
+    thread = threading.Thread(target=lambda: model.fit(X, Y, **fit))
+    thread.start()
+    taken = []
+    while thread.is_alive():
+        taken.append(take(model, tmp_path / "model"))
+    thread.join()
+    between = [m for m in taken if 0 < m.epochs_trained < 12]
+    assert between
+    for one in between[:: max(1, len(between) // 3)]:
+        one.fit(X, Y, resume=True, **fit)
+        for name, value in model.parameters().items():
+            np.testing.assert_array_equal(one.parameters()[name], value)
+
+
+def test_a_model_in_training_is_trained_by_nobody_else() -> None:
+    model, alone = make(), make()
+    refused = []
+
+    def attempts(epoch: int, logs: object) -> None:
+        def attempt() -> None:
+            for call in (
+                lambda: model.fit(X, Y, verbose=0),
+                lambda: model.compile("sgd", "softmax_cross_entropy"),
+                lambda: model.append(bp.Dense(3)),
+                lambda: model.replace_head(3),
+            ):
+                with pytest.raises(RuntimeError, match="while fit trains this model") as error:
+                    call()
+                refused.append(str(error.value))
+            model.predict(X[:3])
+            model.evaluate(X[:9], Y[:9])
+
+        attempt()
+        beside = threading.Thread(target=attempt)
+        beside.start()
+        beside.join()
+
+    watcher = bp.LambdaCallback(on_epoch_end=attempts)
+    history = model.fit(X, Y, epochs=2, verbose=0, callbacks=watcher)
+    assert len(refused) == 16
+    assert ["another thread" in text for text in refused] == ([False] * 4 + [True] * 4) * 2
+    assert history.history == alone.fit(X, Y, epochs=2, verbose=0).history
+    assert model.history is history
+    model.fit(X, Y, verbose=0)  # it is free again
+    assert model.epochs_trained == 3
