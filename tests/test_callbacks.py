@@ -376,6 +376,16 @@ def test_a_checkpoint_that_fails_in_the_background_is_heard_of(tmp_path: Path) -
         make().fit(x, y, epochs=3, callbacks=saver)
 
 
+@pytest.mark.parametrize("kind", [bp.ModelCheckpoint, bp.CSVLogger])
+def test_a_missing_folder_is_heard_of_before_the_first_step(kind: Any, tmp_path: Path) -> None:
+    x, y = data()
+    model, epochs = make(), []
+    watcher = bp.LambdaCallback(on_epoch_begin=lambda epoch, logs: epochs.append(epoch))
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+        model.fit(x, y, callbacks=[kind(tmp_path / "missing" / "file"), watcher])
+    assert not epochs and model.epochs_trained == 0
+
+
 def test_checkpoints(tmp_path: Path) -> None:
     x, y = data()
     weights = Weights()

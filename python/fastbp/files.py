@@ -256,6 +256,12 @@ def header(
     return len(header).to_bytes(8, "little") + header
 
 
+def require_folder(target: Path) -> None:
+    """Raises FileNotFoundError unless the folder that a file is to be written to is there."""
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(target.parent))
+
+
 def write_durably(
     path: str | os.PathLike[str], chunks: Sequence[Any], digest_at: int | None = None
 ) -> None:
@@ -269,8 +275,7 @@ def write_durably(
     are kept.
     """
     target = Path(path).resolve()
-    if not target.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(target.parent))
+    require_folder(target)
     temporary = target.with_name(f".fastbp-{os.urandom(8).hex()}.tmp")
     try:
         with temporary.open("xb") as file, contextlib.ExitStack() as stack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import checks
@@ -30,7 +31,8 @@ class ModelCheckpoint(Monitor):
         background: a thread writes the file, from a copy, while fit goes on; fit returns when the
             last one is on the disk. Until a file is complete, what was there before stays.
 
-    Raises ValueError for save_best_only by steps; OSError out of fit if a file cannot be written,
+    Raises ValueError for save_best_only by steps; FileNotFoundError out of fit, before
+    the first step, if the folder is not there; OSError if a file cannot be written,
     in the background when the next one is to be, or at the end.
     """
 
@@ -63,6 +65,14 @@ class ModelCheckpoint(Monitor):
     def check(self, names: frozenset[str]) -> None:
         if self.save_best_only:
             super().check(names)
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        from ..files import require_folder
+
+        super().on_train_begin(logs)
+        target = Path(self.filepath).resolve()
+        if "{" not in str(target.parent):  # else its name is known at the first save
+            require_folder(target)
 
     def _save_batch(self, batch: int, logs: Logs | None = None) -> None:
         history = self.model.history

@@ -23,7 +23,8 @@ class CSVLogger(Callback):
         separator: one character.
         append: whether to go on in a file that is there; else it is written anew.
 
-    Raises OSError out of fit if the file cannot be written.
+    Raises FileNotFoundError out of fit, before the first step, if the folder is not there; OSError
+    if the file cannot be written.
     """
 
     def __init__(
@@ -39,6 +40,9 @@ class CSVLogger(Callback):
         self._end = 0  # bytes of the file that are this run's, and those before it
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
+        from ..files import require_folder
+
+        require_folder(self.filename.resolve())
         self._names, self._end = [], 0
         if self.append and self.filename.exists():
             with self.filename.open(newline="", encoding="utf-8") as file:
