@@ -12,6 +12,7 @@ import fastbp as bp
 from fastbp import _core
 
 MILLISECONDS = 20  # of processor time beyond NumPy's own import
+SHARE = 0.25  # of NumPy's own, which is what that comes to; where another program slows both
 
 
 def run(program: str, **environment: str) -> str:
@@ -34,11 +35,16 @@ def test_import_is_quick() -> None:
     Of the importing thread: those of NumPy's BLAS go on spinning for a while.
     """
     program = (
-        "import numpy, time; start = time.thread_time(); import fastbp;"
-        "print((time.thread_time() - start) * 1e3)"
+        "import time; begin = time.thread_time(); import numpy; start = time.thread_time();"
+        "import fastbp; end = time.thread_time(); print(start - begin, end - start)"
     )
-    environment = {"PYTHONDONTWRITEBYTECODE": ""}
-    assert min(float(run(program, **environment)) for _ in range(6)) <= MILLISECONDS
+    seen = []
+    for _ in range(10):
+        numpy, ours = map(float, run(program, PYTHONDONTWRITEBYTECODE="").split())
+        if 1e3 * ours <= MILLISECONDS or ours <= SHARE * numpy:
+            return
+        seen.append((numpy, ours))
+    pytest.fail(f"seconds of importing NumPy, and fastbp on top of it: {seen}")
 
 
 def test_import_loads_only_what_every_program_needs() -> None:
