@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 import fastbp as bp
+import machine
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(2000, 64)).astype(np.float32), RNG.integers(0, 3, 2000)
@@ -85,3 +88,30 @@ def test_a_model_in_training_is_trained_by_nobody_else() -> None:
     assert model.history is history
     model.fit(X, Y, verbose=0)  # it is free again
     assert model.epochs_trained == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_child_forked_during_fit_has_the_model_whole_or_is_told(tmp_path: Path) -> None:
+    """Between two steps it may be used; within one, the child has not got the thread to end it."""
+    model = make()
+    model.fit(X[:64], Y[:64], verbose=0)
+    thread = threading.Thread(target=lambda: model.fit(X, Y, epochs=25, verbose=0))
+
+    def use() -> None:
+        try:
+            model.save(tmp_path / "model")
+        except RuntimeError as problem:
+            assert "when the process was forked" in str(problem)
+            with pytest.raises(RuntimeError, match="when the process was forked"):
+                model.fit(X[:64], Y[:64])
+            for call in (model.evaluate, model.step):  # where the thread was outside the engine
+                with contextlib.suppress(RuntimeError):
+                    call(X[:64], Y[:64])
+        else:
+            model.fit(X[:64], Y[:64], verbose=0)
+
+    thread.start()
+    while thread.is_alive():
+        machine.in_child(use, timeout=20)
+    thread.join()
+    assert model.epochs_trained == 26

@@ -440,7 +440,7 @@ class CudaNetwork {
   int loss_ = -1;
   void* stream_ = nullptr;  // the caller's
   std::mutex busy_;
-  std::atomic<std::thread::id> owner_{};  // of busy_
+  Occupant owner_;  // of busy_
 };
 
 }  // namespace

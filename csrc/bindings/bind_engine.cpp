@@ -347,7 +347,7 @@ PyMethodDef quick_methods[] = {
 
 void bind_engine(py::module_& m) {
   using namespace py::literals;
-  watch_forks_for_signals();
+  watch_forks();
   py::class_<Engine> engine(m, "Engine");
   engine
       .def(py::init<index_t, const py::list&, const std::string&, std::uint64_t, bool>(),

@@ -21,7 +21,7 @@ class HeldNetwork {
   std::unique_ptr<Network<float>> f32_;
   std::unique_ptr<Network<double>> f64_;
   std::mutex busy_;
-  std::atomic<std::thread::id> owner_{};  // of busy_
+  Occupant owner_;  // of busy_
 
  protected:
   bool compiled_ = false;

@@ -28,6 +28,7 @@ bool told_to_stop(void* context) {
 // Python's identifier of its main thread, 0 until asked; in the child of a fork another thread may be
 // it.
 std::atomic<unsigned long> main_thread{0};
+std::atomic<unsigned> forks{0};
 
 unsigned long ask_main_thread() {
   const py::object thread = py::module_::import("threading").attr("main_thread")();
@@ -45,8 +46,13 @@ Interrupt python_signals() {
   return {python_signal_raised, nullptr};
 }
 
-void watch_forks_for_signals() {
-  pthread_atfork(nullptr, nullptr, [] { main_thread = 0; });
+void watch_forks() {
+  pthread_atfork(nullptr, nullptr, [] {
+    main_thread = 0;
+    ++forks;
+  });
 }
+
+unsigned forks_so_far() { return forks.load(std::memory_order_relaxed); }
 
 }  // namespace fastbp

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_all: weakref.WeakSet[Turns] = weakref.WeakSet()
 
 
 class Turns:
@@ -16,24 +20,33 @@ class Turns:
     """
 
     def __init__(self) -> None:
+        self._trains: int | None = None  # the thread that is inside fit
+        self._torn = False  # by a fork in the midst of a piece of another thread's
+        self._make_locks()
+        _all.add(self)
+
+    def _make_locks(self) -> None:
         # Reentrant, as the handler of a signal may come to them again.
         self._door, self._room = threading.RLock(), threading.RLock()
         self._entry = threading.Lock()
-        self._trains: int | None = None  # the thread that is inside fit
 
     @contextmanager
     def training(self) -> Iterator[None]:
         """For the whole of a fit. Raises RuntimeError if there is one already."""
-        with self._entry:
-            self.require_idle("fit")
-            self._trains = threading.get_ident()
-        try:
+        entered = False
+        try:  # from the first moment: Ctrl-C may come at any
+            with self._entry:
+                self.require_idle("fit")
+                entered = True
+                self._trains = threading.get_ident()
             yield
         finally:
-            self._trains = None
+            if entered:
+                self._trains = None
 
     def require_idle(self, method: str) -> None:
         """Raises RuntimeError while fit trains the model: two would mix their histories."""
+        self._require_whole()
         trains = self._trains
         if trains is None:
             return
@@ -59,8 +72,33 @@ class Turns:
     @contextmanager
     def between_steps(self) -> Iterator[None]:
         """No piece of a fit in another thread is done meanwhile."""
+        self._require_whole()
         if self._trains == threading.get_ident():  # it may hold the room, and changes nothing now
             yield
             return
         with self._door, self._room:
             yield
+
+    def _require_whole(self) -> None:
+        if self._torn:
+            raise RuntimeError(
+                "another thread was training this model when the process was forked, and this "
+                "child has not got that thread: its parameters may be those of half a step. Give "
+                "the child a file of the model, or a copy made before"
+            )
+
+    def _after_fork(self) -> None:
+        """In the child, which has no other thread: what those held is free."""
+        if self.trained_elsewhere:
+            self._trains = None
+            self._torn |= not self._room.acquire(blocking=False)
+        self._make_locks()
+
+
+def _after_fork() -> None:
+    for turns in _all:
+        turns._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
