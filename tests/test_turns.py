@@ -6,6 +6,7 @@ import contextlib
 import copy
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import fastbp as bp
 import machine
 
 RNG = np.random.default_rng(0)
-X, Y = RNG.normal(size=(2000, 64)).astype(np.float32), RNG.integers(0, 3, 2000)
+X, Y = RNG.normal(size=(500, 64)).astype(np.float32), RNG.integers(0, 3, 500)
 
 
 def make() -> bp.Sequential:
@@ -25,6 +26,15 @@ def make() -> bp.Sequential:
     model.compile("adam", "softmax_cross_entropy")
     model.build(64)
     return model
+
+
+def epochs_of(seconds: float) -> int:
+    """As many as that takes, a few at least: sanitizers make a step a hundred times as long."""
+    model = make()
+    model.fit(X, Y, verbose=0)
+    start = time.perf_counter()
+    model.fit(X, Y, epochs=3, verbose=0)
+    return max(6, int(seconds / (time.perf_counter() - start) * 3))
 
 
 def saved(model: bp.Sequential, path: Path) -> bp.Sequential:
@@ -41,15 +51,15 @@ def test_what_is_taken_during_fit_is_of_one_step(
     take: Callable[[bp.Sequential, Path], bp.Sequential], tmp_path: Path
 ) -> None:
     """It goes on to the bits of the run that it was taken from."""
-    model = make()
-    fit = {"epochs": 12, "verbose": 0}
+    model, epochs = make(), epochs_of(0.5)
+    fit = {"epochs": epochs, "verbose": 0}
     thread = threading.Thread(target=lambda: model.fit(X, Y, **fit))
     thread.start()
     taken = []
     while thread.is_alive():
         taken.append(take(model, tmp_path / "model"))
     thread.join()
-    between = [m for m in taken if 0 < m.epochs_trained < 12]
+    between = [m for m in taken if 0 < m.epochs_trained < epochs]
     assert between
     for one in between[:: max(1, len(between) // 3)]:
         one.fit(X, Y, resume=True, **fit)
@@ -93,9 +103,9 @@ def test_a_model_in_training_is_trained_by_nobody_else() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_child_forked_during_fit_has_the_model_whole_or_is_told(tmp_path: Path) -> None:
     """Between two steps it may be used; within one, the child has not got the thread to end it."""
-    model = make()
+    model, epochs = make(), epochs_of(0.5)
     model.fit(X[:64], Y[:64], verbose=0)
-    thread = threading.Thread(target=lambda: model.fit(X, Y, epochs=25, verbose=0))
+    thread = threading.Thread(target=lambda: model.fit(X, Y, epochs=epochs, verbose=0))
 
     def use() -> None:
         try:
@@ -114,4 +124,4 @@ def test_a_child_forked_during_fit_has_the_model_whole_or_is_told(tmp_path: Path
     while thread.is_alive():
         machine.in_child(use, timeout=20)
     thread.join()
-    assert model.epochs_trained == 26
+    assert model.epochs_trained == 1 + epochs
