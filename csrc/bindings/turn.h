@@ -40,9 +40,8 @@ class Turn {
         owner.forks.load(std::memory_order_relaxed) != forks_so_far())
       throw std::runtime_error(
           "another thread was inside this model when the process was forked, and this child has "
-          "not "
-          "got that thread: its parameters may be those of half a step. Fork between two calls, or "
-          "give the child a file of the model or a copy made before");
+          "not got that thread: its parameters may be those of half a step. Fork between two "
+          "calls, or give the child a file of the model or a copy made before");
   }
   Turn(std::mutex& mutex, Occupant& owner) : lock_(mutex), owner_(owner) {
     owner_.forks.store(forks_so_far(), std::memory_order_relaxed);

@@ -1,6 +1,6 @@
 // Everything that one ISA offers, gathered into its kernel tables. Included once by each
-// isa_<name>.cpp, which has defined FBP_ISA (the namespace), kTileRows and kUpdatesGoAlong (blocking.h) and Item
-// (elementwise.inl), and included the vector wrapper.
+// isa_<name>.cpp, which has defined FBP_ISA (the namespace), kTileRows, kHalfTileRows and kUpdatesGoAlong (blocking.h) and
+// Item (elementwise.inl), and included the vector wrapper.
 
 #include "kernels/cpu/blocking.h"
 #include "kernels/kernel_table.h"
