@@ -149,8 +149,8 @@ class Background:
 def to_bytes(model: Transferable) -> bytes:
     """The content of the file that `model.save` would write."""
     with model._turns.between_steps():
-        chunks = [bytes(chunk) for chunk in _chunks(model, model.metadata)]
-    return _with_digest(chunks[0], _digest(chunks)) + b"".join(chunks[1:])
+        chunks = _chunks(model, model.metadata)
+        return _with_digest(chunks[0], _digest(chunks)) + b"".join(chunks[1:])
 
 
 def _chunks(model: Transferable, metadata: Mapping[str, str]) -> list[Any]:
