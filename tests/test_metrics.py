@@ -193,7 +193,7 @@ def problem(kind: str) -> tuple[bp.Sequential, Any, Any]:
     model = bp.Sequential([bp.Dense(8, "tanh"), bp.Dense(outputs)], seed=1)
     names = ["f1", "accuracy", "precision_weighted", "auc", "pr_auc"]
     if kind == "softmax":
-        names += ["top_2", "recall"]
+        names += ["top_2", "top_3", "recall"]
     if kind == "values":
         names = ["r2", "mse"]
     model.compile(bp.Adam(0.05), loss, names)
@@ -218,7 +218,8 @@ def by_sklearn(kind: str, model: bp.Sequential, x: Any, y: Any) -> dict[str, flo
         "pr_auc": sk.average_precision_score(hot, scores),
     }
     if kind == "softmax":
-        found["top_2"] = sk.top_k_accuracy_score(y, output, k=2)
+        for k in (2, 3):
+            found[f"top_{k}"] = sk.top_k_accuracy_score(y, output, k=k)
         found["recall"] = sk.recall_score(t, chosen, average="macro")
     return found
 

@@ -389,17 +389,23 @@ void Step<T>::measure(const T* y, const Samples<T>& targets,
   std::int64_t* counts = counts_;
   for (std::size_t m = 0; metrics && m < metrics->size(); ++m) {
     const MetricSpec& what = (*metrics)[m];
-    if (!counted_by_loss(what) && (what.counts == 0 || counts))
+    if (!counted_by_loss(*metrics, m) && (what.counts == 0 || counts))
       metric(what, y, targets, int(m) + 1, counts);
     if (counts) counts += what.counts;
   }
   if (plain_errors) loss(y, targets, false, nullptr);
 }
 
-// Whether the loss's kernel counts on its way what the metric wants.
-template <class T> bool Step<T>::counted_by_loss(const MetricSpec& metric) const {
-  return (metric.kind == MetricKind::accuracy_argmax || metric.kind == MetricKind::counts_argmax) &&
-         !kElementwise[c_.loss.loss] && c_.layout->outputs <= kCountedColumns<T>;
+// Whether the loss's kernel counts on its way what metric m wants: of several top_k the first.
+template <class T>
+bool Step<T>::counted_by_loss(const std::vector<MetricSpec>& metrics, std::size_t m) const {
+  if (kElementwise[c_.loss.loss] || c_.layout->outputs > kCountedColumns<T>) return false;
+  const MetricKind kind = metrics[m].kind;
+  if (kind == MetricKind::accuracy_argmax || kind == MetricKind::counts_argmax) return true;
+  if (kind != MetricKind::top_k) return false;
+  for (std::size_t i = 0; i < m; ++i)
+    if (metrics[i].kind == kind) return false;
+  return true;
 }
 
 // Tells the loss's kernel of the metrics that it counts.
@@ -407,9 +413,11 @@ template <class T>
 void Step<T>::count_on_the_way(const std::vector<MetricSpec>& metrics, LossArgs<T>& args) const {
   std::int64_t* counts = counts_;
   for (std::size_t m = 0; m < metrics.size(); ++m) {
-    if (counted_by_loss(metrics[m])) {
+    if (counted_by_loss(metrics, m)) {
       if (metrics[m].counts > 0)
         args.counts = counts;
+      else if (metrics[m].kind == MetricKind::top_k)
+        args.block_top = block_sums(int(m) + 1), args.k = metrics[m].k;
       else
         args.block_right = block_sums(int(m) + 1);
     }
@@ -428,7 +436,7 @@ void Step<T>::loss(const T* y, const Samples<T>& targets, bool plain,
   args.dy_scale = T(1 / loss_divisor(c_.loss, counted_, cols));
   args.param = plain ? T(0) : T(c_.loss.param);
   if (metrics) count_on_the_way(*metrics, args);
-  double* const block_right = args.block_right;
+  double *const block_right = args.block_right, *const block_top = args.block_top;
   const Window own = outputs_window();
   for_row_chunks(own.rows, cols, [&](index_t first, index_t count) {
     const index_t row = own.at + first;
@@ -441,6 +449,7 @@ void Step<T>::loss(const T* y, const Samples<T>& targets, bool plain,
     const index_t block = first_block() + first / kLossBlockRows;
     args.block_loss = block_sums(0) + block;
     if (block_right) args.block_right = block_right + block;
+    if (block_top) args.block_top = block_top + block;
     c_.kernels->loss[c_.loss.loss](args, Share{});
   });
   done(false);

@@ -249,7 +249,7 @@ template <class T> class Step {
   void join_deltas(const Stage& stage, TileOp<T> below, const ActivationTile<T>& tile);
   ActivationTile<T> delta_tile(std::size_t stage, T* dx, const Window& w) const;
   void measure(const T* y, const Samples<T>& targets, const std::vector<MetricSpec>* metrics);
-  bool counted_by_loss(const MetricSpec& metric) const;
+  bool counted_by_loss(const std::vector<MetricSpec>& metrics, std::size_t m) const;
   void count_on_the_way(const std::vector<MetricSpec>& metrics, LossArgs<T>& args) const;
   void loss(const T* y, const Samples<T>& targets, bool plain,
             const std::vector<MetricSpec>* metrics);
@@ -356,8 +356,8 @@ inline constexpr index_t kChunkElements = 1 << 16;
 template <class T>
 template <class Body>
 void Step<T>::for_row_chunks(index_t rows, index_t row_elements, Body body) {
-  const index_t blocks = kChunkElements / (row_elements * kLossBlockRows) + 1;
-  const index_t chunk = c_.abort ? blocks * kLossBlockRows : rows;
+  index_t chunk = rows;  // a division takes longer than some bodies
+  if (c_.abort) chunk = (kChunkElements / (row_elements * kLossBlockRows) + 1) * kLossBlockRows;
   for (index_t first = 0; first < rows && !stopping(); first += chunk)
     body(first, rows - first < chunk ? rows - first : chunk);
 }

@@ -118,10 +118,12 @@ template <class T> struct LossArgs {
   // none.
   const T* weight = nullptr;
   T* dy = nullptr;  // may be y's memory; also the working memory of softmax_cross_entropy
-  // Where not null, what the metrics accuracy_argmax and counts_argmax leave (MetricArgs::block_sum and
-  // counts). Only of a loss over rows of at most kCountedColumns classes.
+  // Where not null, what the metrics accuracy_argmax, counts_argmax and top_k leave (MetricArgs::block_sum
+  // and counts). Only of a loss over rows of at most kCountedColumns classes.
   double* block_right = nullptr;
   std::int64_t* counts = nullptr;
+  double* block_top = nullptr;
+  index_t k = 0;                 // of block_top
   T dy_scale = 1;                // 1 / (rows * cols), 1 / rows or 1: the mean's factor
   T param = 0;                   // the loss's one number (LossDefaults::parameter)
   double* block_loss = nullptr;  // one sum for each block of kLossBlockRows rows

@@ -193,11 +193,30 @@ static int count_classes(Vec<T> taken, Vec<T> own, int rows, index_t cols, std::
   return count(right);
 }
 
+// Of the first `rows` lanes, a row in each (to_columns), those whose own class has fewer than k scores
+// before it: larger ones, and of equal ones those behind it.
+template <class T>
+static int count_in_top(const T* column, index_t cols, Vec<T> own, int rows, index_t k) {
+  using V = Vec<T>;
+  V score(T(0)), before(T(0));
+  for (index_t c = 0; c < cols; ++c)
+    score = select(own == V(T(c)), V::load(column + c * V::lanes), score);
+  for (index_t c = 0; c < cols; ++c) {
+    const V v = V::load(column + c * V::lanes);
+    before = before + select((v > score) | ((v == score) & (V(T(c)) > own)), V(T(1)), V(T(0)));
+  }
+  return count((before < V(T(k))) & (lane_index(T()) < V(T(rows))));
+}
+
+// Rows of a block that metrics count on the loss's way.
+struct CountedRows { int right = 0, in_top = 0; };
+
 // The same for up to `lanes` rows of at most `lanes` classes, one row in each lane; sums run over
-// the classes in order. Returns the sum of the rows' losses, in order, and adds to *right where metrics
-// want it.
+// the classes in order. Returns the sum of the rows' losses, in order, and adds to *counted what metrics
+// want.
 template <class T, bool has_weights>
-static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int rows, int* right) {
+static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int rows,
+                                  CountedRows* counted) {
   using V = Vec<T>;
   constexpr int lanes = V::lanes;
   const index_t cols = args.cols;
@@ -230,10 +249,13 @@ static double softmax_narrow_loss(const LossArgs<T>& args, index_t begin, int ro
           weighted + select(t == V(T(0)), V(T(0)), t * (V::load(column + c * lanes) - shift));
     }
   }
-  if (args.block_right || args.counts)
-    *right += count_classes(argmax_of_columns(column, cols),
-                            labels ? V::load(label) : argmax_of_columns(t_column, cols), rows, cols,
-                            args.counts);
+  if (args.block_right || args.counts || args.block_top) {
+    const V own = labels ? V::load(label) : argmax_of_columns(t_column, cols);
+    if (args.block_right || args.counts)
+      counted->right +=
+          count_classes(argmax_of_columns(column, cols), own, rows, cols, args.counts);
+    if (args.block_top) counted->in_top += count_in_top(column, cols, own, rows, args.k);
+  }
   const T smoothing = args.param, share = smoothing / T(cols), kept = T(1) - smoothing;
   if (smoothing != 0) {
     V sum_z(T(0));
@@ -279,12 +301,12 @@ template <class T> static void softmax_cross_entropy(const LossArgs<T>& args, Sh
   constexpr index_t lanes = Vec<T>::lanes;
   for_each_block(args.rows, share, [&](index_t block, index_t begin, index_t rows) {
     double sum = 0;
-    int right = 0;
+    CountedRows counted;
     for (index_t i = begin; i < begin + rows;) {
       if (args.cols <= lanes) {
         const index_t here = begin + rows - i < lanes ? begin + rows - i : lanes;
-        sum += args.weight ? softmax_narrow_loss<T, true>(args, i, int(here), &right)
-                           : softmax_narrow_loss<T, false>(args, i, int(here), &right);
+        sum += args.weight ? softmax_narrow_loss<T, true>(args, i, int(here), &counted)
+                           : softmax_narrow_loss<T, false>(args, i, int(here), &counted);
         i += here;
       } else {
         const index_t at = i * args.cols;
@@ -297,6 +319,7 @@ template <class T> static void softmax_cross_entropy(const LossArgs<T>& args, Sh
       }
     }
     args.block_loss[block] = sum;
-    if (args.block_right) args.block_right[block] = double(right);
+    if (args.block_right) args.block_right[block] = double(counted.right);
+    if (args.block_top) args.block_top[block] = double(counted.in_top);
   });
 }

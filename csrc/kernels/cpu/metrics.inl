@@ -74,8 +74,8 @@ static void true_classes(const MetricArgs<T>& args, index_t begin, index_t rows,
     argmax_of_rows(args.target + begin * args.cols, rows, args.cols, wanted);
 }
 
-// Of up to kLossBlockRows rows, those whose true class has fewer than k scores before it: larger ones,
-// and of equal ones those behind it.
+// Of up to kLossBlockRows rows, those whose true class has fewer than k scores before it, as
+// count_in_top says.
 template <class T>
 static index_t rows_in_top(const MetricArgs<T>& args, index_t begin, index_t rows) {
   using V = Vec<T>;
@@ -100,24 +100,12 @@ static index_t rows_in_top(const MetricArgs<T>& args, index_t begin, index_t row
     }
     return hits;
   }
-  alignas(64) T column[lanes * lanes], of_row[lanes] = {}, place_of_row[lanes] = {};
+  alignas(64) T column[lanes * lanes], place[lanes] = {};
   for (index_t i = 0; i < rows; i += lanes) {
     const index_t here = rows - i < lanes ? rows - i : lanes;
     to_columns(y + i * args.cols, here, args.cols, column);
-    for (index_t r = 0; r < here; ++r) {
-      of_row[r] = y[(i + r) * args.cols + wanted[i + r]];
-      place_of_row[r] = T(wanted[i + r]);
-    }
-    const V own = V::load(of_row), place = V::load(place_of_row);
-    V before(T(0));
-    for (index_t c = 0; c < args.cols; ++c) {
-      const V v = V::load(column + c * lanes);
-      const auto first = (v > own) | ((v == own) & (V(T(c)) > place));
-      before = before + select(first, V(T(1)), V(T(0)));
-    }
-    alignas(64) T counted[lanes];
-    before.store(counted);
-    for (index_t r = 0; r < here; ++r) hits += index_t(counted[r]) < args.k;
+    for (index_t r = 0; r < here; ++r) place[r] = T(wanted[i + r]);
+    hits += count_in_top(column, args.cols, V::load(place), int(here), args.k);
   }
   return hits;
 }
@@ -155,16 +143,13 @@ static void count_labels(const MetricArgs<T>& args, index_t begin, index_t rows,
   const V zero(T(0)), one(T(1)), cut(args.threshold), half(T(0.5));
   const T *y = args.y + begin * args.cols, *target = args.target + begin * args.cols;
   if (args.cols == 1) {
-    V right(zero), taken(zero), wanted(zero);
+    int r = 0, q = 0, t = 0;
     for_each_vector<V>(1, rows, [&](index_t, index_t i, int lanes) {
-      const V q = select(load<V>(y + i, lanes) > cut, one, zero);
-      const V t = select(load<V>(target + i, lanes) > half, one, zero);
-      right = right + keep_lanes(q * t, lanes, T(0));
-      taken = taken + keep_lanes(q, lanes, T(0));
-      wanted = wanted + keep_lanes(t, lanes, T(0));
+      const auto real = lane_index(T()) < V(T(lanes));
+      const auto taken = (load<V>(y + i, lanes) > cut) & real;
+      const auto wanted = (load<V>(target + i, lanes) > half) & real;
+      r += count(taken & wanted), q += count(taken), t += count(wanted);
     });
-    const auto r = std::int64_t(reduce_add(right)), q = std::int64_t(reduce_add(taken)),
-               t = std::int64_t(reduce_add(wanted));
     counts[0] += rows - q - t + r, counts[1] += r;
     counts[2] += rows - q, counts[3] += q;
     counts[4] += rows - t, counts[5] += t;
@@ -189,48 +174,54 @@ static void count_labels(const MetricArgs<T>& args, index_t begin, index_t rows,
 template <class T>
 static double right_cuts(const MetricArgs<T>& args, index_t begin, index_t rows) {
   using V = Vec<T>;
-  const V zero(T(0)), one(T(1)), cut(args.threshold), half(T(0.5));
-  V wrong(zero);
+  const V cut(args.threshold), half(T(0.5));
+  int wrong = 0;
   for_each_vector<V>(1, rows, [&](index_t, index_t i, int lanes) {
-    const V q = select(load<V>(args.y + begin + i, lanes) > cut, one, zero);
-    const V t = select(load<V>(args.target + begin + i, lanes) > half, one, zero);
-    wrong = wrong + keep_lanes(select(q == t, zero, one), lanes, T(0));
+    const auto real = lane_index(T()) < V(T(lanes));
+    const auto q = (load<V>(args.y + begin + i, lanes) > cut) & real;
+    const auto t = (load<V>(args.target + begin + i, lanes) > half) & real;
+    wrong += count(q) + count(t) - 2 * count(q & t);
   });
-  return double(rows) - double(reduce_add(wrong));
+  return double(rows - wrong);
 }
 
+// Columns of up to kLossBlockRows rows whose values row_means keeps at once: 2 KiB of them.
+static constexpr index_t kMeanColumns = 16;
+
 // The sum over up to kLossBlockRows rows, from `begin` on, of the means of value(y, target) over their
-// columns; errors, where given, count as outputs whose target is 0. Columns and rows are added in order.
+// columns; errors, where given, count as outputs whose target is 0. Columns and rows are added in order:
+// all rows side by side, as the additions of one wait for each other.
 template <class T, class Value>
 static double row_means(const MetricArgs<T>& args, index_t begin, index_t rows, Value value) {
-  constexpr int lanes = Vec<T>::lanes;
   const index_t cols = args.cols, at = begin * cols;
   const T* y = (args.error ? args.error : args.y) + at;
   const T* target = args.error ? nullptr : args.target + at;
   const double scale = args.error ? double(args.error_scale) : 1;
+  double values[kLossBlockRows * kMeanColumns], sum[kLossBlockRows] = {};
+  const auto evaluate = [&](index_t from, index_t n, double* to) {
+    if (target)
+      for (index_t i = 0; i < n; ++i)
+        to[i] = value(double(y[from + i]) * scale, double(target[from + i]));
+    else
+      for (index_t i = 0; i < n; ++i) to[i] = value(double(y[from + i]) * scale, 0);
+  };
   double total = 0;
-  if (cols > lanes) {
-    for (index_t i = 0; i < rows; ++i, y += cols) {
-      double sum = 0;
-      for (index_t j = 0; j < cols; ++j)
-        sum += value(double(y[j]) * scale, target ? double(target[i * cols + j]) : 0);
-      total += sum / double(cols);
-    }
+  if (cols == 1) {
+    evaluate(0, rows, values);
+    for (index_t i = 0; i < rows; ++i) total += values[i];
     return total;
   }
-  // A row in each lane.
-  alignas(64) T y_column[lanes * lanes], t_column[lanes * lanes] = {};
-  for (index_t i = 0; i < rows; i += lanes) {
-    const index_t here = rows - i < lanes ? rows - i : lanes;
-    to_columns(y + i * cols, here, cols, y_column);
-    if (target) to_columns(target + i * cols, here, cols, t_column);
-    alignas(64) double sum[lanes] = {};
-    for (index_t c = 0; c < cols * lanes; c += lanes)
-      for (int r = 0; r < lanes; ++r)
-        sum[r] += value(double(y_column[c + r]) * scale, double(t_column[c + r]));
-    for (int r = 0; r < lanes; ++r) sum[r] /= double(cols);
-    for (index_t r = 0; r < here; ++r) total += sum[r];
+  for (index_t first = 0; first < cols; first += kMeanColumns) {
+    const index_t here = cols - first < kMeanColumns ? cols - first : kMeanColumns;
+    if (here == cols)
+      evaluate(0, rows * cols, values);
+    else
+      for (index_t i = 0; i < rows; ++i) evaluate(i * cols + first, here, values + i * here);
+    for (index_t j = 0; j < here; ++j)
+      for (index_t i = 0; i < rows; ++i) sum[i] += values[i * here + j];
   }
+  for (double& row : sum) row /= double(cols);
+  for (index_t i = 0; i < rows; ++i) total += sum[i];
   return total;
 }
 
