@@ -4,6 +4,7 @@ import csv
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -445,6 +446,21 @@ def test_tensorboard_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ImportError, match="pip install tensorboardX"):
         bp.TensorBoard()
+
+
+def test_tensorboard_misses_its_folder_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=None))
+    (tmp_path / "file").write_text("no folder")
+    x, y = data()
+    model = make()
+    model.build(x.shape[1])
+    before = model.parameters()["0.kernel"].copy()
+    for place in ("file", "file/logs"):
+        with pytest.raises(OSError, match=str(tmp_path / "file")):
+            model.fit(x, y, callbacks=bp.TensorBoard(tmp_path / place))
+    np.testing.assert_array_equal(model.parameters()["0.kernel"], before)
 
 
 def test_terminate_on_nan() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import fastbp as bp
-from fastbp import files
+from fastbp import durable, files
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 4))
@@ -418,6 +418,32 @@ def test_save_forces_data_then_name_to_the_disk(
     model.build(4)
     model.save(path)
     assert events == ["sync file", "rename", "sync folder"]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_large_files_are_written_in_pieces(
+    path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    """Pieces that end within a chunk, with it and behind it; the checksum is that of the whole."""
+    monkeypatch.setattr(durable, "PIECE", 1000)
+    rng = np.random.default_rng(0)
+    chunks = [rng.bytes(size) for size in (100, 1000, 3, 2500, 897)]
+    durable.write_durably(path, chunks, 10, alone=alone)
+    whole, digits = b"".join(chunks), hashlib.sha256(b"".join(chunks)).hexdigest().encode()
+    assert path.read_bytes() == whole[:10] + digits + whole[74:]
+
+
+def test_a_background_writer_has_files_of_any_length(path: Path) -> None:
+    """Shorter ones and longer ones in the memory of those before; each of its moment."""
+    writer = durable.Background()
+    for size in (5000, 20, 5100, 90000):
+        content = bytearray(b"\1") * size
+        writer.finish()
+        writer.write(path, [content[:7], memoryview(content)[7:]], 0)
+        content[:] = b"\2" * size
+        writer.finish()
+        assert path.read_bytes()[64:] == b"\1" * (size - 64)
+    writer.close()
 
 
 def test_save_keeps_links_and_permissions(path: Path) -> None:

@@ -362,7 +362,7 @@ def test_a_state_that_cannot_be_kept_says_so(tmp_path: Path) -> None:
 
 def test_damaged_states_are_refused(tmp_path: Path) -> None:
     """With a right checksum, as somebody could write it on purpose."""
-    from fastbp import files
+    from fastbp import durable, files
 
     model = make()
     model.fit(*data(), epochs=3, callbacks=At("on_train_batch_end", 2, stop))
@@ -381,7 +381,7 @@ def test_damaged_states_are_refused(tmp_path: Path) -> None:
         start, end = files.DIGEST_AT, files.DIGEST_AT + files.DIGITS
         changed = content.replace(old, new)
         changed = changed[:start] + b"0" * files.DIGITS + changed[end:]
-        digest = files._digest([changed])
+        digest = durable.digest([changed])
         path.write_bytes(files._with_digest(changed, digest))
         at = At("on_train_batch_end", 2, nothing)
         with pytest.raises((ModelFileError, ValueError)):

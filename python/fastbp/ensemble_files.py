@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import checks, files
+from . import checks, durable, files
 from .errors import ModelFileError
 from .model import load as load_model
 
@@ -40,14 +40,14 @@ def save(ensemble: Ensemble, folder: str | os.PathLike[str]) -> None:
     for number, member in enumerate(ensemble.members):
         data = files.to_bytes(member)
         names.append(f"member-{number}-{hashlib.sha256(data).hexdigest()[:16]}.safetensors")
-        files.write_durably(place / names[-1], [data])
+        durable.write_durably(place / names[-1], [data])
     listed = {
         "format": FORMAT,
         "members": names,
         "waiting": sorted(ensemble._waiting),
         "stopped": sorted(ensemble._stopped),
     }
-    files.write_durably(place / LIST, [json.dumps(listed, indent=1).encode()])
+    durable.write_durably(place / LIST, [json.dumps(listed, indent=1).encode()])
     for path in place.iterdir():
         if NAME.fullmatch(path.name) and path.name not in names:
             path.unlink()

@@ -16,16 +16,12 @@ looked up by name in fixed tables. Other metadata is the user's text.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
-import itertools
 import json
 import math
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -45,6 +41,7 @@ from . import (
     spec,
 )
 from .arrays import Array, dtype_name, stored
+from .durable import Background, digest, write_durably
 from .errors import ModelFileError, describe
 from .network import Compiled
 from .unpacking import from_config
@@ -102,55 +99,22 @@ def save(model: Transferable, path: str | os.PathLike[str], metadata: Mapping[st
     write_durably(path, chunks, DIGEST_AT)
 
 
-class Background:
-    """Writes model files by a thread of its own, one after the other."""
+def save_in_background(
+    model: Transferable, path: str | os.PathLike[str], writer: Background
+) -> None:
+    """As `save`, of the model as it is now, by a thread; returns when the model is copied.
 
-    def __init__(self) -> None:
-        self._thread: ThreadPoolExecutor | None = None
-        self._in_work: Future[None] | None = None
-        self._room = bytearray()  # for the copy; new memory would cost more than the copy
-
-    def __reduce__(self) -> tuple[type[Background], tuple[()]]:
-        """A copy, in another process or not, has nothing in work."""
-        return Background, ()
-
-    def save(self, model: Transferable, path: str | os.PathLike[str]) -> None:
-        """As `save`, of the model as it is now; returns when it is copied.
-
-        Raises what went wrong with the file before, for which it waits.
-        """
-        self.finish()
-        chunks = _chunks(model, model.metadata)
-        ends = list(itertools.accumulate(len(chunk) for chunk in chunks))
-        if len(self._room) != ends[-1]:
-            self._room = bytearray(ends[-1])
-        room = memoryview(self._room)
-        copies = [room[end - len(c) : end] for c, end in zip(chunks, ends, strict=True)]
-        for copy, chunk in zip(copies, chunks, strict=True):
-            copy[:] = chunk
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1)
-        self._in_work = self._thread.submit(write_durably, path, copies, DIGEST_AT)
-
-    def finish(self) -> None:
-        """Waits for the file in work; raises what went wrong with it."""
-        written, self._in_work = self._in_work, None
-        if written is not None:
-            written.result()
-
-    def close(self) -> None:
-        """Ends the thread when it is done."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)
-            self._thread = None
-        self.finish()
+    Raises what went wrong with the writer's file before, for which it waits.
+    """
+    writer.finish()
+    writer.write(path, _chunks(model, model.metadata), DIGEST_AT)
 
 
 def to_bytes(model: Transferable) -> bytes:
     """The content of the file that `model.save` would write."""
     with model._turns.between_steps():
         chunks = _chunks(model, model.metadata)
-        return _with_digest(chunks[0], _digest(chunks)) + b"".join(chunks[1:])
+        return _with_digest(chunks[0], digest(chunks)) + b"".join(chunks[1:])
 
 
 def _chunks(model: Transferable, metadata: Mapping[str, str]) -> list[Any]:
@@ -186,14 +150,6 @@ def _chunks(model: Transferable, metadata: Mapping[str, str]) -> list[Any]:
     ]
     head = header(described, tensors, _checked_metadata(metadata))
     return [head, *(array.reshape(-1).view(np.uint8).data for array in arrays if array.size)]
-
-
-def _digest(chunks: Iterable[Any]) -> bytes:
-    """The digits of the checksum of a file of these parts."""
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.hexdigest().encode()
 
 
 def _with_digest(head: bytes, digits: bytes) -> bytes:
@@ -254,60 +210,6 @@ def header(
             f"limit is {MAX_HEADER}"
         )
     return len(header).to_bytes(8, "little") + header
-
-
-def require_folder(target: Path) -> None:
-    """Raises FileNotFoundError unless the folder that a file is to be written to is there."""
-    if not target.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(target.parent))
-
-
-def write_durably(
-    path: str | os.PathLike[str], chunks: Sequence[Any], digest_at: int | None = None
-) -> None:
-    """Writes a new file beside `path`, forces it to the disk and only then gives it the name.
-
-    With `digest_at` the checksum of the chunks, worked out meanwhile by another thread, is put
-    there at the end.
-
-    Whatever stops this, the name has the old content or the new one, and no other file stays behind
-    unless the process is killed. A link is followed, and the permissions of a file that was there
-    are kept.
-    """
-    target = Path(path).resolve()
-    require_folder(target)
-    temporary = target.with_name(f".fastbp-{os.urandom(8).hex()}.tmp")
-    try:
-        with temporary.open("xb") as file, contextlib.ExitStack() as stack:
-            digits = None
-            if digest_at is not None:
-                digits = stack.enter_context(ThreadPoolExecutor(1)).submit(_digest, chunks)
-            for chunk in chunks:
-                file.write(chunk)
-            if digest_at is not None and digits is not None:
-                file.seek(digest_at)
-                file.write(digits.result())
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-        temporary.replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Forces the folder's entries to the disk, so that the new name survives a power loss."""
-    if not hasattr(os, "O_DIRECTORY"):  # Windows: folders cannot be opened
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load(path: str | os.PathLike[str], device: str) -> Sequential:
@@ -401,10 +303,10 @@ def _check_start(start: bytes, size: int, source: str) -> None:
 
 def _check_digest(data: bytes, source: str) -> None:
     end = DIGEST_AT + DIGITS
-    digest = hashlib.sha256(data[:DIGEST_AT])
-    digest.update(b"0" * DIGITS)
-    digest.update(memoryview(data)[end:])
-    if data[DIGEST_AT:end] != digest.hexdigest().encode():
+    found = hashlib.sha256(data[:DIGEST_AT])
+    found.update(b"0" * DIGITS)
+    found.update(memoryview(data)[end:])
+    if data[DIGEST_AT:end] != found.hexdigest().encode():
         raise ModelFileError(
             f"{source} is damaged or cut short: its checksum does not match. Use another copy of it"
         )

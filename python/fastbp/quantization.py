@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import files
+from . import durable, files
 from .arrays import Array, as_numbers
 from .errors import ModelFileError
 from .layers import Activation, Dense, Dropout
@@ -116,7 +116,7 @@ class Quantized:
         tensors = self._tensors()
         head = files.header(described, tensors, {})
         content = [tensor.reshape(-1).view(np.uint8).data for tensor in tensors.values()]
-        files.write_durably(path, [head, *content], files.DIGEST_AT)
+        durable.write_durably(path, [head, *content], files.DIGEST_AT)
 
     def _tensors(self) -> dict[str, Array]:
         found = {"center": self._center, "factor": self._factor}

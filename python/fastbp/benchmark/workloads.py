@@ -19,7 +19,6 @@ Array = npt.NDArray[Any]
 
 ACTIVATIONS = ("relu", "tanh", "gelu_tanh")
 OPTIMIZERS = ("adam", "adamw", "sgd")
-KINDS = ("train", "predict", "matmul", "job")
 LEARNING_RATE = 1e-3
 JOB_LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.01  # of AdamW

@@ -12,7 +12,7 @@ from .base import Logs
 from .monitored import Monitor
 
 if TYPE_CHECKING:
-    from ..files import Background
+    from ..durable import Background
 
 
 class ModelCheckpoint(Monitor):
@@ -67,7 +67,7 @@ class ModelCheckpoint(Monitor):
             super().check(names)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        from ..files import require_folder
+        from ..durable import require_folder
 
         super().on_train_begin(logs)
         target = Path(self.filepath).resolve()
@@ -97,11 +97,12 @@ class ModelCheckpoint(Monitor):
         if not self.background:
             self.model.save(path)
             return
-        if self._writer is None:
-            from ..files import Background
+        from ..durable import Background
+        from ..files import save_in_background
 
+        if self._writer is None:
             self._writer = Background()
-        self._writer.save(self.model, path)
+        save_in_background(self.model, path, self._writer)
 
     def _path(self, epoch: int, values: Mapping[str, Any]) -> str:
         try:

@@ -40,7 +40,7 @@ class CSVLogger(Callback):
         self._end = 0  # bytes of the file that are this run's, and those before it
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        from ..files import require_folder
+        from ..durable import require_folder
 
         require_folder(self.filename.resolve())
         self._names, self._end = [], 0
@@ -84,11 +84,12 @@ class TensorBoard(Callback):
     epoch.
 
     Args:
-        log_dir: the folder.
+        log_dir: the folder; made where it is missing.
         update_freq: "epoch", or a number of steps after which loss and metrics so far are written
             too, as "batch_loss" and so on, by the number of the step.
 
-    Raises ImportError without tensorboardX.
+    Raises ImportError without tensorboardX; OSError out of fit, before the first step, if there can
+    be no such folder.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class TensorBoard(Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._step = 0
+        self.log_dir.mkdir(parents=True, exist_ok=True)
 
     def _write_batch(self, batch: int, logs: Logs | None = None) -> None:
         self._step += self.batch_interval

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import files
+from .. import durable
 from ..arrays import Array
 from ..embedding import Embedding
 from ..errors import lookup
@@ -167,7 +167,7 @@ def export(
     graph.nodes.append(onnx.helper.make_node("Identity", [value], ["y"]))
     proto = _proto(graph, model)
     onnx.checker.check_model(proto)
-    files.write_durably(path, [proto.SerializeToString()])
+    durable.write_durably(path, [proto.SerializeToString()])
 
 
 def _layer(graph: Graph, model: Transferable, name: str, layer: Layer, value: str) -> str:
