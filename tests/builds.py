@@ -1,8 +1,11 @@
 """What the tests of a run want compiled, made from its start by a process beside them.
 
-That process gives way to the tests, and stands still while one measures time. It makes one thing
-after the other, in the order in which the tests ask for them. Each has a folder, and beside it,
+That process gives way to the tests, and stands still while one measures time. It makes them in the
+order in which the tests ask for them, by two compilers at a time. Each has a folder, and beside it,
 when it is made, a file "<name>.made" with the error or nothing.
+
+FASTBP_TEST_KEEP may name a folder, where the libraries of the emulated device are kept as NAME.so
+for the next run of tests on the same sources: it names the folder in FASTBP_TEST_LIBRARIES.
 
   python tests/builds.py FOLDER NAME...     is that process
 """
@@ -18,6 +21,9 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import cpp_programs
@@ -37,14 +43,22 @@ def made_before(name: str) -> Path | None:
     return library if library.exists() else None
 
 
+def keep(library: Path, name: str) -> None:
+    """For the next run, where that is asked for."""
+    if folder := os.environ.get("FASTBP_TEST_KEEP"):
+        half = Path(folder) / f"{name}.half"
+        shutil.copy(library, half)
+        half.rename(half.with_suffix(".so"))  # never seen half written
+
+
 def emulated(folder: Path) -> None:
     """The CUDA library of these sources for the emulated device."""
-    cuda_library.build_emulated(folder)
+    keep(cuda_library.build_emulated(folder), "emulated")
 
 
 def watched(folder: Path) -> None:
     """The same with every access watched."""
-    cuda_library.build_emulated(folder, watched=True)
+    keep(cuda_library.build_emulated(folder, watched=True), "watched")
 
 
 def hazards(folder: Path) -> None:
@@ -129,18 +143,25 @@ class Builder:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def make(folder: Path, name: str) -> None:
+    """Of `name`, and the file that says how it went."""
+    place = folder / name
+    place.mkdir()
+    try:
+        BUILDS[name](place)
+        error = ""
+    except Exception:
+        error = traceback.format_exc()
+    half = folder / f"{name}.half"
+    half.write_text(error)
+    half.rename(folder / f"{name}{SUFFIX}")  # never seen half written
+
+
 def main(folder: Path, names: Sequence[str]) -> None:
-    for name in names:
-        place = folder / name
-        place.mkdir()
-        try:
-            BUILDS[name](place)
-            error = ""
-        except Exception:
-            error = traceback.format_exc()
-        half = folder / f"{name}.half"
-        half.write_text(error)
-        half.rename(folder / f"{name}{SUFFIX}")  # never seen half written
+    """Two compilers at a time: a library has many sources, a program is one command."""
+    for programs, group in groupby(names, lambda name: name.startswith(program(""))):
+        with ThreadPoolExecutor(2 if programs else 1) as pool:
+            list(pool.map(partial(make, folder), group))
 
 
 if __name__ == "__main__":

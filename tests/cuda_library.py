@@ -40,7 +40,7 @@ NO_ACTIVATION = -1
 def build_emulated(folder: Path, *, watched: bool = False) -> Path:
     """The library for the emulated device; `watched` for data races and unwritten memory."""
     kernels = [*TRAINING, *KERNELS]
-    host = _compile(_emulated_compiler(), [*ENGINE, *SHARED], folder)
+    host = _emulated_objects(folder.parent / "host", (*ENGINE, *SHARED))
     return link_emulated(kernels, folder, "libfastbp_cuda_emulated.so", host, watched=watched)
 
 
@@ -58,7 +58,7 @@ def link_emulated(
             *shared,
             *objects,
             *host,
-            *_emulated_device(folder.parent / "device"),
+            *_emulated_objects(folder.parent / "device", tuple(EMULATION)),
             "-ldl",
             "-o",
             str(library),
@@ -74,10 +74,11 @@ def _emulated_compiler() -> list[str]:
 
 
 @functools.cache
-def _emulated_device(folder: Path) -> list[str]:
-    """The device's own objects, made once for all libraries of a process."""
+def _emulated_objects(folder: Path, sources: tuple[Path, ...]) -> list[str]:
+    """What is not watched, the device itself and the host's side: made once for all libraries of a
+    process."""
     folder.mkdir()
-    return _compile(_emulated_compiler(), EMULATION, folder)
+    return _compile(_emulated_compiler(), list(sources), folder)
 
 
 def build_release(folder: Path, architectures: Sequence[str]) -> Path:

@@ -268,11 +268,3 @@ def test_the_rest_of_an_epoch_and_single_steps_go_on_from_it() -> None:
         made.step(x, y)
         assert position.tolist() == [3, 0]
     assert digest(state(models[0])) == digest(state(models[1]))
-
-
-@pytest.mark.usefixtures("emulated_device")
-def test_no_races_and_no_unwritten_memory(request: pytest.FixtureRequest) -> None:
-    """Of any kernel of a network; watched_training.py trains those that are watched."""
-    assert (
-        request.getfixturevalue("hazards") == "no hazard"
-    )  # not made where that is not the device

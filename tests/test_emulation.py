@@ -95,3 +95,8 @@ def test_watching_sees_fastbps_own_accesses(watched: Library) -> None:
         watched.check(api.synchronize(None))
     for pointer in (a, b, c):
         watched.check(api.release(pointer))
+
+
+def test_training_has_no_races_and_reads_nothing_unwritten(hazards: str) -> None:
+    """Of any kernel of a network; watched_training.py trains those that are watched."""
+    assert hazards == "no hazard"

@@ -1,6 +1,7 @@
-// build: emulation/allocations.cpp emulation/devices.cpp emulation/errors.cpp emulation/fiber.cpp emulation/hazards.cpp emulation/launch.cpp emulation/memory.cpp emulation/ptx.cpp emulation/schedule.cpp emulation/shared_barriers.cpp emulation/streams.cpp emulation/warp.cpp emulation/wgmma.cpp -ldl -DFASTBP_EMULATION -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O0
-// The emulated device: what it runs, and what it catches. Then the matrix product on it, under the
-// sanitizers.
+// build: emulation/allocations.cpp emulation/devices.cpp emulation/errors.cpp emulation/fiber.cpp emulation/hazards.cpp emulation/launch.cpp emulation/memory.cpp emulation/ptx.cpp emulation/schedule.cpp emulation/shared_barriers.cpp emulation/streams.cpp emulation/warp.cpp emulation/wgmma.cpp -ldl -DFASTBP_EMULATION -fsanitize=address,undefined -fno-sanitize-recover=undefined -g1 -O0
+// The emulated device: what it runs, and what it catches. Then a matrix product with its activation on
+// it, under the sanitizers: by the small tiles alone, since each kind takes g++ ten seconds, and
+// test_exact_products.cpp has them all.
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -9,7 +10,8 @@
 
 #include "check.h"
 #include "device_memory.h"
-#include "kernels/cuda/gemm.cu"
+#include "kernels/cuda/epilogues.cuh"
+#include "kernels/cuda/gemm.cuh"
 #include "kernels/cuda/launch.cuh"
 
 using namespace fastbp;
@@ -242,7 +244,10 @@ template <class T> void kernels_are_right(index_t m, index_t n, index_t k) {
   g.bias = device_bias.data();
   ActivationTile<T> tile;
   tile.out = device_y.data(), tile.out_row = n;
-  FBP_EXPECT(cuda::gemm(g, index_of("silu"), tile, nullptr) == cudaSuccess);
+  const cuda::Forward<T> epilogue{g.c, g.c_row, index_of("silu"), tile};
+  const auto launch = cuda::launch_shape<cuda::kSmallGemm, cuda::Dense::either, cuda::Dense::either,
+                                         T, cuda::Forward<T>>;
+  FBP_EXPECT(launch(g, epilogue, 1, 1, nullptr) == cudaSuccess);
   FBP_EXPECT(device_c.values() == c && device_y.values() == y);
 }
 
