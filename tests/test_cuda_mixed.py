@@ -303,8 +303,11 @@ def train_with(
     return made
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("layers", [norms, table, limited])
+@pytest.mark.parametrize(
+    ("layers", "rule"),
+    [*((norms, rule) for rule in RULES), (table, "norm"), (table, "batches to an update"),
+     (limited, "none"), (limited, "value and average")],
+)  # fmt: skip
 def test_norms_and_rules_follow_the_twin(
     library: Path, layers: Callable[[], list[bp.layers.Layer]], rule: str, dtype: str
 ) -> None:

@@ -300,9 +300,9 @@ def expected() -> str:
 
 
 def test_a_forked_child_trains(expected: str) -> None:
-    """Fifty forks after training; every child makes its own team and gets the same bits."""
+    """Twenty forks after training; every child makes its own team and gets the same bits."""
     with machine.using_threads(3):
-        for _ in range(50):
+        for _ in range(20):
             machine.in_child(lambda: train_and_compare(expected), timeout=20)
         train_and_compare(expected)
 
