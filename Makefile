@@ -10,7 +10,7 @@ test:
 	pytest
 
 asan:
-	.ci/sanitize address
+	.ci/sanitize
 
 fmt:
 	ruff format . && ruff check --fix . && clang-format -i $(SOURCES)
