@@ -12,7 +12,7 @@ endif()
 set(FASTBP_SANITIZE_FLAGS "")
 set(FASTBP_SANITIZE_KERNEL_FLAGS "")
 if(FASTBP_SANITIZE STREQUAL "address")
-  set(common -O1 -g -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  set(common -O1 -g1 -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
   set(FASTBP_SANITIZE_FLAGS -fsanitize=address,undefined ${common})
   # The kernels are unrolled code over arrays in registers: checks on each of those would take g++ ten minutes. What is
   # kept sees every access to memory, every index and every overflow.
