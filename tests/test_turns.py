@@ -67,6 +67,81 @@ def test_what_is_taken_during_fit_is_of_one_step(
             np.testing.assert_array_equal(one.parameters()[name], value)
 
 
+@pytest.mark.parametrize("take", [saved, copied])
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+def test_what_is_taken_beside_steps_is_of_one_step(
+    device: str, take: Callable[[bp.Sequential, Path], bp.Sequential], tmp_path: Path
+) -> None:
+    """Parameters and Adam's state are those of the step that the copy says it is at."""
+    layers = [bp.Dense(512, activation="relu"), bp.Dense(256), bp.Dense(3)]
+    model, alone = bp.Sequential(layers, seed=1), bp.Sequential(layers, seed=1)
+    for one in (model, alone):
+        one.compile("adam", "softmax_cross_entropy", device=device)
+        one.build(64)
+    x, y = X[:32], Y[:32]
+    done = threading.Event()
+
+    def steps() -> None:
+        while not done.is_set():
+            model.step(x, y)
+
+    thread = threading.Thread(target=steps)
+    thread.start()
+    try:
+        taken = []
+        for _ in range(40):
+            taken.append(take(model, tmp_path / "model"))
+            time.sleep(0.002)
+    finally:
+        done.set()
+        thread.join()
+    assert len({one._engine.steps for one in taken}) > 5
+    at = 0
+    for one in taken:
+        for _ in range(one._engine.steps - at):
+            alone.step(x, y)
+        at = one._engine.steps
+        np.testing.assert_array_equal(one._engine.parameters, alone._engine.parameters)
+        for mine, right in zip(
+            one._engine.optimizer_state, alone._engine.optimizer_state, strict=True
+        ):
+            np.testing.assert_array_equal(mine, right)
+
+
+def test_what_is_taken_beside_lbfgs_is_of_an_iteration(tmp_path: Path) -> None:
+    """Not the parameters that it tries on its way."""
+    model = bp.Sequential([bp.Dense(16, activation="tanh"), bp.Dense(3)], seed=1)
+    model.compile(bp.LBFGS(), "softmax_cross_entropy")
+    model.build(64)
+    seen = {model.parameters()["0.kernel"].tobytes()}
+
+    class Note(bp.Callback):
+        def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+            seen.add(model.parameters()["0.kernel"].tobytes())
+
+    taken: list[bytes] = []
+    fit = {"epochs": 60, "verbose": 0, "callbacks": [Note()]}
+    thread = threading.Thread(target=lambda: model.fit(X, Y, **fit))
+    thread.start()
+    while thread.is_alive():
+        taken.append(copied(model, tmp_path).parameters()["0.kernel"].tobytes())
+    thread.join()
+    assert len(set(taken)) > 3
+    assert set(taken) <= seen
+
+
+def test_a_function_of_the_network_cannot_have_it_still() -> None:
+    """save within a step of the same thread is of before the step; a step within still says so."""
+    model = make()
+    model.step(X[:8], Y[:8])
+    with pytest.raises(RuntimeError, match="in use further up in this thread"):
+        model._engine.still(lambda: model.predict(X[:8]))
+    with pytest.raises(ZeroDivisionError):
+        model._engine.still(lambda: 1 // 0)
+    assert model._engine.still(lambda: model._engine.still(lambda: 3)) == 3
+    model.step(X[:8], Y[:8])
+
+
 def test_a_model_in_training_is_trained_by_nobody_else() -> None:
     model, alone = make(), make()
     refused = []

@@ -359,6 +359,7 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("state",
                              [](py::object self) { return self.cast<Engine&>().state(self); })
       .def("set_trainable", &Engine::set_trainable, "layers"_a)
+      .def("still", &Engine::still, "work"_a)
       .def_property_readonly("parameters",
                              [](py::object self) {
                                return self.cast<Engine&>().flat(self,

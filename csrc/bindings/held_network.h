@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "bindings/bind.h"
@@ -89,6 +90,19 @@ class HeldNetwork {
       using T = std::remove_pointer_t<decltype(net.block().w)>;
       net.set_host_functions(functions_.table<T>());
     });
+  }
+
+  // work(), while no call of another thread's is at work here. A signal handler comes between two
+  // steps of this thread's own call, or before anything of one has changed.
+  py::object still(const py::function& work) {
+    if (Turn::is_mine(owner_)) return work();
+    Turn::require_other_thread(owner_);
+    std::optional<Turn> turn;
+    {
+      const PythonUnlocked unlocked;
+      turn.emplace(busy_, owner_);
+    }
+    return work();
   }
 };
 

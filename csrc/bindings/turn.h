@@ -29,10 +29,13 @@ struct Occupant {
 // from a signal handler, or a function of the user's own: it would wait for itself.
 class Turn {
  public:
+  static bool is_mine(const Occupant& owner) {
+    return owner.thread.load(std::memory_order_relaxed) == std::this_thread::get_id();
+  }
   // To be asked before the Python lock is given up.
   static void require_other_thread(const Occupant& owner) {
     const std::thread::id thread = owner.thread.load(std::memory_order_relaxed);
-    if (thread == std::this_thread::get_id())
+    if (is_mine(owner))
       throw std::runtime_error(
           "the model is in use further up in this thread, which is running a signal handler or an "
           "activation or loss of your own: leave the model alone there; a handler may set a flag");

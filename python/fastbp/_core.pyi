@@ -2,8 +2,8 @@
 once more.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal, TypedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ class Isas(TypedDict):
 # an object with those three as values, lengths, states.
 Rows = Any
 
+_Result = TypeVar("_Result")
+
 class Engine:
     def __init__(
         self,
@@ -56,6 +58,7 @@ class Engine:
     @property
     def state(self) -> FloatArray: ...
     def set_trainable(self, layers: Sequence[bool]) -> None: ...
+    def still(self, work: Callable[[], _Result]) -> _Result: ...
     @property
     def parameter_shapes(self) -> list[tuple[int, int, int, bool]]: ...
     @property

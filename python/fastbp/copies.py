@@ -22,10 +22,9 @@ MADE_ANEW = ("_engine", "_quick", "_backend", "_turns")
 def state(model: Transferable) -> dict[str, Any]:
     """The attributes of the model but for the engine, of which it has the arrays and the steps.
 
-    As they are between two steps, where fit trains the model in another thread.
+    As they are between two steps, where another thread trains the model.
     """
-    with model._turns.between_steps():
-        return _state(model)
+    return files.between_steps(model, lambda: _state(model))
 
 
 def _state(model: Transferable) -> dict[str, Any]:

@@ -8,6 +8,7 @@ written to the device before each call and read back after it.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -55,6 +56,7 @@ class CudaEngine:
         self._slots = 0
         self._rules: list[int] = []  # arrays of the optimizer's state that rules want
         self._copies: dict[int, Array] = {}  # on the host, by number
+        self._turn = threading.RLock()  # of the thread that calls, or holds the network still
 
     @property
     def parameter_shapes(self) -> list[tuple[int, int, int, bool]]:
@@ -238,25 +240,35 @@ class CudaEngine:
         self._call(lambda: self._network.predict(x, out, training, stream))
 
     def _copy(self, number: int) -> Array:
-        copy = self._copies.get(number)
-        if copy is None:
-            network = self._network
-            count = {STATE: network.state_count, LOSS_SCALE: 3}.get(number, network.parameter_count)
-            copy = np.empty(count, self._dtype)
-            self._network.read(number, copy)
-            self._copies[number] = copy
-        return copy
+        with self._turn:
+            copy = self._copies.get(number)
+            if copy is None:
+                network = self._network
+                count = {STATE: network.state_count, LOSS_SCALE: 3}.get(
+                    number, network.parameter_count
+                )
+                copy = np.empty(count, self._dtype)
+                self._network.read(number, copy)
+                self._copies[number] = copy
+            return copy
+
+    def still(self, work: Callable[[], Result]) -> Result:
+        """work(), while no call of another thread's is at work here."""
+        with self._turn:
+            return work()
 
     def _call(self, work: Callable[[], Result]) -> Result:
         """The result of work, between writing the copies and reading back those that are held."""
-        for number in list(self._copies):
-            self._network.write(number, self._copies[number])
-            # What nobody else holds has now been written for the last time: 2 references are the
-            # dictionary's and getrefcount's own. (A variable of this function would be a third.)
-            if sys.getrefcount(self._copies[number]) == 2:
-                del self._copies[number]
-        try:
-            return work()
-        finally:
-            for number, copy in self._copies.items():
-                self._network.read(number, copy)
+        with self._turn:
+            for number in list(self._copies):
+                self._network.write(number, self._copies[number])
+                # What nobody else holds has now been written for the last time: 2 references are
+                # the dictionary's and getrefcount's own. (A variable of this function would be a
+                # third.)
+                if sys.getrefcount(self._copies[number]) == 2:
+                    del self._copies[number]
+            try:
+                return work()
+            finally:
+                for number, copy in self._copies.items():
+                    self._network.read(number, copy)

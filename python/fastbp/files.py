@@ -21,9 +21,9 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
@@ -49,6 +49,8 @@ from .unpacking import from_config
 if TYPE_CHECKING:
     from .model import Sequential
     from .transferable import Transferable
+
+Result = TypeVar("Result")
 
 FORMAT = 1
 MAX_HEADER = 16 * 2**20  # bytes; about 100,000 tensors
@@ -89,14 +91,18 @@ class Description(NamedTuple):
 
 def save(model: Transferable, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
     """Sequential.save; see there."""
-    turns = model._turns
-    with turns.between_steps():
+    copied = model._turns.trained_elsewhere  # else a step waits until this is written
+
+    def work() -> list[bytes]:
         chunks = _chunks(model, metadata)
-        if not turns.trained_elsewhere:  # nor before this is written: a fit's first step waits
-            write_durably(path, chunks, DIGEST_AT)
-            return
-        chunks = [bytes(chunk) for chunk in chunks]
-    write_durably(path, chunks, DIGEST_AT)
+        if copied:
+            return [bytes(chunk) for chunk in chunks]
+        write_durably(path, chunks, DIGEST_AT)
+        return []
+
+    kept = between_steps(model, work)
+    if copied:
+        write_durably(path, kept, DIGEST_AT)
 
 
 def save_in_background(
@@ -107,14 +113,25 @@ def save_in_background(
     Raises what went wrong with the writer's file before, for which it waits.
     """
     writer.finish()
-    writer.write(path, _chunks(model, model.metadata), DIGEST_AT)
+    between_steps(model, lambda: writer.write(path, _chunks(model, model.metadata), DIGEST_AT))
 
 
 def to_bytes(model: Transferable) -> bytes:
     """The content of the file that `model.save` would write."""
-    with model._turns.between_steps():
+
+    def work() -> bytes:
         chunks = _chunks(model, model.metadata)
         return _with_digest(chunks[0], digest(chunks)) + b"".join(chunks[1:])
+
+    return between_steps(model, work)
+
+
+def between_steps(model: Transferable, work: Callable[[], Result]) -> Result:
+    """work(), which reads the model, while no other thread trains it, by fit or by steps."""
+    engine = model._engine
+    with model._turns.between_steps():
+        result: Result = work() if engine is None else engine.still(work)
+    return result
 
 
 def _chunks(model: Transferable, metadata: Mapping[str, str]) -> list[Any]:

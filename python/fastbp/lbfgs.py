@@ -54,19 +54,25 @@ class WholeBatchFit(Fit):
         minimize, optimizer = minimizer(), self.model.optimizer
         assert isinstance(optimizer, LBFGS)
         engine, epochs = self.engine, self.job.epochs
-        rows = self._rows()
+        rows, turns = self._rows(), self.model._turns
         accepted = engine.parameters.astype(np.float64)
 
         def value_and_gradient(flat: Array) -> tuple[float, Array]:
             self.run.interrupts.deliver()
-            engine.parameters[...] = flat
-            loss = engine.gradients(*rows)
-            return loss, engine.gradients_.astype(np.float64)
+            with turns.pieces:  # another thread that saves finds those of the last iteration
+                try:
+                    engine.parameters[...] = flat
+                    loss = engine.gradients(*rows)
+                finally:
+                    engine.parameters[...] = accepted
+                return loss, engine.gradients_.astype(np.float64)
 
         # SciPy knows by the parameter's name that it wants the result so far.
         def after(intermediate_result: Any) -> None:
             accepted[...] = intermediate_result.x
-            engine.parameters[...] = accepted
+            with turns.pieces:
+                engine.parameters[...] = accepted
+                self._measure()
             self._iteration()
             if self._ended():
                 raise StopIteration
@@ -105,8 +111,8 @@ class WholeBatchFit(Fit):
         self._epoch_begin()
         self._batch_begin()
 
-    def _iteration(self) -> None:
-        """What comes after the only step of an epoch."""
+    def _measure(self) -> None:
+        """The only step of an epoch is done."""
         run, rows = self.run, self._rows()
         loss, values = self.engine.evaluate(
             rows.x,
@@ -119,6 +125,9 @@ class WholeBatchFit(Fit):
         run.sums[:] = [loss, *values]
         run.batch, run.seen, run.stage = 1, len(rows.x), "batch_end"
         self.model._epochs = run.first_epoch + run.epochs_trained
+
+    def _iteration(self) -> None:
+        """What comes after it."""
         self._batch_end()
         self._validate()
         self._epoch_end()

@@ -8,7 +8,8 @@ matrix products are rounded to them; with float16 the loss is scaled too (float1
 NumPy's order, so the bits differ from the native engine's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from threading import RLock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,6 +32,7 @@ from .tf32 import round_to_tf32
 from .totals import Total
 
 Entry = TypeVar("Entry")
+Result = TypeVar("Result")
 
 # What a matrix product makes of its operands.
 _OPERANDS = {
@@ -105,6 +107,7 @@ class Engine:
         self._loss: Loss | None = None
         self._optimizer: Optimizer | None = None
         self.steps = 0
+        self._turn = RLock()
 
     @property
     def parameter_shapes(self) -> list[tuple[int, int, int, bool]]:
@@ -433,6 +436,15 @@ class Engine:
 
     def _step(self, x: Samples, y: Array, weights: Array | None) -> tuple[float, F64]:
         """Forward, backward, update; everything is computed before anything is written."""
+        with self._turn:
+            return self._step_alone(x, y, weights)
+
+    def still(self, work: Callable[[], Result]) -> Result:
+        """work(), while no other thread takes a step."""
+        with self._turn:
+            return work()
+
+    def _step_alone(self, x: Samples, y: Array, weights: Array | None) -> tuple[float, F64]:
         loss, output, gradient, _, run, state = self._backward(x, y, weights)
         gradient, count = self._trained(gradient), self._rules.accumulation
         if self._accumulated is not None:
