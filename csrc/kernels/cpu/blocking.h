@@ -32,6 +32,10 @@ inline constexpr index_t kRowTilesToPack = 8;
 inline constexpr index_t kNarrowInPlaceBytes = 8 * 4096;
 inline constexpr index_t kRowTilesToPackNarrow = 4;
 
+// So large a B, with rows of a page or more, is packed for few rows of A, too, beside narrow tiles: a panel one line wide
+// has each line come from far.
+inline constexpr index_t kWalkedBytes = 8 << 20;
+
 // Bytes of each row of B that are packed at once, in several panels where they are narrow: rows that are pages apart
 // cost a walk of the page table and a wait each.
 inline constexpr index_t kPackedRowBytes = 256;

@@ -473,7 +473,8 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   const bool spread =
       bytes > (kWideTiles ? kInPlaceBytes : kNarrowInPlaceBytes) && g.b_row > 2 * kNr<T>;
   const index_t tiles_to_pack = kWideTiles ? kRowTilesToPack : kRowTilesToPackNarrow;
-  const bool pack = by_columns || (spread && g.m >= tiles_to_pack * kFullTileRows);
+  const bool walk = !kWideTiles && g.m > kStreamRows && is_by_pages<T>(g, kWalkedBytes);
+  const bool pack = by_columns || walk || (spread && g.m >= tiles_to_pack * kFullTileRows);
   const GemmSplit parts = share.count == 1 ? GemmSplit{1, 1} : choose_split(g, share.count, pack);
   const Range rows = split(g.m, height, parts.rows(share));
   const Range columns = split(g.n, Vec<T>::lanes, parts.columns(share));

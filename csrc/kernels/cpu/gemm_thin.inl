@@ -289,6 +289,20 @@ template <class T> struct ThinKernels {
 };
 template <class T> static constexpr ThinKernels<T> kThinKernels{};
 
+// Rows that are interleaved, or columns of so few values that are turned, by a loop of known length.
+static constexpr index_t kMostInterleaved = 4;
+
+// Columns of few values each, without gaps.
+FBP_FN static bool is_shallow(index_t row, index_t col, index_t k) {
+  return row == 1 && col == k && k > 1 && k <= kMostInterleaved;
+}
+
+// Whether a tile walks B, by rows and of more than so many bytes, from page to page.
+template <class T> FBP_FN static bool is_by_pages(const GemmArgs<T>& g, index_t bytes) {
+  const index_t row_bytes = g.b_row * index_t(sizeof(T));
+  return row_bytes >= kSetSpan && row_bytes * g.k > bytes;
+}
+
 enum class ThinForm { none, rows, columns };  // of C, the few
 
 // Where the kernels above beat tiles of C. A C with few columns leaves lanes of a tile idle; one with few rows is as well
@@ -309,13 +323,13 @@ template <class T> FBP_FN static ThinForm thin_form(const GemmArgs<T>& g) {
     const index_t straight = thin_cost<T>(g.m, g.n, g.b_col != 1, straight_depth, chunks) + store;
     if (8 * swapped < 7 * straight) return ThinForm::columns;
   }
-  if (g.m > kThinRows || g.k < lanes || g.discard_c) return ThinForm::none;
+  if (g.m > kThinRows || g.discard_c) return ThinForm::none;
+  if (is_shallow(g.b_row, g.b_col, g.k) && g.n >= lanes) return ThinForm::rows;
+  if (g.k < lanes) return ThinForm::none;
   const bool narrow = g.b_col != 1 && g.a_col == 1 && is_narrow<T>(g.m, g.k);
   if (g.n < lanes && !narrow) return ThinForm::none;
   if (g.b_col != 1) return ThinForm::rows;
-  const index_t row_bytes = g.b_row * index_t(sizeof(T));
-  const bool by_pages = row_bytes >= kSetSpan && row_bytes * g.k > kInPlaceBytes;
-  return g.m <= kStreamRows && by_pages ? ThinForm::rows : ThinForm::none;
+  return g.m <= kStreamRows && is_by_pages<T>(g, kInPlaceBytes) ? ThinForm::rows : ThinForm::none;
 }
 
 // Columns [j, j + cols) of Z into C, and `op` on them.
@@ -341,7 +355,6 @@ static void deinterleave(const T* __restrict c, index_t cols, T* __restrict z, i
 }
 
 // Both for 1 to kMostInterleaved rows.
-static constexpr index_t kMostInterleaved = 4;
 template <class T>
 static void interleave_few(const T* z, index_t z_row, index_t rows, index_t cols, T* c) {
   static constexpr decltype(&interleave<1, T>) of_rows[] = {interleave<1, T>, interleave<2, T>,
@@ -414,10 +427,7 @@ template <class T> static ThinKernel<T> thin_kernel(const Thin<T>& t, index_t n)
   return stream && (far || t.rows == 1) ? kernels.rows[t.rows - 1] : thin_tiles<T>;
 }
 
-// Y by columns without gaps, of so few values each that they are turned by a loop of known length: then by rows.
-template <class T> FBP_FN static bool is_shallow(const Thin<T>& t) {
-  return t.y_row == 1 && t.y_col == t.k && t.k > 1 && t.k <= kMostInterleaved;
-}
+// Y by shallow columns: turned, then by rows.
 template <class T> static void thin_shallow(const Thin<T>& t, index_t j, index_t cols, T* panel) {
   deinterleave_few(t.y + j * t.k, t.k, cols, panel, t.z_row);
   Thin<T> turned = t;
@@ -438,7 +448,7 @@ template <class T> static void thin_gemm(const GemmArgs<T>& g, bool swapped, Sha
   t.y_col = swapped ? g.a_row : g.b_col;
   t.z = g.scratch, t.sums = g.scratch + (kThinVectors + kThinRows) * lanes;
   T* panel = t.sums + (kThinVectors + kThinRows) * lanes;
-  const bool shallow = is_shallow(t);
+  const bool shallow = is_shallow(t.y_row, t.y_col, t.k);
   const ThinKernel<T> kernel = thin_kernel(t, n);
   const Range part = split(n, lanes, share);
   const index_t most = kThinVectors / t.rows * lanes;
