@@ -20,10 +20,10 @@ RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(500, 64)).astype(np.float32), RNG.integers(0, 3, 500)
 
 
-def make() -> bp.Sequential:
+def make(device: str = "cpu") -> bp.Sequential:
     layers = [bp.Dense(256, activation="relu"), bp.Dense(256, activation="relu"), bp.Dense(3)]
     model = bp.Sequential(layers, seed=1)
-    model.compile("adam", "softmax_cross_entropy")
+    model.compile("adam", "softmax_cross_entropy", device=device)
     model.build(64)
     return model
 
@@ -200,3 +200,31 @@ def test_a_child_forked_during_fit_has_the_model_whole_or_is_told(tmp_path: Path
         machine.in_child(use, timeout=20)
     thread.join()
     assert model.epochs_trained == 1 + epochs
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_child_has_not_lost_the_turn_with_the_reference(tmp_path: Path) -> None:
+    """Another thread had it when the child was forked; that thread is not there to give it back.
+
+    It does not calculate meanwhile: a fork beside a busy OpenBLAS may wait for ever in the parent.
+    """
+    model = make("reference")
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        taken.set()
+        done.wait()
+
+    def use() -> None:
+        model.step(X[:8], Y[:8])
+        model.save(tmp_path / "model")
+
+    thread = threading.Thread(target=lambda: model._engine.still(hold))
+    thread.start()
+    taken.wait()
+    try:
+        machine.in_child(use, timeout=20)
+    finally:
+        done.set()
+        thread.join()
+    use()

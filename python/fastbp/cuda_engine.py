@@ -8,7 +8,6 @@ written to the device before each call and read back after it.
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ from . import _core, cublaslt
 from .arrays import ROUNDED, Array, stored
 from .registry import OPTIMIZERS
 from .sequences import Sequences
+from .turns import OneAtATime
 
 Result = TypeVar("Result")
 
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 PARAMETERS, GRADIENTS, FIRST_SLOT, ACCUMULATED, AVERAGE, STATE, LOSS_SCALE = 0, 1, 2, 4, 5, 6, 7
 
 
-class CudaEngine:
+class CudaEngine(OneAtATime):
     """A chain of layers on a CUDA device; arguments as fastbp._core.Engine's.
 
     dtype: "float32", "float64", or "bfloat16", "float16" and "tf32", which are float32 but for the
@@ -50,13 +50,13 @@ class CudaEngine:
             )
         if dtype in ROUNDED:
             cublaslt.prepare()
+        super().__init__()
         self._network = _core.CudaNetwork(inputs, list(layers), dtype, seed, device, sequences)
         self.inputs = inputs
         self._dtype, self._scaled = stored(dtype), dtype == "float16"
         self._slots = 0
         self._rules: list[int] = []  # arrays of the optimizer's state that rules want
         self._copies: dict[int, Array] = {}  # on the host, by number
-        self._turn = threading.RLock()  # of the thread that calls, or holds the network still
 
     @property
     def parameter_shapes(self) -> list[tuple[int, int, int, bool]]:
@@ -251,11 +251,6 @@ class CudaEngine:
                 self._network.read(number, copy)
                 self._copies[number] = copy
             return copy
-
-    def still(self, work: Callable[[], Result]) -> Result:
-        """work(), while no call of another thread's is at work here."""
-        with self._turn:
-            return work()
 
     def _call(self, work: Callable[[], Result]) -> Result:
         """The result of work, between writing the copies and reading back those that are held."""

@@ -5,10 +5,33 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-_all: weakref.WeakSet[Turns] = weakref.WeakSet()
+Result = TypeVar("Result")
+
+_all: weakref.WeakSet[Turns | OneAtATime] = weakref.WeakSet()
+
+
+class OneAtATime:
+    """An engine of Python's, whose steps and those who read it come one after the other.
+
+    `_turn` is held during each of them; a forked child, where nobody else is, has it free.
+    """
+
+    def __init__(self) -> None:
+        self._after_fork()
+        _all.add(self)
+
+    def still(self, work: Callable[[], Result]) -> Result:
+        """work(), while no other thread takes a step."""
+        with self._turn:
+            return work()
+
+    def _after_fork(self) -> None:
+        # Reentrant, as the handler of a signal may come to it again.
+        self._turn = threading.RLock()
 
 
 class Turns:
@@ -96,8 +119,8 @@ class Turns:
 
 
 def _after_fork() -> None:
-    for turns in _all:
-        turns._after_fork()
+    for one in _all:
+        one._after_fork()
 
 
 if hasattr(os, "register_at_fork"):

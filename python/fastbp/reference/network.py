@@ -8,12 +8,12 @@ matrix products are rounded to them; with float16 the loss is scaled too (float1
 NumPy's order, so the bits differ from the native engine's.
 """
 
-from collections.abc import Callable, Sequence
-from threading import RLock
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
+from ..turns import OneAtATime
 from .arrays import F64, Array, as_float64, rounded
 from .bfloat16 import round_to_bfloat16
 from .builder import Builder
@@ -32,7 +32,6 @@ from .tf32 import round_to_tf32
 from .totals import Total
 
 Entry = TypeVar("Entry")
-Result = TypeVar("Result")
 
 # What a matrix product makes of its operands.
 _OPERANDS = {
@@ -50,7 +49,7 @@ def _find(entries: dict[str, Entry], name: str, what: str) -> Entry:
     return entries[name]
 
 
-class Engine:
+class Engine(OneAtATime):
     """A chain of layers that learns; for its numerics see the module.
 
     layers: tuples of a kind and its arguments, inputs first: ("dense", units, use_bias),
@@ -76,6 +75,7 @@ class Engine:
         seed: int = 0,
         sequences: bool = False,
     ):
+        super().__init__()
         if dtype not in ("float32", "float64", *_OPERANDS):
             raise ValueError(
                 "dtype: expected 'float32', 'float64', 'bfloat16', 'float16' or 'tf32', got "
@@ -107,7 +107,6 @@ class Engine:
         self._loss: Loss | None = None
         self._optimizer: Optimizer | None = None
         self.steps = 0
-        self._turn = RLock()
 
     @property
     def parameter_shapes(self) -> list[tuple[int, int, int, bool]]:
@@ -438,11 +437,6 @@ class Engine:
         """Forward, backward, update; everything is computed before anything is written."""
         with self._turn:
             return self._step_alone(x, y, weights)
-
-    def still(self, work: Callable[[], Result]) -> Result:
-        """work(), while no other thread takes a step."""
-        with self._turn:
-            return work()
 
     def _step_alone(self, x: Samples, y: Array, weights: Array | None) -> tuple[float, F64]:
         loss, output, gradient, _, run, state = self._backward(x, y, weights)
