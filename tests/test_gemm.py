@@ -158,6 +158,15 @@ def test_a_large_product_of_short_sums_has_the_bits_of_a_small_one(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_few_rows_beside_a_large_matrix_have_the_bits_of_fewer(isa: str, dtype: str) -> None:
+    """Beyond 8 MiB, with rows of pages, it may be packed for them; for up to four it is not."""
+    a, b = sweeps.normal(1, dtype, 14, 1900), sweeps.normal(2, dtype, 1900, 1111)
+    right = np.concatenate([matmul(a[i : i + 2], b) for i in range(0, 14, 2)])
+    for m in (5, 7, 14):
+        sweeps.assert_same_bits(matmul(a[:m], b), right[:m], f"{isa}, {m} rows")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_short_sums_have_the_bits_of_tiles(isa: str, dtype: str) -> None:
     """An activation on top asks for tiles, and of positive numbers relu changes none; shapes around
     strips of 16 rows and blocks of two vectors, wide enough for A by columns to be packed.
