@@ -158,8 +158,9 @@ def test_where_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.abs(on_cpu.predict(X)).max() < 1
     on_cpu.compile("sgd", LOSS, device="reference")  # moves
     np.testing.assert_array_equal(on_cpu.parameters()["0.kernel"], before.astype(np.float32))
-    with pytest.raises(ValueError, match="explain is about fastbp's own functions"):
-        model_of().explain(X[0], Y[0])
+    explained = model_of().explain(X[0], Y[0])
+    assert explained.loss == pytest.approx(model_of().gradients(X[:1], Y[:1])[0], rel=1e-6)
+    assert "a = softsign(z) = [" in str(explained)
     monkeypatch.setenv("FASTBP_DEVICE", "reference")
     assert model_of().device == "reference"
 

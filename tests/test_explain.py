@@ -123,20 +123,6 @@ def test_rows_of_any_shape_that_are_normalized(device: str) -> None:
     assert "a = (x - center) / scale = [" in str(found)
 
 
-def test_dropout_leaves_nothing_out() -> None:
-    layers = [bp.Dense(6, "relu"), bp.Dense(1)]
-    plain, dropped = (
-        bp.Sequential(chain, seed=0) for chain in (layers, [layers[0], bp.Dropout(0.9), layers[1]])
-    )
-    found = []
-    for model in (plain, dropped):
-        model.compile("adam", "mse", dtype="float64")
-        found.append(model.explain([1, 2, 3], 1))
-    assert found[0].loss == found[1].loss
-    for mine, right in zip(found[1].after.values(), found[0].after.values(), strict=True):
-        np.testing.assert_array_equal(mine, right)
-
-
 def test_the_text_adds_up() -> None:
     """Every line "... = a*b + c*d + e = result" is right as it is printed."""
     text = str(EXAMPLES["s0_4.3_three_layers"].model().explain([1, 2], [3, 4]))
@@ -155,7 +141,7 @@ def test_long_sums_are_cut() -> None:
     model.compile("sgd", "mse")
     text = str(model.explain(np.ones(50), 1))
     assert "(44 more products)" in text and "... and 14 more units" in text
-    assert max(map(len, text.splitlines())) < 200
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_what_cannot_be_explained_says_so() -> None:
@@ -163,8 +149,8 @@ def test_what_cannot_be_explained_says_so() -> None:
     with pytest.raises(RuntimeError, match="not compiled"):
         model.explain([1, 2], [0, 1])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="one row"):
-        model.explain([[1, 2], [3, 4]], [[0, 1], [0, 1]])
+    with pytest.raises(ValueError, match="X has 2 rows, but y has 1"):
+        model.explain([[1, 2], [3, 4]], [[0, 1]])
     with pytest.raises(ValueError, match="shape"):
         model.explain([1, 2], [0, 1, 2])
 
@@ -190,6 +176,11 @@ def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     assert run(capsys, path, "--x", "1,2")[0] == 2
     assert run(capsys, path)[0] == 2
     assert "takes 2" in run(capsys, path, "--x", "1,2,3", "--y", "0")[2]
+    status, batch, _ = run(capsys, path, "--x", "1,2;3,4", "--y", "0;1")
+    assert status == 0 and batch.rstrip() == str(model.explain([[1, 2], [3, 4]], [0, 1]))
+    status, _, error = run(capsys, path, "--x", "1,2;3", "--y", "0;1")
+    assert status == 2 and "as many numbers in each row" in error
+    assert run(capsys, path, "--row", "3-2")[0] == 2
 
 
 def test_a_row_of_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -204,6 +195,9 @@ def test_a_row_of_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     assert status == 0 and "binary_cross_entropy_with_logits" in text
     model = bp.load(path)
     assert f"loss = {model.explain(*_second(model, rows[1])).loss:.7g}" in text
+    status, text, _ = run(capsys, path, table, "--row", "2-4")
+    inputs, answers = zip(*(_second(model, row) for row in rows[1:4]), strict=True)
+    assert status == 0 and f"loss = {model.explain(inputs, answers).loss:.7g}" in text
     status, _, error = run(capsys, path, table, "--row", 41)
     assert status == 2 and "has 40 rows" in error
 

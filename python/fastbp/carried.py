@@ -54,6 +54,11 @@ def states_of(model: Sequential, engine: _core.Engine, x: Any) -> Iterator[Any]:
     model._carried = states
 
 
+def next_states(model: Sequential, engine: _core.Engine, rows: int) -> Array | None:
+    """What stateful layers begin the next call with; None where there are none."""
+    return _kept(model, engine, rows) if _is_stateful(model) else None
+
+
 def begin_run(model: Sequential, x: Any, batch_size: int, shuffle: bool, augmented: bool) -> Any:
     """The rows of a fit, with room for the states of its batches where layers are stateful.
 

@@ -12,16 +12,15 @@ saved; its parameters can (model.parameters()).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .arrays import Array
 from .errors import describe
-from .layers import Activation, Dense, Layer
+from .layers import Activation
 from .losses import Loss, Traits
-from .structure import leaves
 
 Function = Callable[[Array], Any]
 
@@ -136,21 +135,6 @@ class CustomLoss(Loss):
 
     def __repr__(self) -> str:
         return f"CustomLoss({self.name})"
-
-
-def refuse(layers: Iterable[Layer], loss: Loss | None, what: str) -> None:
-    """Raises ValueError where there is a Python function, which `what` cannot do with."""
-    name = _first_function(layers, loss)
-    if name is not None:
-        raise ValueError(f"{what} is about fastbp's own functions; {name} is a Python function")
-
-
-def _first_function(layers: Iterable[Layer], loss: Loss | None) -> str | None:
-    for _, layer in leaves(layers):
-        used = layer.activation if isinstance(layer, Dense) else layer
-        if isinstance(used, CustomActivation):
-            return f"the activation {used.name}"
-    return f"the loss {loss.name}" if isinstance(loss, CustomLoss) else None
 
 
 def _require_function(name: str, value: object) -> None:

@@ -424,12 +424,15 @@ class Sequential(Transferable):
         return profile(self, X, y, batch_size, seconds)
 
     def explain(self, x: Any, y: Any) -> Explanation:
-        """One training step of one row as a hand calculation; print what it returns.
+        """One training step as a hand calculation; print what it returns.
 
-        x is a row (inputs,), y its target: a number, a class number or a row (outputs,). The model
-        is not changed, but built if it is not. The arithmetic is float64 in NumPy. Raises
-        ValueError for more than one row, or layers other than Dense, Activation, Dropout, Flatten
-        and Normalize.
+        x is a row (inputs,), y its target: a number, a class number or a row (outputs,). Or a small
+        batch (n, inputs), which shows what BatchNorm does; or of networks with recurrent layers one
+        sequence (steps, features), in front of an Embedding (steps,), with one target or one for
+        each step. All layers are laid out, functions of your own too; of long rows, batches and
+        sequences the beginning and the end. The step is the next that `step` would take, with what
+        Dropout leaves out in it. The model is not changed, but built if it is not. The arithmetic
+        is float64 in NumPy. Raises ValueError for several sequences and wrong arrays.
         """
         from .explain import explain
 

@@ -67,6 +67,28 @@ def numbers(text: str) -> list[float]:
     return [_convert(float, part, "a number") for part in text.split(",")]
 
 
+def rows(text: str) -> list[Any]:
+    """ "1,0.5" as [1.0, 0.5]; "1,2;3,4" as a list of rows, each of as many numbers."""
+    if ";" not in text:
+        return numbers(text)
+    found = [numbers(part) for part in text.strip("; ").split(";")]
+    if len({len(row) for row in found}) > 1:
+        raise argparse.ArgumentTypeError(
+            f"expected as many numbers in each row, got {', '.join(str(len(r)) for r in found)}"
+        )
+    return found
+
+
+def row_range(text: str) -> range:
+    """ "3" as the row 3, "3-5" as the rows 3 to 5, counted from 1."""
+    first, dash, last = text.partition("-")
+    begin = positive_int(first)
+    end = positive_int(last) if dash else begin
+    if end < begin:
+        raise argparse.ArgumentTypeError(f"expected a first row, then a later one, got {text!r}")
+    return range(begin, end + 1)
+
+
 def names(text: str) -> list[str]:
     """ "a,b" as ["a", "b"]."""
     return [part.strip() for part in text.split(",") if part.strip()]

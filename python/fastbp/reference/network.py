@@ -27,7 +27,7 @@ from .optimizers import OPTIMIZERS, Optimizer
 from .random import permutation
 from .rules import Rules
 from .sequences import Rows, Samples, by_rows
-from .stages import Pass
+from .stages import Pass, Stage
 from .tf32 import round_to_tf32
 from .totals import Total
 
@@ -121,6 +121,11 @@ class Engine(OneAtATime):
     def parameters(self) -> Array:
         """All parameters, flat, live and writable; the same memory each time."""
         return self._parameters
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """The layers, one for each tuple."""
+        return self._stages
 
     @property
     def gradients_(self) -> Array:
@@ -305,6 +310,15 @@ class Engine(OneAtATime):
         return loss
 
     @quiet
+    def trace(self, x: Rows, y: Array) -> tuple[float, Array, Pass]:
+        """Loss and flat gradient of one batch as gradients() has them, and the pass, which holds
+        every layer's input and output and the loss's gradient by them."""
+        samples = self._form.check_data(x, y, self._loss_name)
+        loss, _, gradient, _, run, _ = self._backward(samples, y, None)
+        gradient += self._rules.penalty_gradient(as_float64(self._parameters))
+        return loss, self._trained(gradient), run
+
+    @quiet
     def input_gradient(
         self, x: Rows, y: Array, weights: Array | None = None
     ) -> tuple[float, Array]:
@@ -425,11 +439,12 @@ class Engine(OneAtATime):
         loss, d = self._loss_and_gradient(values[-1], y, x, weights)
         loss += self._penalty()
         scale = 1.0 if self.loss_scale is None else float(self.loss_scale[0])
-        d = d * scale
+        run.gradients[len(self._stages)] = d = d * scale
         gradient, state = np.zeros_like(run.parameters), run.state.copy()
         for place in reversed(range(len(self._stages))):
             stage, v = self._stages[place], values[place]
-            d = stage.backward(v, d, run, gradient) + run.joined.get(place, 0.0)
+            run.through[place] = stage.backward(v, d, run, gradient)
+            run.gradients[place] = d = run.through[place] + run.joined.get(place, 0.0)
             stage.update_state(v, run, state)
         return loss, values[-1], gradient / scale, d / scale, run, state
 

@@ -12,7 +12,7 @@ the last one, and nothing flows back into its inputs (Keras' masking).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -138,13 +138,25 @@ class Recurrence:
 
 @dataclass
 class Trace:
-    """What backward reads of a scan: every step's states before it, and what the cell saved."""
+    """What backward reads of a scan: every step's states before it, and what the cell saved.
+
+    Lists are by steps as they are taken. inner is r; backward adds the gradients of the states
+    after each step and of its r, for whoever wants to read them.
+    """
 
     lengths: Array
     reverse: bool
     mask: F64 | float
-    states: list[States]
-    saved: list[Saved]
+    states: list[States] = field(default_factory=list)
+    saved: list[Saved] = field(default_factory=list)
+    inner: list[F64] = field(default_factory=list)
+    dstates: list[States] = field(default_factory=list)
+    dinner: list[F64] = field(default_factory=list)
+
+    @property
+    def order(self) -> list[int]:
+        """The numbers of the steps as they are taken."""
+        return _order(len(self.states), self.reverse)
 
 
 def _order(t: int, reverse: bool) -> list[int]:
@@ -178,13 +190,14 @@ def scan(
     """
     n, t, _ = a.shape
     y = np.zeros((n, t, len(weights.kernel)))
-    trace = Trace(lengths, reverse, mask, [], [])
+    trace = Trace(lengths, reverse, mask)
     for step in _order(t, reverse):
         r = operand(states[0] * mask) @ operand(weights.kernel)
         r = r + weights.bias if weights.bias.size else r
         after, saved = cell.forward(a[:, step], r, states)
         trace.states.append(states)
         trace.saved.append(saved)
+        trace.inner.append(r)
         states = [_keep(step < lengths, new, old) for new, old in zip(after, states, strict=True)]
         y[:, step] = states[0]
     return y, states, trace
@@ -208,13 +221,15 @@ def scan_backward(
     n, t, _ = dy.shape
     da = np.zeros((n, t, weights.kernel.shape[1]))
     gradient = Recurrence(np.zeros_like(weights.kernel), np.zeros_like(weights.bias))
-    steps = zip(_order(t, trace.reverse), trace.states, trace.saved, strict=True)
+    steps = zip(trace.order, trace.states, trace.saved, strict=True)
     for number, (step, states, saved) in reversed(list(enumerate(steps))):
         running = step < trace.lengths
         dstates = [dstates[0] + dy[:, step], *dstates[1:]]
         da_here, dr, before = cell.backward(saved, states, dstates)
         da[:, step] = da_here * running[:, None]
         dr = operand(dr * running[:, None])
+        trace.dstates.insert(0, dstates)
+        trace.dinner.insert(0, dr)
         gradient.kernel[...] += operand(states[0] * trace.mask).T @ dr
         gradient.bias[...] += dr.sum(axis=0) if weights.bias.size else 0
         before[0] = before[0] + dr @ operand(weights.kernel).T * trace.mask

@@ -32,6 +32,11 @@ class Pass:
     behind: F64  # the same behind the last, as the forward pass finds them
     values: list[F64] = field(default_factory=list)  # x, and the output of every layer so far
     joined: dict[int, F64] = field(default_factory=dict)  # on the way back, more gradient of values
+    # What the way back leaves for whoever wants to read it: the gradient of each of the values, of
+    # it what came through the layer that reads the value, and the walks of recurrent layers.
+    gradients: dict[int, F64] = field(default_factory=dict)
+    through: dict[int, F64] = field(default_factory=dict)
+    walks: "dict[Stage, list[Trace]]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,7 @@ class Embedding(Stage):
     The table is (rows, cols). Its gradient adds up d of the places where an entry was read.
     """
 
-    def _entries(self, x: F64) -> tuple[Array, Array]:
+    def entries(self, x: F64) -> tuple[Array, Array]:
         """The numbers of the entries, and which of them there are."""
         with np.errstate(invalid="ignore"):
             there = (x >= 0) & (x < self.rows)
@@ -174,13 +179,13 @@ class Embedding(Stage):
 
     def forward(self, x: F64, run: Pass) -> F64:
         table, _ = self.views(run.parameters)
-        entries, there = self._entries(x)
+        entries, there = self.entries(x)
         y = np.where(there[..., None], table[entries], np.nan)
         return as_float64(y.reshape(*x.shape[:-1], self.outputs))
 
     def backward(self, x: F64, d: F64, run: Pass, gradient: F64) -> F64:
         dtable, _ = self.views(gradient)
-        entries, there = self._entries(x)
+        entries, there = self.entries(x)
         np.add.at(dtable, entries[there], d.reshape(*x.shape, self.cols)[there])
         return np.zeros_like(x)
 
@@ -218,24 +223,25 @@ class Scan(Stage):
         """Number of values of the states of a sequence."""
         return self.way_count * self.cell.states * self.units
 
-    def _weights(self, flat: F64, way: int) -> Recurrence:
+    def weights(self, flat: F64, way: int) -> Recurrence:
+        """The block of a way in a flat vector."""
         size = (self.units + self.has_bias) * self.cols
         block = flat[self.offset + way * size :][:size].reshape(-1, self.cols)
         return Recurrence(block[: self.units], block[self.units :].reshape(-1))
 
-    def _states(self, carried: F64, way: int) -> list[F64]:
+    def states_of(self, carried: F64, way: int) -> list[F64]:
         """Views of a way's states."""
         first = self.carried + way * self.cell.states * self.units
         ends = [first + (k + 1) * self.units for k in range(self.cell.states)]
         return [carried[:, end - self.units : end] for end in ends]
 
     def _scan(self, a: F64, run: Pass, way: int) -> tuple[F64, list[F64], Recurrence, Trace]:
-        weights = self._weights(run.parameters, way)
+        weights = self.weights(run.parameters, way)
         mask: F64 | float = 1.0
         if run.training and self.rate:
             mask = dropout_mask((len(a), self.units), self.rate, self.stream + way, run)
         own = a[..., way * self.cols : (way + 1) * self.cols]
-        begin, reverse = self._states(run.before, way), self.reverse != (way == 1)
+        begin, reverse = self.states_of(run.before, way), self.reverse != (way == 1)
         y, last, trace = scan(
             self.cell, own, weights, begin, run.lengths, reverse, run.operand, mask
         )
@@ -245,7 +251,7 @@ class Scan(Stage):
         outputs = []
         for way in range(self.way_count):
             y, last, _, _ = self._scan(x, run, way)
-            for kept, state in zip(self._states(run.behind, way), last, strict=True):
+            for kept, state in zip(self.states_of(run.behind, way), last, strict=True):
                 kept[...] = state
             outputs.append(y)
         return outputs[0] + outputs[1] if self.ways == "sum" else np.concatenate(outputs, axis=-1)
@@ -261,9 +267,10 @@ class Scan(Stage):
             of_way, dweights, _ = scan_backward(
                 self.cell, trace, weights, dy, last, run.operand, self.truncate
             )
-            own = self._weights(gradient, way)
+            own = self.weights(gradient, way)
             own.kernel[...], own.bias[...] = dweights.kernel, dweights.bias
             da.append(of_way)
+            run.walks.setdefault(self, []).append(trace)
         return np.concatenate(da, axis=-1)
 
 
