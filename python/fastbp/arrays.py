@@ -59,14 +59,9 @@ def as_numbers(name: str, value: Any) -> Array:
     """`value` as an array of bools, integers or floats. Raises TypeError, ValueError if ragged."""
     if type(value) is not np.ndarray:
         _refuse_containers(name, value)
-        value = _handed_over(name, _frame_values(name, value))
-        try:
-            value = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(
-                f"{name} is not a regular array: its rows differ in length; of sequences that do, "
-                f"give fastbp.Sequences({name})"
-            ) from error
+        value = _in_numpy(name, _handed_over(name, _frame_values(name, value)))
+    if value.dtype.kind == "V" and _is_small_float(value.dtype):  # of ml_dtypes, as JAX gives
+        value = value.astype(np.float32)
     if value.dtype.kind not in "biuf":
         raise TypeError(
             f"{name} must hold real numbers; got dtype {value.dtype}{_kind_hint(value)}"
@@ -102,6 +97,37 @@ def _handed_over(name: str, value: Any) -> Any:
         return np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError) as error:
         raise TypeError(f"{name} does not hand over its numbers by DLPack: {error}") from error
+
+
+def _in_numpy(name: str, value: Any) -> Array:
+    """A tensor on the host, lists and the like as an array.
+
+    Raises ValueError if ragged, TypeError for tensors that are no plain numbers, and for those that
+    expect gradients back: nothing would come.
+    """
+    if getattr(value, "requires_grad", False):
+        raise TypeError(
+            f"{name} is a {type(value).__name__} that requires gradients, and none flow back out "
+            "of fastbp: pass its .detach()"
+        )
+    if hasattr(value, "detach") and _is_small_float(value.dtype):
+        value = value.float()  # PyTorch gives NumPy no array of them
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is not a regular array: its rows differ in length; of sequences that do, "
+            f"give fastbp.Sequences({name})"
+        ) from error
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} is a {type(value).__name__} that gives NumPy no array: {error}"
+        ) from error
+
+
+def _is_small_float(dtype: object) -> bool:
+    """Whether a dtype is bfloat16 or of 8 bits: NumPy has none of these, float32 holds them all."""
+    return str(dtype).rpartition(".")[2].startswith(("bfloat16", "float8"))
 
 
 def _frame_values(name: str, value: Any) -> Any:

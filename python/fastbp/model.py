@@ -33,9 +33,10 @@ class Sequential(Transferable):
             device. None draws one.
 
     The number of inputs is that of the first data seen, or of `build`. All data is (rows, columns);
-    it may be anything that numpy.asarray makes numbers of, and is used without a copy where it is
-    C-contiguous and of the model's dtype. Any error leaves the model as it was. copy.deepcopy and
-    pickle make models of their own that go on as this one would, bit for bit.
+    it may be anything that numpy.asarray makes numbers of, and tensors of bfloat16, and is used
+    without a copy where it is C-contiguous and of the model's dtype. Any error leaves the model as
+    it was. copy.deepcopy and pickle make models of their own that go on as this one would, bit for
+    bit.
 
     Attributes:
         seed: the seed.
@@ -285,8 +286,10 @@ class Sequential(Transferable):
 
         That is logits where the loss takes logits; see predict_proba. A row's result does not
         depend on the other rows. NaN and infinity are let through and stay in their rows. Raises
-        TypeError and ValueError for wrong arrays. A model on CUDA takes arrays that lie on its GPU
-        (contiguous and of its dtype: without a copy), and returns one of the same kind.
+        TypeError and ValueError for wrong arrays. The result is a NumPy array, of tensors of
+        PyTorch and JAX on the host too (torch.from_numpy shares its memory); but a model on CUDA
+        takes arrays that lie on its GPU (contiguous and of its dtype: without a copy), and returns
+        one of the same kind.
 
         Of networks with recurrent layers X is (n, steps, features), or Sequences; where all layers
         put out every step the result is (n, steps, outputs).
