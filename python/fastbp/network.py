@@ -83,11 +83,26 @@ def make_engine(
     gives_sequences(layers)  # raises where layers do not fit
     engine: _core.Engine = backend.engine(inputs, specs, dtype, seed, reads_sequences(layers))
     freeze(layers, engine, frozen)
+    write_constants(layers, engine)
+    return engine
+
+
+def write_constants(layers: Layers, engine: _core.Engine) -> None:
+    """Gives the engine the numbers that layers bring."""
+    for offset, numbers in _constants(layers, engine):
+        engine.state[offset : offset + numbers.size] = numbers
+
+
+def check_constants(layers: Layers, engine: _core.Engine) -> None:
+    """Raises ValueError unless the numbers that layers bring fit the engine."""
+    list(_constants(layers, engine))
+
+
+def _constants(layers: Layers, engine: _core.Engine) -> Iterator[tuple[int, Array]]:
+    """Where they stand in the flat state, and they."""
     for _, layer, width, offset in _state_owners(layers, engine):
         if layer.owns_constants:
-            numbers = np.concatenate([*layer.constants(width).values()])
-            engine.state[offset : offset + numbers.size] = numbers
-    return engine
+            yield offset, np.concatenate([*layer.constants(width).values()])
 
 
 def freeze(layers: Layers, engine: _core.Engine, frozen: Frozen) -> None:

@@ -127,7 +127,8 @@ class Transferable(Chain):
     def load_keras_weights(self, path: str | os.PathLike[str]) -> None:
         """Takes over the weights of a Keras model of the same layers; needs h5py.
 
-        The file is what Keras' save_weights or save wrote: .weights.h5, .keras, or .h5 of Keras 2.
+        The file is what Keras' save_weights or save wrote: .weights.h5, .keras, or the older .h5.
+        Normalize takes the numbers of a Normalization.
         Raises ValueError where layers or shapes do not correspond; the model is then as it was.
         """
         from .transfer import keras_weights

@@ -3,7 +3,8 @@
 Only arrays are read. They have the layout of this library, but for the two biases of a GRU, which
 are rows of one array there, and the two ways of a Bidirectional, each a layer of its own there.
 Keras 3 names layers by kind ("dense", "dense_1", "gru"), so that the order is known among those of
-one kind alone: the second Dense here gets "dense_1".
+one kind alone: the second Dense here gets "dense_1". A Normalization that was adapted is known by
+its three arrays, mean, variance and count, and goes to a Normalize.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import network
 from ..layers import Layer
+from ..normalization import Normalize
 from ..recurrent import GRU
 from ..structure import leaves
 from ..wrappers import Bidirectional, TimeDistributed
@@ -51,6 +55,7 @@ _THEIRS = {
 _AT_EVERY_STEP = "time_distributed"
 # What else than its own arrays a layer's group may hold arrays in.
 _INSIDE = ("cell", "layer", "forward_layer", "backward_layer")
+_LEAST = 1e-7  # what Keras divides by at least
 MEMBER = "model.weights.h5"  # of a .keras file, which is a zip archive
 
 
@@ -72,9 +77,44 @@ def load(model: Transferable, path: str | os.PathLike[str]) -> None:
             raise ValueError(f"{name!r} is no HDF5 file: {error}") from error
     if not blocks:
         raise ValueError(f"{name!r} holds no layers with weights in a layout of Keras 2 or 3")
-    named = zip(blocks, owners(model), strict=False)
-    given = [_named(block, layer) for block, (_, layer) in named]
-    put(model, given + blocks[len(given) :], PARTS, repr(name))
+    statistics = [block for block in blocks if _is_normalization(block)]
+    blocks = [block for block in blocks if not _is_normalization(block)]
+    with _normalized(model, statistics, repr(name)):
+        named = zip(blocks, owners(model), strict=False)
+        given = [_named(block, layer) for block, (_, layer) in named]
+        put(model, given + blocks[len(given) :], PARTS, repr(name))
+
+
+def _is_normalization(block: Block) -> bool:
+    shapes = [array.shape for array in block.arrays.values()]
+    return len(shapes) == 3 and len(shapes[0]) == 1 and shapes[1:] == [shapes[0], ()]
+
+
+@contextmanager
+def _normalized(model: Transferable, statistics: list[Block], source: str) -> Iterator[None]:
+    """Gives the Normalize layers their numbers, of which the other layers are built; they are as
+    they were after an error. Raises ValueError unless there are as many."""
+    layers = [layer for _, layer in leaves(model.layers) if isinstance(layer, Normalize)]
+    if statistics and len(statistics) != len(layers):
+        raise ValueError(
+            f"{source} has {len(statistics)} Normalization layers, the model {len(layers)} of "
+            "Normalize: put bp.Normalize() where they stand"
+        )
+    before = [(layer, layer.center, layer.scale) for layer in layers]
+    try:
+        for layer, block in zip(layers, statistics, strict=False):
+            mean, variance, _ = (array.astype(np.float64) for array in block.arrays.values())
+            deviation = np.maximum(np.sqrt(variance), _LEAST)
+            layer._set(center=tuple(mean.tolist()), scale=tuple(deviation.tolist()))
+        if statistics and model._engine is not None:
+            network.check_constants(model.layers, model._engine)
+        yield
+        if statistics:
+            network.write_constants(model.layers, model._require_built())
+    except BaseException:
+        for layer, center, scale in before:
+            layer._set(center=center, scale=scale)
+        raise
 
 
 def _member(file: Any, name: str) -> io.BytesIO:
@@ -103,11 +143,25 @@ def _blocks(content: Any, targets: Targets) -> list[Block]:
 
 
 def _block(name: str, weights: Iterable[Any]) -> Block:
-    return Block(name, {str(i): np.asarray(array) for i, array in enumerate(weights)})
+    return Block(name, {str(i): _numbers(array) for i, array in enumerate(weights)})
+
+
+def _numbers(dataset: Any) -> Any:
+    """A stored array; bfloat16, which HDF5 lacks, as float32."""
+    array = np.asarray(dataset)
+    if array.dtype.kind == "V" and array.dtype.itemsize == 2:
+        return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return array
 
 
 def _by_kind(groups: Any, targets: Targets) -> list[Block]:
     """Of Keras 3: each target gets the next layer of its kind. What is left comes behind them."""
+    for name in groups:
+        if "layers" in groups[name]:
+            raise ValueError(
+                f"{name!r} is a model within the model, and the file does not say in which place: "
+                "save a flat one, such as keras.Sequential([*body.layers, head])"
+            )
     left = {name: weights for name in _in_order(groups) if (weights := _weights(groups[name]))}
     found = []
     for kind, wrapped in targets:
@@ -131,7 +185,12 @@ def _named(block: Block, layer: Layer) -> Block:
     arrays = list(block.arrays.values())
     if isinstance(layer, Bidirectional):
         return Block(block.name, _both_ways(layer, arrays) or block.arrays)
-    if isinstance(layer, GRU) and layer.use_bias and arrays and arrays[-1].ndim == 2:
+    if isinstance(layer, GRU) and layer.use_bias and len(arrays) == 3:
+        if arrays[-1].ndim != 2:
+            raise ValueError(
+                f"{block.name or 'a GRU'} has one bias only, as with reset_after=False, where the "
+                "reset gate acts in front of the product: no layer here computes that"
+            )
         arrays[-1:] = list(arrays[-1])  # of one row for the input and one for the state
     names = [part.theirs for part in parts_of(layer, PARTS)]
     if len(names) != len(arrays):
