@@ -1,8 +1,9 @@
-# Options for people who change fastbp: warnings as errors and sanitizers.
+# Options for people who change fastbp: warnings as errors, sanitizers, AVX-512 where there is none.
 
 option(FASTBP_WERROR "Treat compiler warnings as errors" OFF)
 set(FASTBP_SANITIZE "" CACHE STRING "Sanitizer to build with: address (with undefined), thread, or empty")
 set_property(CACHE FASTBP_SANITIZE PROPERTY STRINGS "" address thread)
+option(FASTBP_EMULATE_AVX512 "Run the AVX-512 kernels on AVX2, slowly: csrc/emulation/avx512.h" OFF)
 
 target_compile_options(fastbp_common INTERFACE -Wall -Wextra -Wshadow -Wconversion)
 if(FASTBP_WERROR)

@@ -3,8 +3,11 @@
 The first line of tests/cpp/test_*.cpp names what to link, "// build: core/arena.cpp -DNAME=1"
 (paths below csrc, defines), or says "// build: per-isa": then it is built once for each
 instruction set that this machine can run, with its flags and -DFBP_TEST_ISA=<name>, and the
-"HASH <hex>" lines that it prints must agree between instruction sets. "// sanitize: thread" on the
-second line builds and runs the test once more under ThreadSanitizer.
+"HASH <hex>" lines that it prints must agree between instruction sets. "// build: avx512 ...", or
+another row of isa_flags.txt, builds it for that one, if it can run here. "// sanitize: thread" on
+the second line builds and runs the test once more under ThreadSanitizer.
+
+AVX-512 can run on every processor with AVX2: where it has none, on csrc/emulation/avx512.h.
 """
 
 from __future__ import annotations
@@ -47,14 +50,25 @@ def flag_table() -> tuple[list[str], dict[str, list[str]]]:
 COMMON_FLAGS, ISA_FLAGS = flag_table()
 
 
-def cpu_has(isa: str) -> bool:
-    """Whether the system says that the processor has what the flags of `isa` enable."""
-    wanted = {flag[2:] for flag in ISA_FLAGS[isa] if re.fullmatch(r"-m\w+", flag)}
+def cpu_has(flags: list[str]) -> bool:
+    """Whether the system says that the processor has what these flags enable."""
+    wanted = {flag[2:] for flag in flags if re.fullmatch(r"-m\w+", flag)}
     if not wanted:
         return True
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
     return found is not None and wanted <= set(found[1].split())
+
+
+def flags_to_run(isa: str) -> list[str] | None:
+    """Those with which programs for `isa` run here, None where none do."""
+    flags = ISA_FLAGS.get(isa)
+    if flags is None or cpu_has(flags):
+        return flags
+    emulated = [flag for flag in flags if not flag.startswith("-mavx512")]
+    if emulated == flags or not cpu_has(emulated):
+        return None
+    return [*emulated, "-DFASTBP_EMULATE_AVX512"]
 
 
 @dataclass(frozen=True)
@@ -112,10 +126,16 @@ def builds_of(source: Path) -> list[Build]:
     if words == ["per-isa"]:
         return [
             Build(source, f"{source.stem}-isa-{isa}", (*flags, f"-DFBP_TEST_ISA={isa}"))
-            for isa, flags in ISA_FLAGS.items()
-            if (SIMD / f"{isa}.h").exists() and cpu_has(isa)
+            for isa in ISA_FLAGS
+            if (SIMD / f"{isa}.h").exists() and (flags := flags_to_run(isa)) is not None
         ]
-    arguments = tuple(w if w.startswith("-") else str(ROOT / "csrc" / w) for w in words)
+    flags = []
+    if "." not in words[0]:
+        isa = words.pop(0)
+        if (found := flags_to_run(isa)) is None:
+            return []
+        flags = found
+    arguments = (*flags, *(w if w.startswith("-") else str(ROOT / "csrc" / w) for w in words))
     builds = [Build(source, source.stem, arguments)]
     if second == "// sanitize: thread":
         arguments = (*arguments, "-fsanitize=thread", "-g")

@@ -24,6 +24,7 @@ pytestmark = [
         reason="objdump and nm (binutils) are not on PATH",
     ),
     pytest.mark.skipif(bool(_core.build_info()["sanitize"]), reason="a sanitizer's loops differ"),
+    pytest.mark.skipif("EMULATE_AVX512" in _core.build_info()["flags"], reason="not its code"),
     pytest.mark.skipif("avx512" not in _core.isas()["compiled"], reason="reads x86 code"),
 ]
 

@@ -101,6 +101,36 @@ template <class V> void test_bits(const Input<V>& x, const Input<V>& y) {
   FBP_EXPECT(lanes_are(from_bits(B(-2)), [&](int) { return value_of<T>(static_cast<word>(-2)); }));
 }
 
+// Lane i of vector j is value j of row i.
+template <class V> void test_transposition(const std::vector<Scalar<V>>& values) {
+  constexpr int row = V::lanes + 3;
+  Scalar<V> rows[V::lanes * row];
+  for (int i = 0; i < V::lanes * row; ++i)
+    rows[i] = values[static_cast<std::size_t>(i * 5) % values.size()];
+  V v[V::lanes];
+  load_transposed(rows, row, v);
+  for (int j = 0; j < V::lanes; ++j)
+    FBP_EXPECT(lanes_are(v[j], [&](int i) { return rows[i * row + j]; }));
+}
+
+// Both halves of 64-bit products, of any bits.
+void test_wide_products(const std::vector<float>& values) {
+  using V = isa::Vec<float>;
+  for (std::size_t i = 0; i < values.size(); ++i)
+    for (const std::uint32_t factor : {0u, 1u, 3u, 0xd2511f53u, 0xcd9e8d57u, 0xffffffffu}) {
+      const Input<V> x(values, i, 3);
+      const auto product = [&](int lane) { return std::uint64_t(bits_of(x.lane[lane])) * factor; };
+      decltype(to_bits(V())) high, low;
+      mul_wide(to_bits(x.load()), factor, &high, &low);
+      FBP_EXPECT(lanes_are(from_bits(high), [&](int lane) {
+        return value_of<float>(static_cast<std::uint32_t>(product(lane) >> 32));
+      }));
+      FBP_EXPECT(lanes_are(from_bits(low), [&](int lane) {
+        return value_of<float>(static_cast<std::uint32_t>(product(lane)));
+      }));
+    }
+}
+
 // Lane i with lane i + L/2, then i + L/4, ...; NaN and zeros as max leaves them.
 template <class V> void test_reductions(const Input<V>& x) {
   using T = Scalar<V>;
@@ -179,6 +209,9 @@ template <class V> void test_surface() {
 }
 
 int main() {
+  test_transposition<isa::Vec<float>>(special_values<float>());
+  test_transposition<isa::Vec<double>>(special_values<double>());
+  test_wide_products(special_values<float>());
   test_surface<isa::Vec<float>>();
   test_surface<isa::Vec<double>>();
   test_surface<Lane<float>>();

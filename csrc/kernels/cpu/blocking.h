@@ -10,7 +10,7 @@
 //           12 x half of one where C, or its last panel, has no more columns than one ymm has lanes: 12 + 1 + 1.
 //   neon    5 x 1 (four q each): 20 + 4 + 1 = 25 of 32.
 //   scalar  2 x 1: nothing stays in registers; small enough to stay in L1.
-// isa_<name>.cpp states the rows of the tile 1, 2, ... vectors wide as kTileRows, those of half a vector (Narrow<T>; 0 where
+// isa_<name>.cpp (avx512_tiles.inl) states the rows of the tile 1, 2, ... vectors wide as kTileRows, those of half a vector (Narrow<T>; 0 where
 // there is none) as kHalfTileRows, and as kUpdatesGoAlong whether the
 // widest leaves registers for an optimizer's update among its sums (gemm_update.inl): 32 - 24 of avx512.
 #pragma once

@@ -111,7 +111,13 @@ CpuFeatures decode_features(const CpuidWords& words) {
 }
 
 const CpuFeatures& cpu_features() {
-  static const CpuFeatures features = decode_features(read_cpuid());
+  static const CpuFeatures features = [] {
+    CpuFeatures found = decode_features(read_cpuid());
+#if defined(FASTBP_EMULATE_AVX512)
+    found.avx512 = found.avx512_bf16 = found.amd = found.avx2;
+#endif
+    return found;
+  }();
   return features;
 }
 

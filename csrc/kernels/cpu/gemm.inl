@@ -178,7 +178,8 @@ static void pack_block(const T* a, index_t a_row, index_t a_col, index_t k, inde
   const auto copy = [](const T* from, index_t length, T* to) {
     index_t j = 0;
     for (; j + Vec<T>::lanes <= length; j += Vec<T>::lanes) Vec<T>::load(from + j).store(to + j);
-    for (; j < length; ++j) to[j] = from[j];
+    const int left = int(length - j);
+    if (left > 0) Vec<T>::load_n(from + j, left).store_n(to + j, left);
   };
   if (a_row != 1 || a_col == 1) {
     for (index_t i = 0; i < rows; ++i) copy(a + i * a_row, k, block + i * k);

@@ -3,11 +3,5 @@
 #define FBP_ISA avx512
 #include "kernels/cpu/simd/avx512.h"
 
-namespace fastbp::avx512 {
-static constexpr int kTileRows[] = {16, 12, 8, 6};  // blocking.h
-static constexpr int kHalfTileRows = 0;
-static constexpr bool kUpdatesGoAlong = true;
-template <class T> using Item = Vec<T>;  // elementwise.inl
-}  // namespace fastbp::avx512
-
+#include "kernels/cpu/avx512_tiles.inl"
 #include "kernels/cpu/table.inl"

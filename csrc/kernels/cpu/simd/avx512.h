@@ -10,6 +10,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#if defined(FASTBP_EMULATE_AVX512)
+#include "emulation/avx512.h"
+#else
 // g++ 12 (gcc.gnu.org/PR105593) warns about "__Y is used uninitialized" inside its own AVX-512
 // headers.
 #if defined(__GNUC__) && !defined(__clang__)
@@ -20,6 +23,7 @@
 #include <immintrin.h>
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop
+#endif
 #endif
 
 #include "ops/fbp_fn.h"
