@@ -265,6 +265,8 @@ def test_wrong_ensembles_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             make()
+    with pytest.raises(TypeError, match=r"write Ensemble\(Sequential\(\[...\]\), n\)"):
+        bp.Ensemble([bp.Dense(3)], 2)  # type: ignore[list-item]
     with pytest.raises(TypeError, match="must be a Sequential"):
         bp.Ensemble(lambda seed: seed, 2)  # type: ignore[arg-type,return-value]
     for function, settings in ((lambda i: network(), None), (network, [{"widht": 3}] * 2)):

@@ -1,10 +1,12 @@
 """What `import fastbp` costs and what it leaves alone; what fastbp.info() says."""
 
+import ast
 import json
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +77,31 @@ print(*sys.modules)
         "hashlib",
     }  # fmt: skip
     assert not unwanted & loaded
+
+
+def test_types_are_told() -> None:
+    """Type checkers read the package, and a stub that has the names of the extension."""
+    folder = Path(bp.__file__).parent
+    assert (folder / "py.typed").exists()
+    stub = ast.parse((folder / "_core.pyi").read_text(encoding="utf-8"))
+    told: dict[str, set[str]] = {"": set()}
+    for node in stub.body:
+        if isinstance(node, ast.ClassDef):
+            told[node.name] = {
+                inner.name for inner in node.body if isinstance(inner, ast.FunctionDef)
+            }
+            told[node.name] |= {
+                inner.target.id
+                for inner in node.body
+                if isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Name)
+            }
+        name = getattr(node, "name", None) or getattr(getattr(node, "target", None), "id", None)
+        told[""] |= {name} if name else set()
+    public = {name for name in dir(_core) if not name.startswith("_")}
+    assert public - told[""] == set()
+    for name in sorted(public & set(told)):
+        own = {n for n in vars(getattr(_core, name)) if not n.startswith("_")}
+        assert own - told[name] == set(), name
 
 
 def test_import_changes_no_global_state() -> None:

@@ -34,3 +34,11 @@ def test_every_test_named_exists() -> None:
 def test_a_row_names_a_test_or_says_why_not() -> None:
     for row, _, answer in ROWS:
         assert "`test_" in answer or re.search(r"not yet|out of scope|explained", answer), row
+
+
+def test_a_feature_names_a_test_or_says_why_not() -> None:
+    _, _, table = PAGE.partition("## What users of small and medium networks need")
+    features = re.findall(r"^\| ([^|]*) \| ([^|]*) \|$", table, re.MULTILINE)[1:]
+    assert len(features) == len({name for name, _ in features}) >= 50
+    for name, answer in features:
+        assert "`test_" in answer or "not yet" in answer, name

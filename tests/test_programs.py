@@ -47,14 +47,58 @@ def test_p06_and_p15_scores_are_scikit_learns() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     X, y = separable(200, 5)
     model = bp.Sequential([bp.Dense(8, "relu"), bp.Dense(1)], seed=0)
-    model.compile("adam", "binary_cross_entropy_with_logits", ["accuracy"])
+    scores = {
+        "accuracy": metrics.accuracy_score,
+        "precision": metrics.precision_score,
+        "recall": metrics.recall_score,
+        "f1": metrics.f1_score,
+    }
+    model.compile("adam", "binary_cross_entropy_with_logits", [*scores, "auc"])
     model.fit(X, y, epochs=5, verbose=0)
     found = model.evaluate(X, y)
     labels, shares = model.predict_class(X), model.predict_proba(X)
-    assert labels.shape == (200,)
-    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(y, labels), abs=1e-6)
+    assert labels.shape == (200,) and 0 < labels.mean() < 1
+    for name, score in scores.items():
+        assert found[name] == pytest.approx(score(y, labels), abs=1e-6), name
+    assert found["auc"] == pytest.approx(metrics.roc_auc_score(y, shares[:, 0]), abs=1e-6)
     assert found["loss"] == pytest.approx(metrics.log_loss(y, shares.astype(float)), rel=1e-5)
-    assert 0 < metrics.f1_score(y, labels) <= 1 and metrics.recall_score(y, labels) > 0.5
+
+
+def moved(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Images of 8 x 8, each shifted by up to a pixel, turned by up to 15 degrees and zoomed."""
+    rows, columns = np.mgrid[:8, :8] - 3.5
+    made = []
+    for image in x.reshape(-1, 8, 8):
+        angle, zoom = rng.uniform(-0.26, 0.26), rng.uniform(0.9, 1.1)
+        turned = np.exp(1j * angle) * (rows + 1j * columns) / zoom
+        at = np.stack([turned.real, turned.imag]) + 3.5 + rng.uniform(-1, 1, (2, 1, 1))
+        made.append(image[tuple(np.clip(np.rint(at), 0, 7).astype(int))])
+    return np.reshape(made, x.shape)
+
+
+def test_p09_shifted_turned_and_zoomed_digits() -> None:
+    """Digits that were moved are told better behind a training that moves; prediction does not."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    X, y = datasets.load_digits(return_X_y=True)
+    X = X / 16
+    calls: list[int] = []
+
+    def augment(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        calls.append(len(x))
+        return moved(x, rng)
+
+    test = moved(X[1200:], np.random.default_rng(9))
+    accuracy = {}
+    for name, function in (("plain", None), ("augmented", augment)):
+        model = bp.Sequential([bp.Dense(64, "relu"), bp.Dense(10)], seed=0)
+        model.compile("adam", "softmax_cross_entropy", ["accuracy"])
+        model.fit(X[:1200], y[:1200], epochs=15, batch_size=100, verbose=0, augment=function)
+        told = len(calls)
+        accuracy[name] = model.evaluate(test, y[1200:])["accuracy"]
+        np.testing.assert_array_equal(model.predict(test), model.predict(test))
+        assert len(calls) == told
+    assert calls == [100] * (15 * 12)
+    assert accuracy["augmented"] > accuracy["plain"] + 0.05
 
 
 def test_p11_random_normal_start() -> None:

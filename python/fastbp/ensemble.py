@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from . import blending, checks
 from .arrays import Array
 from .errors import describe
+from .layers import Layer
 from .lazy import EVALUATION_BATCH
 from .losses import Loss
 from .model import Sequential
@@ -59,6 +60,10 @@ class Ensemble:
             members = [_made(build, each) for each in _arguments(n, seed, settings)]
         else:
             members = list(model)
+            if members and isinstance(members[0], Layer):
+                raise TypeError(
+                    "members are models, not layers: write Ensemble(Sequential([...]), n)"
+                )
             if n not in (None, len(members)) or seed is not None or settings is not None:
                 raise ValueError("n, seed and settings are for members yet to be made")
         for number, member in enumerate(members):
