@@ -157,6 +157,25 @@ def test_input_gradients_and_passes_of_training(dtype: str) -> None:
     assert digest(said[0]) == digest(said[1])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layer", [bp.SimpleRNN, bp.LSTM, bp.GRU])
+@pytest.mark.parametrize("steps", [1, 9])
+def test_states_of_zero_meet_infinite_weights(
+    layer: type[bp.layers.Layer], dtype: str, steps: int
+) -> None:
+    """0 times infinity is no number, on the first step too."""
+    case = Case(lambda: [layer(6)], steps=steps)  # type: ignore[call-arg]
+    out = []
+    for device in ("cpu", "cuda"):
+        model = case.model(device, dtype)
+        engine: Any = model._require_built()
+        offset = engine.parameter_shapes[1][0]
+        engine.parameters[offset + 2] = np.inf
+        out.append(model.predict(case.data(dtype)[0]))
+    assert np.isnan(out[0]).any()
+    np.testing.assert_array_equal(out[0], out[1])
+
+
 def test_one_kernel_walks_where_the_weights_fit(library: Path) -> None:
     """Over all steps, with the bits of a kernel for each step."""
     for case in (CASES["plain, relu"], CASES["lengths, both ways"]):

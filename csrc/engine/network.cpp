@@ -129,7 +129,9 @@ template <class T> void Network<T>::use_training_plan(index_t rows, index_t sequ
   const BatchShape shape = batch_shape(layout_, rows, threads, sequence, calls_host());
   if (!shape.fits(training_.plan)) {
     training_ = {};
-    Plan plan = make_training_plan(layout_, shape, sizeof(T));
+    const bool rounds = context_.gemm.run != context_.kernels->gemm;
+    Plan plan = make_training_plan(layout_, shape, sizeof(T),
+                                   rounds ? PlanUse::host_rounded : PlanUse::host);
     training_.arena = Arena(plan.arena);
     training_.plan = std::move(plan);
   }

@@ -59,9 +59,15 @@ bool in_place(const NetworkLayout& layout) {
 
 // A plan that grows.
 struct Builder : Plan {
-  Builder(index_t rows, std::size_t element_size_, index_t steps_) : element_size(element_size_) {
-    capacity = rows;
-    steps = steps_;
+  Builder(const NetworkLayout& layout, const BatchShape& shape, std::size_t element_size_,
+          PlanUse use_)
+      : element_size(element_size_), use(use_) {
+    capacity = shape.window;
+    steps = shape.steps;
+    part_rows = shape.part_rows;
+    partials = shape.partials;
+    tight = layout.sequences && use != PlanUse::device;
+    has_ones = !layout.sequences || use != PlanUse::host;
   }
   // A matrix of `capacity` times `places` rows: rows begin at cache lines, unless `contiguous`, or
   // unless a row for every step would be much the longer for it.
@@ -72,7 +78,7 @@ struct Builder : Plan {
     m.places = places;
     m.ones = ones;
     m.row = contiguous ? width : round_up(least, line);
-    if (places > 1 && m.row - least > least / kRowToPadding) {
+    if ((places > 1 || tight) && m.row - least > least / kRowToPadding) {
       const index_t word = round_up(least, index_t(16 / element_size));
       m.row = word - least > least / kRowToWordPadding ? least : word;
     }
@@ -83,11 +89,16 @@ struct Builder : Plan {
   // A stage's output, with a place for a last one that is contiguous.
   BatchMatrix output(const NetworkLayout& layout, std::size_t s) {
     const Stage& stage = layout.stages[s];
-    const bool last = s + 1 == layout.stages.size();
-    if (stage.scan() && stage.way_count() == 1)
-      return matrix(stage.units, stage.bias || reads_ones(layout, s + 1), false, sum(steps, 1));
-    return matrix(stage.outputs, !last && reads_ones(layout, s + 1), last, places(stage.sequence));
+    const bool last = s + 1 == layout.stages.size(), read = has_ones && reads_ones(layout, s + 1);
+    if (stage.scan() && stage.way_count() == 1) return states(stage, read);
+    return matrix(stage.outputs, read, last, places(stage.sequence));
   }
+  // h of each step; of a device's plan before the first too.
+  BatchMatrix states(const Stage& stage, bool read_by_dense) {
+    return matrix(stage.units, (has_ones && stage.bias) || read_by_dense, false,
+                  blocks_of_states());
+  }
+  index_t blocks_of_states() const { return sum(steps, use == PlanUse::device ? 1 : 0); }
   // Of a scan stage whose output is the last one of y.
   ScanMatrices scan_matrices(const Stage& stage) {
     ScanMatrices m;
@@ -96,22 +107,37 @@ struct Builder : Plan {
     const index_t units = stage.units;
     for (int w = 0; w < stage.way_count(); ++w) {
       ScanWay& way = m.way[w];
-      way.h = stage.way_count() == 1 ? y.back() : matrix(units, stage.bias, false, sum(steps, 1));
-      way.c = matrix(cell.states > 1 ? units : 0, false, true, sum(steps, 1));
+      way.h = stage.way_count() == 1 ? y.back() : states(stage, false);
+      way.c = matrix(cell.states > 1 ? units : 0, false, true, blocks_of_states());
       way.kept = matrix(cell.keeps * units, false, true, steps);
-      if (stage.state_rate > 0) way.masked = matrix(units, stage.bias, false, steps);
+      if (stage.state_rate > 0) way.masked = matrix(units, has_ones && stage.bias, false, steps);
     }
-    m.product = matrix(stage.parameter_cols, false, true);
-    m.dh = matrix(units, false, true);
-    m.dc = matrix(cell.states > 1 ? units : 0, false, true);
-    m.through = matrix(cell.keeps ? units : 0, false, true);
+    if (use == PlanUse::device) {
+      m.dh = matrix(units, false, true);
+      m.dc = matrix(cell.states > 1 ? units : 0, false, true);
+      return m;
+    }
+    if (partials > 0)
+      m.product_place = product(part_rows, stage.product_width()) <= stage.parameter_count()
+                            ? ProductPlace::gradient
+                            : ProductPlace::worker;
+    else
+      m.product = matrix(stage.product_width(), false, true);
     return m;
+  }
+  // Whether the gradient of a stage's output may lie where the output is: that is read by the product
+  // for the dense stage behind alone, which is made before.
+  bool delta_in_output(const NetworkLayout& layout, std::size_t s) const {
+    const auto& stages = layout.stages;
+    return use != PlanUse::device && s + 1 < stages.size() && stages[s].scan() &&
+           stages[s].way_count() == 2 && stages[s + 1].dense();
   }
   index_t places(bool sequence) const { return sequence ? steps : 1; }
   // Where a batch is gathered.
   void add_batch(const NetworkLayout& layout) {
     const index_t out = places(layout.stages.back().sequence);
-    x = matrix(layout.inputs, reads_ones(layout, in_place(layout) ? 1 : 0), false, steps);
+    x = matrix(layout.inputs, has_ones && reads_ones(layout, in_place(layout) ? 1 : 0), false,
+               steps);
     target = matrix(layout.outputs, false, true, out);
     weight = matrix(layout.outputs, false, true, out);
     labels_offset =
@@ -139,6 +165,8 @@ struct Builder : Plan {
   }
 
   std::size_t element_size;
+  PlanUse use;
+  bool tight = false;  // every row is one of a step's, even if there is one step
 };
 
 void set_activation(Stage& stage, const LayerSpec& layer) {
@@ -159,14 +187,15 @@ void place(NetworkLayout& layout, Stage& stage) {
   const index_t rows = sum(stage.parameter_rows, stage.bias ? 1 : 0);
   stage.parameter_offset = take(layout.parameter_count, rows, stage.parameter_cols);
   stage.state_offset = take(layout.state_count, stage.state_rows, stage.outputs);
-  // Mean, variance and two sums over the batch; of a scan the transpose of its weights.
-  const index_t values = stage.batch_coupled() ? 4 : stage.scan() ? stage.units : 0;
-  const index_t width = stage.scan() ? stage.parameter_cols : stage.outputs;
-  stage.worker_offset = take(layout.worker_count, values, width);
+  // Mean, variance and two sums over the batch; of a scan the transpose of its weights, and a step's product.
+  stage.worker_offset = layout.worker_count;
+  if (stage.batch_coupled()) take(layout.worker_count, 4, stage.outputs);
+  if (!stage.scan()) return;
+  take(layout.worker_count, stage.units, stage.parameter_cols);
+  take(layout.worker_count, 1, std::min(kStepProduct, kSequencePart * stage.product_width()));
   stage.carried_offset = layout.carried_width;
-  if (stage.scan())
-    layout.carried_width = sum(layout.carried_width, product(stage.way_count() * stage.units,
-                                                             cell_info(stage.cell).states));
+  layout.carried_width = sum(
+      layout.carried_width, product(stage.way_count() * stage.units, cell_info(stage.cell).states));
 }
 
 void set_scan(Stage& stage, const LayerSpec& layer) {
@@ -410,7 +439,8 @@ BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads, i
   const index_t chunk = layout.row_chunk(rows), parts = parts_of(rows, chunk);
   if (layout.sequences) {
     shape.part_rows = layout.largest_part(rows);
-    shape.window = std::min(parts, index_t(threads)) * shape.part_rows;
+    // Room for each batch of up to so many: a part for each worker, or all of it.
+    shape.window = std::min(rows, product(threads, shape.part_rows));
     shape.partials = std::min(parts, index_t(2 * threads));
     return shape;
   }
@@ -433,8 +463,8 @@ bool BatchShape::fits(const Plan& plan) const {
 }
 
 Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
-                        std::size_t element_size) {
-  Builder plan(shape.window, element_size, shape.steps);
+                        std::size_t element_size, PlanUse use) {
+  Builder plan(layout, shape, element_size, use);
   plan.add_batch(layout);
   const std::size_t last = layout.stages.size() - 1;
   for (std::size_t s = 0; s <= last; ++s) {
@@ -445,14 +475,13 @@ Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
     plan.z.push_back(keeps_z ? plan.matrix(stage.outputs, false, false, places) : plan.y.back());
     // A scan turns what it has kept in the output of the stage below into that stage's dz.
     const bool scanned = s < last && layout.stages[s + 1].scan();
-    plan.delta.push_back(scanned ? plan.y[s]
-                                 : plan.matrix(stage.outputs, false, s == last, places));
+    plan.delta.push_back(scanned || plan.delta_in_output(layout, s)
+                             ? plan.y[s]
+                             : plan.matrix(stage.outputs, false, s == last, places));
     plan.scan.push_back(plan.scan_matrices(stage));
   }
   plan.add_block_sums(layout.measure_blocks(shape.rows, shape.steps));
   plan.add_work(layout, shape.rows);
-  plan.partials = shape.partials;
-  plan.part_rows = shape.part_rows;
   std::size_t partials =
       checked_product(std::size_t(shape.partials), std::size_t(layout.parameter_count));
   for (std::size_t s = 0; s <= last; ++s) {
@@ -484,8 +513,8 @@ Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t 
 }
 
 Plan make_inference_plan(const NetworkLayout& layout, const BatchShape& shape,
-                         std::size_t element_size, bool gathers) {
-  Builder plan(shape.window, element_size, shape.steps);
+                         std::size_t element_size, bool gathers, PlanUse use) {
+  Builder plan(layout, shape, element_size, use);
   if (gathers) plan.x = plan.matrix(layout.inputs, false, false);
   const std::size_t last = layout.stages.size() - 1;
   if (layout.sequences)
@@ -500,7 +529,6 @@ Plan make_inference_plan(const NetworkLayout& layout, const BatchShape& shape,
   if (!layout.sequences) plan.weight = plan.matrix(layout.outputs, false, true);
   plan.add_block_sums(layout.measure_blocks(shape.rows, shape.steps));
   plan.add_work(layout, shape.rows);
-  plan.part_rows = shape.part_rows;
   return plan;
 }
 

@@ -8,7 +8,7 @@
 //
 // The parameters of a stage are one row-major matrix of `outputs` columns: parameter_rows of them,
 // and below those a row of biases. For a dense stage that is the kernel and the bias. Where such a
-// stage reads a stored batch, the batch's rows have a 1 behind their last value; then the product
+// stage reads a stored batch, its rows have a 1 behind their last value (has_ones); then the product
 // (x, 1)^T dz is the gradient of the kernel and, in its last row, that of the bias.
 //
 // A network of sequences works its batches off in parts. Of a part, a matrix that has values for
@@ -63,6 +63,8 @@ struct Stage {
   bool dense() const { return kind == StageKind::dense; }
   bool scan() const { return kind == StageKind::scan; }
   int way_count() const { return ways == ScanWays::one ? 1 : 2; }
+  // Scan: values of a step's product for each sequence.
+  index_t product_width() const { return parameter_cols + cell_info(cell).keeps * units; }
   // Dropouts of the stage, each with random numbers of its own.
   std::uint32_t streams() const;
   // Whether a row's output in training depends on the other rows of the batch.
@@ -139,27 +141,47 @@ struct BatchMatrix {
   bool ones = false;       // a 1 stands behind the last value of each row
 };
 
-// What one way of a scan stage keeps. h has the states before the first step, then after each (of a
-// reverse way, the other way round). Of a stage with one way it is the stage's y.
+// Who works on a plan. That decides of sequences where things lie.
+enum class PlanUse {
+  host,          // engine/scan.cpp: memory is used again as soon as nobody reads it
+  host_rounded,  // the same; products round their operands, those for the gradients of biases too
+  device,        // all parts of a batch at once
+};
+
+// What one way of a scan stage keeps of each step. Of a stage with one way h is the stage's y. For a
+// device h and c have one step more: the states before the first, then after each (of a reverse way, the
+// other way round).
 struct ScanWay {
   BatchMatrix h;
-  BatchMatrix c;       // as h, contiguous, of a cell that has it
-  BatchMatrix kept;    // of each step, contiguous
-  BatchMatrix masked;  // of each step: h before it, with dropout
+  BatchMatrix c;       // contiguous, of a cell that has it
+  BatchMatrix kept;    // contiguous
+  BatchMatrix masked;  // h before the step, with dropout
 };
+
+// Where a step's product h U lies; backward dr, of cells that keep more, and behind it what comes through
+// U; of others that alone.
+enum class ProductPlace {
+  plan,
+  gradient,  // where the gradient of the stage's parameters will be, which is made last
+  worker,    // in kStepProduct values of a worker's own: of so many sequences at a time
+};
+inline constexpr index_t kStepProduct = 2048;
 
 // What a scan stage needs besides its output. What both ways share is contiguous.
 struct ScanMatrices {
   ScanWay way[2];
-  BatchMatrix product;  // of one step: h U; backward: dr, of cells that keep more
-  BatchMatrix dh, dc;   // dc of cells that have c
-  BatchMatrix through;  // of cells that keep more; of others it lies where h U was
+  BatchMatrix product;  // where it is the plan's
+  ProductPlace product_place = ProductPlace::plan;
+  BatchMatrix dh, dc;  // device; dc of cells that have c
 };
 
 // Where everything of `capacity` rows lies. An inference plan has no x, z, delta.
 struct Plan {
   index_t capacity = 0;
-  index_t steps = 1;                  // of each sequence; 1 where rows are no sequences
+  index_t steps = 1;  // of each sequence; 1 where rows are no sequences
+  // A 1 stands behind each row of a batch that a stage with bias reads. Else column_sum makes the gradients
+  // of biases.
+  bool has_ones = true;
   BatchMatrix x;                      // the gathered inputs
   BatchMatrix target;                 // the gathered targets (training), contiguous
   std::size_t labels_offset = 0;      // the gathered class numbers
@@ -210,12 +232,13 @@ BatchShape batch_shape(const NetworkLayout& layout, index_t rows, int threads, i
                        bool whole = false);
 
 Plan make_training_plan(const NetworkLayout& layout, const BatchShape& shape,
-                        std::size_t element_size);
+                        std::size_t element_size, PlanUse use = PlanUse::host);
 // Rows that an inference has in work at once: all, or parts as those of training.
 BatchShape inference_shape(const NetworkLayout& layout, index_t rows, int threads, index_t steps);
 // `gathers`: with room for the inputs, of integers that are converted.
 Plan make_inference_plan(const NetworkLayout& layout, const BatchShape& shape,
-                         std::size_t element_size, bool gathers = false);
+                         std::size_t element_size, bool gathers = false,
+                         PlanUse use = PlanUse::host);
 // For rows that are no sequences.
 Plan make_inference_plan(const NetworkLayout& layout, index_t rows, std::size_t element_size);
 

@@ -246,7 +246,7 @@ template <class T> void Step<T>::parameter_gradient(std::size_t s, T* gradient, 
   const Rows<const T> input = input_of(s).from(all_.at);
   const BatchMatrix& dz = plan().delta[s];
   GemmArgs<T> g;
-  g.m = stage.inputs + (stage.bias ? 1 : 0), g.n = stage.outputs, g.k = all_.rows * dz.places;
+  g.m = gradient_rows(stage, stage.inputs), g.n = stage.outputs, g.k = all_.rows * dz.places;
   g.chunk = c_.layout->sequences ? 0 : chunk_;
   g.a = input.data, g.a_row = 1, g.a_col = input.row;
   g.b = at(dz, all_), g.b_row = dz.row, g.b_col = 1;
@@ -266,6 +266,14 @@ template <class T> void Step<T>::parameter_gradient(std::size_t s, T* gradient, 
     g.discard_c = true;
   }
   run_gemm(g, all_.share);
+  if (g.m < stage.inputs + stage.bias)
+    c_.kernels->column_sum(g.b, g.b_row, g.k, g.n, g.c + stage.inputs * g.c_row, all_.share);
+}
+
+// Rows that a product (input, 1)^T dz makes of the gradient of a stage's parameters: the last, that of the
+// biases, where a 1 stands behind each input.
+template <class T> index_t Step<T>::gradient_rows(const Stage& stage, index_t inputs) const {
+  return inputs + (stage.bias && plan().has_ones ? 1 : 0);
 }
 
 // From the flat gradient.

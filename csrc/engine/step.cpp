@@ -57,9 +57,10 @@ template <class T> void Step<T>::take_all(index_t rows) {
 
 // Only this worker is at work on these rows, part number `part` of those that are in work at once.
 template <class T> void Step<T>::take_part(index_t part, index_t first, index_t rows) {
-  const index_t places = plan().capacity / plan().part_rows;
-  const index_t place = places < share_.count ? part : share_.id;
-  all_ = own_ = {place * plan().part_rows, rows, first, Share{}};
+  // A place for each worker, or, where all parts are in the plan together, for each part.
+  const index_t apart = c_.layout->sequences ? chunk_ : plan().part_rows;
+  const index_t place = plan().capacity / apart < share_.count ? part : share_.id;
+  all_ = own_ = {place * apart, rows, first, Share{}};
 }
 
 // With the workers that this one shares the network with.
@@ -209,6 +210,7 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
     for (index_t i = round.begin; i < round.end; ++i) {
       const index_t row = (first + i) * chunk_;
       take_part(i, row, batch.rows - row < chunk_ ? batch.rows - row : chunk_);
+      part_gradient_ = partial(i);
       go_up(batch);
       if (small() && !batch.dx) {
         c_.kernels->small_backward(small_, all_.rows, chunk_, partial(i));

@@ -126,7 +126,8 @@ template <class T> struct TrainBatch {
   std::int64_t number = 0;  // t of the optimizer's formulas; what the step draws depends on it
   T* dx = nullptr;          // (rows, inputs): gradient of the inputs, where not null
   T* outputs = nullptr;     // (rows, outputs): what the network put out, where not null
-  // (rows, carried_width), of sequences: their states before and behind; null: 0, and not wanted.
+  // (rows, carried_width), of sequences: their states before and behind; null: 0, and not wanted. In
+  // memory of their own, since those before are read on the way back too.
   const T* states_before = nullptr;
   T* states_behind = nullptr;
 };
@@ -280,6 +281,7 @@ template <class T> class Step {
   void norm_gradient(std::size_t stage, T* gradient, bool update);
   void update_state();
   void parameter_gradient(std::size_t stage, T* gradient, bool update);
+  index_t gradient_rows(const Stage& stage, index_t inputs) const;
   void update_parameters(Range part);
   void update_range(Range part);
   bool whole_gradient() const { return c_.rules && c_.rules->need_whole_gradient(); }
@@ -299,14 +301,19 @@ template <class T> class Step {
   Rows<T> scan_output(std::size_t stage) const;
   void forward_scan(std::size_t stage);
   CellArgs<T> cell_args(const Scan& scan) const;
-  void step_product(GemmArgs<T> g, const T* panels, index_t cols);
+  T* step_product(const Scan& scan) const;
+  template <class Body> void by_pieces(const Scan& scan, Body body);
+  void walk_forward(const Scan& scan, GemmArgs<T> g);
+  void walk_back(const Scan& scan, Rows<const T> dy, GemmArgs<T> g);
   void forward_way(const Scan& scan);
-  void begin_states(const Scan& scan);
+  void first_states(const Scan& scan, CellArgs<T>& args) const;
+  void step_before(const Scan& scan, index_t i, CellArgs<T>& args) const;
+  void bring_states_before(const Scan& scan);
   void keep_states(const Scan& scan);
   void join_ways(std::size_t stage);
   void input_delta_scan(std::size_t stage);
   void input_delta_way(const Scan& scan, Rows<const T> dy);
-  static void cut_gradient(const CellArgs<T>& args, bool has_c);
+  static void cut_gradient(const CellArgs<T>& args);
   void scan_gradient(std::size_t stage, T* gradient);
   void state_dropout(const Scan& scan, Rows<const T> h, Rows<T> masked);
   void gather_sequences(const Samples<T>& samples, const std::int64_t* order);
@@ -337,9 +344,10 @@ template <class T> class Step {
   std::int64_t* counts_ = nullptr;    // see count_into()
   const T* states_before_ = nullptr;  // as in TrainBatch, from the batch's first row on
   T* states_behind_ = nullptr;
-  index_t chunk_ = 0;  // rows over which a parameter's gradient is summed at once
-  Window all_;         // what the team works on
-  Window own_;         // this worker's rows of it
+  T* part_gradient_ = nullptr;  // where the gradient of the part in work will be
+  index_t chunk_ = 0;           // rows over which a parameter's gradient is summed at once
+  Window all_;                  // what the team works on
+  Window own_;                  // this worker's rows of it
   // Since the last barrier: has this worker written what the others may read, and has anybody
   // written what this worker's own rows may need? Both are the same for all workers.
   bool wrote_own_ = false, wrote_together_ = false;

@@ -82,6 +82,9 @@ template <class T> struct GemmArgs {
   index_t a_row = 0, a_col = 0;
   const T* b = nullptr;
   index_t b_row = 0, b_col = 0;
+  // B lies by panels of KernelTable::gemm_panel columns, one behind the other: [panel][k][columns of the
+  // panel]. b_row and b_col count for nothing.
+  bool b_panels = false;
   T* c = nullptr;
   index_t c_row = 0;
   const T* bias = nullptr;
@@ -171,22 +174,29 @@ template <class T> struct CellArgs {
   T* a = nullptr;  // x W + b; then what backward reads; backward: da
   index_t a_row = 0;
   const T* r = nullptr;  // forward: h U
+  index_t r_row = 0;     // 0: all rows have the same
   T* kept = nullptr;     // of cells that keep more; backward: the last block of dr
-  const T* h = nullptr;  // before the step
-  T* h_next = nullptr;   // after it; forward only
+  const T* h = nullptr;  // before the step; null: 0
   index_t h_row = 0;
-  const T* c = nullptr;
-  T* c_next = nullptr;
+  T* h_next = nullptr;  // after it, in the place of h too; forward only
+  index_t h_next_row = 0;
+  const T* c = nullptr;  // before the step; null: 0
+  index_t c_row = 0;
+  T* c_next = nullptr;  // contiguous
   // Sequence i is behind its end where step >= lengths[i]: its states stay. Null: none is.
   const std::int64_t* lengths = nullptr;
   index_t step = 0;
-  // Backward. The gradient of h after the step is dh + through + dy; of the step before, dh is left.
-  T* dh = nullptr;
+  // Backward. The gradient of h after the step is dh_behind + through + dy; dh is left, of the step
+  // before. So dc of dc_behind, which is contiguous.
+  const T* dh_behind = nullptr;  // null: 0
+  T* dh = nullptr;               // in the place of dh_behind too
+  index_t dh_row = 0;
   const T* through = nullptr;  // what came through the products of the step behind; may be null
   const T* dy = nullptr;       // of the step's output; may be null
   index_t dy_row = 0;
-  T* dc = nullptr;
-  T* dr = nullptr;  // of cells that keep more; of others it is da
+  const T* dc_behind = nullptr;  // null: 0
+  T* dc = nullptr;               // in the place of dc_behind or c_next too
+  T* dr = nullptr;               // of cells that keep more; of others it is da
 };
 
 // Sums of losses and metrics are made in blocks of this many rows, whatever the thread count; so are

@@ -31,6 +31,7 @@ FBP_FN index_t k_chunk(index_t k) {
 template <class T> struct KernelTable {
   const char* isa;
   index_t gemm_scratch;  // elements of GemmArgs::scratch that each worker needs
+  index_t gemm_panel;    // columns of the panels in which gemm reads B
 
   void (*gemm)(const GemmArgs<T>&, Share);
   // Tile operations: usable as a GEMM's epilogue, or on a whole matrix as one tile.

@@ -400,7 +400,8 @@ template <class T> class DeviceNetwork final : public Network {
     const BatchShape shape = shape_of(rows, steps);
     if (!shape.fits(training_.plan)) {
       training_ = {};
-      provide(training_, make_training_plan(layout_, shape, sizeof(T)), Piece::training);
+      provide(training_, make_training_plan(layout_, shape, sizeof(T), PlanUse::device),
+              Piece::training);
     }
     const index_t parts = chain_.partials_of(rows);
     if (parts > 1 || layout_.sequences) use_partials(parts);
@@ -466,7 +467,8 @@ template <class T> class DeviceNetwork final : public Network {
     use_blas(checked_product(rows, steps), false);
     if (inference_.plan.capacity >= rows && inference_.plan.steps == steps) return;
     inference_ = {};
-    provide(inference_, make_inference_plan(layout_, shape_of(rows, steps), sizeof(T)),
+    provide(inference_,
+            make_inference_plan(layout_, shape_of(rows, steps), sizeof(T), false, PlanUse::device),
             Piece::inference);
   }
 

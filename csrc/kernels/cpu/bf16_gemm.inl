@@ -247,8 +247,22 @@ static bool run_panel(const GemmArgs<float>& g, const Block& block, const Pair* 
 // Pairs of the scratch memory: kept panels or one, then a block of A.
 static constexpr index_t kGemmScratch = kPanelPairs + kLargeBlockPairs;
 
+static void gemm(const GemmArgs<float>& g, Share share);
+
+// B by panels, which are as wide as those of the avx512 kernels: one product for each.
+static void panels_gemm(GemmArgs<float> g, Share share) {
+  const index_t n = g.n;
+  g.b_panels = false, g.b_col = 1;
+  for (index_t j = 0; j < n; j += kNr, g.b += g.k * kNr, g.c += kNr) {
+    g.n = g.b_row = n - j < kNr ? n - j : kNr;
+    gemm(g, share);
+    if (g.bias) g.bias += kNr;
+  }
+}
+
 static void gemm(const GemmArgs<float>& g, Share share) {
   if (g.m <= 0 || g.n <= 0) return;
+  if (g.b_panels) return panels_gemm(g, share);
   const GemmSplit parts = share.count == 1 ? GemmSplit{1, 1} : choose_split(g, share.count);
   const Range rows = split(g.m, tile_rows(g.n, kLanes), parts.rows(share));
   const Range columns = split(g.n, kLanes, parts.columns(share));

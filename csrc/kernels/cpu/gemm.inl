@@ -396,6 +396,7 @@ static Panel<T> make_panel(const GemmArgs<T>& g, Range columns, index_t j, index
       j,       cols,    p, p_end, g.b + p * g.b_row + j * g.b_col, g.b_row, g.a + p * g.a_col,
       g.a_row, g.a_col, 0};
   if (packed) panel.b = packed, panel.b_row = panel_width<T>(cols);
+  if (g.b_panels) panel.b = g.b + j * g.k + p * cols, panel.b_row = cols;
   return panel;
 }
 
@@ -458,8 +459,25 @@ static bool run_blocks(const GemmArgs<T>& g, bool pack, Range rows, Range column
   return true;
 }
 
+// A chunk of a narrow panel stays in L1 from one tile of rows to the next.
+template <class T> static void panels_gemm(const GemmArgs<T>& g, Share share) {
+  const Range columns = split(g.n, kNr<T>, share);
+  const index_t chunk = g.chunk ? g.chunk : k_chunk(g.k);
+  const index_t group = kWideTiles ? chunk * kChunksPerPanel : chunk;
+  index_t p = 0;
+  do {
+    const index_t p_end = g.k - p < group ? g.k : p + group;
+    for (index_t j = columns.begin; j < columns.end; j += kNr<T>) {
+      const Panel<T> panel = make_panel(g, columns, j, p, p_end, static_cast<const T*>(nullptr));
+      if (!run_panel(g, panel, {0, g.m}, chunk)) return;
+    }
+    p = p_end;
+  } while (p < g.k);
+}
+
 template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   if (g.m <= 0 || g.n <= 0) return;
+  if (g.b_panels) return panels_gemm(g, share);
   if (is_short(g)) return short_gemm(g, share);
   if (is_dots(g)) return dots_gemm(g, share);
   const ThinForm form = thin_form(g);

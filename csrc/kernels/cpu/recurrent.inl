@@ -12,6 +12,12 @@ FBP_FN static void store_gates(const V* in, typename V::scalar* row, index_t uni
   for (int g = 0; g < Count; ++g) store(in[g], row + g * units + j, lanes);
 }
 
+// 0 where there is no such matrix.
+template <class V>
+FBP_FN static V load_or_zero(const typename V::scalar* p, index_t at, int lanes) {
+  return p ? load<V>(p + at, lanes) : V(typename V::scalar(0));
+}
+
 // body(j, lanes) for the vectors of a row.
 template <class V, class Body> FBP_FN static void for_units(index_t units, Body body) {
   index_t j = 0;
@@ -24,13 +30,13 @@ template <class T, class Cell> static void cell_forward(const CellArgs<T>& s) {
   constexpr int gates = Cell::gates;
   for (index_t i = 0; i < s.rows; ++i) {
     T* a = s.a + i * s.a_row;
-    const T* r = s.r + i * gates * s.units;
+    const T* r = s.r + i * s.r_row;
     const index_t at = i * s.units;
     const bool running = !s.lengths || s.step < s.lengths[i];
     for_units<V>(s.units, [&](index_t j, int lanes) {
       V va[gates], vr[gates], kept[1] = {V(T(0))}, c(T(0));
-      V h = load<V>(s.h + i * s.h_row + j, lanes);
-      if (Cell::states == 2) c = load<V>(s.c + at + j, lanes);
+      V h = load_or_zero<V>(s.h, i * s.h_row + j, lanes);
+      if (Cell::states == 2) c = load_or_zero<V>(s.c, i * s.c_row + j, lanes);
       if (running) {
         load_gates<V, gates>(a, s.units, j, lanes, va);
         load_gates<V, gates>(r, s.units, j, lanes, vr);
@@ -38,7 +44,7 @@ template <class T, class Cell> static void cell_forward(const CellArgs<T>& s) {
         store_gates<V, gates>(va, a, s.units, j, lanes);
         if (Cell::keeps) store(kept[0], s.kept + at + j, lanes);
       }
-      store(h, s.h_next + i * s.h_row + j, lanes);
+      store(h, s.h_next + i * s.h_next_row + j, lanes);
       if (Cell::states == 2) store(c, s.c_next + at + j, lanes);
     });
   }
@@ -53,21 +59,22 @@ template <class T, class Cell> static void cell_backward(const CellArgs<T>& s) {
     const index_t at = i * s.units;
     const bool running = !s.lengths || s.step < s.lengths[i];
     for_units<V>(s.units, [&](index_t j, int lanes) {
-      V dh = load<V>(s.dh + at + j, lanes);
+      V dh = load_or_zero<V>(s.dh_behind, i * s.dh_row + j, lanes);
       if (s.through) dh = dh + load<V>(s.through + at + j, lanes);
       if (s.dy) dh = dh + load<V>(s.dy + i * s.dy_row + j, lanes);
       V va[gates], kept[1] = {V(T(0))}, dc(T(0));
       for (V& gate : va) gate = V(T(0));
-      if (Cell::states == 2) dc = load<V>(s.dc + at + j, lanes);
+      if (Cell::states == 2) dc = load_or_zero<V>(s.dc_behind, at + j, lanes);
       if (running) {
         V before(T(0)), after(T(0));
         if (Cell::states == 2) {
-          before = load<V>(s.c + at + j, lanes);
+          before = load_or_zero<V>(s.c, i * s.c_row + j, lanes);
           after = load<V>(s.c_next + at + j, lanes);
         }
         load_gates<V, gates>(a, s.units, j, lanes, va);
         if (Cell::keeps) kept[0] = load<V>(s.kept + at + j, lanes);
-        Cell::backward(va, kept, load<V>(s.h + i * s.h_row + j, lanes), before, after, dh, dc);
+        const V h = load_or_zero<V>(s.h, i * s.h_row + j, lanes);
+        Cell::backward(va, kept, h, before, after, dh, dc);
       }
       store_gates<V, gates>(va, a, s.units, j, lanes);
       if (Cell::keeps) {
@@ -75,7 +82,7 @@ template <class T, class Cell> static void cell_backward(const CellArgs<T>& s) {
         store_gates<V, same>(va, dr, s.units, j, lanes);
         store(kept[0], dr + same * s.units + j, lanes);
       }
-      store(dh, s.dh + at + j, lanes);
+      store(dh, s.dh + i * s.dh_row + j, lanes);
       if (Cell::states == 2) store(dc, s.dc + at + j, lanes);
     });
   }

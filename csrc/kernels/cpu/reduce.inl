@@ -1,23 +1,41 @@
 // Sums over columns, the search for non-finite values, and the probe of the FMA peak.
 
-// out[j] = sum over i of x[i, j]: the order of gemm's sum over k, chunk by chunk (its bias-gradient
-// row has the same bits).
+// Vectors of columns that are summed side by side: rows that lie pages apart cost a walk of the page
+// table each, and one chain of sums would wait for itself.
+static constexpr int kSumVectors = 4;
+
+// out (Vectors) = the sums of as many vectors of columns; `lanes` of the last one, which then stands alone.
+template <class T, int Vectors>
+FBP_FN static void sum_columns(const T* x, index_t x_row, index_t rows, int lanes, T* out) {
+  using V = Vec<T>;
+  const index_t chunk = k_chunk(rows);
+  V total[Vectors];
+  for (V& t : total) t = V(T(0));
+  for (index_t begin = 0; begin < rows; begin += chunk) {
+    const index_t end = rows - begin < chunk ? rows : begin + chunk;
+    V sum[Vectors];
+    for (V& s : sum) s = V(T(0));
+    for (index_t i = begin; i < end; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < Vectors; ++v)
+        sum[v] = sum[v] + load<V>(x + i * x_row + v * V::lanes, lanes);
+    for (int v = 0; v < Vectors; ++v) total[v] = begin == 0 ? sum[v] : total[v] + sum[v];
+  }
+  for (int v = 0; v < Vectors; ++v) store(total[v], out + v * V::lanes, lanes);
+}
+
+// out[j] = sum over i of x[i, j]: the order of gemm's sum over k, chunk by chunk (a row of ones in its
+// A has the same bits).
 template <class T>
 static void column_sum(const T* x, index_t x_row, index_t rows, index_t cols, T* out, Share share) {
-  using V = Vec<T>;
-  const Range part = split(cols, V::lanes, share);
-  const index_t chunk = k_chunk(rows);
-  for (index_t j = part.begin; j < part.end; j += V::lanes) {
-    const int lanes = int(part.end - j < V::lanes ? part.end - j : V::lanes);
-    V total(T(0));
-    for (index_t begin = 0; begin < rows; begin += chunk) {
-      const index_t end = rows - begin < chunk ? rows : begin + chunk;
-      V sum(T(0));
-      for (index_t i = begin; i < end; ++i) sum = sum + load<V>(x + i * x_row + j, lanes);
-      total = begin == 0 ? sum : total + sum;
-    }
-    store(total, out + j, lanes);
-  }
+  constexpr index_t lanes = Vec<T>::lanes, most = kSumVectors * lanes;
+  const Range part = split(cols, lanes, share);
+  index_t j = part.begin;
+  for (; j + most <= part.end; j += most)
+    sum_columns<T, kSumVectors>(x + j, x_row, rows, int(lanes), out + j);
+  for (; j + lanes <= part.end; j += lanes)
+    sum_columns<T, 1>(x + j, x_row, rows, int(lanes), out + j);
+  if (j < part.end) sum_columns<T, 1>(x + j, x_row, rows, int(part.end - j), out + j);
 }
 
 // What the chunks of a GEMM's sum over k come to, where each is in a row of x.

@@ -33,6 +33,7 @@ template <class T> static constexpr KernelTable<T> make_table() {
 #define FBP_NAME(name) FBP_STRING(name)
       FBP_NAME(FBP_ISA),
       kGemmScratch<T>,
+      kNr<T>,
       gemm<T>,
 #define FBP_FORWARD(A) activation_forward<T, A>,
       {FBP_ACTIVATIONS(FBP_FORWARD)},
