@@ -60,6 +60,20 @@ def test_sequences_have_parts_too() -> None:
     assert {("forward", "0 LSTM"), ("gradient", "0 LSTM")} <= {(p.part, p.layer) for p in parts}
 
 
+def test_arithmetic_of_every_step_of_sequences() -> None:
+    """The layers up to the last output that is a sequence work on all steps, the rest on one."""
+    lstm, dense = 2 * 4 * 9 * (4 + 9), 2 * 9 * 7
+    x = np.random.default_rng(0).normal(size=(40, 6, 4))
+    sequences = bp.Sequences([x[i, : 1 + i % 6] for i in range(40)])
+    for values in (x, sequences):
+        model = compiled([bp.LSTM(9, return_sequences=True), bp.Dense(7), bp.GRU(5), bp.Dense(3)])
+        model.build(4)
+        parts = model.profile(values, np.arange(40) % 3, batch_size=20, seconds=0.01).parts
+        flop = {part.layer: part.flop for part in parts if part.part == "forward"}
+        expected = [120 * lstm, 120 * dense, 120 * 2 * 15 * (7 + 5), 20 * 2 * 5 * 3]
+        assert list(flop.values()) == expected, flop
+
+
 def test_a_clock_changes_no_bit() -> None:
     x, y = data()
     models = [compiled(LAYERS["dense"][0]) for _ in range(2)]

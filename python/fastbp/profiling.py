@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import checks, files, summary, text
+from . import checks, files, network, structure, summary, text
 from .arrays import Array
 
 if TYPE_CHECKING:
@@ -84,16 +84,29 @@ def profile(model: Sequential, x: Any, y: Any, batch_size: int, seconds: float) 
     copy.fit(x, y, epochs=max(1, int(seconds / epoch)), batch_size=rows, verbose=0)
     times = engine.stop_clock()
     steps = engine.steps - before
-    return Profile(list(_parts(copy, times, steps, rows)), steps, rows)
+    return Profile(list(_parts(copy, times, steps, _rows_of_layers(copy, x, rows))), steps, rows)
 
 
-def _parts(model: Sequential, times: dict[str, Array], steps: int, rows: int) -> Iterator[Part]:
+def _rows_of_layers(model: Sequential, x: Any, rows: int) -> list[int]:
+    """Rows that each layer takes through its products in a step: of sequences one for each step."""
+    layers = model.layers
+    if not network.reads_sequences(layers):
+        return [rows] * len(layers)
+    features = model._features(x, finite=False)
+    steps = getattr(features, "values", features).shape[1]
+    behind = [structure.sequences_behind(layers[:place], True) for place in range(len(layers))]
+    return [rows * steps if sequences else rows for sequences in behind]
+
+
+def _parts(
+    model: Sequential, times: dict[str, Array], steps: int, rows: list[int]
+) -> Iterator[Part]:
     """What took any time, in the order of a step."""
     layers = model.layers
     specs = [place for place, layer in enumerate(layers) for _ in layer.specs()]
     flop = [0] * len(layers)
     for row in summary.rows(layers, model.inputs):
-        flop[row.place] += rows * (row.flop or 0)
+        flop[row.place] += rows[row.place] * (row.flop or 0)
     for part in ORDER:
         spent = times[part] / steps
         by_layer = [0.0] * len(layers)
