@@ -1,8 +1,10 @@
 """What the tests of a run want compiled, made from its start by a process beside them.
 
 That process gives way to the tests, and stands still while one measures time. It makes them in the
-order in which the tests ask for them, by two compilers at a time. Each has a folder, and beside it,
-when it is made, a file "<name>.made" with the error or nothing.
+order in which the tests ask for them, by two compilers at a time, and runs the C++ programs. Each
+has a folder, and beside it a file "<name>.begun", and when it is made "<name>.made" with the error
+or nothing. Where a run has two processes for its tests, they share the folder of all that: what one
+has begun, the other waits for.
 
 FASTBP_TEST_KEEP may name a folder, where the libraries of the emulated device are kept as NAME.so
 for the next run of tests on the same sources: it names the folder in FASTBP_TEST_LIBRARIES.
@@ -22,6 +24,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -31,6 +34,7 @@ import cuda_library
 
 EMULATION_CASES = Path(__file__).parent / "emulation" / "kernels.cpp"
 SUFFIX = ".made"
+GROUP = ".group"  # a file named by the number of a group of processes that builds
 POLL = 0.05  # seconds
 # Not idle: beside other work on the machine it must come to an end too.
 BEHIND = ["nice", "-n", "5"] if shutil.which("nice") else []
@@ -92,7 +96,7 @@ def program(name: str) -> str:
 BUILDS: dict[str, Callable[[Path], object]] = {
     build.__name__: build for build in (emulated, watched, hazards, cases, release)
 }
-BUILDS |= {program(build.name): build.compile for build in cpp_programs.BUILDS}
+BUILDS |= {program(build.name): build.compile_and_run for build in cpp_programs.BUILDS}
 
 
 def can_build(name: str) -> bool:
@@ -101,44 +105,55 @@ def can_build(name: str) -> bool:
 
 
 class Builder:
-    """The process, from the tests' side."""
+    """The process, from the tests' side; `shared` is a folder that another process will remove."""
 
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="fastbp-builds-"))
+    def __init__(self, shared: Path | None = None) -> None:
+        self.shared = shared is not None
+        self.folder = shared or Path(tempfile.mkdtemp(prefix="fastbp-builds-"))
         self.process: subprocess.Popen[bytes] | None = None
-        self.begun: set[str] = set()
 
     def begin(self, names: Sequence[str]) -> None:
         """Starts to make these, after those that were begun before."""
-        names = [name for name in names if name not in self.begun]
+        names = [name for name in names if self._claim(name)]
         if not names:
             return
         if self.process is not None:
             self.process.wait()
-        self.begun.update(names)
         command = [*BEHIND, sys.executable, __file__, str(self.folder), *names]
         self.process = subprocess.Popen(command, start_new_session=True)
+        (self.folder / f"{self.process.pid}{GROUP}").touch()
+
+    def _claim(self, name: str) -> bool:
+        """Whether nobody has begun it."""
+        try:
+            (self.folder / f"{name}.begun").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
     def result(self, name: str) -> Path:
         """The folder of what was made; waits for it."""
         self.begin([name])
         made = self.folder / f"{name}{SUFFIX}"
-        assert self.process is not None
         while not made.exists():
-            assert self.process.poll() is None or made.exists(), "the process that builds has died"
+            alive = self.process is None or self.process.poll() is None
+            assert alive or self.shared or made.exists(), "the process that builds has died"
             time.sleep(POLL)
         error = made.read_text()
         assert not error, error
         return self.folder / name
 
     def signal(self, number: signal.Signals) -> None:
-        """To the process and its compilers."""
-        if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, number)
+        """To the processes that build and their compilers."""
+        for group in self.folder.glob(f"*{GROUP}"):
+            with suppress(ProcessLookupError):
+                os.killpg(int(group.stem), number)
 
     def end(self) -> None:
+        if self.shared:
+            return
+        self.signal(signal.SIGKILL)
         if self.process is not None:
-            self.signal(signal.SIGKILL)
             self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -162,6 +177,7 @@ def main(folder: Path, names: Sequence[str]) -> None:
     for programs, group in groupby(names, lambda name: name.startswith(program(""))):
         with ThreadPoolExecutor(2 if programs else 1) as pool:
             list(pool.map(partial(make, folder), group))
+    (folder / f"{os.getpid()}{GROUP}").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """What every test file may use: the devices that a model runs on; the first lines of a test run."""
 
+import fcntl
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,14 +17,44 @@ import fastbp as bp
 from builds import Builder, can_build, made_before, program
 from fastbp.cuda_library import VARIABLE, open_device
 
+BUILDER = pytest.StashKey[Builder]()
+PROCESSES = 2  # more would measure each other's threads
+CHOICES = ("-k", "-m", "-n", "--collect-only", "--co", "--pdb")
 
-def pytest_configure() -> None:
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The whole suite runs in two processes side by side, where pytest-xdist is installed and there
+    are two processors; a choice of tests, in this one. `pytest -n 0` forbids it."""
+    everything = config.args_source is config.ArgsSource.TESTPATHS
+    chosen = any(word.startswith(CHOICES) for word in config.invocation_params.args)
+    can = config.pluginmanager.has_plugin("xdist") and os.cpu_count() != 1
+    if everything and not chosen and can and not _given(config):
+        config.option.numprocesses = PROCESSES
+        config.option.dist = "worksteal"
+
+
+def _given(config: pytest.Config) -> dict[str, Any]:
+    """What the first process has told this one, if this is one of two: pytest-xdist's."""
+    given: dict[str, Any] = getattr(config, "workerinput", {})
+    return given
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Ctrl-C interrupts, also where the tests were started in the background of a shell script.
 
     Such a process inherits an ignored SIGINT, and a test of Ctrl-C would wait for ever.
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    given = _given(config)
+    config.stash[BUILDER] = Builder(Path(given["builds"]) if given else None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Of pytest-xdist, in the first process: what one of the others builds serves both."""
+    node.workerinput["builds"] = str(node.config.stash[BUILDER].folder)
 
 
 def pytest_report_header() -> str:
@@ -37,9 +70,6 @@ def device(request: pytest.FixtureRequest) -> str:
     return name
 
 
-BUILDER = pytest.StashKey[Builder]()
-
-
 @pytest.hookimpl(trylast=True)  # when what is not to run has been left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that wait for a compiler come last: it works beside the others until then."""
@@ -49,7 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """What the chosen tests want compiled is begun, in their order, while the first of them run."""
-    builder = session.config.stash[BUILDER] = Builder()
+    builder = session.config.stash[BUILDER]
     if not session.config.option.collectonly:
         builder.begin(list(dict.fromkeys(n for item in session.items for n in _builds_of(item))))
 
@@ -66,22 +96,40 @@ def _builds_of(item: pytest.Item) -> list[str]:
     return [name for name in names if can_build(name) and made_before(name) is None]
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if BUILDER in session.config.stash:
-        session.config.stash[BUILDER].end()
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if BUILDER in config.stash:
+        config.stash[BUILDER].end()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[bool]:
+    """A test that measures time runs alone."""
+    folder = item.config.stash[BUILDER].folder
+    with (folder / "gate").open("w") as gate, (folder / "room").open("w") as room:
+        fcntl.flock(gate, fcntl.LOCK_EX)  # whoever waits for the room lets nobody in before it
+        fcntl.flock(room, fcntl.LOCK_EX if _measures(item) else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(room, fcntl.LOCK_UN)  # a child may have the file open
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Nothing is compiled while a test measures time."""
-    builder = item.config.stash[BUILDER] if item.get_closest_marker("timing") else None
-    if builder is None:
+    if not _measures(item):
         return (yield)
+    builder = item.config.stash[BUILDER]
     builder.signal(signal.SIGSTOP)
     try:
         return (yield)
     finally:
         builder.signal(signal.SIGCONT)
+
+
+def _measures(item: pytest.Item) -> bool:
+    return item.get_closest_marker("timing") is not None
 
 
 @pytest.fixture(scope="session")

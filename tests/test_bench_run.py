@@ -1,9 +1,14 @@
-"""The benchmark runs: processes, contestants, rounds, the command. No time is judged here."""
+"""The benchmark runs: processes, contestants, rounds, the command. No time is judged here.
+
+What is no matter of processes is tested in this one, without the calls that warm up.
+"""
 
 import json
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +18,36 @@ from fastbp.benchmark import contestants, document, peaks, runner, timing, workl
 from fastbp.benchmark.contestants.numpy_loop import NumpyNet
 from fastbp.benchmark.contestants.task import ALLOWED
 from fastbp.benchmark.pool import Pool, WorkerError, workers
+from fastbp.benchmark.worker import Worker
 from fastbp.benchmark.workloads import Workload
 from fastbp.cli import main
 
 SMALL = Workload("train", (4, 32, 3), 16)
+
+
+class InThisProcess(Pool):
+    """The contestants' answers, as their processes would give them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.workers: dict[str, Worker] = {}
+
+    def ask(self, name: str, command: str, **request: Any) -> dict[str, Any]:
+        worker = self.workers.setdefault(name, Worker(name))
+        asked = json.loads(json.dumps({"command": command, **request}))
+        reply: dict[str, Any] = json.loads(json.dumps(worker.answer(asked)))
+        if "error" in reply:
+            raise WorkerError(reply["error"])
+        return reply
+
+
+@pytest.fixture
+def pool_here(monkeypatch: pytest.MonkeyPatch) -> InThisProcess:
+    monkeypatch.setattr(timing, "WARM_UP", 0.0)
+    monkeypatch.setattr(peaks, "PROBE_SECONDS", 0.001)
+    monkeypatch.setattr(peaks, "BANDWIDTH_SECONDS", 0.001)
+    monkeypatch.setattr(peaks, "MEMORY_BYTES", 1 << 20)
+    return InThisProcess()
 
 
 def prepare(pool: Pool, name: str, workload: Workload, folder: Path) -> float:
@@ -136,22 +167,22 @@ def test_what_a_library_raises_and_how_a_process_dies_is_reported(tmp_path: Path
     "contestant", [c for c in contestants.ALL if not c.is_peer], ids=lambda c: c.name
 )
 def test_fastbp_and_numpy_do_every_kind_right(
-    contestant: contestants.Contestant, tmp_path: Path
+    contestant: contestants.Contestant, tmp_path: Path, pool_here: InThisProcess
 ) -> None:
     kinds = {
         "train": SMALL,
         "predict": Workload("predict", (6, 9, 4), 3),
         "matmul": Workload("matmul", (5, 6, 7)),
     }
-    with workers() as pool:
-        if not pool.ask("fastbp", "accepts", dtype=contestant.dtype)["accepted"]:
-            pytest.skip(f"fastbp does not offer {contestant.dtype} here")
-        for kind, workload in kinds.items():
-            if kind in contestant.kinds:
-                difference = prepare(pool, contestant.name, workload, tmp_path)
-                assert difference <= ALLOWED[kind][contestant.dtype]
-                found = pool.ask(contestant.name, "time", seconds=0.001)["samples"]
-                assert all(0 < seconds < 1 for seconds in found)
+    pool = pool_here
+    if not pool.ask("fastbp", "accepts", dtype=contestant.dtype)["accepted"]:
+        pytest.skip(f"fastbp does not offer {contestant.dtype} here")
+    for kind, workload in kinds.items():
+        if kind in contestant.kinds:
+            difference = prepare(pool, contestant.name, workload, tmp_path)
+            assert difference <= ALLOWED[kind][contestant.dtype]
+            found = pool.ask(contestant.name, "time", seconds=0.001)["samples"]
+            assert all(0 < seconds < 1 for seconds in found)
 
 
 @pytest.mark.slow
@@ -180,8 +211,13 @@ def test_peers_do_every_kind_right(contestant: contestants.Contestant, tmp_path:
 
 
 def test_the_command_times_verifies_and_saves(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    pool_here: InThisProcess,
 ) -> None:
+    """(A run with processes is in test_bench_gate.py.)"""
+    monkeypatch.setattr(runner, "workers", lambda: nullcontext(pool_here))
     file = tmp_path / "run.json"
     options = ["--quick", "--repeats", "2", "--only", "4-32-3", "--dtype", "float32", "float64"]
     assert main(["bench", *options, "--json", str(file)]) == 0
@@ -202,7 +238,10 @@ def test_the_command_times_verifies_and_saves(
         assert 0 < result["roofline_seconds"] < result["seconds"]["median"]
 
 
-def test_a_wrong_result_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_result_is_refused(
+    monkeypatch: pytest.MonkeyPatch, pool_here: InThisProcess
+) -> None:
+    monkeypatch.setattr(runner, "workers", lambda: nullcontext(pool_here))
     monkeypatch.setitem(ALLOWED, "train", {"float32": -1.0})
     options = runner.Options([SMALL], dtypes=["float32"], repeats=1, seconds=0.001)
     made = runner.run(options)

@@ -14,29 +14,20 @@ PROGRAMS = {build.name: build for build in BUILDS}
 PER_ISA = [source for source in SOURCES if any("-isa-" in b.name for b in builds_of(source))]
 
 
-@pytest.fixture(scope="module")
-def outputs() -> dict[str, Output]:
-    """Of the programs that have run, by name."""
-    return {}
-
-
-def run(name: str, builder: Builder, outputs: dict[str, Output]) -> Output:
-    folder = builder.result(program(name))
-    if name not in outputs:
-        outputs[name] = PROGRAMS[name].run(folder)
-    return outputs[name]
+def output_of(name: str, builder: Builder) -> Output:
+    return Output.read(builder.result(program(name)))
 
 
 @pytest.mark.parametrize("program_name", PROGRAMS)
-def test_program(builder: Builder, outputs: dict[str, Output], program_name: str) -> None:
-    output = run(program_name, builder, outputs)
+def test_program(builder: Builder, program_name: str) -> None:
+    output = output_of(program_name, builder)
     assert output.status == 0, f"{program_name} ended with status {output.status}:\n{output.text}"
 
 
 @pytest.mark.parametrize("source", PER_ISA, ids=lambda source: source.stem)
-def test_instruction_sets_agree(builder: Builder, outputs: dict[str, Output], source: Path) -> None:
+def test_instruction_sets_agree(builder: Builder, source: Path) -> None:
     names = [build.name for build in builds_of(source)]
-    hashes = {name: run(name, builder, outputs).hashes for name in names}
+    hashes = {name: output_of(name, builder).hashes for name in names}
     assert all(hashes.values()), f"no HASH line from one of {hashes}"
     assert len({tuple(h) for h in hashes.values()}) == 1, hashes
 

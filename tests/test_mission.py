@@ -1,6 +1,7 @@
 """docs/mission.md names a test for every row of the mission; each of those tests exists."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ PAGE = (ROOT / "docs" / "mission.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| ([PWFK]\d\d?) \|([^|]*)\|([^|]*)\|", PAGE, re.MULTILINE)
 
 
+@functools.cache
 def names_in(file: str) -> set[str]:
     tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}

@@ -89,7 +89,7 @@ def test_what_is_taken_beside_steps_is_of_one_step(
     thread.start()
     try:
         taken = []
-        for _ in range(40):
+        for _ in range(15):
             taken.append(take(model, tmp_path / "model"))
             time.sleep(0.002)
     finally:
