@@ -168,8 +168,9 @@ def test_a_wide_gradient_goes_through_the_optimizer(library: Path) -> None:
     assert np.mean(np.abs(found[0] - found[1]) > 1e-3) < 1e-4
 
 
-@pytest.mark.parametrize("optimizer", [bp.SGD(0.05, momentum=0.9), bp.AdamW(0.01)])
-@pytest.mark.parametrize("batch", [16, 300])
+@pytest.mark.parametrize(
+    ("optimizer", "batch"), [(bp.SGD(0.05, momentum=0.9), 16), (bp.AdamW(0.01), 300)]
+)
 def test_training_follows_the_twin(
     optimizer: bp.optimizers.Optimizer, batch: int, dtype: str
 ) -> None:
@@ -291,15 +292,15 @@ RULES: dict[str, dict[str, Any]] = {
 def train_with(
     device: str, layers: Callable[[], list[bp.layers.Layer]], rule: str, dtype: str
 ) -> bp.Sequential:
-    """Six steps, with a frozen layer and a penalty too."""
+    """Four steps, the last of fewer rows, with a frozen layer and a penalty too."""
     rng = np.random.default_rng(3)
-    x = (rng.integers(0, 11, (48, 4)) if layers is table else rng.normal(size=(48, 4))).astype("f4")
-    y = rng.normal(size=(48, 3)).astype(np.float32)
+    x = (rng.integers(0, 11, (56, 4)) if layers is table else rng.normal(size=(56, 4))).astype("f4")
+    y = rng.normal(size=(56, 3)).astype(np.float32)
     made = bp.Sequential([*layers(), bp.Dense(3, kernel_regularizer=bp.L2(0.01))], seed=4)
     made.compile(bp.SGD(0.05, momentum=0.9, **RULES[rule]), "mse", device=device, dtype=dtype)
     build(made, 4)
     made.freeze(layers=[1])
-    made.fit(x, y, epochs=2, batch_size=16, verbose=0)
+    made.fit(x, y, batch_size=16, verbose=0)
     return made
 
 
@@ -317,9 +318,9 @@ def test_norms_and_rules_follow_the_twin(
     assert len({digest(state(made), made.state()) for made in found}) == 1
     twin = train_with("reference", *case)
     for mine, theirs in zip(state(found[0]), state(twin), strict=True):
-        assert_close(mine, theirs, dtype, steps=6)
+        assert_close(mine, theirs, dtype, steps=4)
     for name, moving in twin.state().items():
-        assert_close(found[0].state()[name], moving, dtype, steps=6)
+        assert_close(found[0].state()[name], moving, dtype, steps=4)
     assert found[0].loss_scale == twin.loss_scale
 
 

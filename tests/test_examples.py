@@ -209,5 +209,5 @@ def test_the_character_model_learns_to_write() -> None:
 
 def test_a_long_lag_is_for_an_lstm() -> None:
     program = load("long_lag")
-    errors = program["main"](steps=50, epochs=12)
+    errors = program["main"](steps=50, epochs=8)
     assert errors["LSTM"] < 0.02 < 0.1 < errors["SimpleRNN"]
