@@ -18,7 +18,10 @@ def output_of(name: str, builder: Builder) -> Output:
     return Output.read(builder.result(program(name)))
 
 
-@pytest.mark.parametrize("program_name", PROGRAMS)
+@pytest.mark.parametrize(
+    "program_name",
+    [pytest.param(b.name, marks=pytest.mark.slow if b.slow else ()) for b in BUILDS],
+)
 def test_program(builder: Builder, program_name: str) -> None:
     output = output_of(program_name, builder)
     assert output.status == 0, f"{program_name} ended with status {output.status}:\n{output.text}"

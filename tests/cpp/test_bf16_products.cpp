@@ -1,4 +1,4 @@
-// build: avx512bf16 kernels/cpu/isa_avx512bf16.cpp
+// build: avx512bf16 kernels/cpu/isa_avx512bf16.cpp -Og
 // Products of bfloat16: where its 8 bits hold the operands and float32 every sum they are exact, for any form, size and
 // number of workers; and they touch their matrices alone. (tests/test_bfloat16.py has the rounding and the rest.)
 
