@@ -436,10 +436,28 @@ def test_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX")
     x, y = data()
     board = bp.TensorBoard(tmp_path, update_freq=2)
-    make().fit(x, y, epochs=3, batch_size=16, validation_split=0.2, callbacks=board)
-    for part in ("train", "validation"):
+    history = make().fit(x, y, epochs=3, batch_size=16, validation_split=0.2, callbacks=board)
+    for part, name in (("train", "loss"), ("validation", "val_loss")):
         (events,) = (tmp_path / part).iterdir()
-        assert b"loss" in events.read_bytes()
+        found = scalars(events)
+        assert found["loss"] == pytest.approx(dict(enumerate(history.history[name])), rel=1e-6)
+        assert ("batch_loss" in found) == (part == "train")
+
+
+def scalars(events: Path) -> dict[str, dict[int, float]]:
+    """What TensorBoard would read: {tag: {step: value}}. A record is its length, 4 bytes of a sum,
+    an event, 4 bytes of a sum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found: dict[str, dict[int, float]] = {}
+    content, at = events.read_bytes(), 0
+    while at < len(content):
+        size = int.from_bytes(content[at : at + 8], "little")
+        event = Event.FromString(content[at + 12 : at + 12 + size])
+        for value in event.summary.value:
+            found.setdefault(value.tag, {})[event.step] = value.simple_value
+        at += size + 16
+    return found
 
 
 def test_tensorboard_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,6 +130,32 @@ def test_initializers_have_the_stated_spread(initializer: Any, variance: float) 
         assert np.abs(kernel).max() <= np.sqrt(3 * variance)
 
 
+@pytest.mark.parametrize("shape", [(5, 12), (12, 5), (7, 7), (1, 3), (90, 60)])
+def test_an_orthogonal_start_has_right_angles(shape: tuple[int, int], device: str) -> None:
+    """The shorter side's vectors have the length of the gain; drawn from the seed."""
+    kernels = []
+    for seed in (0, 0, 1):
+        layer = bp.Dense(shape[1], kernel_initializer=bp.initializers.Orthogonal(gain=1.5))
+        model = bp.Sequential([layer], seed=seed)
+        model.compile(loss="mse", device=device, dtype="float64")
+        model.build(shape[0])
+        kernels.append(model.parameters()["0.kernel"].copy())
+    kernel = kernels[0] if shape[0] <= shape[1] else kernels[0].T
+    np.testing.assert_allclose(kernel @ kernel.T, 2.25 * np.eye(len(kernel)), atol=1e-13)
+    assert (kernels[0] == kernels[1]).all() and not np.allclose(kernels[0], kernels[2])
+
+
+def test_an_orthogonal_start_by_name_has_no_direction_of_its_own() -> None:
+    """Over 300 starts the elements average to 0, and their squares to 1 / columns."""
+    starts = []
+    for seed in range(300):
+        model = bp.Sequential([bp.Dense(4, kernel_initializer="orthogonal")], seed=seed)
+        model.build(4)
+        starts.append(model.parameters()["0.kernel"].copy())
+    assert np.abs(np.mean(starts, axis=0)).max() < 5 * 0.5 / np.sqrt(300)
+    assert np.abs(np.mean(np.square(starts), axis=0) - 0.25).max() < 5 * 0.25 / np.sqrt(300)
+
+
 def test_parameters_are_live_views(device: str) -> None:
     x, y = data()
     model = make(device)

@@ -119,9 +119,9 @@ def test_p14_a_sweep_of_batch_sizes() -> None:
     selection = pytest.importorskip("sklearn.model_selection")
     from fastbp.sklearn import MLPClassifier
 
-    X, y = separable(300, 4)
+    X, y = separable(600, 4)
     scores = {}
-    for size in (32, 64, 128):
+    for size in (32, 64, 128, 256):
         model = MLPClassifier((16,), batch_size=size, learning_rate=0.01, random_state=0)
         scores[size] = selection.cross_val_score(model, X, y, cv=3).mean()
     assert scores[max(scores, key=scores.__getitem__)] > 0.9
