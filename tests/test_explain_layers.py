@@ -334,3 +334,13 @@ def test_the_model_is_as_it_was(device: str) -> None:
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, before[name])
     assert model.gradients(x, y)[0] == loss
+
+
+def test_an_optimizer_without_single_steps_has_no_update_to_show() -> None:
+    model = bp.Sequential([bp.Dense(2)], seed=0)
+    model.compile("lbfgs", "mse", dtype="float64")
+    found = model.explain(ROWS[0], [1, 2])
+    assert found.after == {} and "UPDATE\nnone: the optimizer makes no single steps" in str(found)
+    loss, gradients = model.gradients(ROWS[:1], np.array([[1.0, 2.0]]))
+    assert found.loss == pytest.approx(loss, rel=1e-12)
+    np.testing.assert_allclose(found.gradients["0.kernel"], gradients["0.kernel"], rtol=1e-12)

@@ -67,7 +67,8 @@ class Explanation:
         probabilities: the link's, where the loss is about classes and takes logits; or None.
         gradients: those of all parameters by name, as Sequential.gradients has them; 0 where
             frozen.
-        after: the parameters by name after the update, and the state ("1.moving_mean"), float64.
+        after: the parameters by name after the update, and the state ("1.moving_mean"), float64;
+            nothing with an optimizer that makes no single steps.
         frozen: the names of the parameters that are not trained.
         rows: what the rows of arrays are: "row" of a batch or "step" of a sequence.
         title, loss_name, link, optimizer: texts for the layout.
@@ -110,9 +111,12 @@ def explain(model: Sequential, x: Any, y: Any) -> Explanation:
     gradients = {name: g.copy() for name, g in network.views(model.layers, twin, gradient).items()}
     penalty = network.penalty(model.layers, twin, model._frozen)
     output = run.values[-1]
-    later = _twin(model)  # another: the steps hold views of the first one's parameters
-    later.step(samples, y64)
-    after = network.views(model.layers, later, later.parameters)
+    after: dict[str, Array] = {}
+    if compiled.optimizer.by_steps:
+        later = _twin(model)  # another: the steps hold views of the first one's parameters
+        later.step(samples, y64)
+        after = network.views(model.layers, later, later.parameters)
+        after |= network.state(model.layers, later)
     return Explanation(
         x=_plain(run.values[0]),
         y=_plain(y64) if y64.ndim > 1 else y64,
@@ -122,7 +126,7 @@ def explain(model: Sequential, x: Any, y: Any) -> Explanation:
         probabilities=_probabilities(model, output),
         dx=_plain(run.gradients[0]),
         gradients=gradients,
-        after={**after, **network.state(model.layers, later)},
+        after=after,
         frozen=frozenset(name for name in gradients if int(name.split(".")[0]) in model._frozen),
         rows="step" if model._reads_sequences else "row",
         title=f"{model.inputs} inputs, " + ", ".join(map(short_title, model.layers)),

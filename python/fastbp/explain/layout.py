@@ -357,7 +357,7 @@ def _update(e: Explanation) -> list[str]:
         if not frozen:
             for name, array in own.items():
                 text += _after(step, name.rpartition(".")[2], array)
-    return text or ["no layer has parameters"]
+    return text or ["none: the optimizer makes no single steps, but looks at all rows for each"]
 
 
 def _after(step: Step, name: str, array: Array) -> list[str]:
