@@ -419,3 +419,37 @@ def test_bad_settings() -> None:
     ):
         with pytest.raises(ValueError, match=match):
             engine.set_rules(rules)
+
+
+# Kernels that narrow tiles update by blocks of rows (blocking.h): few values of k; rows in more
+# than one piece; more values of k and parameters that are far.
+BY_ROWS = [(149, 230, 7), (97, 3600, 3), (719, 530, 100)]
+HYPER = {
+    "adam": {"learning_rate": 0.01, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-6},
+    "sgd": {"learning_rate": 0.01},
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("optimizer", HYPER)
+@pytest.mark.parametrize(("inputs", "outputs", "batch"), BY_ROWS)
+def test_updates_of_large_kernels_are_those_of_their_whole_gradient(
+    inputs: int, outputs: int, batch: int, optimizer: str, dtype: str
+) -> None:
+    """A limit that nothing reaches has the gradient of the whole network made first."""
+    x, y = sweeps.normal(1, dtype, batch, inputs), sweeps.normal(2, dtype, batch, outputs)
+
+    def trained(rules: dict[str, Any]) -> bytes:
+        engine = _core.Engine(inputs, [("dense", outputs, True)], dtype)
+        engine.parameters[...] = sweeps.normal(3, dtype, engine.parameters.size)
+        engine.compile("mse", 0.0, optimizer, HYPER[optimizer])
+        engine.set_rules(rules)
+        engine.step(x, y)
+        assert np.isfinite(engine.parameters).all()
+        return bytes(engine.parameters)
+
+    expected = trained({"clip_norm": 1e30})
+    for threads in (1, 3):
+        with machine.using_threads(threads):
+            found = machine.on_every_isa(lambda: trained({}))
+        assert set(found.values()) == {expected}, threads

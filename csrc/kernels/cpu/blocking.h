@@ -65,4 +65,12 @@ inline constexpr index_t kOuterDepth = 32;
 inline constexpr index_t kOuterBytes = 8 << 20;
 inline constexpr index_t kOuterRows = 12;
 
+// Kernels that narrow tiles update by blocks of so many rows (gemm_update_rows.inl): of kUpdatedBytes where sums are
+// as short as that; with the sums' terms the time for them grows, not what is won, and then parameters and slots must
+// come from far.
+inline constexpr index_t kUpdateBlockRows = 48;
+inline constexpr index_t kUpdatedBytes = 128 * 1024;
+inline constexpr index_t kFarUpdatedBytes = 4 << 20;
+inline constexpr index_t kFarUpdatedDepth = 128;
+
 }  // namespace fastbp

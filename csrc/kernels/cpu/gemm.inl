@@ -475,6 +475,8 @@ template <class T> static void panels_gemm(const GemmArgs<T>& g, Share share) {
   } while (p < g.k);
 }
 
+#include "kernels/cpu/gemm_update_rows.inl"
+
 template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   if (g.m <= 0 || g.n <= 0) return;
   if (g.b_panels) return panels_gemm(g, share);
@@ -494,6 +496,8 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   const index_t tiles_to_pack = kWideTiles ? kRowTilesToPack : kRowTilesToPackNarrow;
   const bool walk = !kWideTiles && g.m > kStreamRows && is_by_pages<T>(g, kWalkedBytes);
   const bool pack = by_columns || walk || (spread && g.m >= tiles_to_pack * kFullTileRows);
+  const index_t chunk = g.chunk ? g.chunk : k_chunk(g.k);
+  if (is_updated_by_rows(g)) return run_updated_rows(g, pack, split(g.m, height, share), chunk);
   const GemmSplit parts = share.count == 1 ? GemmSplit{1, 1} : choose_split(g, share.count, pack);
   const Range rows = split(g.m, height, parts.rows(share));
   const Range columns = split(g.n, Vec<T>::lanes, parts.columns(share));
@@ -502,7 +506,6 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
     run_outer_product(g, pack, rows, columns);
     return;
   }
-  const index_t chunk = g.chunk ? g.chunk : k_chunk(g.k);
   const bool pack_block = must_pack_a(g, columns.end - columns.begin);
   const index_t group = chunk * (pack_block ? kChunksPerBlock : kChunksPerPanel);
   index_t p = 0;
