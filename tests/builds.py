@@ -71,7 +71,7 @@ def hazards(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(Path(__file__).parent / "watched_training.py")],
         env={**os.environ, "FASTBP_CUDA_LIBRARY": str(library)},
-        capture_output=True, text=True, check=False, timeout=300,
+        capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (folder / "said").write_text(done.stdout)

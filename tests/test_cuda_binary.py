@@ -137,6 +137,7 @@ FLOAT_ATOMIC = re.compile(r"^(RED|ATOM|ATOMG|ATOMS)\..*(F16|BF16|F32|F64)")
 LOCAL = re.compile(r"^(STL|LDL)\b")
 TENSOR_NAME = re.compile(r"tensor_(gemm_)?kernel")
 WIDE_NAME = re.compile(r"wide_gemm_kernel")
+WALK_NAME = re.compile(r"walk_steps_kernel.*RoundedHeld")  # one kernel for all three kinds
 WIDE = (re.compile(r"^HGMMA\."), re.compile(r"^UTMALDG\."), re.compile(r"^USETMAXREG"))
 HALF_NAME = re.compile(r"4HalfE(\d)E")
 TENSOR = re.compile(r"^(HMMA|HGMMA|BMMA|IMMA|DMMA|QGMMA|UTC\w*MMA)\b")
@@ -159,10 +160,12 @@ def kinds_wanted(name: str, architecture: int) -> set[str]:
         kind = HALF_NAME.search(name)
         assert kind, name
         return {("bfloat16", "float16")[int(kind.group(1))]} if architecture == 90 else set()
-    if not tensor:
+    if not tensor and not WALK_NAME.search(name):
         return set()
     kinds = {"bfloat16"}
-    if tensor.group() == "tensor_gemm_kernel":
+    if not tensor:
+        kinds = {"bfloat16", "float16", "tf32"}
+    elif tensor.group() == "tensor_gemm_kernel":
         kinds = {"tf32"} if "Tf32Product" in name else {"bfloat16", "float16"}
     return kinds if architecture >= 80 else kinds & {"float16"}
 
@@ -181,7 +184,8 @@ def test_instructions(binary: Binary) -> None:
         assert all(any(one.match(code) for code in codes) == is_wide for one in WIDE), name
     found = [TENSOR_NAME.search(name) for name, *_ in binary.instructions]
     assert {one.group() for one in found if one} == {"tensor_gemm_kernel", "tensor_kernel"}
-    assert any(WIDE_NAME.search(name) for name, *_ in binary.instructions)
+    for wanted in (WIDE_NAME, WALK_NAME):
+        assert any(wanted.search(name) for name, *_ in binary.instructions)
 
 
 def test_what_the_library_offers_and_needs(binary: Binary) -> None:

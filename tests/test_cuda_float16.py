@@ -278,7 +278,3 @@ def test_where_there_is_no_float16() -> None:
     with pytest.raises(bp.DeviceNotAvailableError, match=r"'float16' is for device='cuda'") as no:
         devices.require_dtype("cpu", "float16")
     assert no.value.reason == "no_float16"
-    recurrent = bp.Sequential([bp.LSTM(3), bp.Dense(1)])
-    recurrent.compile("sgd", "mse", device="cuda", dtype="float16")
-    with pytest.raises(ValueError, match="do not run in float16 on device 'cuda' yet"):
-        recurrent.build(2)

@@ -8,6 +8,7 @@ import test_cuda_layers
 import test_cuda_mixed
 import test_cuda_persistent
 import test_cuda_recurrent
+import test_cuda_recurrent_mixed
 
 for module in (test_cuda_layers, test_cuda_recurrent):
     for name in module.WATCHED:
@@ -21,4 +22,5 @@ for name in ("all", "weights"):
     test_cuda_persistent.RULED[name].train("cuda")
 for dtype in test_cuda_mixed.STEP:
     test_cuda_mixed.train_watched(dtype)
+    test_cuda_recurrent_mixed.train_watched(dtype)
 print("no hazard")

@@ -44,10 +44,6 @@ class CudaEngine(OneAtATime):
         *,
         device: int = 0,
     ) -> None:
-        if sequences and dtype in ROUNDED:
-            raise ValueError(
-                f"recurrent layers do not run in {dtype} on device 'cuda' yet; use dtype='float32'"
-            )
         if dtype in ROUNDED:
             cublaslt.prepare()
         super().__init__()

@@ -71,7 +71,8 @@ template <class T> void Chain<T>::train(const Workspace& space, const DeviceBatc
   if (scaling) scale_delta(space, batch.rows);
   backward(space, batch);
   if (scaling && batch.dx)
-    check(scale_by(scaling, true, batch.dx, layout->inputs, batch.rows, layout->inputs, stream),
+    check(scale_by(scaling, true, batch.dx, layout->inputs, batch.rows * space.plan.steps,
+                   layout->inputs, stream),
           kBackward);
   rules->enqueue(batch.update ? FinishUse::update : FinishUse::store, finish_state(), stream);
   if (batch.update && rules->need_whole_gradient())
@@ -324,10 +325,12 @@ void Chain<T>::backward(const Workspace& space, const DeviceBatch<T>& batch) con
     if (layout->stages[s].dense()) products.take_delta(s, space.at<T>(dz), dz.row, here);
     batch_norm_sums(space, s, batch.rows);
     // The product for the stage below reads the weights: they change after it.
-    if (layout->stages[s].scan())
+    if (layout->stages[s].scan()) {
       input_delta_scan(space, s, batch.rows, gathered_pass(space, batch.samples, true).lengths);
-    else if (s > lowest || batch.dx)
+      round_scan(products, space, s, batch.rows);
+    } else if (s > lowest || batch.dx) {
       input_delta(products, space, batch.rows, s, s > 0 ? nullptr : batch.dx);
+    }
     parameter_gradient(products, space, batch.rows, s, parts, update);
   }
   const bool apart = parts > 1 || layout->sequences;

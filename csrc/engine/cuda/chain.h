@@ -206,6 +206,10 @@ template <class T> class Chain {
   void carry_states(const Way& way, index_t block, T* states, bool begin) const;
   void input_delta_scan(const Workspace& space, std::size_t stage, index_t rows,
                         const std::int64_t* lengths) const;
+  void round_scan(Products<T>& products, const Workspace& space, std::size_t stage,
+                  index_t rows) const;
+  Shadow shadow_of_states(std::size_t stage, int number) const;
+  Shadow shadow_of_gates(std::size_t stage, int number) const;
   void scan_gradient(const Products<T>& products, const Workspace& space, std::size_t stage,
                      index_t rows, index_t first, index_t count, T* gradient) const;
   void differentiate(int activation, index_t rows, index_t cols,

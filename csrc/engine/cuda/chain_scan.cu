@@ -17,7 +17,8 @@ namespace {
 
 constexpr const char* kForward = "forward pass";
 constexpr const char* kBackward = "backward pass";
-// Of fewer steps each is a kernel: loading the weights of a walk would take longer than the steps.
+// Of fewer steps each is a kernel: loading the weights of a walk would take longer than the steps. Not so
+// on tensor cores, where those kernels are slow; and a sequence cut in two has the bits of the whole.
 constexpr index_t kStepsToWalk = 4;
 
 }  // namespace
@@ -137,6 +138,7 @@ typename Chain<T>::Way Chain<T>::way(const Workspace& space, std::size_t s, int 
   step.c = space.at<T>(of_way.c);
   step.weights = weights;
   step.bias = stage.bias ? weights + stage.units * stage.parameter_cols : nullptr;
+  step.rounding = product_mode.rounding();
   step.state_rate = stage.state_rate;
   step.seed = seed;
   step.stream = dropout_stream(0, stage.stream + std::uint32_t(number),
@@ -151,8 +153,10 @@ typename Chain<T>::Way Chain<T>::way(const Workspace& space, std::size_t s, int 
 
 // How one kernel may take all steps; no slices: every step is a kernel.
 template <class T> ScanBlocks Chain<T>::blocks_of(const Way& w, bool back) const {
-  if (!*persistent || w.walk.steps() < kStepsToWalk) return {};
-  return scan_blocks(scan_room, w.cell, w.stage.units, w.walk.every.at.rows, sizeof(T), back);
+  const ScanStep<T>& step = w.walk.every;
+  if (!*persistent || (step.rounding == Rounding::none && w.walk.steps() < kStepsToWalk)) return {};
+  return scan_blocks(scan_room, w.cell, w.stage.units, step.at.rows, sizeof(T), step.rounding,
+                     back);
 }
 
 template <class T>
@@ -214,8 +218,44 @@ void Chain<T>::input_delta_scan(const Workspace& space, std::size_t s, index_t r
   }
 }
 
+template <class T> Shadow Chain<T>::shadow_of_states(std::size_t s, int number) const {
+  const Shadows& shadows = *product_mode.shadows;
+  return shadows.input.of(s).from(number * shadows.input_room.states());
+}
+template <class T> Shadow Chain<T>::shadow_of_gates(std::size_t s, int number) const {
+  const Shadows& shadows = *product_mode.shadows;
+  if (!Shadows::has_own_gates(layout->stages[s]))
+    return shadows.delta.of(s - 1).from(0, number * layout->stages[s].parameter_cols);
+  return shadows.delta.of(s).from(number * shadows.delta_room.places);
+}
+
+// The shadows that the gradient of a scan's parameters is made of; da is the dz of the dense stage below.
+template <class T>
+void Chain<T>::round_scan(Products<T>& products, const Workspace& space, std::size_t s,
+                          index_t rows) const {
+  const Stage& stage = layout->stages[s];
+  if (!product_mode.shadows || !stage.trainable) return;
+  const index_t all = space.rows_of(layout->stages[s - 1], rows);
+  const BatchMatrix& da = space.plan.delta[s - 1];
+  products.take_delta_early(s - 1, space.at<T>(da), da.row, all);
+  if constexpr (sizeof(T) == sizeof(float))
+    for (int number = 0; number < stage.way_count(); ++number) {
+      const Way w = way(space, s, number, rows);
+      const ScanStep<T>& step = w.walk.every;
+      check(write_shadow(w.masked ? w.masked : step.h, w.masked ? step.masked_row : step.h_row,
+                         w.masked ? all : all + rows, stage.units, shadow_of_states(s, number),
+                         stream),
+            kBackward);
+      if (!Shadows::has_own_gates(stage)) continue;
+      const index_t kept = w.cell.keeps * stage.units, shared = stage.parameter_cols - kept;
+      const Shadow to = shadow_of_gates(s, number);
+      check(write_shadow(step.a, step.a_row, all, shared, to, stream), kBackward);
+      check(write_shadow(step.kept, stage.units, all, kept, to.from(0, shared), stream), kBackward);
+    }
+}
+
 // (h, 1)^T dr over all steps of some sequences, one part; of a cell that keeps more, the last block of
-// dr is not da's.
+// dr is not da's but in a shadow.
 template <class T>
 void Chain<T>::scan_gradient(const Products<T>& products, const Workspace& space, std::size_t s,
                              index_t rows, index_t first, index_t count, T* gradient) const {
@@ -224,17 +264,25 @@ void Chain<T>::scan_gradient(const Products<T>& products, const Workspace& space
   for (int number = 0; number < stage.way_count(); ++number) {
     const Way w = way(space, s, number, rows);
     const ScanStep<T>& step = w.walk.every;
+    const index_t place = first * steps;
+    const index_t state =
+        w.masked ? place : first * (steps + 1) + w.walk.before(0) * count;  // their first rows
     GemmArgs<T> g;
     g.m = stage.units + (stage.bias ? 1 : 0), g.n = cols - w.cell.keeps * stage.units;
     g.k = count * steps;
-    g.a = w.masked ? w.masked + first * steps * step.masked_row
-                   : step.h + (first * (steps + 1) + w.walk.before(0) * count) * step.h_row;
+    g.a = w.masked ? w.masked + state * step.masked_row : step.h + state * step.h_row;
     g.a_row = 1, g.a_col = w.masked ? step.masked_row : step.h_row;
-    g.b = step.a + first * steps * step.a_row, g.b_row = step.a_row, g.b_col = 1;
+    g.b = step.a + place * step.a_row, g.b_row = step.a_row, g.b_col = 1;
     g.c = gradient + w.parameters, g.c_row = cols;
+    if (product_mode.shadows) {
+      g.n = cols;
+      products.store_beside(g, shadow_of_states(s, number).from(state),
+                            shadow_of_gates(s, number).from(place), branches->next());
+      continue;
+    }
     products.store_beside(g, branches->next());
     if (!w.cell.keeps) continue;
-    g.b = step.kept + first * steps * stage.units, g.b_row = stage.units;
+    g.b = step.kept + place * stage.units, g.b_row = stage.units;
     g.c += g.n;
     g.n = stage.units;
     products.store_beside(g, branches->next());
@@ -257,7 +305,7 @@ void Chain<T>::sequence_gradient(const Products<T>& products, const Workspace& s
     } else if (stage.dense()) {
       GemmArgs<T> g = gradient_product(space, s, first * places, count * places);
       g.c = gradient + stage.parameter_offset;
-      products.store_beside(g, branches->next());
+      products.store_beside(s, g, first * places, branches->next());
     } else {
       GradientSink<T> to;
       to.gradient = gradient + stage.parameter_offset;

@@ -32,7 +32,6 @@ template <class T> class DeviceNetwork final : public Network {
     chain_.layout = &layout_;
     chain_.rules = &rules_;
     chain_.persistent = &persistent;
-    if (layout_.sequences) prepare_walks();
     chain_.stream = own_stream_.get();
     chain_.branches = &branches_;
     chain_.host = &host_;
@@ -67,6 +66,7 @@ template <class T> class DeviceNetwork final : public Network {
     }
     chain_.product_mode.tf32 = dtype == FBP_TF32;
     chain_.product_mode.blas = &blas_;
+    if (layout_.sequences) prepare_walks();
     finish();
   }
   ~DeviceNetwork() override {
@@ -321,7 +321,9 @@ template <class T> class DeviceNetwork final : public Network {
     chain_.scan_room = scan_room(device_);
     for (const Stage& stage : layout_.stages)
       if (stage.scan())
-        check(let_walk<T>(stage.cell, chain_.scan_room.shared_bytes), "kernels of recurrent cells");
+        check(
+            let_walk<T>(stage.cell, chain_.product_mode.rounding(), chain_.scan_room.shared_bytes),
+            "kernels of recurrent cells");
   }
 
   std::size_t bytes_of(int array) const {
@@ -353,22 +355,22 @@ template <class T> class DeviceNetwork final : public Network {
   void place(ShadowSet& set, Piece piece) {
     set.memory = static_cast<unsigned char*>(memory_.require(piece, set.bytes()));
   }
-  // Room for the shadows of so many rows; those of the weights are up to date afterwards.
-  void use_shadows(index_t rows, bool backward) {
+  // Room for the shadows of so much; those of the weights are up to date afterwards.
+  void use_shadows(const ShadowRoom& asked, bool backward) {
     if constexpr (std::is_same_v<T, float>) {
       if (!chain_.product_mode.shadows) return;
-      if (rows > shadows_.input_rows) {
-        shadows_.input_rows = 0;
+      if (!shadows_.input_room.holds(asked)) {
         Shadows larger = shadows_;
-        larger.lay_out_input(layout_, rows);
+        larger.lay_out_input(layout_, shadows_.input_room.and_of(asked));
+        shadows_.input_room = {};
         place(larger.input, Piece::shadow_input);
         check(larger.write_ones(layout_, stream()), "making shadows");
         shadows_ = larger;
       }
-      if (backward && rows > shadows_.delta_rows) {
-        shadows_.delta_rows = 0;
+      if (backward && !shadows_.delta_room.holds(asked)) {
         Shadows larger = shadows_;
-        larger.lay_out_delta(layout_, rows);
+        larger.lay_out_delta(layout_, shadows_.delta_room.and_of(asked));
+        shadows_.delta_room = {};
         place(larger.delta, Piece::shadow_delta);
         shadows_ = larger;
       }
@@ -395,8 +397,9 @@ template <class T> class DeviceNetwork final : public Network {
   }
 
   void use_training_plan(index_t rows, index_t steps) {
-    use_shadows(rows, true);
-    use_blas(checked_product(rows, steps), true);
+    const index_t places = index_t(checked_product(rows, steps));
+    use_shadows({rows, places}, true);
+    use_blas(places, true);
     const BatchShape shape = shape_of(rows, steps);
     if (!shape.fits(training_.plan)) {
       training_ = {};
@@ -463,8 +466,9 @@ template <class T> class DeviceNetwork final : public Network {
   }
 
   void use_inference_plan(index_t rows, index_t steps) {
-    use_shadows(rows, false);
-    use_blas(checked_product(rows, steps), false);
+    const index_t places = index_t(checked_product(rows, steps));
+    use_shadows({rows, places}, false);
+    use_blas(places, false);
     if (inference_.plan.capacity >= rows && inference_.plan.steps == steps) return;
     inference_ = {};
     provide(inference_,
@@ -512,8 +516,10 @@ template <class T> class DeviceNetwork final : public Network {
                         word(persistent),
                         word(shadows_.input.memory),
                         word(shadows_.delta.memory),
-                        word(shadows_.input_rows),
-                        word(shadows_.delta_rows),
+                        word(shadows_.input_room.rows),
+                        word(shadows_.input_room.places),
+                        word(shadows_.delta_room.rows),
+                        word(shadows_.delta_room.places),
                         word(chain_.loss.loss),
                         word(chain_.loss.param),
                         word(chain_.optimizer),

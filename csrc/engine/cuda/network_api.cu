@@ -142,8 +142,6 @@ int32_t create(const fbp_network_spec* from, fbp_network** network) {
     spec.inputs = from->inputs;
     spec.seed = from->seed;
     spec.sequences = from->sequences != 0;
-    if (spec.sequences && from->dtype != FBP_FLOAT32 && from->dtype != FBP_FLOAT64)
-      throw invalid("create: sequences have no dtype but float32 and float64");
     for (int64_t i = 0; i < from->layer_count; ++i) {
       spec.layers.push_back(layer_of(from->layers[i]));
       const LayerSpec& layer = spec.layers.back();

@@ -22,6 +22,12 @@ struct ProductMode {
   BlasProducts* blas = nullptr;  // of those two
 
   bool on_tensor_cores() const { return shadows || tf32; }
+  // What products that have no shadows make of their operands.
+  Rounding rounding() const {
+    if (tf32) return Rounding::tf32;
+    if (!shadows) return Rounding::none;
+    return shadows->weights.kind == Half::float16 ? Rounding::float16 : Rounding::bfloat16;
+  }
   index_t blocks(index_t m, index_t n) const {
     return on_tensor_cores() ? tensor_blocks(m, n) : product_blocks(m, n);
   }
@@ -99,6 +105,11 @@ template <class T> class Products {
               kBackward);
     shadowed_ = false;
   }
+  // The same ahead of time, where a scan above it reads that too.
+  void take_delta_early(std::size_t s, const T* dz, index_t dz_row, index_t rows) {
+    take_delta(s, dz, dz_row, rows);
+    shadowed_ = true;
+  }
   // The delta of what stage s reads. below: the stage whose dz that is; one past the last where it is
   // nobody's.
   void delta(std::size_t s, const GemmArgs<T>& g, int activation, const ActivationTile<T>& tile,
@@ -170,9 +181,27 @@ template <class T> class Products {
       if (tf32_) return check(tf32_store(g, parts, part, stream_), kBackward);
     check(store_product(g, parts, part, stream_), kBackward);
   }
-  // The same of a part of a batch of sequences, exactly, beside others.
+  // The same of a part of a batch of sequences, beside others: g's rows lie from `first` on of the stage's.
+  void store_beside(std::size_t s, const GemmArgs<T>& g, index_t first, cudaStream_t branch) const {
+    if constexpr (is_float)
+      if (shadows_) {
+        TensorArgs args = gradient_args(s, g);
+        args.a = args.a.from(first), args.b = args.b.from(first);
+        return check(tensor_store(args, g.k, 1, 0, branch), kBackward);
+      }
+    store_beside(g, branch);
+  }
+  // The same of what is no dense stage's, by g alone; and with shadows, which A and B are then.
   void store_beside(const GemmArgs<T>& g, cudaStream_t branch) const {
+    if constexpr (is_float)
+      if (tf32_) return check(tf32_store(g, 1, 0, branch), kBackward);
     check(store_product(g, 1, 0, branch), kBackward);
+  }
+  void store_beside(const GemmArgs<T>& g, const Shadow& a, const Shadow& b,
+                    cudaStream_t branch) const {
+    if constexpr (is_float)
+      check(tensor_store({g.m, g.n, g.k, a, b, nullptr, g.c, g.c_row}, g.k, 1, 0, branch),
+            kBackward);
   }
   // The parameters have been updated in one piece.
   void refresh(const T* parameters) const {

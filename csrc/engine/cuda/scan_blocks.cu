@@ -11,7 +11,8 @@ namespace {
 
 // Sequences of a block.
 constexpr int kWalkRows[] = {2, 4, 8, kMostWalkRows};
-// Beyond so many turns of a block in a step the device is busy with a kernel for each step too.
+// Beyond so many turns of a block in a step the device is busy with a kernel for each step too. Not so on
+// tensor cores, which those kernels do without, and with which sums are others: any batch is walked over.
 constexpr index_t kMostTurns = 8;
 
 // The widest sums that leave every scheduler of a multiprocessor a warp.
@@ -21,13 +22,25 @@ int columns_for(const WalkProduct& product) {
   return 1;
 }
 
-// About how many clocks a step takes in a block, by the counts in docs/cuda.md: to choose by.
-double clocks(const WalkProduct& product, const ScanBlocks& b, index_t turns) {
+// The product of a step in a block, by the counts in docs/cuda.md.
+double exact_clocks(const WalkProduct& product, const ScanBlocks& b) {
   const int tasks = product.chunks() * (b.rows / 2) * (product.wide() / b.columns);
   const double warps = std::ceil(tasks / 32.0), of_scheduler = std::ceil(warps / 4);
   const double issued = of_scheduler * (2 * b.columns + 2.5),
                read = warps * (b.columns == 4 ? 3 : 2);
-  const double products = product.chunk * std::max({issued, read, 8.0});
+  return product.chunk * std::max({issued, read, 8.0});
+}
+// On tensor cores: of each chunk and 16 columns a warp reads two operands and multiplies, some 40 clocks
+// for 16 along k, of TF32 twice that. By arithmetic alone.
+double rounded_clocks(const WalkProduct& product) {
+  const index_t tasks = product.chunks() * ceil_div(product.wide(), kWalkFragment);
+  const double turns = std::ceil(double(tasks) / (kWalkThreads / 32));
+  return turns * product.chunk * (product.operands == WalkOperands::half ? 2.5 : 5);
+}
+
+// About how many clocks a step takes in a block, to choose by.
+double clocks(const WalkProduct& product, const ScanBlocks& b, index_t turns) {
+  const double products = product.rounded() ? rounded_clocks(product) : exact_clocks(product, b);
   const double cells = 500 * std::ceil(double(b.rows) * b.units / kWalkThreads);
   const double fetched = b.slices > 1 ? 800 + double(b.rows) * product.k / 12 : 0;
   return turns * (products + cells + fetched) + (b.slices > 1 ? 2500 : 0);
@@ -46,7 +59,8 @@ ScanRoom scan_room(int device) {
 }
 
 ScanBlocks scan_blocks(const ScanRoom& room, const CellInfo& cell, index_t units, index_t rows,
-                       std::size_t element_size, bool back) {
+                       std::size_t element_size, Rounding rounding, bool back) {
+  const WalkOperands operands = operands_of(rounding);
   ScanBlocks best;
   double least = 0;
   const auto consider = [&](index_t slices, int many) {
@@ -57,9 +71,8 @@ ScanBlocks scan_blocks(const ScanRoom& room, const CellInfo& cell, index_t units
     const index_t groups = ceil_div(rows, many), at_once = room.processors / b.slices;
     b.groups = int(b.slices == 1 ? std::min(groups, kMaxGridY) : std::min(groups, at_once));
     const index_t turns = ceil_div(groups, std::min(groups, at_once));
-    if (b.slices > 1 && turns > kMostTurns) return;
-    const WalkProduct product = back ? WalkProduct::backward(cell.gates, int(units), b)
-                                     : WalkProduct::forward(cell.gates, int(units), b);
+    const WalkProduct product = back ? WalkProduct::backward(cell.gates, int(units), b, operands)
+                                     : WalkProduct::forward(cell.gates, int(units), b, operands);
     if (product.bytes(index_t(element_size)) > room.shared_bytes) return;
     b.shared_bytes = int(product.bytes(index_t(element_size)));
     b.columns = columns_for(product);
@@ -72,11 +85,15 @@ ScanBlocks scan_blocks(const ScanRoom& room, const CellInfo& cell, index_t units
     if (!room.meets || units < 2) continue;
     const index_t groups = ceil_div(rows, many);
     const index_t most = std::min(units, index_t(room.processors));
-    // As many slices as there are processors for at any number of turns.
-    for (index_t turns = 1; turns <= kMostTurns && turns <= groups; ++turns)
+    const index_t last = operands == WalkOperands::exact ? std::min(groups, kMostTurns) : groups;
+    // As many slices as there are processors for at any number of turns; of many, at each doubling.
+    index_t turns = 0;
+    do {
+      turns = std::min(last, turns < kMostTurns ? turns + 1 : 2 * turns);
       if (const index_t slices = std::min(most, room.processors / ceil_div(groups, turns));
           slices > 1)
         consider(slices, many);
+    } while (turns < last);
   }
   return best;
 }

@@ -17,7 +17,7 @@ ScanRoom scan_room(int device);
 
 // For so many sequences; 0 slices where the weights do not fit. back: on the way back.
 ScanBlocks scan_blocks(const ScanRoom& room, const CellInfo& cell, index_t units, index_t rows,
-                       std::size_t element_size, bool back);
+                       std::size_t element_size, Rounding rounding, bool back);
 
 }  // namespace cuda
 }  // namespace fastbp

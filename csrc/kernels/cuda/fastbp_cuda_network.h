@@ -56,9 +56,8 @@ typedef struct fbp_network_spec {
   int64_t inputs;
   int64_t layer_count;
   const fbp_layer* layers;
-  uint64_t seed; /* of what a step draws */
-  int32_t
-      sequences; /* rows are sequences of steps, of `inputs` values each; in float32 and float64 alone */
+  uint64_t seed;     /* of what a step draws */
+  int32_t sequences; /* rows are sequences of steps, of `inputs` values each */
 } fbp_network_spec;
 
 /* Hyper-parameters; each optimizer reads those it has. */

@@ -31,6 +31,7 @@ using emulation::copy_async_16;
 using emulation::copy_async_4;
 using emulation::copy_async_commit;
 using emulation::copy_async_wait;
+using emulation::from_f16;
 using emulation::load_matrices;
 using emulation::load_matrices_transposed;
 using emulation::multiply_bf16;
@@ -188,6 +189,12 @@ __device__ inline std::uint32_t pack_f16(float low, float high) {
   asm volatile("cvt.rn.f16.f32 %0, %1;" : "=h"(bits[0]) : "f"(low));
   asm volatile("cvt.rn.f16.f32 %0, %1;" : "=h"(bits[1]) : "f"(high));
   return bits[0] | std::uint32_t(bits[1]) << 16;
+}
+// What the lower half stands for.
+__device__ inline float from_f16(std::uint32_t half) {
+  float x = 0;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(static_cast<std::uint16_t>(half)));
+  return x;
 }
 
 #endif

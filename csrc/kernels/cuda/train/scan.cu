@@ -6,6 +6,7 @@
 #include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/train/lengths.h"
 #include "kernels/cuda/train/scan_cell.cuh"
+#include "kernels/cuda/train/scan_rounding.cuh"
 #include "kernels/kernel_table.h"
 
 namespace fastbp {
@@ -47,7 +48,7 @@ FBP_FN void fetch_rows(T* slab, index_t count, int depth, const Source& source) 
 }
 
 // r[g] = bias + sum over k of h[i, k] U[k, g units + j].
-template <class T, int gates>
+template <class T, int gates, bool rounded>
 FBP_DEVICE void state_product(const ScanStep<T>& s, const ScanThread& me, T* shared,
                               Lane<T> (&r)[gates]) {
   const index_t cols = gates * s.units, chunk = k_chunk(s.units);
@@ -65,14 +66,17 @@ FBP_DEVICE void state_product(const ScanStep<T>& s, const ScanThread& me, T* sha
       const int depth = end - p < kScanDepth ? int(end - p) : kScanDepth;
       fetch_rows(h, s.at.rows - me.row0, depth, [&](int i, int k) {
         const index_t row = me.row0 + i;
-        return s.masked ? s.masked[s.at.of(row, s.step) * s.masked_row + p + k]
-                        : s.h[states.of(row, s.before) * s.h_row + p + k];
+        return operand<rounded>(s.rounding,
+                                s.masked ? s.masked[s.at.of(row, s.step) * s.masked_row + p + k]
+                                         : s.h[states.of(row, s.before) * s.h_row + p + k]);
       });
       FBP_UNROLL(1)
       for (int e = threadIdx.x; e < depth * gates * kScanUnits; e += kScanThreads) {
         const int k = e / (gates * kScanUnits), g = e / kScanUnits % gates;
         const index_t j = me.unit0 + e % kScanUnits;
-        u[e] = j < s.units ? s.weights[(p + k) * cols + g * s.units + j] : T(0);
+        u[e] = j < s.units
+                   ? operand<rounded>(s.rounding, s.weights[(p + k) * cols + g * s.units + j])
+                   : T(0);
       }
       __syncthreads();
       FBP_UNROLL(1)
@@ -87,12 +91,12 @@ FBP_DEVICE void state_product(const ScanStep<T>& s, const ScanThread& me, T* sha
   }
 }
 
-template <class T, class Cell>
+template <class T, class Cell, bool rounded>
 __global__ void __launch_bounds__(kScanThreads) scan_forward_kernel(ScanStep<T> s) {
   FBP_SHARED(T, shared);
   const ScanThread me;
   Lane<T> r[Cell::gates] = {};
-  state_product<T, Cell::gates>(s, me, shared, r);
+  state_product<T, Cell::gates, rounded>(s, me, shared, r);
   if (me.unit >= s.units || me.row >= s.at.rows) return;
   const ScanPlace<T> place(s, me.row, s.at.part(me.row));
   CellForward<T, Cell> cell;
@@ -101,7 +105,7 @@ __global__ void __launch_bounds__(kScanThreads) scan_forward_kernel(ScanStep<T> 
 }
 
 // The sum over k of dr[i, k] U[j, k].
-template <class T, class Cell>
+template <class T, class Cell, bool rounded>
 FBP_DEVICE Lane<T> gate_product(const ScanStep<T>& s, const ScanThread& me, T* shared) {
   const index_t cols = Cell::gates * s.units, chunk = k_chunk(cols);
   T* const dr = shared;
@@ -116,11 +120,13 @@ FBP_DEVICE Lane<T> gate_product(const ScanStep<T>& s, const ScanThread& me, T* s
       const int depth = end - p < kScanDepth ? int(end - p) : kScanDepth;
       fetch_rows(dr, s.at.rows - me.row0, depth, [&](int i, int k) {
         const index_t row = me.row0 + i;
-        return Cell::keeps ? s.dr_behind[row * cols + p + k]
-                           : s.a[s.at.of(row, s.behind) * s.a_row + p + k];
+        return operand<rounded>(s.rounding, Cell::keeps
+                                                ? s.dr_behind[row * cols + p + k]
+                                                : s.a[s.at.of(row, s.behind) * s.a_row + p + k]);
       });
-      fetch_rows(u, s.units - me.unit0, depth,
-                 [&](int j, int k) { return s.weights[(me.unit0 + j) * cols + p + k]; });
+      fetch_rows(u, s.units - me.unit0, depth, [&](int j, int k) {
+        return operand<rounded>(s.rounding, s.weights[(me.unit0 + j) * cols + p + k]);
+      });
       __syncthreads();
       FBP_UNROLL(1)
       for (int k = 0; k < depth; ++k)
@@ -133,7 +139,7 @@ FBP_DEVICE Lane<T> gate_product(const ScanStep<T>& s, const ScanThread& me, T* s
   return total;
 }
 
-template <class T, class Cell>
+template <class T, class Cell, bool rounded>
 __global__ void __launch_bounds__(kScanThreads) scan_backward_kernel(ScanStep<T> s) {
   FBP_SHARED(T, shared);
   const ScanThread me;
@@ -143,7 +149,7 @@ __global__ void __launch_bounds__(kScanThreads) scan_backward_kernel(ScanStep<T>
   CellBackward<T, Cell> cell;
   if (mine) cell.load(s, place, me.unit);
   Lane<T> through(T(0));
-  if (s.comes_through()) through = gate_product<T, Cell>(s, me, shared);
+  if (s.comes_through()) through = gate_product<T, Cell, rounded>(s, me, shared);
   if (mine) cell.finish(s, place, me.unit, through);
 }
 
@@ -213,6 +219,25 @@ __global__ void __launch_bounds__(kElementThreads)
   });
 }
 
+template <class T> using ScanKernel = void (*)(ScanStep<T>);
+#define FBP_KERNEL(C) scan_forward_kernel<T, C, rounded>,
+template <class T, bool rounded> constexpr ScanKernel<T> scans_forward[] = {FBP_CELLS(FBP_KERNEL)};
+#undef FBP_KERNEL
+#define FBP_KERNEL(C) scan_backward_kernel<T, C, rounded>,
+template <class T, bool rounded> constexpr ScanKernel<T> scans_backward[] = {FBP_CELLS(FBP_KERNEL)};
+#undef FBP_KERNEL
+
+template <class T> ScanKernel<T> forward_of(int cell, Rounding rounding) {
+  if constexpr (std::is_same<T, float>::value)
+    if (rounding != Rounding::none) return scans_forward<T, true>[cell];
+  return scans_forward<T, false>[cell];
+}
+template <class T> ScanKernel<T> backward_of(int cell, Rounding rounding) {
+  if constexpr (std::is_same<T, float>::value)
+    if (rounding != Rounding::none) return scans_backward<T, true>[cell];
+  return scans_backward<T, false>[cell];
+}
+
 template <class T> dim3 scan_grid(const ScanStep<T>& s) {
   return dim3(unsigned(ceil_div(s.units, kScanUnits)), unsigned(ceil_div(s.at.rows, kScanRows)));
 }
@@ -225,21 +250,17 @@ cudaError_t scan_forward(int cell, const ScanStep<T>& step, cudaStream_t stream)
     const ElementGrid shape(step.at.rows, step.units);
     FBP_LAUNCH(mask_kernel<T>, shape.grid, shape.block, 0, stream)(step);
   }
-#define FBP_KERNEL(C) scan_forward_kernel<T, C>,
-  static constexpr void (*kernels[])(ScanStep<T>) = {FBP_CELLS(FBP_KERNEL)};
-#undef FBP_KERNEL
   const int values = kScanRows * kScanPitch + kScanDepth * cell_info(cell).gates * kScanUnits;
-  FBP_LAUNCH(kernels[cell], scan_grid(step), dim3(kScanThreads), values * sizeof(T), stream)(step);
+  const ScanKernel<T> scan_kernel = forward_of<T>(cell, step.rounding);
+  FBP_LAUNCH(scan_kernel, scan_grid(step), dim3(kScanThreads), values * sizeof(T), stream)(step);
   return cudaGetLastError();
 }
 
 template <class T>
 cudaError_t scan_backward(int cell, const ScanStep<T>& step, cudaStream_t stream) {
-#define FBP_KERNEL(C) scan_backward_kernel<T, C>,
-  static constexpr void (*kernels[])(ScanStep<T>) = {FBP_CELLS(FBP_KERNEL)};
-#undef FBP_KERNEL
   const int values = (kScanRows + kScanUnits) * kScanPitch;
-  FBP_LAUNCH(kernels[cell], scan_grid(step), dim3(kScanThreads), values * sizeof(T), stream)(step);
+  const ScanKernel<T> scan_kernel = backward_of<T>(cell, step.rounding);
+  FBP_LAUNCH(scan_kernel, scan_grid(step), dim3(kScanThreads), values * sizeof(T), stream)(step);
   return cudaGetLastError();
 }
 

@@ -37,6 +37,10 @@ struct SequenceRows {
   }
 };
 
+// What the products with the recurrent weights make of their operands; of float alone, unless it is
+// none.
+enum class Rounding { none, bfloat16, float16, tf32 };
+
 // One step of one way of a scan, for all sequences.
 template <class T> struct ScanStep {
   SequenceRows at;                // of the matrices with a row for each step
@@ -51,6 +55,7 @@ template <class T> struct ScanStep {
   T* c = nullptr;              // (.., units), of cells that have it
   const T* weights = nullptr;  // (units, cols)
   const T* bias = nullptr;     // (cols), or null
+  Rounding rounding = Rounding::none;
   const std::int64_t* lengths = nullptr;
   // Dropout of h on its way into the product, in training: not 0, drawn as DropoutArgs says of row i of
   // the batch, the same at every step. Forward: h so masked, (.., units) with a row for each step.

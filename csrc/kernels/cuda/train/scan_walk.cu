@@ -7,175 +7,17 @@
 //   and all blocks that work on the same sequences meet
 //
 // A block that has all units keeps what the next step multiplies in shared memory, and fetches nothing.
-// What the cells read besides is loaded before the meeting, a step ahead. A thread adds up 2 sequences
-// of 1, 2 or 4 columns, in order along k in the CPU's chunks; the chunks of a sum are different threads'.
-// The arithmetic is in docs/cuda.md.
+// What the cells read besides is loaded before the meeting, a step ahead. How the product is made says
+// `Held`: exactly, by threads (scan_held.cuh), or on tensor cores (scan_held_rounded.cuh); both by the CPU's
+// chunks along k. The arithmetic is in docs/cuda.md.
 #include "kernels/cuda/train/scan_walk.h"
 
 #include "kernels/cuda/train/scan_cell.cuh"
+#include "kernels/cuda/train/scan_held_rounded.cuh"
 
 namespace fastbp {
 namespace cuda {
 namespace {
-
-// So many values next to each other, read at once.
-template <class T, int count> struct alignas(sizeof(T) * count < 16 ? sizeof(T) * count : 16) Pack {
-  T v[count];
-};
-
-// Where a thread is when all of a block go through a matrix, row by row: without a division at each
-// turn.
-struct Tour {
-  int row, col, cols, rows_on, cols_on;
-  FBP_DEVICE explicit Tour(int across)
-      : row(int(threadIdx.x) / across), col(int(threadIdx.x) % across), cols(across),
-        rows_on(kWalkThreads / across), cols_on(kWalkThreads % across) {}
-  FBP_DEVICE void next() {
-    row += rows_on;
-    col += cols_on;
-    if (col < cols) return;
-    col -= cols;
-    ++row;
-  }
-};
-
-// to(row, col, from(row, col)) of a matrix. Loads are in flight together: a store that might change
-// what a load reads would have each of them waited for.
-template <class V, int at_once, class From, class To>
-FBP_DEVICE void copy_all(int rows, int cols, const From& from, const To& to) {
-  FBP_UNROLL(1)
-  for (Tour at(cols); at.row < rows;) {
-    V values[at_once] = {};
-    Tour stored = at;
-    FBP_UNROLL(at_once)
-    for (int n = 0; n < at_once; ++n, at.next())
-      if (at.row < rows) values[n] = from(at.row, at.col);
-    FBP_UNROLL(at_once)
-    for (int n = 0; n < at_once; ++n, stored.next())
-      if (stored.row < rows) to(stored.row, stored.col, values[n]);
-  }
-}
-
-// A block's shared memory.
-template <class T> struct Held {
-  using Part = SequenceRows::Part;
-  WalkProduct is;
-  int pitch, wide;
-  Part* parts;     // of the rows' sequences
-  const T** from;  // where the rows are fetched from
-  T* in;           // [rows][pitch]
-  T* out;          // [chunk][rows][wide]
-  T* weights;      // [k][wide], and biases
-
-  FBP_DEVICE Held(const WalkProduct& product, unsigned char* shared)
-      : is(product), pitch(product.pitch()), wide(product.wide()),
-        parts(reinterpret_cast<Part*>(shared)),
-        from(reinterpret_cast<const T**>(parts + kMostWalkRows)),
-        in(reinterpret_cast<T*>(shared + WalkProduct::parts_bytes())),
-        out(in + product.in_values()), weights(out + product.out_values()) {}
-
-  FBP_DEVICE void locate(const SequenceRows& at, index_t row0) const {
-    const index_t row = row0 + threadIdx.x;
-    if (int(threadIdx.x) < is.rows && row < at.rows) parts[threadIdx.x] = at.part(row);
-  }
-  // Row r is fetched from row(r), r < count.
-  template <class Row> FBP_DEVICE void point(int count, const Row& row) const {
-    if (int(threadIdx.x) < count) from[threadIdx.x] = row(threadIdx.x);
-  }
-  // Row r of `in` = k values from from[r] on, r < count.
-  FBP_DEVICE void fetch(int count, bool packed) const {
-    using Four = Pack<T, 4>;
-    if (packed)
-      copy_all<Four, 8>(
-          count, is.k / 4,
-          [&](int r, int p) { return *reinterpret_cast<const Four*>(from[r] + 4 * p); },
-          [&](int r, int p, const Four& x) {
-            *reinterpret_cast<Four*>(in + r * pitch + 4 * p) = x;
-          });
-    else
-      copy_all<T, 8>(
-          count, is.k, [&](int r, int p) { return from[r][p]; },
-          [&](int r, int p, T x) { in[r * pitch + p] = x; });
-  }
-
-  // out = in times weights, of each chunk; from the biases on where there are any. Neighbouring threads
-  // have neighbouring rows: a half-warp then reads the weights of 8 packs at most.
-  template <int columns> FBP_DEVICE void multiply_by(bool biased) const {
-    using Right = Pack<T, columns>;
-    const int pairs = is.rows / 2, across = wide / columns;
-    FBP_UNROLL(1)
-    for (int task = threadIdx.x; task < is.chunks() * pairs * across; task += kWalkThreads) {
-      const int row = task % pairs, col = task / pairs % across * columns;
-      const int chunk = task / pairs / across, begin = chunk * is.chunk;
-      const int end = is.k - begin < is.chunk ? is.k : begin + is.chunk;
-      const T* const left[2] = {in + row * pitch, in + (row + pairs) * pitch};
-      const T* const right = weights + col;
-      Lane<T> sum[2][columns];
-      FBP_UNROLL(columns)
-      for (int c = 0; c < columns; ++c)
-        sum[0][c] = sum[1][c] =
-            Lane<T>(biased && begin == 0 ? weights[is.k * wide + col + c] : T(0));
-      const auto add = [&](T x0, T x1, const Right& y) {
-        FBP_UNROLL(columns)
-        for (int c = 0; c < columns; ++c) {
-          sum[0][c] = fma(Lane<T>(x0), Lane<T>(y.v[c]), sum[0][c]);
-          sum[1][c] = fma(Lane<T>(x1), Lane<T>(y.v[c]), sum[1][c]);
-        }
-      };
-      const auto at = [&](int p) { return *reinterpret_cast<const Right*>(right + p * wide); };
-      // Four terms are added up while the next four are on their way.
-      struct Terms {
-        Pack<T, 4> x[2];
-        Right y[4];
-      };
-      const auto terms = [&](int p) {
-        Terms read;
-        FBP_UNROLL(2)
-        for (int e = 0; e < 2; ++e) read.x[e] = *reinterpret_cast<const Pack<T, 4>*>(left[e] + p);
-        FBP_UNROLL(4)
-        for (int e = 0; e < 4; ++e) read.y[e] = at(p + e);
-        return read;
-      };
-      const int whole = begin + (end - begin) / 4 * 4;
-      if (whole > begin) {
-        Terms now = terms(begin);
-        FBP_UNROLL(2)
-        for (int p = begin + 4; p < whole; p += 4) {
-          const Terms next = terms(p);
-          FBP_UNROLL(4)
-          for (int e = 0; e < 4; ++e) add(now.x[0].v[e], now.x[1].v[e], now.y[e]);
-          now = next;
-        }
-        FBP_UNROLL(4)
-        for (int e = 0; e < 4; ++e) add(now.x[0].v[e], now.x[1].v[e], now.y[e]);
-      }
-      FBP_UNROLL(1)
-      for (int p = whole; p < end; ++p) add(left[0][p], left[1][p], at(p));
-      T* const to = out + (chunk * is.rows + row) * wide + col;
-      FBP_UNROLL(columns)
-      for (int c = 0; c < columns; ++c) {
-        to[c] = sum[0][c].v;
-        to[pairs * wide + c] = sum[1][c].v;
-      }
-    }
-  }
-  FBP_DEVICE void multiply(int columns, bool biased) const {
-    if (columns == 4)
-      multiply_by<4>(biased);
-    else if (columns == 2)
-      multiply_by<2>(biased);
-    else
-      multiply_by<1>(biased);
-  }
-
-  FBP_DEVICE Lane<T> sum(int r, int col) const {
-    const T* const from = out + r * wide + col;
-    Lane<T> total(*from);
-    FBP_UNROLL(4)
-    for (int c = 1; c < is.chunks(); ++c) total = total + Lane<T>(from[c * is.rows * wide]);
-    return total;
-  }
-};
 
 // The cells of a block at a step of some sequences: a thread goes through units first. What a cell reads
 // is loaded one cell ahead.
@@ -220,158 +62,180 @@ template <class T> FBP_DEVICE bool in_packs(const T* from, index_t row, int k) {
          k % 4 == 0;
 }
 
-template <class T, class Cell>
-__global__ void __launch_bounds__(kWalkThreads, 1)
-    walk_forward_kernel(ScanWalk<T> walk, ScanBlocks b) {
-  FBP_SHARED(unsigned char, shared);
-  constexpr int gates = Cell::gates;
-  const ScanStep<T>& every = walk.every;
-  const int units = int(every.units), unit0 = int(blockIdx.x) * b.units;
-  const Held<T> held(WalkProduct::forward(gates, units, b), shared);
-  const bool biased = every.bias != nullptr;
-  const index_t begin = index_t(blockIdx.y) * b.rows, apart = index_t(gridDim.y) * b.rows;
-  const bool once = begin + apart >= every.at.rows;
-  const bool stays = gridDim.x == 1 && once && !every.masked;
-  const bool packed = in_packs(every.h, every.h_row, units);
-  copy_all<T, 8>(
-      units + biased, held.wide,
-      [&](int p, int col) {
-        const int j = unit0 + col % b.units;
-        const bool there = col < held.is.cols && j < units;
-        return there ? every.weights[(p * gates + col / b.units) * units + j] : T(0);
-      },
-      [&](int p, int col, T x) { held.weights[p * held.wide + col] = x; });
-  copy_all<T, 1>(
-      b.rows, held.pitch, [](int, int) { return T(0); },
-      [&](int r, int p, T x) { held.in[r * held.pitch + p] = x; });
-  Cells<T, CellForward<T, Cell>> cells(every, b, held.parts);
-  const auto count_from = [&](index_t row0) {
-    const index_t left = every.at.rows - row0;
-    return left < b.rows ? int(left) : b.rows;
-  };
+// One way of a walk in a block: what the two ways do not share. T is Held::Value.
+template <class Held, class Cell> struct WayForward {
+  using T = typename Held::Value;
+  using Work = CellForward<T, Cell>;
+  static constexpr int gates = Cell::gates;
+  const ScanWalk<T>& walk;
+  const ScanBlocks& b;
+  Held held;
+  int units, unit0;
+  bool once, stays, packed;
+
+  // once: the block takes all its sequences together. stays: what the next step multiplies, in the block.
+  FBP_DEVICE WayForward(const ScanWalk<T>& of, const ScanBlocks& blocks, bool takes_once,
+                        unsigned char* shared)
+      : walk(of), b(blocks), held(WalkProduct::forward(gates, int(of.every.units), blocks,
+                                                       Held::operands(of.every.rounding)),
+                                  of.every.rounding, shared),
+        units(int(of.every.units)), unit0(int(blockIdx.x) * blocks.units), once(takes_once),
+        stays(gridDim.x == 1 && once && !of.every.masked),
+        packed(in_packs(of.every.h, of.every.h_row, units)) {}
+
+  FBP_DEVICE ScanStep<T> step(index_t number) const { return walk.forward(number); }
+  FBP_DEVICE void load_weights() const {
+    const ScanStep<T>& every = walk.every;
+    const auto there = [&](int col) { return col < held.is.cols && unit0 + col % b.units < units; };
+    copy_all<T, 8>(
+        held.is.k_held(), held.wide,
+        [&](int p, int col) {
+          return p < units && there(col)
+                     ? every.weights[(p * gates + col / b.units) * units + unit0 + col % b.units]
+                     : T(0);
+        },
+        [&](int p, int col, T x) { held.put_weight(p, col, x); });
+    FBP_UNROLL(1)
+    for (int col = threadIdx.x; every.bias && col < held.wide; col += kWalkThreads)
+      held.biases[col] =
+          there(col) ? every.bias[col / b.units * units + unit0 + col % b.units] : T(0);
+  }
   // Where h before a step is fetched from.
-  const auto point = [&](const ScanStep<T>& s, index_t row0) {
-    held.point(count_from(row0), [&](int r) {
+  FBP_DEVICE void point(const ScanStep<T>& s, index_t row0, int count) const {
+    held.point(count, [&](int r) {
       return s.h +
              SequenceRows::row_of(held.parts[r], row0 + r, s.before, s.at.steps + 1) * s.h_row;
     });
-  };
-  FBP_UNROLL(1)
-  for (index_t i = 0; i < walk.steps(); ++i) {
-    const ScanStep<T> s = walk.forward(i);
-    FBP_UNROLL(1)
-    for (index_t row0 = begin; row0 < s.at.rows; row0 += apart) {
-      if (!once || i == 0) {
-        __syncthreads();
-        held.locate(s.at, row0);
-        __syncthreads();
-        point(s, row0);
-        cells.load(s, cells.first, row0);
-        __syncthreads();
-      }
-      const int count = count_from(row0);
-      if (s.masked)
-        copy_all<T, 1>(
-            count, units,
-            [&](int r, int p) {
-              const Lane<T> h(held.from[r][p]);
-              return (h * state_factor(s, row0 + r, p)).v;
-            },
-            [&](int r, int p, T x) {
-              held.in[r * held.pitch + p] = x;
-              if (p < unit0 || p >= unit0 + b.units) return;
-              s.masked[SequenceRows::row_of(held.parts[r], row0 + r, s.step, s.at.steps) *
-                           s.masked_row +
-                       p] = x;
-            });
-      else if (!stays || i == 0)
-        held.fetch(count, packed);
-      __syncthreads();
-      held.multiply(b.columns, biased);
-      __syncthreads();
-      cells.go(s, row0, [&](auto& cell, const ScanPlace<T>& place, int r, int u) {
-        Lane<T> sums[gates] = {};
-        FBP_UNROLL(4)
-        for (int g = 0; g < gates; ++g) sums[g] = held.sum(r, g * b.units + u);
-        const T h = cell.finish(s, place, unit0 + u, sums);
-        if (stays) held.in[r * held.pitch + u] = h;
-      });
-    }
-    if (once && i + 1 < walk.steps()) {
-      const ScanStep<T> next = walk.forward(i + 1);
-      point(next, begin);
-      cells.load(next, cells.first, begin);
-    }
-    meet();
   }
-}
+  FBP_DEVICE bool multiplies(const ScanStep<T>&) const { return true; }
+  FBP_DEVICE bool biased() const { return walk.every.bias != nullptr; }
+  FBP_DEVICE void fetch(const ScanStep<T>& s, index_t row0, int count, bool first) const {
+    if (s.masked)
+      copy_all<T, 1>(
+          count, units,
+          [&](int r, int p) {
+            const Lane<T> h(held.from[r][p]);
+            return (h * state_factor(s, row0 + r, p)).v;
+          },
+          [&](int r, int p, T x) {
+            held.put(r, p, x);
+            if (p < unit0 || p >= unit0 + b.units) return;
+            s.masked[SequenceRows::row_of(held.parts[r], row0 + r, s.step, s.at.steps) *
+                         s.masked_row +
+                     p] = x;
+          });
+    else if (!stays || first)
+      held.fetch(count, packed);
+  }
+  FBP_DEVICE void finish(Work& cell, const ScanStep<T>& s, const ScanPlace<T>& place, int r,
+                         int u) const {
+    Lane<T> sums[gates] = {};
+    FBP_UNROLL(4)
+    for (int g = 0; g < gates; ++g) sums[g] = held.sum(r, g * b.units + u);
+    const T h = cell.finish(s, place, unit0 + u, sums);
+    if (stays) held.put(r, u, h);
+  }
+};
 
-template <class T, class Cell>
-__global__ void __launch_bounds__(kWalkThreads, 1)
-    walk_backward_kernel(ScanWalk<T> walk, ScanBlocks b) {
-  FBP_SHARED(unsigned char, shared);
-  constexpr int gates = Cell::gates;
-  const ScanStep<T>& every = walk.every;
-  const int units = int(every.units), unit0 = int(blockIdx.x) * b.units;
-  const Held<T> held(WalkProduct::backward(gates, units, b), shared);
-  const int cols = held.is.k;
-  const index_t begin = index_t(blockIdx.y) * b.rows, apart = index_t(gridDim.y) * b.rows;
-  const bool once = begin + apart >= every.at.rows, stays = gridDim.x == 1 && once;
-  const bool packed = Cell::keeps ? in_packs(walk.gate_deltas[0], cols, cols) &&
-                                        in_packs(walk.gate_deltas[1], cols, cols)
-                                  : in_packs(every.a, every.a_row, cols);
-  copy_all<T, 8>(
-      held.wide, cols,
-      [&](int u, int p) {
-        return u < b.units && unit0 + u < units ? every.weights[(unit0 + u) * cols + p] : T(0);
-      },
-      [&](int u, int p, T x) { held.weights[p * held.wide + u] = x; });
-  copy_all<T, 1>(
-      b.rows, held.pitch, [](int, int) { return T(0); },
-      [&](int r, int p, T x) { held.in[r * held.pitch + p] = x; });
-  Cells<T, CellBackward<T, Cell>> cells(every, b, held.parts);
-  const auto count_from = [&](index_t row0) {
-    const index_t left = every.at.rows - row0;
-    return left < b.rows ? int(left) : b.rows;
-  };
+template <class Held, class Cell> struct WayBackward {
+  using T = typename Held::Value;
+  using Work = CellBackward<T, Cell>;
+  static constexpr int gates = Cell::gates;
+  const ScanWalk<T>& walk;
+  const ScanBlocks& b;
+  Held held;
+  int units, unit0, cols;
+  bool once, stays, packed;
+
+  FBP_DEVICE WayBackward(const ScanWalk<T>& of, const ScanBlocks& blocks, bool takes_once,
+                         unsigned char* shared)
+      : walk(of), b(blocks), held(WalkProduct::backward(gates, int(of.every.units), blocks,
+                                                        Held::operands(of.every.rounding)),
+                                  of.every.rounding, shared),
+        units(int(of.every.units)), unit0(int(blockIdx.x) * blocks.units), cols(gates * units),
+        once(takes_once), stays(gridDim.x == 1 && once),
+        packed(Cell::keeps ? in_packs(of.gate_deltas[0], cols, cols) &&
+                                 in_packs(of.gate_deltas[1], cols, cols)
+                           : in_packs(of.every.a, of.every.a_row, cols)) {}
+
+  FBP_DEVICE ScanStep<T> step(index_t number) const {
+    return walk.backward(walk.steps() - 1 - number);
+  }
+  FBP_DEVICE void load_weights() const {
+    copy_all<T, 8>(
+        held.wide, held.is.k_held(),
+        [&](int u, int p) {
+          return p < cols && u < b.units && unit0 + u < units
+                     ? walk.every.weights[(unit0 + u) * cols + p]
+                     : T(0);
+        },
+        [&](int u, int p, T x) { held.put_weight(p, u, x); });
+  }
   // Where the gates' gradients of the step behind are fetched from.
-  const auto point = [&](const ScanStep<T>& s, index_t row0) {
-    held.point(count_from(row0), [&](int r) {
+  FBP_DEVICE void point(const ScanStep<T>& s, index_t row0, int count) const {
+    held.point(count, [&](int r) {
       if (Cell::keeps) return s.dr_behind + (row0 + r) * cols;
       const index_t behind = SequenceRows::row_of(held.parts[r], row0 + r, s.behind, s.at.steps);
       return static_cast<const T*>(s.a + behind * s.a_row);
     });
+  }
+  FBP_DEVICE bool multiplies(const ScanStep<T>& s) const { return s.comes_through(); }
+  FBP_DEVICE bool biased() const { return false; }
+  FBP_DEVICE void fetch(const ScanStep<T>&, index_t, int count, bool) const {
+    if (!stays) held.fetch(count, packed);
+  }
+  FBP_DEVICE void finish(Work& cell, const ScanStep<T>& s, const ScanPlace<T>& place, int r,
+                         int u) const {
+    cell.finish(s, place, unit0 + u, s.comes_through() ? held.sum(r, u) : Lane<T>(T(0)));
+    if (!stays) return;
+    FBP_UNROLL(4)
+    for (int g = 0; g < gates; ++g) held.put(r, g * units + u, cell.dr(g).v);
+  }
+};
+
+template <class T, class Way>
+__global__ void __launch_bounds__(kWalkThreads, 1)
+    walk_steps_kernel(ScanWalk<T> walk, ScanBlocks b) {
+  FBP_SHARED(unsigned char, shared);
+  const ScanStep<T>& every = walk.every;
+  const index_t begin = index_t(blockIdx.y) * b.rows, apart = index_t(gridDim.y) * b.rows;
+  const bool once = begin + apart >= every.at.rows;
+  const Way way(walk, b, once, shared);
+  way.load_weights();
+  copy_all<T, 1>(
+      way.held.is.rows_held(), way.held.pitch, [](int, int) { return T(0); },
+      [&](int r, int p, T x) { way.held.put(r, p, x); });
+  Cells<T, typename Way::Work> cells(every, b, way.held.parts);
+  const auto count_from = [&](index_t row0) {
+    const index_t left = every.at.rows - row0;
+    return left < b.rows ? int(left) : b.rows;
   };
   FBP_UNROLL(1)
-  for (index_t i = walk.steps() - 1; i >= 0; --i) {
-    const ScanStep<T> s = walk.backward(i);
+  for (index_t i = 0; i < walk.steps(); ++i) {
+    const ScanStep<T> s = way.step(i);
     FBP_UNROLL(1)
     for (index_t row0 = begin; row0 < s.at.rows; row0 += apart) {
-      if (!once || s.begins) {
+      if (!once || i == 0) {
         __syncthreads();
-        held.locate(s.at, row0);
+        way.held.locate(s.at, row0);
         __syncthreads();
-        point(s, row0);
+        way.point(s, row0, count_from(row0));
         cells.load(s, cells.first, row0);
         __syncthreads();
       }
-      if (s.comes_through()) {
-        if (!stays) held.fetch(count_from(row0), packed);
+      if (way.multiplies(s)) {
+        way.fetch(s, row0, count_from(row0), i == 0);
         __syncthreads();
-        held.multiply(b.columns, false);
+        way.held.multiply(b.columns, way.biased());
         __syncthreads();
       }
       cells.go(s, row0, [&](auto& cell, const ScanPlace<T>& place, int r, int u) {
-        const Lane<T> through = s.comes_through() ? held.sum(r, u) : Lane<T>(T(0));
-        cell.finish(s, place, unit0 + u, through);
-        if (!stays) return;
-        FBP_UNROLL(4)
-        for (int g = 0; g < gates; ++g) cell.dr(g).store(held.in + r * held.pitch + g * units + u);
+        way.finish(cell, s, place, r, u);
       });
     }
-    if (once && i > 0) {
-      const ScanStep<T> next = walk.backward(i - 1);
-      point(next, begin);
+    if (once && i + 1 < walk.steps()) {
+      const ScanStep<T> next = way.step(i + 1);
+      way.point(next, begin, count_from(begin));
       cells.load(next, cells.first, begin);
     }
     meet();
@@ -379,12 +243,23 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
 }
 
 template <class T> using WalkKernel = void (*)(ScanWalk<T>, ScanBlocks);
-#define FBP_KERNEL(C) walk_forward_kernel<T, C>,
-template <class T> constexpr WalkKernel<T> walks_forward[] = {FBP_CELLS(FBP_KERNEL)};
+#define FBP_KERNEL(C) walk_steps_kernel<typename Held::Value, WayForward<Held, C>>,
+template <class Held>
+constexpr WalkKernel<typename Held::Value> walks_forward[] = {FBP_CELLS(FBP_KERNEL)};
 #undef FBP_KERNEL
-#define FBP_KERNEL(C) walk_backward_kernel<T, C>,
-template <class T> constexpr WalkKernel<T> walks_backward[] = {FBP_CELLS(FBP_KERNEL)};
+#define FBP_KERNEL(C) walk_steps_kernel<typename Held::Value, WayBackward<Held, C>>,
+template <class Held>
+constexpr WalkKernel<typename Held::Value> walks_backward[] = {FBP_CELLS(FBP_KERNEL)};
 #undef FBP_KERNEL
+
+// There and back.
+template <class T> struct WalkKernels { WalkKernel<T> forward, backward; };
+template <class T> WalkKernels<T> walks_of(int cell, Rounding rounding) {
+  if constexpr (std::is_same<T, float>::value)
+    if (rounding != Rounding::none)
+      return {walks_forward<RoundedHeld>[cell], walks_backward<RoundedHeld>[cell]};
+  return {walks_forward<ExactHeld<T>>[cell], walks_backward<ExactHeld<T>>[cell]};
+}
 
 template <class T>
 cudaError_t launch_walk(WalkKernel<T> walk_kernel, const ScanWalk<T>& walk, const ScanBlocks& b,
@@ -402,17 +277,19 @@ cudaError_t launch_walk(WalkKernel<T> walk_kernel, const ScanWalk<T>& walk, cons
 template <class T>
 cudaError_t walk_forward(int cell, const ScanWalk<T>& walk, const ScanBlocks& blocks,
                          cudaStream_t stream) {
-  return launch_walk<T>(walks_forward<T>[cell], walk, blocks, stream);
+  return launch_walk<T>(walks_of<T>(cell, walk.every.rounding).forward, walk, blocks, stream);
 }
 
 template <class T>
 cudaError_t walk_backward(int cell, const ScanWalk<T>& walk, const ScanBlocks& blocks,
                           cudaStream_t stream) {
-  return launch_walk<T>(walks_backward<T>[cell], walk, blocks, stream);
+  return launch_walk<T>(walks_of<T>(cell, walk.every.rounding).backward, walk, blocks, stream);
 }
 
-template <class T> cudaError_t let_walk(int cell, int shared_bytes) {
-  for (const WalkKernel<T> kernel : {walks_forward<T>[cell], walks_backward<T>[cell]}) {
+template <class T> cudaError_t let_walk(int cell, Rounding rounding, int shared_bytes) {
+  const WalkKernels<T> walks = walks_of<T>(cell, rounding);
+  const WalkKernel<T> there_and_back[] = {walks.forward, walks.backward};
+  for (const WalkKernel<T> kernel : there_and_back) {
     const cudaError_t error =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
     if (error != cudaSuccess) return error;
@@ -423,7 +300,7 @@ template <class T> cudaError_t let_walk(int cell, int shared_bytes) {
 #define FBP_INSTANTIATE(T)                                                                         \
   template cudaError_t walk_forward(int, const ScanWalk<T>&, const ScanBlocks&, cudaStream_t);     \
   template cudaError_t walk_backward(int, const ScanWalk<T>&, const ScanBlocks&, cudaStream_t);    \
-  template cudaError_t let_walk<T>(int, int);
+  template cudaError_t let_walk<T>(int, Rounding, int);
 FBP_INSTANTIATE(float)
 FBP_INSTANTIATE(double)
 #undef FBP_INSTANTIATE

@@ -75,8 +75,8 @@ cudaError_t tensor_store(const TensorArgs& args, index_t chunk, index_t parts, i
 cudaError_t write_shadow(const float* x, index_t x_row, index_t rows, index_t cols, Shadow to,
                          cudaStream_t stream) {
   if (rows <= 0 || cols <= 0) return cudaSuccess;
-  const bool by_fours =
-      reinterpret_cast<std::uintptr_t>(x) % 16 == 0 && x_row % 4 == 0 && cols % 4 == 0;
+  const bool by_fours = reinterpret_cast<std::uintptr_t>(x) % 16 == 0 && x_row % 4 == 0 &&
+                        cols % 4 == 0 && reinterpret_cast<std::uintptr_t>(to.at) % 8 == 0;
   const ElementGrid shape(rows, by_fours ? cols / 4 : cols);
   const auto kernel = by_fours ? shadow_4_kernel : shadow_kernel;
   FBP_LAUNCH(kernel, shape.grid, shape.block, 0, stream)(x, x_row, rows, cols, to);

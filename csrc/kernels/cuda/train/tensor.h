@@ -28,6 +28,11 @@ struct Shadow {
   std::uint16_t* at = nullptr;  // null: there is none
   index_t row = 0;
   Half kind = Half::bfloat16;
+
+  // From a row and a column on, which a product reads only where it is a multiple of kShadowGroup.
+  Shadow from(index_t first_row, index_t col = 0) const {
+    return {at + first_row * row + col, row, kind};
+  }
 };
 
 // C (m, n) = A B + bias, A and B of one kind. The product's form says how A and B lie.
