@@ -167,6 +167,18 @@ def test_few_rows_beside_a_large_matrix_have_the_bits_of_fewer(isa: str, dtype: 
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_one_row_beside_long_rows_has_the_bits_of_a_row_among_others(isa: str, dtype: str) -> None:
+    """From rows of 1 KiB on, if B is more than L1, it may be read by whole rows for one of A."""
+    for n, k in ((256, 33), (300, 130), (517, 16), (1023, 600)):
+        a, b = sweeps.normal(1, dtype, 8, k), sweeps.normal(2, dtype, k, n)
+        bias = sweeps.normal(3, dtype, n)
+        whole = matmul(a, b, bias, "relu")
+        for i in (0, 7):
+            one = matmul(a[i : i + 1], b, bias, "relu")
+            sweeps.assert_same_bits(one, whole[i : i + 1], f"{isa} {n} {k}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_short_sums_have_the_bits_of_tiles(isa: str, dtype: str) -> None:
     """An activation on top asks for tiles, and of positive numbers relu changes none; shapes around
     strips of 16 rows and blocks of two vectors, wide enough for A by columns to be packed.

@@ -9,6 +9,8 @@
 static constexpr int kThinRows = kMaxTileRows < 12 ? kMaxTileRows : 12;
 // Rows of Z for which whole rows of Y are read.
 static constexpr int kStreamRows = kThinRows < 4 ? kThinRows : 4;
+// And vectors of them at least.
+static constexpr index_t kLeastStreamVectors = 4;
 // Columns of Z that are made at once, in vectors for one row: with 4 rows, sums and totals fill half of L1.
 static constexpr int kThinVectors = 128;
 
@@ -329,6 +331,11 @@ template <class T> FBP_FN static ThinForm thin_form(const GemmArgs<T>& g) {
   const bool narrow = g.b_col != 1 && g.a_col == 1 && is_narrow<T>(g.m, g.k);
   if (g.n < lanes && !narrow) return ThinForm::none;
   if (g.b_col != 1) return ThinForm::rows;
+  // One row in tiles a vector wide is a few sums that wait for themselves, and a B beyond L1 comes a line at a time.
+  const index_t row_bytes = g.b_row * index_t(sizeof(T));
+  const bool far_rows = row_bytes >= kSetSpan / 4 && row_bytes * g.k > kSetSpan * kSetWays;
+  if (!kWideTiles && g.m == 1 && far_rows && g.n >= kLeastStreamVectors * lanes)
+    return ThinForm::rows;
   return g.m <= kStreamRows && is_by_pages<T>(g, kInPlaceBytes) ? ThinForm::rows : ThinForm::none;
 }
 
@@ -423,7 +430,8 @@ template <class T> static ThinKernel<T> thin_kernel(const Thin<T>& t, index_t n)
     return narrow ? kernels.narrow[t.rows - 1] : kernels.columns[t.rows - 1];
   }
   const bool far = t.k * n * index_t(sizeof(T)) > kNearBytes;
-  const bool stream = t.rows <= kStreamRows && n >= 4 * Vec<T>::lanes && t.k >= Vec<T>::lanes;
+  constexpr index_t lanes = Vec<T>::lanes;
+  const bool stream = t.rows <= kStreamRows && n >= kLeastStreamVectors * lanes && t.k >= lanes;
   return stream && (far || t.rows == 1) ? kernels.rows[t.rows - 1] : thin_tiles<T>;
 }
 
