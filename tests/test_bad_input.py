@@ -103,7 +103,7 @@ BAD_X: dict[str, tuple[Any, type[Exception], tuple[str, ...]]] = {
     "a word": ("data.csv", TypeError, ("real numbers", "<U8")),
 }
 NOT_FINITE: dict[str, tuple[Any, type[Exception], tuple[str, ...]]] = {
-    "NaN": (with_value(X, (7, 2), np.nan), ValueError, ("X has NaN", "row 7", "column 2")),
+    "NaN": (with_value(X, (7, 2), np.nan), ValueError, ("X has NaN", "row 7", "(X).all(axis=1)")),
     "inf": (with_value(X, (0, 0), -np.inf), ValueError, ("infinity", "row 0", "column 0", "drop")),
     "named": (Frame(), ValueError, ("NaN", "row 3", "column 2 ('weight')")),
     "too large": (

@@ -299,10 +299,11 @@ def _not_finite(name: str, value: Any, array: Array, ready: Array, position: int
             f"{name} has {found.item()!r} at {place}, which {ready.dtype} cannot hold: scale the "
             "data, or compile with dtype='float64'"
         )
-    return (
-        f"{name} has {'NaN' if np.isnan(found) else 'infinity'} at {place}: fill or drop such "
-        f"rows first, for example with numpy.isfinite({name}).all(axis=1)"
-    )
+    advice = "fill or drop such rows first"
+    if not name[0].isdigit():  # as the names of parameters and states are
+        axes = {1: "", 2: ".all(axis=1)"}.get(ready.ndim, ".all(axis=(1, 2))")
+        advice += f", for example with numpy.isfinite({name}){axes}"
+    return f"{name} has {'NaN' if np.isnan(found) else 'infinity'} at {place}: {advice}"
 
 
 def targets(
