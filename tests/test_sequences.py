@@ -229,6 +229,26 @@ def test_stateful_training_is_steps_with_carried_states(device: str) -> None:
         run.fit(x, y, batch_size=5, shuffle=False, verbose=0)
 
 
+@pytest.mark.parametrize("layer", [bp.LSTM, bp.GRU, bp.SimpleRNN])
+def test_gradients_are_of_the_step_that_carried_states_begin(device: str, layer: Any) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(4, 3, 2)), rng.normal(size=(4, 1))
+    model = made([layer(5, stateful=True), bp.Dense(1)], device=device, dtype="float64")
+    model.compile(loss="mse", optimizer=bp.SGD(1.0), device=device, dtype="float64")
+    for _ in range(2):
+        model.predict(x)
+        loss, gradients = model.gradients(x, y)
+        at_x = model.input_gradient(x, y)[1]
+        moved = x.copy()
+        moved[1, 0, 1] += 1e-6
+        difference = (model.gradients(moved, y)[0] - loss) / 1e-6
+        np.testing.assert_allclose(at_x[1, 0, 1], difference, rtol=1e-3, atol=1e-6)
+        before = {name: value.copy() for name, value in model.parameters().items()}
+        assert model.step(x, y) == loss
+        for name, value in model.parameters().items():
+            np.testing.assert_allclose(before[name] - value, gradients[name], rtol=0, atol=1e-14)
+
+
 def test_a_call_that_fails_leaves_the_states() -> None:
     model = made([bp.LSTM(5, stateful=True), bp.Dense(1)])
     x = np.random.default_rng(0).normal(size=(4, 3, 2))
@@ -237,7 +257,7 @@ def test_a_call_that_fails_leaves_the_states() -> None:
     model.reset_states()
     model.predict(x)
     with pytest.raises(
-        ValueError, match=r"NaN at row 0, step 0, .*isfinite\(x\).all\(axis=\(1, 2\)\)"
+        ValueError, match=r"NaN at row 0, step 0, .*isfinite\(X\).all\(axis=\(1, 2\)\)"
     ):
         model.step(np.full((4, 3, 2), np.nan), np.zeros((4, 1)))
     np.testing.assert_array_equal(model.predict(x), second)

@@ -54,6 +54,13 @@ def states_of(model: Sequential, engine: _core.Engine, x: Any) -> Iterator[Any]:
     model._carried = states
 
 
+def before_step(model: Sequential, engine: _core.Engine, x: Any) -> Any:
+    """x with the states that stateful layers would begin a step with; the model's stay."""
+    if not (model._reads_sequences and _is_stateful(model)):
+        return x
+    return _with_states(x, _kept(model, engine, len(x)))
+
+
 def next_states(model: Sequential, engine: _core.Engine, rows: int) -> Array | None:
     """What stateful layers begin the next call with; None where there are none."""
     return _kept(model, engine, rows) if _is_stateful(model) else None

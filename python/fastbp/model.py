@@ -195,11 +195,12 @@ class Sequential(Transferable):
     ) -> tuple[float, dict[str, Array]]:
         """The loss of one batch and its gradient: (loss, {name: new array}). Updates nothing.
 
-        As the next step would compute them, penalties of regularizers included, but before any
-        clipping. Parameters of frozen layers have no gradient.
+        As the next step would compute them, penalties of regularizers and the states of stateful
+        layers included, but before any clipping. Parameters of frozen layers have no gradient.
         """
         engine, x, y = self._batch(with_lengths(x, lengths), y)
-        loss = engine.gradients(x, y, self._weights(x, y, sample_weight, class_weight))
+        weights = self._weights(x, y, sample_weight, class_weight)
+        loss = engine.gradients(carried.before_step(self, engine, x), y, weights)
         views = network.views(self._layers, engine, engine.gradients_)
         return loss, {name: views[name].copy() for name in freezing.trained(self, views)}
 
@@ -210,6 +211,7 @@ class Sequential(Transferable):
         x = with_lengths(x, lengths)
         engine, rows, y = self._batch(x, y)
         weights: Any = self._weights(rows, y, sample_weight)
+        rows = carried.before_step(self, engine, rows)
         if arrays.is_on_device(y):
             from . import device_rows
 
