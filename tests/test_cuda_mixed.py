@@ -61,12 +61,16 @@ def model(device: str, units: tuple[int, ...], dtype: str, **options: Any) -> bp
     return made
 
 
-def build(made: bp.Sequential, inputs: int) -> None:
-    """With a scale at which the loss of a few rows has no gradient beyond float16's range."""
-    made.build(inputs)
+def lower_scale(made: bp.Sequential) -> None:
+    """To one at which the loss of a few rows has no gradient beyond float16's range."""
     scale = made._require_built().loss_scale if made.dtype == "float16" else None
     if scale is not None:
         scale[0] = 2**9
+
+
+def build(made: bp.Sequential, inputs: int) -> None:
+    made.build(inputs)
+    lower_scale(made)
 
 
 def data(inputs: int, outputs: int, rows: int) -> tuple[Array, Array]:

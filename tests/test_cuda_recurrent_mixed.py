@@ -19,7 +19,7 @@ from cuda_library import in_orders, is_emulated, launches
 from fastbp.reference import bfloat16, float16
 from fastbp.reference.tf32 import round_to_tf32
 from sweeps import Array
-from test_cuda_mixed import CAPABILITY, STEP
+from test_cuda_mixed import CAPABILITY, STEP, lower_scale
 from test_cuda_recurrent import CASES, WALK, Case
 from test_cuda_training import SCHEDULES, digest, state
 
@@ -46,11 +46,8 @@ def dtype(request: pytest.FixtureRequest) -> str:
 
 
 def made(case: Case, device: str, dtype: str) -> bp.Sequential:
-    """With a scale at which no gradient is beyond float16's range."""
     model = case.model(device, dtype)
-    scale = model._require_built().loss_scale if dtype == "float16" else None
-    if scale is not None:
-        scale[0] = 2**9
+    lower_scale(model)
     return model
 
 

@@ -43,27 +43,28 @@ def predict(model: Sequential, x: Any, initial_state: Any, return_state: bool) -
     return (result, _named(model, states)) if return_state else result
 
 
-@contextmanager
-def states_of(model: Sequential, engine: _core.Engine, x: Any) -> Iterator[Any]:
-    """x with the states that stateful layers begin with, which are kept if all goes well."""
+def next_states(model: Sequential, engine: _core.Engine, x: Any) -> Array | None:
+    """What stateful layers begin the next call, of x, with; None where there are none."""
     if not (model._reads_sequences and _is_stateful(model)):
-        yield x
-        return
-    states = _kept(model, engine, len(x))
-    yield _with_states(x, states)
-    model._carried = states
+        return None
+    return _kept(model, engine, len(x))
 
 
 def before_step(model: Sequential, engine: _core.Engine, x: Any) -> Any:
     """x with the states that stateful layers would begin a step with; the model's stay."""
-    if not (model._reads_sequences and _is_stateful(model)):
-        return x
-    return _with_states(x, _kept(model, engine, len(x)))
+    states = next_states(model, engine, x)
+    return x if states is None else _with_states(x, states)
 
 
-def next_states(model: Sequential, engine: _core.Engine, rows: int) -> Array | None:
-    """What stateful layers begin the next call with; None where there are none."""
-    return _kept(model, engine, rows) if _is_stateful(model) else None
+@contextmanager
+def states_of(model: Sequential, engine: _core.Engine, x: Any) -> Iterator[Any]:
+    """x with the states that stateful layers begin with, which are kept if all goes well."""
+    states = next_states(model, engine, x)
+    if states is None:
+        yield x
+        return
+    yield _with_states(x, states)
+    model._carried = states
 
 
 def begin_run(model: Sequential, x: Any, batch_size: int, shuffle: bool, augmented: bool) -> Any:

@@ -299,10 +299,11 @@ FBP_FN static bool is_shallow(index_t row, index_t col, index_t k) {
   return row == 1 && col == k && k > 1 && k <= kMostInterleaved;
 }
 
-// Whether a tile walks B, by rows and of more than so many bytes, from page to page.
-template <class T> FBP_FN static bool is_by_pages(const GemmArgs<T>& g, index_t bytes) {
+// Whether a tile walks B, by rows and of more than so many bytes, from page to page, or rows of `least` bytes.
+template <class T>
+FBP_FN static bool is_by_pages(const GemmArgs<T>& g, index_t bytes, index_t least = kSetSpan) {
   const index_t row_bytes = g.b_row * index_t(sizeof(T));
-  return row_bytes >= kSetSpan && row_bytes * g.k > bytes;
+  return row_bytes >= least && row_bytes * g.k > bytes;
 }
 
 enum class ThinForm { none, rows, columns };  // of C, the few
@@ -332,9 +333,8 @@ template <class T> FBP_FN static ThinForm thin_form(const GemmArgs<T>& g) {
   if (g.n < lanes && !narrow) return ThinForm::none;
   if (g.b_col != 1) return ThinForm::rows;
   // One row in tiles a vector wide is a few sums that wait for themselves, and a B beyond L1 comes a line at a time.
-  const index_t row_bytes = g.b_row * index_t(sizeof(T));
-  const bool far_rows = row_bytes >= kSetSpan / 4 && row_bytes * g.k > kSetSpan * kSetWays;
-  if (!kWideTiles && g.m == 1 && far_rows && g.n >= kLeastStreamVectors * lanes)
+  if (!kWideTiles && g.m == 1 && g.n >= kLeastStreamVectors * lanes &&
+      is_by_pages<T>(g, kSetSpan * kSetWays, kSetSpan / 4))
     return ThinForm::rows;
   return g.m <= kStreamRows && is_by_pages<T>(g, kInPlaceBytes) ? ThinForm::rows : ThinForm::none;
 }
