@@ -82,6 +82,22 @@ def test_copies_go_on_as_the_original(make: Callable[[], bp.Sequential], way: An
     assert made.history.history == model.history.history
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_copies_share_no_settings(way: Any) -> None:
+    model = dense()
+    model.optimizer.learning_rate = 0.002
+    made = way(model)
+    assert made.optimizer.learning_rate == 0.002
+    made.optimizer.learning_rate, made.metadata["of"] = 0.5, "the copy"
+    made.append(bp.Dense(2))
+    assert model.optimizer.learning_rate == 0.002 and "of" not in model.metadata
+    assert len(model.layers) + 1 == len(made.layers)
+    twin = dense()
+    twin.optimizer.learning_rate = 0.002
+    assert model.step(X, Y) == twin.step(X, Y)
+    np.testing.assert_array_equal(model.predict(X), twin.predict(X))
+
+
 class Keep(bp.Callback):
     """Pickles the model in the middle of an epoch."""
 

@@ -29,6 +29,10 @@ def state(model: Transferable) -> dict[str, Any]:
 
 def _state(model: Transferable) -> dict[str, Any]:
     kept = {name: value for name, value in vars(model).items() if name not in MADE_ANEW}
+    kept.update(_layers=list(model._layers), metadata=dict(model.metadata))  # copy.copy copies none
+    if model._compiled is not None:
+        own = model._compiled.optimizer.bound()
+        kept["_compiled"] = model._compiled._replace(optimizer=own)
     engine = model._engine
     if engine is None:
         return {"attributes": kept}
