@@ -684,6 +684,43 @@ def test_normalize_learns_from_integers_without_overflow() -> None:
     assert bp.Normalize("minmax").adapt(signed).scale == (255,)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("rows", [1, 3, 10, 1000, 9001])
+def test_a_constant_column_has_scale_1(rows: int, dtype: str) -> None:
+    """Exactly: a rounded mean would leave deviations of 1e-17, and make 1 of noise and 1e16 of the
+    first other value.
+    """
+    values = np.array([0.1, 1 / 3, 1e10 / 3, 123456.789, -1e-30, 1e30 / 3]).astype(dtype)
+    x = np.tile(values, (rows, 1))
+    norm = bp.Normalize().adapt(x)
+    assert norm.scale == (1.0,) * 6 and norm.center == tuple(x[0].astype(float))
+
+
+def test_normalize_of_very_large_and_small_numbers() -> None:
+    x = np.array([[1e200, 2e-200, 1.7e308], [-1e200, 4e-200, -1.7e308]])
+    norm = bp.Normalize().adapt(x)
+    assert np.allclose(norm.scale, [1e200, 1e-200, 1.7e308], rtol=1e-12)
+    assert np.allclose(norm.center, [0, 3e-200, 0], rtol=1e-12)
+    with pytest.raises(ValueError, match="column 2 spans more than float64 holds"):
+        bp.Normalize("minmax").adapt(x)
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+def test_normalize_with_numbers_beyond_the_dtype_is_refused(device: str) -> None:
+    """1 / scale would be infinite, and every row at the center NaN."""
+    model = bp.Sequential([bp.Normalize(center=[0, 0], scale=[1, 1e-40]), bp.Dense(1)], seed=0)
+    model.compile(loss="mse", device=device, dtype="float32")
+    with pytest.raises(ValueError, match="factor 1e\\+40 in column 1, which float32"):
+        model.build(2)
+    model.compile(loss="mse", device=device, dtype="float64")
+    model.build(2)
+    before = model.predict([[3, 2e-40]])
+    with pytest.raises(ValueError, match="float32 cannot hold"):
+        model.compile(loss="mse", device=device, dtype="float32")
+    assert model.dtype == "float64"
+    sweeps.assert_same_bits(model.predict([[3, 2e-40]]), before)
+
+
 def test_wrong_uses_of_normalize() -> None:
     with pytest.raises(ValueError, match="method"):
         bp.Normalize("robust")

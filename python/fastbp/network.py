@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -100,9 +100,23 @@ def check_constants(layers: Layers, engine: _core.Engine) -> None:
 
 def _constants(layers: Layers, engine: _core.Engine) -> Iterator[tuple[int, Array]]:
     """Where they stand in the flat state, and they."""
-    for _, layer, width, offset in _state_owners(layers, engine):
+    for name, layer, width, offset in _state_owners(layers, engine):
         if layer.owns_constants:
-            yield offset, np.concatenate([*layer.constants(width).values()])
+            own = layer.constants(width)
+            for kind, numbers in own.items():
+                _require_held(f"layer {name}, {layer.title()}", kind, numbers, engine.state.dtype)
+            yield offset, np.concatenate([*own.values()])
+
+
+def _require_held(what: str, kind: str, numbers: Array, dtype: np.dtype[Any]) -> None:
+    """Raises ValueError for a number that is beyond the dtype, which would make NaN of rows."""
+    with np.errstate(over="ignore"):
+        wrong = np.flatnonzero(~np.isfinite(numbers.astype(dtype)))
+    if wrong.size:
+        raise ValueError(
+            f"{what}, has the {kind} {numbers[wrong[0]]:g} in column {wrong[0]}, which {dtype} "
+            "cannot hold: scale the column, or compile with dtype='float64'"
+        )
 
 
 def freeze(layers: Layers, engine: _core.Engine, frozen: Frozen) -> None:

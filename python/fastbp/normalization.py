@@ -167,10 +167,10 @@ class Normalize(Layer):
                 "X.reshape(-1, X.shape[-1])" * (array.ndim > 2)
             )
             raise ValueError(f"X must have shape (rows, columns); got shape {array.shape}{hint}")
-        center, scale = _METHODS[self.method](array)
+        with np.errstate(over="ignore", invalid="ignore"):
+            center, scale = _METHODS[self.method](array)
         if not np.isfinite(center + scale).all():
-            column = int(np.argmin(np.isfinite(center + scale)))
-            raise ValueError(f"X has NaN or infinity in column {column}: fill or drop such rows")
+            raise ValueError(_without_numbers(array, int(np.argmin(np.isfinite(center + scale)))))
         scale[scale == 0] = 1
         self._set(center=tuple(center.tolist()), scale=tuple(scale.tolist()))
         return self
@@ -196,23 +196,40 @@ class Normalize(Layer):
         center, scale = self._adapted()
         if len(center) != inputs:
             raise ValueError(f"Normalize was adapted to {len(center)} columns; got {inputs}")
-        return {"center": center, "factor": 1 / scale}
+        with np.errstate(over="ignore"):
+            return {"center": center, "factor": 1 / scale}
 
 
 _CHUNK = 4096  # rows whose float64 deviations are held at a time
 
 
 def _standard(x: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation; of a column that is constant its value and 0, exactly."""
+    low, high = _extremes(x)
     mean = x.mean(axis=0, dtype=np.float64)
+    # A rounded sum lies beside the value that all rows have; no mean lies outside of its numbers.
+    np.clip(mean, low, high, out=mean, where=np.isfinite(mean))
+    _, exponent = np.frexp(np.maximum(high - mean, mean - low))
+    unit = np.ldexp(1.0, exponent - 1)  # deviations in it are below 2: squares are at hand
     squares = np.zeros_like(mean)
     for start in range(0, len(x), _CHUNK):
-        squares += np.square(x[start : start + _CHUNK] - mean).sum(axis=0)
-    return mean, np.sqrt(squares / len(x))
+        squares += np.square((x[start : start + _CHUNK] - mean) / unit).sum(axis=0)
+    return mean, np.sqrt(squares / len(x)) * unit
 
 
 def _minmax(x: Array) -> tuple[Array, Array]:
-    low, high = x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
+    low, high = _extremes(x)
     return low, high - low
+
+
+def _without_numbers(x: Array, column: int) -> str:
+    if np.isfinite(x[:, column]).all():
+        return f"X's column {column} spans more than float64 holds: scale it first"
+    return f"X has NaN or infinity in column {column}: fill or drop such rows"
+
+
+def _extremes(x: Array) -> tuple[Array, Array]:
+    return x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
 
 
 _METHODS = {"standard": _standard, "minmax": _minmax}
