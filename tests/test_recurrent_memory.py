@@ -1,6 +1,7 @@
 """Memory of backpropagation through time: what it has to keep, and hardly anything beside."""
 
 import gc
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -19,6 +20,15 @@ GAPS_OF_WAY, GAPS = 12 * 64, 10 * 64
 # A block of 2 MiB, the gradients of the parts included, is whole pages of 64 KiB.
 LARGE, PAGE = 2 << 20, 1 << 16
 Shape = tuple[int, int, int, int]  # steps, units, batch, features
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_freed_meanwhile() -> Iterator[None]:
+    """Of what other tests have left."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def parts(model: bp.Sequential, batch: int) -> int:
@@ -72,7 +82,6 @@ def taken(model: bp.Sequential, shape: Shape, of_parts: int) -> tuple[int, int]:
     x = np.zeros((batch, steps, features), np.float32)
     model.compile(optimizer="sgd", loss="mse")
     y = np.zeros_like(model.predict(x))  # and the memory that each thread has for products
-    gc.collect()  # what other tests have left
     before = _core.arena_statistics()[1]
     model.fit(x, y, epochs=1, batch_size=batch, verbose=0)
     assert model._engine is not None
