@@ -46,10 +46,12 @@ def write_durably(
 
     Whatever stops this, the name has the old content or the new one, and no other file stays behind
     unless the process is killed. A link is followed, and the permissions of a file that was there
-    are kept.
+    are kept. Raises FileExistsError for a device or a pipe, whose name would be taken from it.
     """
     target = Path(path).resolve()
     require_folder(target)
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise FileExistsError(errno.EEXIST, "this is a device or a pipe, not a file", str(path))
     temporary = target.with_name(f".fastbp-{os.urandom(8).hex()}.tmp")
     try:
         with temporary.open("xb") as file:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import fastbp
 
@@ -49,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command != "info":  # which shows what is wrong
             _check_environment()
-        status: int = arguments.run(arguments)
+        with _warnings_as_lines(arguments.command):
+            status: int = arguments.run(arguments)
         sys.stdout.flush()
         return status
     except (CommandError, fastbp.DeviceNotAvailableError) as error:
@@ -61,6 +65,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in `fastbp info | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (OSError, MemoryError, UnicodeEncodeError) as error:
+        print(f"fastbp {arguments.command}: {_of_the_system(error)}", file=sys.stderr)
+        return 2
+
+
+def _of_the_system(error: OSError | MemoryError | UnicodeEncodeError) -> str:
+    """In words, what files, memory or the terminal refused."""
+    if isinstance(error, UnicodeEncodeError):
+        return (
+            f"the encoding of the output, {error.encoding}, has no "
+            f"{error.object[error.start]!a}: set PYTHONUTF8=1, or write to a file"
+        )
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{error.strerror or error}"
+    return "there is not enough memory for this: take a smaller network, batch or table"
+
+
+@contextmanager
+def _warnings_as_lines(command: str) -> Iterator[None]:
+    """Python's warnings as messages of the command, without the places in the source."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"fastbp {command}: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _check_environment() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..arrays import DTYPES
+from .errors import CommandError
 
 Number = TypeVar("Number", int, float)
 
@@ -58,8 +62,10 @@ def file_or_share(text: str) -> str | float:
 
 
 def widths(text: str) -> list[int]:
-    """ "64,32" as [64, 32]; "none" as []: no hidden layer."""
-    return [] if text.strip() == "none" else [positive_int(part) for part in text.split(",")]
+    """ "64,32" as [64, 32]; "none" or nothing as []: no hidden layer."""
+    if text.strip() in ("", "none"):
+        return []
+    return [positive_int(part) for part in text.split(",")]
 
 
 def numbers(text: str) -> list[float]:
@@ -90,8 +96,19 @@ def row_range(text: str) -> range:
 
 
 def names(text: str) -> list[str]:
-    """ "a,b" as ["a", "b"]."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+    """ "a,b" as ["a", "b"]; a name that has a comma stands in quotes, as in a CSV file."""
+    try:
+        (parts,) = csv.reader([text], skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError):
+        raise argparse.ArgumentTypeError(f"expected names and commas, got {text!r}") from None
+    return [part.strip() for part in parts if part.strip()]
+
+
+def joined(parts: Iterable[str]) -> str:
+    """What `names` takes apart."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(parts)
+    return text.getvalue()
 
 
 def delimiter(text: str) -> str:
@@ -110,6 +127,14 @@ def output_path(text: str) -> Path:
     if not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
     return path
+
+
+def refuse_to_overwrite(output: Path, *inputs: object) -> None:
+    """Raises CommandError where the file to be written is one of those to be read."""
+    paths = [path for path in inputs if isinstance(path, str) and Path(path).exists()]
+    for path in paths:
+        if output.exists() and output.samefile(path):
+            raise CommandError(f"--output {output} would overwrite {path}: choose another name")
 
 
 def _convert(kind: type[Number], text: str, expected: str) -> Number:

@@ -9,8 +9,11 @@ model file.
 from __future__ import annotations
 
 import json
+import math
+import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from decimal import Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from .table import Table, parse_numbers, shortened
 FORMAT = 1  # of the description in the model file
 MAX_CATEGORIES = 1000
 MISSING_VALUE = "(missing)"  # what a missing cell of a category column is filled with
+LARGE_WHOLE = 1e15  # from here on whole numbers have more than 15 digits
 NUMBERS_SHARE = 0.5  # above it a column with some text is taken for numbers with typing errors
 
 Floats = npt.NDArray[np.float64]
@@ -54,7 +58,7 @@ class Column:
         for row, cell in enumerate(table.cells(index, self.fill)):
             if cell in position:
                 encoded[row, position[cell]] = 1.0
-            elif unknown == "error":
+            elif unknown == "error" and cell != self.fill:  # no training row lacked its cell
                 raise CommandError(
                     f"{table.where(row, index)}: {cell!r} was not among the values seen in "
                     f"training, which were: {shortened(self.values)}. "
@@ -157,19 +161,66 @@ class Description:
                     f"{path} describes its columns in format {stored['format']}; this version of "
                     f"fastbp reads format {FORMAT}"
                 )
-            columns = tuple(
-                Column(c["name"], c["mean"], c["std"], tuple(c["values"]), c.get("fill"))
-                for c in stored["columns"]
-            )
-            target = Target(**{**stored["target"], "classes": tuple(stored["target"]["classes"])})
-            return cls(columns, target, bool(stored["has_header"]), tuple(stored["positions"]))
-        except (KeyError, TypeError, ValueError) as error:
+            columns = tuple(map(_stored_column, stored["columns"]))
+            positions = tuple(map(operator.index, stored["positions"]))
+            if not columns or len(positions) != len(columns) or min(positions) < 0:
+                raise ValueError("positions are those of the columns")
+            target = _stored_target(stored["target"])
+            return cls(columns, target, bool(stored["has_header"]), positions)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise CommandError(f"{path}: its description of the columns is damaged") from error
+
+
+def _stored_column(stored: Any) -> Column:
+    """Raises KeyError, TypeError or ValueError where this is no column."""
+    fill, values = stored.get("fill"), _texts(stored["values"])
+    if fill is not None and not values:
+        float(fill)
+    mean, std = _finite(stored["mean"]), _finite(stored["std"])
+    if std <= 0:
+        raise ValueError("std is above 0")
+    return Column(_text(stored["name"]), mean, std, values, None if fill is None else _text(fill))
+
+
+def _stored_target(stored: Any) -> Target:
+    """Raises KeyError, TypeError or ValueError where this is no target."""
+    task, classes = stored["task"], _texts(stored["classes"])
+    right = {"regression": not classes, "binary": len(classes) == 2, "multiclass": bool(classes)}
+    if not right[task] or len(set(classes)) < len(classes):
+        raise ValueError("classes are those of the task")
+    mean, std = _finite(stored["mean"]), _finite(stored["std"])
+    return Target(_text(stored["name"]), task, mean, std, classes, bool(stored["numeric"]))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("expected text")
+    return value
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        raise TypeError("expected a list")
+    return tuple(map(_text, values))
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, str) or not math.isfinite(value):
+        raise ValueError("expected a finite number")
+    return float(value)
 
 
 def class_names(cells: Sequence[str], numeric: bool) -> list[str]:
     """Labels as written, or numbers in one spelling ("1.0" and "1" are one class)."""
-    return [f"{float(c):.15g}" for c in cells] if numeric and _all_numbers(cells) else list(cells)
+    return list(map(_spelled, cells)) if numeric and _all_numbers(cells) else list(cells)
+
+
+def _spelled(number: str) -> str:
+    """In 15 digits; in all of them where 15 do not tell whole numbers apart, as of identifiers."""
+    value = float(number)
+    if abs(value) < LARGE_WHOLE:
+        return f"{value:.15g}"
+    return f"{Decimal(number).normalize(Context(prec=len(number))):g}"
 
 
 def _all_numbers(cells: Sequence[str]) -> bool:
@@ -213,8 +264,12 @@ def _median(table: Table, index: int, training: Rows) -> float:
 
 def _mean_and_std(values: Floats) -> tuple[float, float]:
     """Of finite numbers; a constant column gets std 1 and so becomes 0."""
-    constant = values.min() == values.max()  # std() of a constant may be 1e-17, not 0
-    return float(values.mean()), 1.0 if constant else float(values.std())
+    if values.min() == values.max():  # std() of a constant may be 1e-17, not 0
+        return float(values[0]), 1.0
+    largest = float(np.abs(values).max())
+    unit = largest if not 1e-100 < largest < 1e100 else 1.0  # else squares over- or underflow
+    scaled = values / unit
+    return float(scaled.mean()) * unit, float(scaled.std()) * unit
 
 
 def _holds_numbers(table: Table, index: int, present: Sequence[int]) -> bool:

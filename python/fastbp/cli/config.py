@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from .arguments import joined
 from .errors import CommandError
 
 OPTION = "--config"
@@ -26,27 +27,30 @@ def expanded(argv: Sequence[str]) -> list[str]:
     path = _path(argv)
     if path is None:
         return list(argv)
-    return [*argv[:1], *_arguments(_read(path), path), *argv[1:]]
+    # Behind them the option itself, lest a switch without its value takes what comes next.
+    return [*argv[:1], *_arguments(_read(path), path), f"{OPTION}={path}", *argv[1:]]
 
 
 def _path(argv: Sequence[str]) -> str | None:
     for place, argument in enumerate(argv):
         if argument == "--":
             return None
-        if argument == OPTION and place + 1 < len(argv):
-            return argv[place + 1]
-        if argument.startswith(f"{OPTION}="):
-            return argument[len(OPTION) + 1 :]
+        name, equals, value = argument.partition("=")
+        if len(name) >= len("--co") and OPTION.startswith(name):  # argparse takes beginnings, too
+            if equals:
+                return value
+            if place + 1 < len(argv):
+                return argv[place + 1]
     return None
 
 
 def _read(path: str) -> Mapping[str, Any]:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
         found = json.loads(text) if path.lower().endswith(".json") else _toml(text)
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:  # of JSON, TOML and UTF-8 alike
+    except (ValueError, RecursionError) as error:  # of JSON, TOML and UTF-8 alike
         raise CommandError(f"{path}: {error}") from error
     if not isinstance(found, dict):
         raise CommandError(f"{path}: expected an object with options, got {type(found).__name__}")
@@ -73,10 +77,14 @@ def _arguments(options: Mapping[str, Any], path: str) -> list[str]:
             found += _arguments(value, path)
         elif value is True:
             found.append(option)
-        elif isinstance(value, list) and all(isinstance(v, (int, float, str)) for v in value):
-            found.append(f"{option}={','.join(map(str, value)) or 'none'}")
-        elif isinstance(value, (int, float, str)) and value is not False:
+        elif isinstance(value, list) and all(map(_is_plain, value)):
+            found.append(f"{option}={joined(map(str, value))}")
+        elif _is_plain(value):
             found.append(f"{option}={value}")
         elif value is not False:
             raise CommandError(f"{path}: {name} = {value!r} is no value of an option")
     return found
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, (int, float, str)) and not isinstance(value, bool)

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows = read_rows(arguments, description)
     target = description.target
     right = target.encode(rows, rows.index(arguments.target or target.name))
-    outputs = model_outputs(model, description.encode(rows, arguments.unknown))
+    outputs = model_outputs(model, description, rows, arguments.unknown)
     measured = scores(target, outputs, right)
     if arguments.json:
         report = {"rows": len(rows), "task": target.task, **measured}

@@ -13,6 +13,7 @@ from .columns import Description
 from .errors import CommandError
 from .table import Table, read_table
 
+Outputs = npt.NDArray[Any]
 METADATA_KEY = "fastbp_table"  # in Sequential.metadata
 
 
@@ -36,7 +37,15 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
 def load_model(path: str, device: str) -> tuple[Any, Description]:
     """The model and the description of its columns. Raises CommandError."""
     model = open_model(path, device)
-    return model, Description.from_text(model.metadata.get(METADATA_KEY), path)
+    description = Description.from_text(model.metadata.get(METADATA_KEY), path)
+    wanted, found = (description.width, description.target.outputs), (model.inputs, model.outputs)
+    if found != wanted:
+        raise CommandError(
+            f"{path}: its network takes {found[0]} inputs to {found[1]} outputs, but its "
+            f"description of the columns asks for {wanted[0]} and {wanted[1]}: its layers were "
+            f"changed since 'fastbp train'. Use it from Python: fastbp.load({path!r}).predict(X)"
+        )
+    return model, description
 
 
 def open_model(path: str, device: str) -> Any:
@@ -55,6 +64,13 @@ def read_rows(arguments: argparse.Namespace, description: Description) -> Table:
     return read_table(arguments.file, header=description.has_header, delimiter=arguments.delimiter)
 
 
-def model_outputs(model: Any, inputs: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
-    outputs: npt.NDArray[Any] = model.predict(inputs)
+def model_outputs(model: Any, description: Description, table: Table, unknown: str) -> Outputs:
+    """(rows, outputs) for the rows of a table. Raises CommandError where one is not finite."""
+    outputs: Outputs = model.predict(description.encode(table, unknown))
+    wrong = np.flatnonzero(~np.isfinite(outputs).all(axis=1))
+    if wrong.size:
+        raise CommandError(
+            f"{table.path}, line {table.lines[wrong[0]]}: the network's output is not finite. A "
+            "number in this row is far from all that the network was trained on"
+        )
     return outputs

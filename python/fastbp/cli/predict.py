@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from .. import text
 from . import arguments as kinds
+from .arguments import refuse_to_overwrite
 from .modelfile import add_table_options, load_model, model_outputs, read_rows
 from .scores import predictions
 
@@ -45,9 +46,11 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.output is not None:
+        refuse_to_overwrite(arguments.output, arguments.model, arguments.file)
     model, description = load_model(arguments.model, arguments.device)
     rows = read_rows(arguments, description)
-    outputs = model_outputs(model, description.encode(rows, arguments.unknown))
+    outputs = model_outputs(model, description, rows, arguments.unknown)
     header, lines = predictions(description.target, outputs)
     if arguments.output is None:
         _write(sys.stdout, header, lines)

@@ -56,10 +56,15 @@ def scores(target: Target, outputs: Array, right: Array) -> dict[str, float]:
 
 
 def _regression_scores(target: Target, outputs: Array, right: Array) -> dict[str, float]:
-    errors = (outputs[:, 0].astype(np.float64) - right[:, 0]) * target.std
-    spread = float(np.mean((right[:, 0] - right[:, 0].mean()) ** 2)) * target.std**2
+    """R2 only where the right answers differ. Squares are those of standardised values."""
+    errors = outputs[:, 0].astype(np.float64) - right[:, 0]
     mse = float(np.mean(errors**2))
-    measured = {"rmse": mse**0.5, "mae": float(np.mean(np.abs(errors)))}
+    measured = {
+        "rmse": mse**0.5 * target.std,
+        "mae": float(np.mean(np.abs(errors))) * target.std,
+    }
+    alike = right.min() == right.max()  # their mean may differ from them in the last digit
+    spread = 0.0 if alike else float(np.mean((right - right.mean()) ** 2))
     return measured if spread == 0 else {**measured, "r2": 1 - mse / spread}
 
 

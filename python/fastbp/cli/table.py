@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,8 +34,9 @@ class Table:
         """The position of a column given by name or, failing that, by number counted from 0."""
         if column in self.names:
             return self.names.index(column)
-        if column.lstrip("-").isdigit() and -len(self.names) <= int(column) < len(self.names):
-            return int(column) % len(self.names)
+        with contextlib.suppress(ValueError):
+            if -len(self.names) <= int(column) < len(self.names):
+                return int(column) % len(self.names)
         raise CommandError(
             f"{self.path} has no column {column!r}; its columns are: {shortened(self.names)}"
         )
@@ -92,21 +94,19 @@ def shortened(names: Sequence[str], limit: int = 12) -> str:
 
 def parse_numbers(cells: Sequence[str]) -> npt.NDArray[np.float64]:
     """The cells as float64, NaN where a cell is not a number."""
-    try:
-        return np.array([float(cell) for cell in cells], dtype=np.float64)
-    except ValueError:
-        return np.array([_number_or_nan(cell) for cell in cells], dtype=np.float64)
+    return np.array([_number_or_nan(cell) for cell in cells], dtype=np.float64)
 
 
 def _number_or_nan(cell: str) -> float:
+    """NaN for "1_000" too, which is a number in Python's source alone: in tables it is a name."""
     try:
-        return float(cell)
+        return float("nan") if "_" in cell else float(cell)
     except ValueError:
         return float("nan")
 
 
 def read_table(path: str, *, header: bool = True, delimiter: str = ",") -> Table:
-    """Read a CSV file (UTF-8, quotes as usual, blank lines skipped).
+    """Read a CSV file (UTF-8, quotes as usual, lines of nothing but blanks skipped).
 
     Raises CommandError when the file cannot be read, is empty, or has rows of unequal length.
     """
@@ -139,7 +139,9 @@ def _records(path: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             for cells in reader:
-                if cells:
+                # A missing cell in a table of one column is written as "", which is no blank.
+                blank = not cells or (len(cells) == 1 and cells[0].isspace())
+                if not blank:
                     yield line, [cell.strip() for cell in cells]
                 line = reader.line_num + 1
     except UnicodeDecodeError as error:
@@ -169,7 +171,10 @@ def _first_undecodable(path: str) -> int:
 def _header_names(path: str, line: int, names: list[str]) -> tuple[str, ...]:
     for position, name in enumerate(names):
         if not name:
-            raise CommandError(f"{path}, line {line}: the header's column {position} has no name")
+            raise CommandError(
+                f"{path}, line {line}: the header's column {position} has no name. Name it, or "
+                "write the file without it (pandas: to_csv(..., index=False))"
+            )
         if name in names[:position]:
             raise CommandError(
                 f"{path}, line {line}: two columns are named {name!r}. "

@@ -16,7 +16,7 @@ from . import arguments as kinds
 from . import config
 from .columns import MISSING_VALUE, Description, Rows, choose_task, learn_column, learn_target
 from .errors import CommandError
-from .modelfile import METADATA_KEY, model_outputs
+from .modelfile import METADATA_KEY
 from .scores import scores
 from .table import Table, read_table, shortened
 
@@ -175,6 +175,7 @@ def _add_fit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    output = _output(arguments)
     table = read_table(
         arguments.file, header=not arguments.no_header, delimiter=arguments.delimiter
     )
@@ -196,8 +197,15 @@ def run(arguments: argparse.Namespace) -> int:
     _note_unseen(table, description, validation)
     _fit(model, parts, arguments)
     _print_scores(model, description, parts)
-    _save(model, description, arguments)
+    _save(model, description, output)
     return 0
+
+
+def _output(arguments: argparse.Namespace) -> Path:
+    """Where the model goes."""
+    output: Path = arguments.output or Path(Path(arguments.file).stem + ".safetensors")
+    kinds.refuse_to_overwrite(output, arguments.file, arguments.validation, arguments.config)
+    return output
 
 
 def _target_index(table: Table, target: str) -> int:
@@ -297,8 +305,10 @@ def _build(description: Description, arguments: argparse.Namespace) -> Any:
 def _optimizer(arguments: argparse.Namespace) -> Any:
     from fastbp import optimizers
 
-    given = {} if arguments.learning_rate is None else {"learning_rate": arguments.learning_rate}
-    return optimizers.get(arguments.optimizer, **given)
+    optimizer, rate = optimizers.get(arguments.optimizer), arguments.learning_rate
+    if rate is not None and isinstance(optimizer, optimizers.LBFGS):
+        raise CommandError("--optimizer lbfgs finds its steps itself: leave out --learning-rate")
+    return optimizer if rate is None else optimizers.get(optimizer, learning_rate=rate)
 
 
 def _print_summary(
@@ -328,9 +338,10 @@ def _print_summary(
 def _note_unseen(table: Table, description: Description, validation: Rows) -> None:
     """Says which validation rows hold a category that no training row has."""
     for column, index in zip(description.columns, description.positions, strict=True):
-        unseen = [
-            r for r in validation if column.values and table.rows[r][index] not in column.values
-        ]
+        if not column.values:
+            continue
+        cells = table.cells(index, column.fill)
+        unseen = [row for row in validation if cells[row] not in column.values]
         if unseen:
             text.line(
                 "note",
@@ -345,15 +356,22 @@ def _fit(model: Any, parts: Parts, arguments: argparse.Namespace) -> None:
     validation = (parts.validation_inputs, parts.validation_targets)
     patience = arguments.early_stopping
     stop = EarlyStopping(patience=patience) if patience else None
-    model.fit(
-        parts.train_inputs,
-        parts.train_targets,
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        validation_data=validation if len(parts.validation_inputs) else None,
-        verbose=1,
-        callbacks=stop,
-    )
+    try:
+        model.fit(
+            parts.train_inputs,
+            parts.train_targets,
+            epochs=arguments.epochs,
+            batch_size=arguments.batch_size,
+            validation_data=validation if len(parts.validation_inputs) else None,
+            verbose=1,
+            callbacks=stop,
+        )
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        raise CommandError(str(error)) from error
+    if not all(np.isfinite(values).all() for values in model.parameters().values()):
+        raise CommandError(
+            "training has diverged, and nothing is saved: pass a smaller --learning-rate"
+        )
     if stop is not None:
         text.line("epochs", f"{model.epochs_trained}; the best, {stop.best_epoch + 1}, is kept")
 
@@ -365,17 +383,21 @@ def _print_scores(model: Any, description: Description, parts: Parts) -> None:
         ("validation", parts.validation_inputs, parts.validation_targets),
     ]
     measured = {
-        name: scores(target, model_outputs(model, inputs), right)
+        name: scores(target, model.predict(inputs), right)
         for name, inputs, right in columns
         if len(inputs)
     }
-    names = list(measured["training"])
-    rows = [[name, *(f"{column[name]:.5g}" for column in measured.values())] for name in names]
+    names = dict.fromkeys(name for column in measured.values() for name in column)
+    rows = [[name, *(_figure(column.get(name)) for column in measured.values())] for name in names]
     print(text.table([["", *measured], *rows]))
 
 
-def _save(model: Any, description: Description, arguments: argparse.Namespace) -> None:
-    path = arguments.output or Path(Path(arguments.file).stem + ".safetensors")
+def _figure(score: float | None) -> str:
+    """A score as text; there is no R2 of answers that are all the same."""
+    return "-" if score is None else f"{score:.5g}"
+
+
+def _save(model: Any, description: Description, path: Path) -> None:
     try:
         model.save(path, metadata={METADATA_KEY: description.to_text()})
     except OSError as error:
