@@ -205,6 +205,7 @@ def test_the_command_reports_saved_runs(tmp_path: Path, capsys: pytest.CaptureFi
     ("options", "said"),
     [
         (["--fail-above", "1.1"], "--fail-above needs --compare OLD NEW"),
+        (["--torch-compile"], "--torch-compile needs --peers"),
         (["--only", "no such network"], "no workload has 'no such network' in its name"),
         (["--report", "nowhere.json"], "nowhere.json"),
         (["--repeats", "0"], "too small"),

@@ -185,6 +185,14 @@ def test_fastbp_and_numpy_do_every_kind_right(
             assert all(0 < seconds < 1 for seconds in found)
 
 
+def test_who_starts_slowly_takes_part_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contestants.Contestant, "installed", lambda self: True)
+    usual = contestants.field(peers=True, dtypes=["float32"])
+    every = contestants.field(peers=True, dtypes=["float32"], slow_starters=True)
+    assert [c.name for c in every if c not in usual] == ["torch compile"]
+    assert not any(c.is_peer for c in contestants.field(peers=False, dtypes=["float32"]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "contestant", [c for c in contestants.ALL if c.is_peer], ids=lambda c: c.name

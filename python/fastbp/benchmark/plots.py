@@ -30,6 +30,8 @@ COLOURS = {
     "numpy": "#7f7f7f",
     "torch": "#d55e00",
     "torch bfloat16": "#d55e00",
+    "torch compile": "#8b3a00",
+    "torch compile bfloat16": "#8b3a00",
     "jax": "#e6ab02",
     "jax scan": "#8c6d1f",
     "scikit-learn": "#009e73",

@@ -37,6 +37,7 @@ class Options:
     seconds: float = 0.1
     attempts: int = 2
     only: Sequence[str] = ()  # names of contestants; all where empty
+    slow_starters: bool = False  # also peers that take half a minute to begin a workload
 
 
 def run(options: Options, say: Say = lambda text: None) -> dict[str, Any]:
@@ -67,7 +68,9 @@ def run(options: Options, say: Say = lambda text: None) -> dict[str, Any]:
 
 
 def _field(options: Options, pool: Pool) -> list[Contestant]:
-    found = contestants.field(peers=options.peers, dtypes=options.dtypes)
+    found = contestants.field(
+        peers=options.peers, dtypes=options.dtypes, slow_starters=options.slow_starters
+    )
     if options.only:
         found = [c for c in found if c.name in options.only]
     dtypes = {c.dtype for c in found}

@@ -56,6 +56,12 @@ def add_parser(commands: Any) -> None:
 def _add_what(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is timed")
     what.add_argument("--peers", action="store_true", help="time the installed peers, too")
+    what.add_argument(
+        "--torch-compile",
+        action="store_true",
+        help="with --peers: also PyTorch's compiled network, half a minute more for each step; "
+        "needs a C++ compiler",
+    )
     what.add_argument("--only", metavar="TEXT", default="", help="workloads whose name has TEXT")
     what.add_argument("--large", action="store_true", help="also 2048x4 and 4096x4 networks")
     what.add_argument(
@@ -135,6 +141,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.fail_above is not None and not arguments.compare:
         raise CommandError("--fail-above needs --compare OLD NEW")
+    if arguments.torch_compile and not arguments.peers:
+        raise CommandError("--torch-compile needs --peers")
     if arguments.device == "cuda":
         return _cuda(arguments)
     if arguments.energy:
@@ -240,6 +248,7 @@ def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
         dtypes=arguments.dtype,
         repeats=arguments.repeats or repeats,
         seconds=seconds,
+        slow_starters=arguments.torch_compile,
     )
     return runner.run(options, _say)
 

@@ -19,7 +19,8 @@ class Contestant:
     """A library in one dtype and one form.
 
     form "fit": many steps in a call. "step": one call a step. "loop": a loop in Python, as users of
-    that library write it.
+    that library write it. "scan": JAX's loop in one call. "compile": the loop in Python, with a
+    network that PyTorch has compiled.
     """
 
     library: str
@@ -30,11 +31,12 @@ class Contestant:
     packages: tuple[str, ...] = ()  # distributions whose versions are recorded
     needs: tuple[str, ...] = ()  # modules without which it does not run
     lacks: tuple[str, ...] = ()  # activations and optimizers that it does not have
+    starts_slowly: bool = False  # half a minute for each workload: only where it is asked for
 
     @property
     def name(self) -> str:
         """fastbp, fastbp step, jax scan, torch bfloat16, ..."""
-        form = f" {self.form}" if self.form in ("step", "scan") else ""
+        form = f" {self.form}" if self.form in ("step", "scan", "compile") else ""
         return f"{self.library}{form}" + f" {self.dtype}" * (self.dtype != "float32")
 
     @property
@@ -72,6 +74,26 @@ ALL = (
     ),
     Contestant("torch", "torch_eager", "loop", "bfloat16", ("train",), ("torch",), ("torch",)),
     Contestant(
+        "torch",
+        "torch_eager",
+        "compile",
+        "float32",
+        ("train",),
+        ("torch",),
+        ("torch",),
+        starts_slowly=True,
+    ),
+    Contestant(
+        "torch",
+        "torch_eager",
+        "compile",
+        "bfloat16",
+        ("train",),
+        ("torch",),
+        ("torch",),
+        starts_slowly=True,
+    ),
+    Contestant(
         "jax", "jax_jit", "loop", "float32", ("train", "predict"), ("jax", "jaxlib"), ("jax",)
     ),
     Contestant("jax", "jax_jit", "scan", "float32", ("train", "job"), ("jax", "jaxlib"), ("jax",)),
@@ -97,13 +119,15 @@ ALL = (
 )
 
 
-def field(*, peers: bool, dtypes: Sequence[str]) -> list[Contestant]:
-    """Those that a run starts with: installed, of the dtypes asked for, peers if wanted."""
+def field(*, peers: bool, dtypes: Sequence[str], slow_starters: bool = False) -> list[Contestant]:
+    """Those that a run starts with: installed, of the dtypes asked for, peers if wanted, and of
+    these such as start slowly."""
     return [
         contestant
         for contestant in ALL
         if contestant.dtype in dtypes
         and (peers or not contestant.is_peer)
+        and (slow_starters or not contestant.starts_slowly)
         and contestant.installed()
     ]
 

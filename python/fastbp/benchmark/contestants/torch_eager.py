@@ -1,4 +1,5 @@
-"""PyTorch: the usual loop of an eager network with the fused optimizer; bfloat16 by autocast."""
+"""PyTorch: the usual loop of a network with the fused optimizer, eager or compiled (network and
+loss by torch.compile, which needs a C++ compiler); bfloat16 by autocast."""
 
 from __future__ import annotations
 
@@ -25,7 +26,12 @@ class Trainer:
     """A network at the workload's start with its loss and optimizer."""
 
     def __init__(
-        self, workload: Workload, dtype: str = "float32", learning_rate: float = LEARNING_RATE
+        self,
+        workload: Workload,
+        dtype: str = "float32",
+        learning_rate: float = LEARNING_RATE,
+        *,
+        compiled: bool = False,
     ) -> None:
         layers: list[Any] = []
         between = {
@@ -47,6 +53,9 @@ class Trainer:
         }[workload.optimizer]
         self.optimizer = rule(self.net.parameters(), lr=learning_rate, fused=True)
         self.loss = torch.nn.BCEWithLogitsLoss() if workload.binary else torch.nn.CrossEntropyLoss()
+        self.loss_of: Callable[[Any, Any], Any] = lambda x, y: self.loss(self.net(x), y)
+        if compiled:
+            self.loss_of = torch.compile(self.loss_of, fullgraph=True, dynamic=False)
         self.bfloat16 = dtype == "bfloat16"
 
     def precision(self) -> AbstractContextManager[Any]:
@@ -55,7 +64,7 @@ class Trainer:
     def step(self, x: Any, y: Any) -> None:
         self.optimizer.zero_grad()
         with self.precision():
-            loss = self.loss(self.net(x), y)
+            loss = self.loss_of(x, y)
         loss.backward()
         self.optimizer.step()
 
@@ -75,12 +84,13 @@ def _fastest(call: Callable[[], object]) -> int:
 
 
 def _train(contestant: Contestant, workload: Workload, reference: task.Reference) -> task.Task:
-    checked = Trainer(workload, contestant.dtype)
+    start = partial(Trainer, workload, contestant.dtype, compiled=contestant.form == "compile")
+    checked = start()
     x, y = map(torch.from_numpy, task.checked_batches(workload))
     checked.epoch(x, y, workload.batch, torch.arange(len(x)))
     difference = reference.difference(checked.parameters())
     x, y = map(torch.from_numpy, workload.data())
-    trainer = Trainer(workload, contestant.dtype)
+    trainer = start()
     threads = _fastest(lambda: trainer.step(x[: workload.batch], y[: workload.batch]))
 
     def epoch() -> None:
