@@ -48,7 +48,8 @@ class Case(NamedTuple):
         optimizer = bp.Adam(0.01, **(self.rules or {}))
         model.compile(optimizer, self.loss, ["mae", "mse"], device=device, dtype=dtype)
         model.build(7)
-        model.freeze(layers=self.frozen)
+        if self.frozen:
+            model.freeze(layers=self.frozen)
         return model
 
     def outcome(self, device: str, dtype: str) -> list[Any]:

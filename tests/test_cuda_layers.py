@@ -57,7 +57,8 @@ class Case(NamedTuple):
         model = bp.Sequential(self.layers(), seed=3)
         model.compile(self.optimizer(), self.loss, device=device, dtype=dtype)
         model.build(self.inputs)
-        model.freeze(layers=self.frozen)
+        if self.frozen:
+            model.freeze(layers=self.frozen)
         return model
 
 
@@ -127,6 +128,8 @@ CASES = {
     "frozen at the bottom, in chunks": Case(dense, frozen=(0,), rows=300, batch=300),
     "all frozen": Case(dense, frozen=(0, 1, 2)),
     "rates of layers": Case(dense, optimizer=with_rules(layer_rates={0: 0.5, 2: 2.0})),
+    "a rate for each layer": Case(
+        dense, optimizer=with_rules(layer_rates={0: 0.5, 1: 0.25, 2: 2.0})),
     "penalties": Case(penalized),
     "penalties, one layer frozen": Case(penalized, frozen=(1,)),
     "the norm is limited": Case(dense, optimizer=with_rules(clip_norm=0.05)),

@@ -113,7 +113,8 @@ class Ruled(NamedTuple):
         made = bp.Sequential([*layers, bp.Dense(5)], seed=2)
         made.compile(self.optimizer, self.loss, list(self.metrics), device=device)
         made.build(9)
-        made.freeze(layers=self.frozen)
+        if self.frozen:
+            made.freeze(layers=self.frozen)
         engine: Any = made._require_built()
         if device == "cuda":
             engine.set_persistent(whole)

@@ -55,7 +55,8 @@ class Case(NamedTuple):
         metrics = ["accuracy"] if self.labels else ["mse"]
         model.compile(self.optimizer(), loss, metrics, device=device, dtype=dtype)
         model.build(1 if self.numbers else 3)
-        model.freeze(layers=self.frozen)
+        if self.frozen:
+            model.freeze(layers=self.frozen)
         return model
 
 

@@ -36,9 +36,9 @@ template <class T> void Rules<T>::set_frozen(cudaStream_t stream) {
 }
 
 template <class T> int Rules<T>::variant_of(double rate) {
-  const auto found = std::find(variants_.begin(), variants_.end(), rate);
-  if (found == variants_.end()) variants_.push_back(rate);
-  return int(found - variants_.begin());
+  const auto place = std::find(variants_.begin(), variants_.end(), rate) - variants_.begin();
+  if (place == variant_count()) variants_.push_back(rate);
+  return int(place);
 }
 
 // Cut where blocks begin.
