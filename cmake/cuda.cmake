@@ -22,8 +22,8 @@ file(GLOB cuda_kernels CONFIGURE_DEPENDS ${csrc}/kernels/cuda/*.cu)
 list(APPEND cuda_kernels ${cuda_training_sources})
 file(GLOB cuda_sources CONFIGURE_DEPENDS ${csrc}/engine/cuda/*.cu)
 list(APPEND cuda_sources ${cuda_kernels})
-set(cuda_host_sources ${csrc}/core/arena.cpp ${csrc}/core/random.cpp ${csrc}/engine/plan.cpp
-                      ${csrc}/engine/step_scales.cpp)
+set(cuda_host_sources ${csrc}/core/arena.cpp ${csrc}/core/random.cpp ${csrc}/engine/layout.cpp
+                      ${csrc}/engine/plan.cpp ${csrc}/engine/step_scales.cpp)
 
 add_subdirectory(${PROJECT_SOURCE_DIR}/csrc/emulation)
 

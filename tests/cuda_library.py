@@ -27,7 +27,13 @@ TRAINING = sorted((CSRC / "kernels" / "cuda" / "train").glob("*.cu"))  # flush d
 ENGINE = sorted((CSRC / "engine" / "cuda").glob("*.cu"))
 SHARED = [
     CSRC / name
-    for name in ("core/arena.cpp", "core/random.cpp", "engine/plan.cpp", "engine/step_scales.cpp")
+    for name in (
+        "core/arena.cpp",
+        "core/random.cpp",
+        "engine/layout.cpp",
+        "engine/plan.cpp",
+        "engine/step_scales.cpp",
+    )
 ]
 EMULATION = sorted((CSRC / "emulation").glob("*.cpp"))
 DTYPE_CODES = {"float32": 0, "float64": 1}

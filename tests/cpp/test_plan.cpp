@@ -1,4 +1,4 @@
-// build: core/arena.cpp engine/plan.cpp
+// build: core/arena.cpp engine/layout.cpp engine/plan.cpp
 // Layouts and plans: which layers share a stage, where parameters and batch matrices lie, that no two
 // that live at the same time overlap, alignment, the columns of ones, the two buffers of inference,
 // and sizes that no memory holds.

@@ -14,7 +14,7 @@
 
 #include "engine/cuda/blas_calls.h"
 #include "engine/cuda/memory.h"
-#include "engine/plan.h"
+#include "engine/layout.h"
 #include "kernels/cuda/train/tensor.h"
 
 namespace fastbp {

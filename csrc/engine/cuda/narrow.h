@@ -3,7 +3,7 @@
 #pragma once
 
 #include "engine/cuda/chain.h"
-#include "engine/plan.h"
+#include "engine/layout.h"
 #include "kernels/cuda/train/narrow.h"
 
 namespace fastbp {

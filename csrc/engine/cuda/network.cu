@@ -1,9 +1,9 @@
 #include "engine/cuda/network.h"
 
 #include <algorithm>
-#include <cstring>
 #include <type_traits>
 
+#include "engine/cuda/batch_memory.h"
 #include "engine/cuda/chain.h"
 #include "engine/cuda/data.h"
 #include "engine/cuda/epochs.h"
@@ -54,16 +54,12 @@ template <class T> class DeviceNetwork final : public Network {
     chain_.state = flat;
     chain_.statistics = flat + layout_.state_count;
     if (dtype == FBP_FLOAT16) {
-      shadows_.set_kind(Half::float16);
       chain_.scaling = reinterpret_cast<LossScale*>(chain_.statistics + layout_.worker_count);
       rules_.scaled = true;
       start_scaling();
     }
-    if (dtype == FBP_FLOAT16 || dtype == FBP_BFLOAT16) {
-      chain_.product_mode.shadows = &shadows_;
-      shadows_.lay_out_weights(layout_);
-      place(shadows_.weights, Piece::shadow_weights);
-    }
+    if (dtype == FBP_FLOAT16) batches_.round_to(Half::float16);
+    if (dtype == FBP_BFLOAT16) batches_.round_to(Half::bfloat16);
     chain_.product_mode.tf32 = dtype == FBP_TF32;
     chain_.product_mode.blas = &blas_;
     if (layout_.sequences) prepare_walks();
@@ -137,7 +133,7 @@ template <class T> class DeviceNetwork final : public Network {
   void write(int array, const void* host) override {
     select();
     copy(flat(array), host, bytes_of(array), cudaMemcpyHostToDevice);
-    if (array == FBP_PARAMETERS) stale_ = true;
+    if (array == FBP_PARAMETERS) batches_.parameters_changed();
     if (array == FBP_LOSS_SCALE) epochs_.skipped = std::int64_t(static_cast<const float*>(host)[2]);
     finish();
   }
@@ -149,13 +145,13 @@ template <class T> class DeviceNetwork final : public Network {
     const bool whole = trains_whole(run);
     const Measures measures = epochs_.prepare(run, rows, whole ? epochs_together(run, rows) : 1);
     if (whole)
-      use_partials(narrow_.partials_of(layout_, rows));
+      batches_.use_partials(narrow_.partials_of(layout_, rows));
     else
-      use_training_plan(rows, run.samples.steps);
-    use_closed(training_, run.samples);
+      batches_.use_training(rows, run.samples.steps);
+    use_closed(batches_.training, run.samples);
     DeviceBatch<T> batch;
     batch.samples = data_.place(run.samples, stream());
-    batch.samples.states = take_states(run.samples.states, rows);
+    batch.samples.states = batches_.take_states(run.samples.states, rows);
     batch.rows_per_batch = rows;
     batch.metrics = &run.metrics;
     batch.update = run.update;
@@ -169,7 +165,7 @@ template <class T> class DeviceNetwork final : public Network {
       const index_t together = std::min(measures.epochs, run.epochs - epoch), end = together * n;
       epochs_.begin(slot, run, measures, epoch, at, steps, together);
       if (run.resets && at == 0 && batch.samples.states)
-        check(cudaMemsetAsync(batch.samples.states, 0, state_bytes(rows), stream()),
+        check(cudaMemsetAsync(batch.samples.states, 0, batches_.state_bytes(rows), stream()),
               "clearing memory");
       index_t taken = 1;
       do {
@@ -186,11 +182,11 @@ template <class T> class DeviceNetwork final : public Network {
               break;
             }
           } else if (batch.counts)  // which a recording would keep
-            chain_.train(training_, batch);
+            chain_.train(batches_.training, batch);
           else
             taken = graphs_.run(key_of(batch), stream(), alike(batch, end - at, left, outputs),
-                                [&] { chain_.train(training_, batch); });
-          if (outputs) keep_outputs(training_, outputs, at, batch.rows);
+                                [&] { chain_.train(batches_.training, batch); });
+          if (outputs) keep_outputs(batches_.training, outputs, at, batch.rows);
         }
         at = std::min(end, at + taken * rows);
         slot.batches += taken;
@@ -203,7 +199,7 @@ template <class T> class DeviceNetwork final : public Network {
       at %= n;
     }
     epochs_.collect_all(run, measures, poll);
-    if (run.update) return_states(run.samples.states, batch.samples.states, rows);
+    if (run.update) batches_.return_states(run.samples.states, batch.samples.states, rows);
     if (run.dx && !run.samples.on_device)
       copy(run.dx, batch.dx, n * row_values(run.samples) * sizeof(T), cudaMemcpyDeviceToHost);
     // Epochs have ended; what comes behind them may not have.
@@ -216,34 +212,35 @@ template <class T> class DeviceNetwork final : public Network {
     select();
     const index_t n = run.samples.n, rows = std::min(run.batch_size, n);
     const Measures measures = epochs_.prepare(run, rows);
-    use_inference_plan(rows, run.samples.steps);
-    use_closed(inference_, run.samples);
+    batches_.use_inference(rows, run.samples.steps);
+    Workspace& space = batches_.inference;
+    use_closed(space, run.samples);
     DeviceSamples<T> samples = data_.place(run.samples, stream());
-    samples.states = take_states(run.samples.states, n);
+    samples.states = batches_.take_states(run.samples.states, n);
     T* const outputs = outputs_of(run);
     Poll poll(run.interrupt);
     pace_.begin();
     auto& slot = epochs_.next(run, measures, poll);
     epochs_.begin(slot, run, measures, 0, 0, steps);
     chain_.measure_penalties();
-    const T* const y = inference_.at<T>(inference_.plan.y.back());
+    const T* const y = space.at<T>(space.plan.y.back());
     for (index_t at = 0; at < n; at += rows) {
       const index_t here = std::min(rows, n - at);
       const auto batch = samples.from(at, layout_);
       const index_t* const counts = epochs_.count(slot, run, at, here);
       const bool whole = or_give_up([&] {
-        chain_.infer(inference_, here, batch, nullptr, false);
-        chain_.evaluate(inference_, here, y, batch, run.metrics, counts);
+        chain_.infer(space, here, batch, nullptr, false);
+        chain_.evaluate(space, here, y, batch, run.metrics, counts);
       });
       if (!whole) return finish(), false;
-      if (outputs) keep_outputs(inference_, outputs, at, here);
+      if (outputs) keep_outputs(space, outputs, at, here);
       ++slot.batches;
       if (!pace_.step(stream(), poll)) return finish(), false;
     }
     epochs_.end(slot, measures);
     epochs_.collect_all(run, measures, poll);
     run.record[0] += epochs_.penalty();
-    return_states(run.samples.states, samples.states, n);
+    batches_.return_states(run.samples.states, samples.states, n);
     return_outputs(run, outputs);
     return !poll.stopped();
   }
@@ -256,16 +253,16 @@ template <class T> class DeviceNetwork final : public Network {
     const index_t rows =
         training ? samples.n
                  : std::min(samples.n, std::max(index_t(1), kPredictionRows / samples.steps));
-    const Workspace& space = training ? training_ : inference_;
+    const Workspace& space = training ? batches_.training : batches_.inference;
     if (training) {
-      use_training_plan(rows, samples.steps);
+      batches_.use_training(rows, samples.steps);
       epochs_.use_counter(steps);
     } else {
-      use_inference_plan(rows, samples.steps);
+      batches_.use_inference(rows, samples.steps);
     }
     Poll poll(interrupt);
     const index_t width = output_values(samples);
-    T* const states = take_states(samples.states, samples.n);
+    T* const states = batches_.take_states(samples.states, samples.n);
     T* const result =
         samples.on_device
             ? nullptr
@@ -286,7 +283,7 @@ template <class T> class DeviceNetwork final : public Network {
       finish();
       if (poll()) return false;
     }
-    return_states(samples.states, states, samples.n);
+    batches_.return_states(samples.states, states, samples.n);
     finish();
     return true;
   }
@@ -309,10 +306,10 @@ template <class T> class DeviceNetwork final : public Network {
   // A training step; where it is given up the states are those behind the step before.
   bool train_or_give_up(const DeviceBatch<T>& batch) {
     T* const states = batch.samples.states;
-    const std::size_t bytes = states ? state_bytes(batch.rows_per_batch) : 0;
+    const std::size_t bytes = states ? batches_.state_bytes(batch.rows_per_batch) : 0;
     T* const before = states + bytes / sizeof(T);
     if (states) copy(before, states, bytes, cudaMemcpyDeviceToDevice);
-    const bool whole = or_give_up([&] { chain_.train(training_, batch); });
+    const bool whole = or_give_up([&] { chain_.train(batches_.training, batch); });
     if (states && !whole) copy(states, before, bytes, cudaMemcpyDeviceToDevice);
     return whole;
   }
@@ -352,77 +349,8 @@ template <class T> class DeviceNetwork final : public Network {
     return places[array];
   }
 
-  void place(ShadowSet& set, Piece piece) {
-    set.memory = static_cast<unsigned char*>(memory_.require(piece, set.bytes()));
-  }
-  // Room for the shadows of so much; those of the weights are up to date afterwards.
-  void use_shadows(const ShadowRoom& asked, bool backward) {
-    if constexpr (std::is_same_v<T, float>) {
-      if (!chain_.product_mode.shadows) return;
-      if (!shadows_.input_room.holds(asked)) {
-        Shadows larger = shadows_;
-        larger.lay_out_input(layout_, shadows_.input_room.and_of(asked));
-        shadows_.input_room = {};
-        place(larger.input, Piece::shadow_input);
-        check(larger.write_ones(layout_, stream()), "making shadows");
-        shadows_ = larger;
-      }
-      if (backward && !shadows_.delta_room.holds(asked)) {
-        Shadows larger = shadows_;
-        larger.lay_out_delta(layout_, shadows_.delta_room.and_of(asked));
-        shadows_.delta_room = {};
-        place(larger.delta, Piece::shadow_delta);
-        shadows_ = larger;
-      }
-      if (stale_)
-        check(shadows_.refresh(layout_, chain_.arrays.parameters.w, stream()), "making shadows");
-      stale_ = false;
-    }
-  }
-
-  static BatchShape shape_of(index_t rows, index_t steps) {
-    BatchShape shape;
-    shape.rows = shape.window = rows;
-    shape.steps = steps;
-    return shape;
-  }
-  // The space's memory, for the plan that was made.
-  void provide(Workspace& space, Plan plan, Piece piece) {
-    Workspace fresh;
-    fresh.plan = std::move(plan);
-    if (layout_.sequences) lay_out_scans(fresh, layout_, sizeof(T));
-    fresh.memory = static_cast<unsigned char*>(memory_.require(piece, fresh.plan.arena.total()));
-    space = std::move(fresh);
-    chain_.write_ones(space);
-  }
-
-  void use_training_plan(index_t rows, index_t steps) {
-    const index_t places = index_t(checked_product(rows, steps));
-    use_shadows({rows, places}, true);
-    use_blas(places, true);
-    const BatchShape shape = shape_of(rows, steps);
-    if (!shape.fits(training_.plan)) {
-      training_ = {};
-      provide(training_, make_training_plan(layout_, shape, sizeof(T), PlanUse::device),
-              Piece::training);
-    }
-    const index_t parts = chain_.partials_of(rows);
-    if (parts > 1 || layout_.sequences) use_partials(parts);
-  }
-
-  // Room for the outputs that count, where some do not.
   void use_closed(Workspace& space, const fbp_samples& samples) {
-    if (!epochs_.closes(samples)) return;
-    const std::size_t rows = checked_product(2, array_bytes<T>(space.plan.capacity, samples.steps));
-    space.closed = memory_.require(Piece::closed, checked_product(rows, layout_.outputs));
-  }
-
-  void use_partials(index_t parts) {
-    const std::size_t bytes = array_bytes<T>(parts, layout_.parameter_count);
-    bool fresh = false;
-    chain_.partials = static_cast<T*>(memory_.require(Piece::partials, bytes, &fresh));
-    // The padding between the layers' blocks is added up too.
-    if (fresh) check(cudaMemsetAsync(chain_.partials, 0, bytes, stream()), "clearing memory");
+    if (epochs_.closes(samples)) batches_.use_closed(space, samples.steps);
   }
 
   // Whether the run's steps are taken by the kernel for narrow networks.
@@ -456,39 +384,8 @@ template <class T> class DeviceNetwork final : public Network {
     if constexpr (std::is_same_v<T, float>) {
       narrow_.train(chain_, batch, n, count);
       persistent_steps += count;
-      stale_ = true;
+      batches_.parameters_changed();
     }
-  }
-
-  // Of products that are made exactly nothing is left to another library.
-  void use_blas(index_t rows, bool training) {
-    if (chain_.product_mode.shadows || chain_.product_mode.tf32) blas_.prepare(rows, training);
-  }
-
-  void use_inference_plan(index_t rows, index_t steps) {
-    const index_t places = index_t(checked_product(rows, steps));
-    use_shadows({rows, places}, false);
-    use_blas(places, false);
-    if (inference_.plan.capacity >= rows && inference_.plan.steps == steps) return;
-    inference_ = {};
-    provide(inference_,
-            make_inference_plan(layout_, shape_of(rows, steps), sizeof(T), false, PlanUse::device),
-            Piece::inference);
-  }
-
-  // The states of so many sequences on the device, where the caller has any, with room for as many; and
-  // back.
-  std::size_t state_bytes(index_t rows) const {
-    return array_bytes<T>(rows, layout_.carried_width);
-  }
-  T* take_states(const void* states, index_t rows) {
-    if (!states) return nullptr;
-    T* const there = static_cast<T*>(memory_.require(Piece::states, 2 * state_bytes(rows)));
-    copy(there, states, state_bytes(rows), cudaMemcpyHostToDevice);
-    return there;
-  }
-  void return_states(void* states, const T* there, index_t rows) {
-    if (states) copy(states, there, state_bytes(rows), cudaMemcpyDeviceToHost);
   }
 
   // Values of a row of the samples, and of the outputs for it.
@@ -507,48 +404,18 @@ template <class T> class DeviceNetwork final : public Network {
   // All that the launches of a training step depend on.
   StepGraphs::Key key_of(const DeviceBatch<T>& batch) const {
     const RunTables<T>& tables = chain_.tables;
-    StepGraphs::Key key{word(stream()),
-                        word(training_.memory),
-                        word(training_.plan.capacity),
-                        word(training_.plan.steps),
-                        word(chain_.partials),
-                        word(changes_),
-                        word(persistent),
-                        word(shadows_.input.memory),
-                        word(shadows_.delta.memory),
-                        word(shadows_.input_room.rows),
-                        word(shadows_.input_room.places),
-                        word(shadows_.delta_room.rows),
-                        word(shadows_.delta_room.places),
-                        word(chain_.loss.loss),
-                        word(chain_.loss.param),
-                        word(chain_.optimizer),
-                        word(tables.order),
-                        word(tables.counter),
-                        word(tables.steps.hyper),
-                        word(tables.sums),
-                        word(tables.blocks),
-                        word(tables.batches),
-                        word(batch.samples.x),
-                        word(batch.samples.target),
-                        word(batch.samples.labels),
-                        word(batch.samples.weight),
-                        word(batch.samples.lengths),
-                        word(batch.samples.states),
-                        word(batch.rows_per_batch),
-                        word(batch.rows),
-                        word(batch.update),
-                        word(batch.dx),
-                        blas_.version()};
+    const DeviceSamples<T>& from = batch.samples;
+    StepGraphs::Key key;
+    key.add(stream(), changes_, persistent, chain_.loss.loss, chain_.loss.param, chain_.optimizer,
+            blas_.version());
+    key.add(tables.order, tables.counter, tables.steps.hyper, tables.sums, tables.blocks,
+            tables.batches);
+    key.add(from.x, from.target, from.labels, from.weight, from.lengths, from.states);
+    key.add(batch.rows_per_batch, batch.rows, batch.update, batch.dx);
+    batches_.add_to(key);
     for (const MetricSpec& metric : *batch.metrics)
-      key.insert(key.end(), {word(metric.kind), word(metric.threshold), word(metric.of_softmax)});
+      key.add(metric.kind, metric.threshold, metric.of_softmax);
     return key;
-  }
-  template <class V> static std::uint64_t word(V value) {
-    static_assert(sizeof(V) <= sizeof(std::uint64_t), "a word of the key");
-    std::uint64_t bits = 0;
-    std::memcpy(&bits, &value, sizeof value);
-    return bits;
   }
 
   T* input_gradient(const RunArgs& run) {
@@ -585,9 +452,7 @@ template <class T> class DeviceNetwork final : public Network {
   HostCalls<T> host_;
   Epochs<T> epochs_{layout_, chain_, memory_};
   Pace pace_;
-  Workspace training_, inference_;
-  Shadows shadows_;
-  bool stale_ = true;  // the weights' shadows
+  BatchMemory<T> batches_{layout_, chain_, memory_};
   BlasProducts blas_{layout_, memory_, device_};
   StepGraphs graphs_;
   std::int64_t changes_ = 0;  // of what a step is: a recording holds until the next

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "engine/network_spec.h"
-#include "engine/plan.h"
+#include "engine/layout.h"
 #include "engine/update_rules.h"
 #include "kernels/cuda/fastbp_cuda.h"
 

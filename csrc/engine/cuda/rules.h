@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "engine/cuda/memory.h"
-#include "engine/plan.h"
+#include "engine/layout.h"
 #include "engine/update_rules.h"
 #include "kernels/cuda/train/finish.h"
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "core/arena.h"
-#include "engine/plan.h"
+#include "engine/layout.h"
 #include "kernels/cuda/train/tensor.h"
 
 namespace fastbp {

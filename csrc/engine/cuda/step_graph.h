@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "engine/cuda/resources.h"
@@ -15,7 +16,20 @@ namespace cuda {
 class StepGraphs {
  public:
   // All that a step's launches depend on: another step of the same key is the same.
-  using Key = std::vector<std::uint64_t>;
+  class Key {
+   public:
+    template <class... V> void add(V... values) { (words_.push_back(word(values)), ...); }
+    bool operator==(const Key& other) const { return words_ == other.words_; }
+
+   private:
+    template <class V> static std::uint64_t word(V value) {
+      static_assert(sizeof(V) <= sizeof(std::uint64_t), "a word of the key");
+      std::uint64_t bits = 0;
+      std::memcpy(&bits, &value, sizeof value);
+      return bits;
+    }
+    std::vector<std::uint64_t> words_;
+  };
   // A replay takes the host some 10 us, and the device a moment to begin: for steps of a small network, as
   // long as the step.
   static constexpr int kTogether = 8;
