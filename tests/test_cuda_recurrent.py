@@ -309,6 +309,42 @@ def test_a_run_is_recorded_and_goes_on_from_a_file(tmp_path: Path) -> None:
     assert digest(state(again)) == digest(state(whole))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "name", ["lengths at every step", "classes of lengths", "lengths of the last layer"]
+)
+def test_steps_of_unequal_lengths_are_recorded(name: str, dtype: str) -> None:
+    """As often as those of equal lengths are: how many outputs count is read from the device."""
+    case = CASES[name]._replace(rows=10 * 13 + 5, batch=13)
+    replays = []
+    for lengths in (True, False):
+        case = case._replace(lengths=lengths)
+        x, y = case.data(dtype)
+        said = []
+        for device in ("cpu", "cuda"):
+            model = case.model(device, dtype)
+            said.append(model.fit(x, y, epochs=3, batch_size=case.batch, verbose=0).history)
+            said.append(state(model))
+        assert digest(said[2:]) == digest(said[:2])
+        replays.append(model._require_built().replays)  # type: ignore[attr-defined]
+    assert replays[0] == replays[1] == (3 * 10 - 1) + (3 - 1)
+
+
+def test_a_recording_serves_other_lengths() -> None:
+    """Of calls that bring sequences of the same shape, longer and shorter, under one address."""
+    case = CASES["lengths at every step"]
+    x, y = case.data("float32")
+    models = [case.model(device, "float32") for device in ("cpu", "cuda")]
+    rng = np.random.default_rng(5)
+    for _ in range(4):
+        lengths = rng.integers(1, case.steps + 1, case.rows)
+        lengths[:20] = rng.integers(1, case.steps + 1)
+        losses = [model.step(bp.Sequences(x.values, lengths), y) for model in models]
+        assert losses[0] == losses[1]
+    assert digest(state(models[0])) == digest(state(models[1]))
+    assert models[1]._require_built().replays == 3  # type: ignore[attr-defined]
+
+
 def test_scores_of_every_step_are_the_cpus() -> None:
     """Of all outputs of an epoch, in the order of its rows."""
     case = CASES["classes of steps"]

@@ -1,7 +1,5 @@
 #include "engine/cuda/chain.h"
 
-#include <numeric>
-
 namespace fastbp {
 namespace cuda {
 namespace {
@@ -144,7 +142,7 @@ template <class T> void Chain<T>::keep_outputs(const Workspace& space, index_t r
 template <class T>
 void Chain<T>::evaluate(const Workspace& space, index_t rows, const T* y,
                         const DeviceSamples<T>& targets, const std::vector<MetricSpec>& metrics,
-                        const index_t* counts) const {
+                        const CountedRows<T>* counts) const {
   DeviceSamples<T> there = layout->sequences ? gathered(space, targets) : targets;
   if (there.weight && !layout->sequences) {
     T* const weight = space.at<T>(space.plan.weight);
@@ -233,28 +231,32 @@ void Chain<T>::forward_dense(Products<T>& products, const Workspace& space, std:
 template <class T>
 void Chain<T>::measure(const Workspace& space, index_t rows, const T* y,
                        const DeviceSamples<T>& targets, const std::vector<MetricSpec>& metrics,
-                       const index_t* counts, Shadow dz) const {
+                       const CountedRows<T>* counts, Shadow dz) const {
   if (counts) return measure_closed(space, rows, targets, metrics, counts);
   const index_t places = space.rows_of(layout->stages.back(), 1);
   measure_parts(rows, places, y, space.at<T>(space.plan.delta.back()), targets, metrics, nullptr,
                 dz);
 }
 
-// counts: of each part of a batch of sequences, the outputs that count; null: all.
+// counts: of each part of a batch of sequences, the outputs that count; null: all. Kernels find them in the
+// run's tables, so that what is launched does not depend on them; a custom loss is no kernel.
 template <class T>
 void Chain<T>::measure_parts(index_t rows, index_t places, const T* y, T* dy,
                              const DeviceSamples<T>& targets,
-                             const std::vector<MetricSpec>& metrics, const index_t* counts,
+                             const std::vector<MetricSpec>& metrics, const CountedRows<T>* counts,
                              Shadow dz) const {
   const index_t chunk = layout->sequences ? layout->row_chunk(rows) : rows;
   Outputs<T> part;
   part.dz = dz;
   part.all = rows * places;
-  if (counts) part.all = std::accumulate(counts, counts + parts_of(rows, chunk), index_t(0));
+  if (counts) part.all = all_rows(counts, parts_of(rows, chunk));
   for (index_t first = 0, number = 0; first < rows; first += chunk, ++number) {
     const index_t at = first * places;
     part.rows = (rows - first < chunk ? rows - first : chunk) * places;
-    if (counts) part.rows = counts[number];
+    if (counts && loss.custom)
+      part.rows = index_t(counts[number].rows);
+    else if (counts)
+      part.counted = {tables.counted + number, tables.parts};
     part.y = y + at * layout->outputs;
     part.dy = dy + at * layout->outputs;
     if (targets.target) part.targets.target = targets.target + at * layout->outputs;
@@ -281,11 +283,18 @@ void Chain<T>::measure_part(const Outputs<T>& part, const std::vector<MetricSpec
     args.target = part.targets.target;
     args.labels = part.targets.labels;
     args.error = metrics[m].of_softmax ? part.dy : nullptr;
-    args.error_scale = T(loss_divisor(loss, part.all, layout->outputs));
+    args.error_scale = scales_of(part.all).error_scale;
     args.threshold = T(metrics[m].threshold);
-    check(metric(args, part.targets.rows, tables.place(int(m) + 1, part.block), stream), "metric");
+    check(
+        metric(args, part.counted, part.targets.rows, tables.place(int(m) + 1, part.block), stream),
+        "metric");
   }
   if (plain_errors) take_loss(part, false);
+}
+
+template <class T> CountedRows<T> Chain<T>::scales_of(index_t outputs) const {
+  const double divisor = loss_divisor(loss, outputs, layout->outputs);
+  return {outputs, T(1 / divisor), T(divisor)};
 }
 
 // How often the loss's kernel wants the weight of a row: for every element, or once.
@@ -304,12 +313,12 @@ template <class T> void Chain<T>::take_loss(const Outputs<T>& part, bool plain) 
   args.labels = part.targets.labels;
   // The shadow alone is read where no metric reads errors.
   args.dy = part.dz.at && kElementwise[loss.loss] ? nullptr : part.dy;
-  args.dy_scale = T(1 / loss_divisor(loss, part.all, layout->outputs));
+  args.dy_scale = scales_of(part.all).dy_scale;
   args.param = plain ? T(0) : T(loss.param);
   args.weight = plain ? nullptr : part.targets.weight;
-  check(
-      cuda::loss(loss.loss, args, part.targets.rows, tables.place(0, part.block), part.dz, stream),
-      "loss");
+  check(cuda::loss(loss.loss, args, part.counted, part.targets.rows, tables.place(0, part.block),
+                   part.dz, stream),
+        "loss");
 }
 
 template <class T>

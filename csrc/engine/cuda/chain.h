@@ -49,6 +49,13 @@ struct Workspace {
 // one launch serves all parts of a batch.
 void lay_out_scans(Workspace& space, const NetworkLayout& layout, std::size_t element_size);
 
+// Those of all parts of a batch that count.
+template <class T> index_t all_rows(const CountedRows<T>* part, index_t parts) {
+  index_t all = 0;
+  for (index_t p = 0; p < parts; ++p) all += index_t(part[p].rows);
+  return all;
+}
+
 // Rows in device memory, `row` elements apart.
 template <class T> struct Matrix {
   const T* data = nullptr;
@@ -98,6 +105,7 @@ template <class T> struct DeviceSamples {
 // Outputs that are measured together.
 template <class T> struct Outputs {
   index_t rows = 0, all = 0;  // of the outputs; of the whole batch's
+  PartTable<T> counted;       // where kernels find how many count; then `rows` are the most
   index_t block = 0;          // of the batch's sums, the first of theirs
   const T* y = nullptr;
   T* dy = nullptr;
@@ -109,11 +117,13 @@ template <class T> struct Outputs {
 template <class T> struct RunTables {
   const std::int64_t* order = nullptr;  // of the epoch's rows; null: as they are
   StepTable<T> steps;
-  RunCounter* counter = nullptr;  // steps.counter, to be advanced
-  double* sums = nullptr;         // the loss's, then each metric's
-  double* penalties = nullptr;    // of each batch
-  index_t blocks = 0;             // of a whole batch
-  index_t batches = 0;            // of an epoch
+  RunCounter* counter = nullptr;            // steps.counter, to be advanced
+  double* sums = nullptr;                   // the loss's, then each metric's
+  double* penalties = nullptr;              // of each batch
+  const CountedRows<T>* counted = nullptr;  // of each part of each batch; null: all outputs count
+  index_t parts = 0;                        // of a whole batch
+  index_t blocks = 0;                       // of a whole batch
+  index_t batches = 0;                      // of an epoch
 
   // Of the sums' place `number`, from block `block` of a batch on.
   BlockSums place(int number, index_t block) const {
@@ -125,9 +135,9 @@ template <class T> struct DeviceBatch {
   DeviceSamples<T> samples;  // of the whole epoch
   index_t rows_per_batch = 0, rows = 0;
   const std::vector<MetricSpec>* metrics = nullptr;
-  const index_t* counts = nullptr;  // (parts,) outputs that count of each part (host); null: all
-  bool update = false;              // of the parameters; otherwise their gradient is stored
-  T* dx = nullptr;                  // (rows, inputs), where not null
+  const CountedRows<T>* counts = nullptr;  // (parts,) on the host; null: all outputs count
+  bool update = false;                     // of the parameters; otherwise their gradient is stored
+  T* dx = nullptr;                         // (rows, inputs), where not null
 };
 
 template <class T> class Chain {
@@ -166,11 +176,14 @@ template <class T> class Chain {
   void keep_outputs(const Workspace& space, index_t rows, T* to) const;
   // The running batch's loss and metrics of outputs y, which leaves dy; then on to the next.
   void evaluate(const Workspace& space, index_t rows, const T* y, const DeviceSamples<T>& targets,
-                const std::vector<MetricSpec>& metrics, const index_t* counts) const;
+                const std::vector<MetricSpec>& metrics, const CountedRows<T>* counts) const;
 
   FinishState<T> finish_state() const;
   // The penalties on the parameters, to the running batch's place.
   void measure_penalties() const;
+
+  // So many outputs, and the factors of losses and errors where these are all of a batch.
+  CountedRows<T> scales_of(index_t outputs) const;
 
   // How often the loss's kernel wants the weight of a row.
   index_t weight_copies() const;
@@ -241,12 +254,13 @@ template <class T> class Chain {
   bool loss_rounds() const;
   bool by_stages() const;
   void measure(const Workspace& space, index_t rows, const T* y, const DeviceSamples<T>& targets,
-               const std::vector<MetricSpec>& metrics, const index_t* counts, Shadow dz) const;
+               const std::vector<MetricSpec>& metrics, const CountedRows<T>* counts,
+               Shadow dz) const;
   void measure_closed(const Workspace& space, index_t rows, const DeviceSamples<T>& targets,
-                      const std::vector<MetricSpec>& metrics, const index_t* counts) const;
+                      const std::vector<MetricSpec>& metrics, const CountedRows<T>* counts) const;
   void measure_parts(index_t rows, index_t places, const T* y, T* dy,
                      const DeviceSamples<T>& targets, const std::vector<MetricSpec>& metrics,
-                     const index_t* counts, Shadow dz = {}) const;
+                     const CountedRows<T>* counts, Shadow dz = {}) const;
   void measure_part(const Outputs<T>& part, const std::vector<MetricSpec>& metrics) const;
   void take_loss(const Outputs<T>& part, bool plain) const;
   void backward(const Workspace& space, const DeviceBatch<T>& batch) const;

@@ -77,7 +77,8 @@ SequenceGather<T> Chain<T>::sequence_gather(const Workspace& space, index_t rows
 // The targets stand side by side already, as they were gathered.
 template <class T>
 void Chain<T>::measure_closed(const Workspace& space, index_t rows, const DeviceSamples<T>& targets,
-                              const std::vector<MetricSpec>& metrics, const index_t* counts) const {
+                              const std::vector<MetricSpec>& metrics,
+                              const CountedRows<T>* counts) const {
   const index_t steps = space.plan.steps, cols = layout->outputs;
   const SequenceRows at = sequences(rows, steps);
   const auto* const lengths = space.at<std::int64_t>(space.plan.lengths_offset);

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <vector>
 
 #include "core/arena.h"
 #include "core/random.h"
@@ -24,6 +23,7 @@ struct Measures {
   index_t outputs = 1;  // rows of output for each: steps
   index_t batches = 0;  // of an epoch
   index_t blocks = 0;   // of a batch
+  index_t parts = 0;    // of a batch
   index_t places = 0;   // the loss and the metrics
   index_t epochs = 1;   // that are prepared together; `batches` are those of all
 
@@ -35,7 +35,6 @@ template <class T> class Epochs {
   // What the host has of an epoch, or a part of one, that is under way.
   struct Slot {
     PinnedMemory sent, sums, scale;  // sent: laid out as the device's
-    std::vector<index_t> counts;  // of each part of each batch, the outputs that count; none: all
     Event done;
     index_t epoch = 0, first_row = 0, batches = 0;
     bool under_way = false;
@@ -73,6 +72,9 @@ template <class T> class Epochs {
     const bool ordered = run.shuffle || together > 1, drawn = draws_order(run);
     const index_t rows_in_order = ordered ? together * run.samples.n : 0;
     order_at_ = arena.add(array_bytes<std::int64_t>(drawn ? 0 : rows_in_order));
+    const bool closed = closes(run.samples);
+    if (closed) m.parts = std::max(parts_of(rows, chunk_of(rows)), parts_of(rest, chunk_of(rest)));
+    counted_at_ = arena.add(array_bytes<CountedRows<T>>(closed ? m.batches : 0, m.parts));
     hyper_at_ = arena.add(array_bytes<StepHyper<T>>(steps, chain_.rules->variant_count()));
     sent_bytes_ = arena.total();
     if (drawn) order_at_ = arena.add(array_bytes<std::int64_t>(rows_in_order));
@@ -88,6 +90,8 @@ template <class T> class Epochs {
     tables.steps = {reinterpret_cast<StepHyper<T>*>(base + hyper_at_), tables.counter};
     tables.sums = reinterpret_cast<double*>(base + sums);
     tables.penalties = reinterpret_cast<double*>(base + penalties);
+    tables.counted = closed ? reinterpret_cast<CountedRows<T>*>(base + counted_at_) : nullptr;
+    tables.parts = m.parts;
     tables.blocks = m.blocks;
     tables.batches = m.batches;
     for (Slot& slot : slots_) slot.under_way = false;
@@ -122,11 +126,11 @@ template <class T> class Epochs {
     slot.epoch = epoch;
     slot.first_row = at;
     slot.batches = 0;
-    slot.counts.clear();
     *sent<RunCounter>(slot, 0) = {0, at, steps, first_update(steps)};
     if (order_ && !draws_order(run))
       for (index_t e = 0; e < together; ++e) write_order(slot, run, epoch, e);
     const index_t left = together * run.samples.n - at;
+    if (closes(run.samples)) count(slot, run, m, at);
     const index_t rates = run.update ? write_hyper(slot, parts_of(left, m.rows), steps) : 0;
     send(slot, hyper_at_ + array_bytes<StepHyper<T>>(rates));
     if (draws_order(run))
@@ -135,20 +139,10 @@ template <class T> class Epochs {
             "the order of the rows");
   }
 
-  // Of the parts of the batch that begins with row `at` of the epoch, the outputs that count; null where
-  // all do.
-  const index_t* count(Slot& slot, const RunArgs& run, index_t at, index_t rows) {
-    if (!closes(run.samples)) return nullptr;
-    const auto* const order = sent<std::int64_t>(slot, order_at_);
-    const index_t chunk = layout_.row_chunk(rows);
-    const std::size_t begin = slot.counts.size();
-    for (index_t first = 0; first < rows; first += chunk) {
-      index_t sum = 0;
-      for (index_t i = first; i < std::min(first + chunk, rows); ++i)
-        sum += index_t(run.samples.host_lengths[run.shuffle ? index_t(order[at + i]) : at + i]);
-      slot.counts.push_back(sum);
-    }
-    return slot.counts.data() + begin;
+  // Of each part of batch `number` of those that were begun, the outputs that count; null where all do.
+  const CountedRows<T>* counted(Slot& slot, const Measures& m, index_t number) {
+    return chain_.tables.counted ? sent<CountedRows<T>>(slot, counted_at_) + number * m.parts
+                                 : nullptr;
   }
   // Whether sequences end at different steps of outputs at every step.
   bool closes(const fbp_samples& samples) const {
@@ -188,6 +182,21 @@ template <class T> class Epochs {
     copy(chain_.tables.counter, sent<void>(slot, 0), bytes, cudaMemcpyHostToDevice);
   }
 
+  // The outputs that count of the batches from row `at` of the epoch on.
+  void count(Slot& slot, const RunArgs& run, const Measures& m, index_t at) {
+    const auto* const order = sent<std::int64_t>(slot, order_at_);
+    const std::int64_t* const lengths = run.samples.host_lengths;
+    auto* part = sent<CountedRows<T>>(slot, counted_at_);
+    for (; at < run.samples.n; at += m.rows, part += m.parts) {
+      const index_t rows = std::min(m.rows, run.samples.n - at), chunk = chunk_of(rows);
+      const index_t parts = parts_of(rows, chunk);
+      std::fill(part, part + parts, CountedRows<T>{});
+      for (index_t i = 0; i < rows; ++i)
+        part[i / chunk].rows += lengths[run.shuffle ? index_t(order[at + i]) : at + i];
+      const CountedRows<T> all = chain_.scales_of(all_rows(part, parts));
+      for (index_t p = 0; p < parts; ++p) part[p] = {part[p].rows, all.dy_scale, all.error_scale};
+    }
+  }
   // Of the epoch that is `place` behind the slot's first.
   void write_order(Slot& slot, const RunArgs& run, index_t epoch, index_t place) {
     const index_t n = run.samples.n;
@@ -234,11 +243,13 @@ template <class T> class Epochs {
   }
   // The sum over the blocks of a batch, in order: of sequences, those of each part, whose outputs
   // `counts` has where it is not null.
-  double total(const double* blocks, index_t rows, index_t outputs, const index_t* counts) const {
+  double total(const double* blocks, index_t rows, index_t outputs,
+               const CountedRows<T>* counts) const {
     const index_t chunk = chunk_of(rows);
     double sum = 0;
     for (index_t first = 0; first < rows; first += chunk) {
-      const index_t here = counts ? *counts++ : std::min(chunk, rows - first) * outputs;
+      const index_t here =
+          counts ? index_t((counts++)->rows) : std::min(chunk, rows - first) * outputs;
       for (index_t i = 0; i < loss_blocks(here); ++i) sum += blocks[i];
       blocks += loss_blocks(chunk * outputs);
     }
@@ -259,27 +270,25 @@ template <class T> class Epochs {
     const index_t n = run.samples.n;
     index_t at = slot.first_row, all_counted = 0;
     run.epoch = slot.epoch;
-    const index_t* counts = slot.counts.empty() ? nullptr : slot.counts.data();
     for (index_t b = 0; b < slot.batches; ++b) {
       double* const record = run.record + run.epoch * m.places;
       const index_t rows = std::min(m.rows, n - at), parts = parts_of(rows, chunk_of(rows));
-      const index_t counted =
-          counts ? std::accumulate(counts, counts + parts, index_t(0)) : rows * m.outputs;
+      const CountedRows<T>* const counts = counted(slot, m, b);
+      const index_t outputs = counts ? all_rows(counts, parts) : rows * m.outputs;
       for (index_t place = 0; place < m.places; ++place) {
         const double* const blocks = sums + (place * m.batches + b) * m.blocks;
         double sum = total(blocks, rows, m.outputs, counts);
         if (place == 0) {
-          sum = sum / loss_divisor(chain_.loss, counted, layout_.outputs);
+          sum = sum / loss_divisor(chain_.loss, outputs, layout_.outputs);
           if (penalized && run.training) sum += sums[m.sums() + b];
-          sum *= weighs ? double(run.training ? rows : counted) : 1;
-        } else if (run.training && counted != rows) {
-          sum *= double(rows) / double(counted);  // a row of several outputs counts with their mean
+          sum *= weighs ? double(run.training ? rows : outputs) : 1;
+        } else if (run.training && outputs != rows) {
+          sum *= double(rows) / double(outputs);  // a row of several outputs counts with their mean
         }
         record[place] += sum;
       }
       at += rows;
-      all_counted += counted;
-      if (counts) counts += parts;
+      all_counted += outputs;
       if (at < n) continue;
       const double all = double(run.training ? n : all_counted);  // what is evaluated is one epoch
       if (run.means)
@@ -294,8 +303,8 @@ template <class T> class Epochs {
   Chain<T>& chain_;
   DeviceMemory& memory_;
   BetaPowers powers_;
-  // Of what a slot sends: where the rows' order and the hyper-parameters begin, and the end.
-  std::size_t order_at_ = 0, hyper_at_ = 0, sent_bytes_ = 0;
+  // Of what a slot sends: where the rows' order, what counts and the hyper-parameters begin, and the end.
+  std::size_t order_at_ = 0, counted_at_ = 0, hyper_at_ = 0, sent_bytes_ = 0;
   std::int64_t* order_ = nullptr;  // on the device, and what it needs to draw it
   std::int32_t* choices_ = nullptr;
   Slot slots_[2];

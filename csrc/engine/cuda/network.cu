@@ -175,17 +175,16 @@ template <class T> class DeviceNetwork final : public Network {
               std::min({parts_of(end - at, rows), index_t(pace_.room()), left < 0 ? end : left});
           train_whole(batch, end, taken);
         } else {
-          batch.counts = epochs_.count(slot, run, at, batch.rows);
+          batch.counts = epochs_.counted(slot, measures, slot.batches);
           if (chain_.calls_host()) {
             if (!train_or_give_up(batch)) {
               poll.stop();
               break;
             }
-          } else if (batch.counts)  // which a recording would keep
-            chain_.train(batches_.training, batch);
-          else
+          } else {
             taken = graphs_.run(key_of(batch), stream(), alike(batch, end - at, left, outputs),
                                 [&] { chain_.train(batches_.training, batch); });
+          }
           if (outputs) keep_outputs(batches_.training, outputs, at, batch.rows);
         }
         at = std::min(end, at + taken * rows);
@@ -227,7 +226,7 @@ template <class T> class DeviceNetwork final : public Network {
     for (index_t at = 0; at < n; at += rows) {
       const index_t here = std::min(rows, n - at);
       const auto batch = samples.from(at, layout_);
-      const index_t* const counts = epochs_.count(slot, run, at, here);
+      const CountedRows<T>* const counts = epochs_.counted(slot, measures, slot.batches);
       const bool whole = or_give_up([&] {
         chain_.infer(space, here, batch, nullptr, false);
         chain_.evaluate(space, here, y, batch, run.metrics, counts);
@@ -409,7 +408,7 @@ template <class T> class DeviceNetwork final : public Network {
     key.add(stream(), changes_, persistent, chain_.loss.loss, chain_.loss.param, chain_.optimizer,
             blas_.version());
     key.add(tables.order, tables.counter, tables.steps.hyper, tables.sums, tables.blocks,
-            tables.batches);
+            tables.batches, tables.counted);
     key.add(from.x, from.target, from.labels, from.weight, from.lengths, from.states);
     key.add(batch.rows_per_batch, batch.rows, batch.update, batch.dx);
     batches_.add_to(key);

@@ -111,16 +111,29 @@ struct BlockSums {
   const RunCounter* counter = nullptr;
   index_t blocks = 0;  // of a whole batch
 };
+// Of a part of a batch, how many rows of output count, and the factors that follow from how many of the
+// batch do: LossArgs::dy_scale and MetricArgs::error_scale.
+template <class T> struct CountedRows {
+  std::int64_t rows = 0;
+  T dy_scale = 0, error_scale = 0;
+};
+// Those of a part of the running batch, in device memory, where they differ from batch to batch:
+// part[counter->batch * parts]. They take the place of the arguments', whose rows are then the most.
+template <class T> struct PartTable {
+  const CountedRows<T>* part = nullptr;  // null: the arguments say it
+  index_t parts = 0;                     // of a whole batch
+};
 // The loss of entry `loss` of FBP_LOSSES and its gradient, as LossArgs; block_loss is not read. dz: where
 // there is one, the gradient's shadow too (of float alone); of a loss that has a value for each element dy may then
 // be null. targets: which row of the targets is that of a row of y.
 template <class T>
-cudaError_t loss(int loss, const LossArgs<T>& args, const BatchRows& targets, const BlockSums& to,
-                 const Shadow& dz, cudaStream_t stream);
+cudaError_t loss(int loss, const LossArgs<T>& args, const PartTable<T>& counted,
+                 const BatchRows& targets, const BlockSums& to, const Shadow& dz,
+                 cudaStream_t stream);
 // As MetricArgs; block_sum is not read.
 template <class T>
-cudaError_t metric(const MetricArgs<T>& args, const BatchRows& targets, const BlockSums& to,
-                   cudaStream_t stream);
+cudaError_t metric(const MetricArgs<T>& args, const PartTable<T>& counted, const BatchRows& targets,
+                   const BlockSums& to, cudaStream_t stream);
 
 }  // namespace cuda
 }  // namespace fastbp

@@ -10,6 +10,26 @@ namespace {
 // Where the running batch's sums go.
 FBP_FN double* place_of(const BlockSums& to) { return to.sums + to.counter->batch * to.blocks; }
 
+// The arguments with what the table says of the running batch.
+template <class T>
+FBP_FN LossArgs<T> counted_args(LossArgs<T> args, const PartTable<T>& counted,
+                                const BlockSums& to) {
+  if (!counted.part) return args;
+  const CountedRows<T> part = counted.part[to.counter->batch * counted.parts];
+  args.rows = part.rows;
+  args.dy_scale = part.dy_scale;
+  return args;
+}
+template <class T>
+FBP_FN MetricArgs<T> counted_args(MetricArgs<T> args, const PartTable<T>& counted,
+                                  const BlockSums& to) {
+  if (!counted.part) return args;
+  const CountedRows<T> part = counted.part[to.counter->batch * counted.parts];
+  args.rows = part.rows;
+  args.error_scale = part.error_scale;
+  return args;
+}
+
 // Elements that a block takes at a time: each thread loads its own together, a tile's width apart.
 constexpr int kTileThreads = 512, kTileEach = 4, kTile = kTileThreads * kTileEach;
 
@@ -76,12 +96,14 @@ template <class T> FBP_DEVICE Lane<T> add_lane(const T* values, int count, Lane<
 // its order, in shared memory, while the next tile is on its way.
 template <class T, class Loss>
 __global__ void __launch_bounds__(kTileThreads, 1)
-    elementwise_loss_kernel(LossArgs<T> args, BatchRows rows, Shadow dz, index_t at_once,
-                            BlockSums to) {
+    elementwise_loss_kernel(LossArgs<T> of_all, PartTable<T> counted, BatchRows rows, Shadow dz,
+                            index_t at_once, BlockSums to) {
+  const LossArgs<T> args = counted_args(of_all, counted, to);
   FBP_SHARED(T, values);  // two tiles
   const T** const targets = reinterpret_cast<const T**>(values + 2 * kTile);
   const index_t of_block = kLossBlockRows * args.cols, all = args.rows * args.cols;
   const index_t first = index_t(blockIdx.x) * at_once, begin = first * of_block;
+  if (begin >= all) return;
   const index_t end = begin + at_once * of_block < all ? begin + at_once * of_block : all;
   const int group = int(threadIdx.x) / kLanes<T>;
   FBP_UNROLL(1)  // one, or none
@@ -136,12 +158,14 @@ template <class T> std::size_t narrow_softmax_bytes(const LossArgs<T>& args) {
 }
 template <class T>
 __global__ void __launch_bounds__(kSoftmaxRows)
-    narrow_softmax_kernel(LossArgs<T> args, BatchRows rows, BlockSums to) {
+    narrow_softmax_kernel(LossArgs<T> of_all, PartTable<T> counted, BatchRows rows, BlockSums to) {
+  const LossArgs<T> args = counted_args(of_all, counted, to);
   FBP_SHARED(T, values);
   T* const z = values + kSoftmaxRows;
   const int cols = int(args.cols), pitch = cols | 1, own = int(threadIdx.x) * pitch;
   T* const targets = z + kSoftmaxRows * pitch;
   const index_t first = index_t(blockIdx.x) * kSoftmaxRows, row = first + threadIdx.x;
+  if (first >= args.rows) return;
   const int count = cols * int(args.rows - first < kSoftmaxRows ? args.rows - first : kSoftmaxRows);
   const auto place = [=](int e) { return e / cols * pitch + e % cols; };
   fetch<T>(
@@ -167,9 +191,12 @@ __global__ void __launch_bounds__(kSoftmaxRows)
 // One block is enough: where ptxas may choose, it aims at more and spills in float64 (sm_120).
 template <class T>
 __global__ void __launch_bounds__(kWideThreads<T>, 1)
-    wide_softmax_kernel(LossArgs<T> args, BatchRows rows, BlockSums to) {
+    wide_softmax_kernel(LossArgs<T> of_all, PartTable<T> counted, BatchRows rows, BlockSums to) {
+  const LossArgs<T> args = counted_args(of_all, counted, to);
+  const index_t first = index_t(blockIdx.x) * kLossBlockRows;
+  if (first >= args.rows) return;
   FBP_SHARED(T, values);
-  wide_softmax_rows(args, index_t(blockIdx.x) * kLossBlockRows, values, place_of(to), rows);
+  wide_softmax_rows(args, first, values, place_of(to), rows);
 }
 
 // Rows and columns of a tile of the metrics' kernel, which each thread has kMetricEach values of.
@@ -210,12 +237,14 @@ constexpr std::size_t kMetricBytes =
 // All threads load, tile by tile; a thread of the first warp takes the elements of its row in order.
 template <class T>
 __global__ void __launch_bounds__(kMetricThreads)
-    metric_kernel(MetricArgs<T> args, BatchRows of_targets, BlockSums to) {
+    metric_kernel(MetricArgs<T> of_all, PartTable<T> counted, BatchRows of_targets, BlockSums to) {
+  const MetricArgs<T> args = counted_args(of_all, counted, to);
   FBP_SHARED(double, values);
   index_t* const rows = reinterpret_cast<index_t*>(values + kMetricRows);
   T* const ys = reinterpret_cast<T*>(rows + kMetricRows);
   T* const targets = ys + kMetricRows * kMetricPitch;
   const index_t first = index_t(blockIdx.x) * kMetricRows, row = first + threadIdx.x;
+  if (first >= args.rows) return;
   const bool mine = threadIdx.x < kMetricRows && row < args.rows;
   if (mine) rows[threadIdx.x] = of_targets(row);
   __syncthreads();
@@ -241,7 +270,8 @@ __global__ void __launch_bounds__(kMetricThreads)
 }
 
 template <class T>
-using ElementwiseKernel = void (*)(LossArgs<T>, BatchRows, Shadow, index_t, BlockSums);
+using ElementwiseKernel = void (*)(LossArgs<T>, PartTable<T>, BatchRows, Shadow, index_t,
+                                   BlockSums);
 // The kernel of a loss that has a value for each element; null for those of whole rows.
 template <class T, class Loss> constexpr auto elementwise_kernel() -> ElementwiseKernel<T> {
   if constexpr (Loss::elementwise)
@@ -255,8 +285,9 @@ dim3 blocks_of(index_t items, index_t each) { return dim3(unsigned(ceil_div(item
 }  // namespace
 
 template <class T>
-cudaError_t loss(int loss, const LossArgs<T>& args, const BatchRows& targets, const BlockSums& to,
-                 const Shadow& dz, cudaStream_t stream) {
+cudaError_t loss(int loss, const LossArgs<T>& args, const PartTable<T>& counted,
+                 const BatchRows& targets, const BlockSums& to, const Shadow& dz,
+                 cudaStream_t stream) {
   const index_t blocks = loss_blocks(args.rows);
 #define FBP_KERNEL(L) elementwise_kernel<T, L>(),
   static constexpr ElementwiseKernel<T> kernels[] = {FBP_LOSSES(FBP_KERNEL)};
@@ -264,15 +295,15 @@ cudaError_t loss(int loss, const LossArgs<T>& args, const BatchRows& targets, co
   if (kernels[loss]) {
     const index_t at_once = blocks_at_once<T>(args.cols);
     FBP_LAUNCH(kernels[loss], blocks_of(blocks, at_once), dim3(kTileThreads),
-               elementwise_bytes<T>(at_once), stream)(args, targets, dz, at_once, to);
+               elementwise_bytes<T>(at_once), stream)(args, counted, targets, dz, at_once, to);
     return cudaGetLastError();
   }
   if (args.cols <= kLanes<T>)
     FBP_LAUNCH(narrow_softmax_kernel<T>, blocks_of(args.rows, kSoftmaxRows), dim3(kSoftmaxRows),
-               narrow_softmax_bytes(args), stream)(args, targets, to);
+               narrow_softmax_bytes(args), stream)(args, counted, targets, to);
   else
     FBP_LAUNCH(wide_softmax_kernel<T>, blocks_of(blocks, 1), dim3(kWideThreads<T>),
-               kWideValues<T> * sizeof(T), stream)(args, targets, to);
+               kWideValues<T> * sizeof(T), stream)(args, counted, targets, to);
   const cudaError_t error = cudaGetLastError();
   if constexpr (sizeof(T) == sizeof(float))
     if (error == cudaSuccess && dz.at)
@@ -281,18 +312,18 @@ cudaError_t loss(int loss, const LossArgs<T>& args, const BatchRows& targets, co
 }
 
 template <class T>
-cudaError_t metric(const MetricArgs<T>& args, const BatchRows& targets, const BlockSums& to,
-                   cudaStream_t stream) {
+cudaError_t metric(const MetricArgs<T>& args, const PartTable<T>& counted, const BatchRows& targets,
+                   const BlockSums& to, cudaStream_t stream) {
   FBP_LAUNCH(metric_kernel<T>, blocks_of(args.rows, kMetricRows), dim3(kMetricThreads),
-             kMetricBytes<T>, stream)(args, targets, to);
+             kMetricBytes<T>, stream)(args, counted, targets, to);
   return cudaGetLastError();
 }
 
 #define FBP_INSTANTIATE(T)                                                                         \
-  template cudaError_t loss(int, const LossArgs<T>&, const BatchRows&, const BlockSums&,           \
-                            const Shadow&, cudaStream_t);                                          \
-  template cudaError_t metric(const MetricArgs<T>&, const BatchRows&, const BlockSums&,            \
-                              cudaStream_t);
+  template cudaError_t loss(int, const LossArgs<T>&, const PartTable<T>&, const BatchRows&,        \
+                            const BlockSums&, const Shadow&, cudaStream_t);                        \
+  template cudaError_t metric(const MetricArgs<T>&, const PartTable<T>&, const BatchRows&,         \
+                              const BlockSums&, cudaStream_t);
 FBP_INSTANTIATE(float)
 FBP_INSTANTIATE(double)
 #undef FBP_INSTANTIATE
