@@ -480,6 +480,87 @@ def test_wrong_data_leaves_the_fitted_model_alone() -> None:
         np.testing.assert_array_equal(model.predict_proba(X), before)
 
 
+class Fails(bp.Callback):
+    """Raises behind the second epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if epoch == 1:
+            raise RuntimeError("a callback's error")
+
+
+def changed(model: Any, before: dict[str, Any]) -> list[str]:
+    """Names of attributes that are not what they were."""
+    now = vars(model)
+    return [name for name in {**now, **before} if now.get(name) is not before.get(name)]
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "message"),
+    [
+        ({}, {"sample_weight": np.ones(3)}, "sample_weight must have shape"),
+        ({}, {"sample_weight": np.zeros(150)}, "sample_weight is zero in every row"),
+        ({}, {"validation_data": (np.ones((9, 4)), np.zeros(9))}, "X has 4 features"),
+        ({}, {"y": np.linspace(0, 1, 150)}, "continuous"),
+        ({}, {"callbacks": Fails()}, "a callback's error"),
+        ({"class_weight": {0: 0, 1: 0, 2: 0}}, {}, "class_weight leaves no row a weight"),
+        ({"activation": "relo"}, {}, "relu"),
+        ({"dtype": "float16"}, {}, "float16"),
+        ({"solver": "lbfgs"}, {"callbacks": Fails()}, "lbfgs"),
+        ({"solver": bp.LBFGS(), "dropout": 0.5}, {}, "LBFGS"),
+        ({"solver": "sgd", "learning_rate": 1e300}, {}, "non-finite"),
+    ],
+)
+@pytest.mark.filterwarnings("default")
+def test_an_error_leaves_every_attribute_as_it_was(
+    options: dict[str, Any], arguments: dict[str, Any], message: str
+) -> None:
+    X, y = iris()
+    model = MLPClassifier((5,), max_iter=3, random_state=0).fit(X, np.where(y == 0, "a", "b"))
+    shares = model.predict_proba(X)
+    before = dict(vars(model.set_params(**options)))
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        model.fit(X[:, :3], arguments.pop("y", y), **arguments)
+    assert changed(model, before) == []
+    np.testing.assert_array_equal(model.predict_proba(X), shares)
+
+
+def test_a_first_partial_fit_that_is_refused_leaves_nothing() -> None:
+    model = MLPClassifier((5,))
+    before = dict(vars(model))
+    with pytest.raises(ValueError, match="NaN"):
+        model.partial_fit(np.full((4, 2), np.nan), [0, 1, 1, 0], classes=[0, 1, 2])
+    assert changed(model, before) == []
+
+
+def test_training_on_keeps_what_an_error_leaves_of_it() -> None:
+    X, y = iris()
+    model = MLPClassifier((5,), max_iter=3, random_state=0, warm_start=True).fit(X, y)
+    with pytest.raises(RuntimeError, match="a callback's error"):
+        model.fit(X, y, callbacks=Fails())
+    assert model.n_iter_ == 2 and len(model.loss_curve_) == 5
+    regressor = MLPRegressor(hidden_layer_sizes=(5,), max_iter=3).fit(X, X[:, 0])
+    with pytest.raises(ValueError, match="the number of outputs have changed"):
+        regressor.partial_fit(X, X[:, :2])
+    assert regressor.n_outputs_ == 1
+
+
+def test_names_of_solvers_in_any_case() -> None:
+    X, y = iris()
+    for name in ("adam", "sgd", "lbfgs"):
+        same = [
+            MLPClassifier((5,), solver=spelled, max_iter=3, random_state=0).fit(X, y)
+            for spelled in (name, name.upper())
+        ]
+        np.testing.assert_array_equal(same[0].predict_proba(X), same[1].predict_proba(X))
+
+
+@pytest.mark.parametrize("rows", [slice(None, None, 6), slice(49, 150)])
+def test_early_stopping_where_classes_are_too_many_or_too_rare_to_hold_out(rows: slice) -> None:
+    X, y = (array[rows] for array in iris())
+    model = MLPClassifier((5,), early_stopping=True, max_iter=2, random_state=0).fit(X, y)
+    assert len(model.validation_scores_) == 2
+
+
 def test_callbacks_and_warnings() -> None:
     X, y = iris()
     seen: list[int] = []

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -106,12 +107,14 @@ class BaseMLP(PickledModel):
                 solver="lbfgs".
 
         Returns the estimator. Raises ValueError and TypeError for wrong arguments or data, before
-        anything is trained; ValueError if training ends in NaN or infinity. Warns with
-        ConvergenceWarning where max_iter ended it. Ctrl-C raises KeyboardInterrupt; what was
+        anything is trained; ValueError if training ends in NaN or infinity. After an error the
+        estimator is what it was before, unless warm_start has trained its network further. Warns
+        with ConvergenceWarning where max_iter ended it. Ctrl-C raises KeyboardInterrupt; what was
         reached until then stays usable.
         """
         first = not (self.warm_start and hasattr(self, "model_"))
-        self._fit(X, y, sample_weight, first, False, validation_data, get_callbacks(callbacks))
+        with self._as_before_if_refused():
+            self._fit(X, y, sample_weight, first, False, validation_data, get_callbacks(callbacks))
         return self
 
     @available_if(trains_by_steps)
@@ -134,8 +137,28 @@ class BaseMLP(PickledModel):
                 "partial_fit does not support early_stopping=True without validation_data=(X, y)"
             )
         first = not hasattr(self, "model_")
-        self._fit(X, y, sample_weight, first, True, validation_data, [])
+        with self._as_before_if_refused():
+            self._fit(X, y, sample_weight, first, True, validation_data, [])
         return self
+
+    @contextmanager
+    def _as_before_if_refused(self) -> Iterator[None]:
+        """Brings the attributes back where an error comes, but for what training has reached.
+
+        That is kept after Ctrl-C, and where a network that was there has been trained further.
+        """
+        before = dict(vars(self))
+        epochs = len(before.get("loss_curve_", ()))
+        try:
+            yield
+        except BaseException as error:
+            model = vars(self).get("model_")
+            trained = model is not None and isinstance(error, KeyboardInterrupt)
+            if model is not None and model is before.get("model_"):
+                trained = trained or len(self.loss_curve_) > epochs
+            if not trained:
+                self.__dict__ = before
+            raise
 
     def _fit(
         self,
@@ -148,6 +171,8 @@ class BaseMLP(PickledModel):
         callbacks: list[Callback],
     ) -> None:
         settings.check(self)
+        if callbacks and settings.is_lbfgs(self):
+            raise ValueError("solver='lbfgs' has no epochs to call callbacks after: leave them out")
         rows = self._check_targets(X, y, first, incremental)
         rows = rows._replace(weights=self._row_weights(rows, y, sample_weight, incremental))
         random = check_random_state(self.random_state)
@@ -182,6 +207,8 @@ class BaseMLP(PickledModel):
         if sample_weight is not None:
             given = _checked_weights(sample_weight, len(rows.x))
             found = given if found is None else given * found
+        if found is not None and not found.any():
+            raise ValueError("class_weight leaves no row a weight: none would count")
         return found
 
     def _validation_rows(self, data: Any) -> Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -106,8 +107,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         `classes` lists all classes that will ever come; the first call needs it (not with several
         labels, whose columns are the classes), later calls may repeat it.
         """
-        self._take_classes(y, classes)
-        return super().partial_fit(X, y, sample_weight, validation_data=validation_data)
+        with self._as_before_if_refused():
+            self._take_classes(y, classes)
+            return super().partial_fit(X, y, sample_weight, validation_data=validation_data)
 
     def _take_classes(self, y: Any, classes: Any) -> None:
         """Learns the classes at the first call of partial_fit; later they must be the same."""
@@ -229,10 +231,19 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return factors
 
     def _split(self, rows: Rows, random: Any) -> tuple[Rows, Rows]:
-        """Classes in proportion; several labels as they fall."""
+        """Classes in proportion; several labels, and classes too many or too rare, as they fall.
+
+        Two classes are always in proportion, as with scikit-learn, and refused where that cannot
+        be.
+        """
         strata, y = None, rows.y
         if not self._multilabel:
             strata = self.classes_[y] if y.ndim == 1 else y.astype(bool)
+        if y.ndim == 1:
+            counts = np.unique(y, return_counts=True)[1]
+            held = math.ceil(self.validation_fraction * len(y))
+            if counts.min() < 2 or not len(counts) <= held <= len(y) - len(counts):
+                strata = None
         return split_rows(self, rows, random, strata)
 
     def _validation_score(self, rows: Rows) -> float:

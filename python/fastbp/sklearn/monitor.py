@@ -109,7 +109,7 @@ class Monitor(Callback):
     @property
     def _is_sgd(self) -> bool:
         """Only plain gradient descent has a schedule, as with scikit-learn."""
-        return isinstance(self.estimator.solver, str) and self.estimator.solver == "sgd"
+        return settings.solver_name(self.estimator) == "sgd"
 
     def _set_rate(self, rate: float) -> None:
         self.model.optimizer.learning_rate = rate * self.scale

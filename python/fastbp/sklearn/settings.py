@@ -71,7 +71,12 @@ def check(estimator: Any) -> None:
 
 def is_lbfgs(estimator: Any) -> bool:
     """Whether the whole batch is minimised by L-BFGS instead of by steps on batches."""
-    return isinstance(estimator.solver, str) and estimator.solver == "lbfgs"
+    return solver_name(estimator) == "lbfgs"
+
+
+def solver_name(estimator: Any) -> str | None:
+    """In lower case, as fastbp takes optimizers in any; None for an optimizer object."""
+    return estimator.solver.lower() if isinstance(estimator.solver, str) else None
 
 
 def hidden_units(sizes: Any) -> list[int]:
@@ -145,13 +150,14 @@ def optimizer(estimator: Any, objective: Objective, batch: float) -> Optimizer:
         return SGD()  # the engine wants one; it makes no step
     rate, scale = learning_rate(estimator), objective.scale
     decay = estimator.alpha / (batch * scale)
-    if estimator.solver == "sgd":
+    name = solver_name(estimator)
+    if name == "sgd":
         momentum = float(estimator.momentum)
         nesterov = bool(estimator.nesterovs_momentum and momentum > 0)
         return SGD(rate * scale, momentum, nesterov, weight_decay=decay)
-    if estimator.solver == "adam":
+    if name == "adam":
         adam = (rate, estimator.beta_1, estimator.beta_2, estimator.epsilon / scale)
         return Adam(*adam, weight_decay=decay)
     found = optimizers.get(estimator.solver, learning_rate=rate)
-    found.weight_decay = decay if estimator.solver != "adamw" else float(estimator.alpha)
+    found.weight_decay = decay if name != "adamw" else float(estimator.alpha)
     return found
