@@ -16,6 +16,7 @@
 #include "bindings/python_lock.h"
 #include "bindings/run_record.h"
 #include "bindings/turn.h"
+#include "engine/step_clock.h"
 
 namespace fastbp {
 namespace {
@@ -148,6 +149,23 @@ class CudaNetwork {
   std::int64_t persistent_steps() const { return api().persistent_steps(network_); }
   void set_persistent(bool allowed) {
     run([&](const fbp_network_api& f) { return f.set_persistent(network_, allowed); });
+  }
+  void start_clock() {
+    run([&](const fbp_network_api& f) { return f.start_clock(network_); });
+    clock_runs_ = true;
+  }
+  // As the CPU's engine.
+  py::dict stop_clock() {
+    if (!clock_runs_) throw std::runtime_error("the clock does not run: call start_clock() first");
+    clock_runs_ = false;
+    const std::size_t values = layout_.stage_of_layer.size() + 1;
+    std::vector<double> seconds(kStepParts * values);
+    run([&](const fbp_network_api& f) { return f.stop_clock(network_, seconds.data()); });
+    py::dict by_part;
+    for (std::size_t part = 0; part < kStepParts; ++part)
+      by_part[kStepPartNames[part]] =
+          py::array_t<double>(ssize_t(values), seconds.data() + part * values);
+    return by_part;
   }
   void set_steps(std::int64_t count) {
     if (count < 0)
@@ -439,6 +457,7 @@ class CudaNetwork {
   bool wide_;
   int loss_ = -1;
   void* stream_ = nullptr;  // the caller's
+  bool clock_runs_ = false;
   std::mutex busy_;
   Occupant owner_;  // of busy_
 };
@@ -461,6 +480,8 @@ void bind_cuda_network(py::module_& m) {
       .def_property_readonly("replays", &CudaNetwork::replays)
       .def_property_readonly("persistent_steps", &CudaNetwork::persistent_steps)
       .def("set_persistent", &CudaNetwork::set_persistent, "allowed"_a)
+      .def("start_clock", &CudaNetwork::start_clock)
+      .def("stop_clock", &CudaNetwork::stop_clock)
       .def("set_stream", &CudaNetwork::set_stream, "stream"_a)
       .def("compile", &CudaNetwork::compile, "loss"_a, "loss_param"_a, "optimizer"_a, "hyper"_a)
       .def("set_hyper", &CudaNetwork::set_hyper, "hyper"_a)

@@ -302,8 +302,8 @@ class Engine : public QuickCalls {
     const std::unique_ptr<StepClock> clock = std::move(clock_);
     py::dict seconds;
     for (std::size_t part = 0; part < kStepParts; ++part) {
-      const std::vector<double> by_layer =
-          visit([&](auto& net) { return net.layout().by_layer(clock->seconds(StepPart(part))); });
+      const std::vector<double> by_layer = visit(
+          [&](auto& net) { return net.layout().by_layer(clock->times().seconds(StepPart(part))); });
       seconds[kStepPartNames[part]] =
           py::array_t<double>(ssize_t(by_layer.size()), by_layer.data());
     }

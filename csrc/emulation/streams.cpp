@@ -80,6 +80,11 @@ void spend(double microseconds) {
 // The recordings that the calling thread has begun and not ended, but for relaxed ones.
 thread_local std::vector<std::shared_ptr<Capture>> strict_captures;
 
+void note_time(cudaEvent_t event) {
+  event->time = std::chrono::steady_clock::now();
+  event->told = told_time();
+}
+
 bool captures(cudaStream_t stream) { return !is_default(stream) && stream->capture; }
 
 }  // namespace
@@ -160,9 +165,22 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   if (error != cudaSuccess) return error;
   event->capture = is_default(stream) ? nullptr : stream->capture;
   event->recorded = !event->capture;
-  event->time = std::chrono::steady_clock::now();
-  event->told = told_time();
+  note_time(event);
   return cudaSuccess;
+}
+
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags) {
+  if (!(flags & cudaEventRecordExternal)) return cudaEventRecord(event, stream);
+  const cudaError_t error = require_event(event);
+  if (error != cudaSuccess) return error;
+  if (!captures(stream))
+    return failed(cudaErrorInvalidValue, "an event is external to a graph alone: none is captured");
+  return enqueue(stream, [event] {
+    if (require_event(event) != cudaSuccess) return;
+    event->capture.reset();
+    event->recorded = true;
+    note_time(event);
+  });
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {

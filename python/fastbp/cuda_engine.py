@@ -124,6 +124,14 @@ class CudaEngine(OneAtATime):
         graphs. Until this is called, whichever is estimated to be quicker."""
         self._network.set_persistent(allowed)
 
+    def start_clock(self) -> None:
+        """Times the parts of steps from now on, by events on the device; waits for each step."""
+        self._network.start_clock()
+
+    def stop_clock(self) -> dict[str, Array]:
+        """The seconds of each part since start_clock: by layer, then those of all layers."""
+        return self._network.stop_clock()
+
     def set_stream(self, stream: int) -> None:
         """Works behind what is enqueued on this cudaStream_t; 0: on the engine's own stream."""
         self._network.set_stream(stream)

@@ -1,4 +1,9 @@
-"""Sequential.profile: where the time of a training step goes, part by part."""
+"""Sequential.profile: where the time of a training step goes, part by part.
+
+On a processor the first thread looks at a clock between two parts. On a GPU events stand between
+them, in the graph that a step is replayed as, and the host waits for each such step; what lies
+between two steps is what steps take beside their parts where nobody looks.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,8 @@ if TYPE_CHECKING:
 WARM_EPOCHS = 2  # plans, caches, the number of threads
 # In the order of a step; those of single layers, and whether they go down from the last one.
 OF_LAYERS = {"forward": False, "delta": True, "gradient": False}
-ORDER = ("gather", "forward", "loss", "delta", "gradient", "update", "wait", "between")
+ORDER = ("gather", "forward", "loss", "delta", "gradient", "update", "wait", "whole", "between")
+NOT_OF_ONE = (*OF_LAYERS, "whole")
 
 
 class Part(NamedTuple):
@@ -24,8 +30,9 @@ class Part(NamedTuple):
     part: "gather" rows of the batch and targets; "forward"; "loss" with the metrics; "delta" the
     gradient of a layer's input; "gradient" of its parameters, with their update where that is made
     at once; "update" where it is not; "wait" for other threads in front of the gradients and the
-    update; "between" two steps. layer: its name, "all layers" where one call takes a batch through
-    all, "" for what is of no layer. flop: multiplications and additions of products for one step,
+    update; "whole" steps by one kernel, which trains narrow networks on a GPU; "between" two steps.
+    layer: its name, "all layers" where one call takes a batch through all, "" for what is of no
+    layer. flop: multiplications and additions of products for one step,
     None where they are not known.
     """
 
@@ -69,21 +76,29 @@ def profile(model: Sequential, x: Any, y: Any, batch_size: int, seconds: float) 
     rows = checks.batch_size(batch_size)
     if not seconds > 0:
         raise ValueError(f"seconds must be above 0; got {seconds!r}")
-    if model.device != "cpu":
+    if model.device == "reference":
         raise ValueError(
-            f"profile measures the processor's engine; this model's device is {model.device!r}. "
-            "On CUDA, Nsight Systems shows every kernel: nsys profile python program.py"
+            "profile measures an engine on a processor or on CUDA; this model's device is "
+            "'reference', which is NumPy: cProfile shows its functions"
         )
-    copy = files.from_bytes(files.to_bytes(model), "cpu")
-    began = time.perf_counter()
-    copy.fit(x, y, epochs=WARM_EPOCHS, batch_size=rows, verbose=0)
-    epoch = (time.perf_counter() - began) / WARM_EPOCHS
+    copy = files.from_bytes(files.to_bytes(model), model.device)
+
+    def train(epochs: int) -> float:
+        began = time.perf_counter()
+        copy.fit(x, y, epochs=epochs, batch_size=rows, verbose=0)
+        return time.perf_counter() - began
+
+    epochs = max(1, int(seconds * WARM_EPOCHS / train(WARM_EPOCHS)))
     engine = copy._require_built()
     before = engine.steps
     engine.start_clock()
-    copy.fit(x, y, epochs=max(1, int(seconds / epoch)), batch_size=rows, verbose=0)
+    train(epochs)
     times = engine.stop_clock()
     steps = engine.steps - before
+    if model.device != "cpu":
+        # Less what a call of fit takes, such as copying the rows to the GPU.
+        unseen = train(1 + epochs) - train(1) - sum(spent.sum() for spent in times.values())
+        times["between"][-1] = max(0.0, unseen)
     return Profile(list(_parts(copy, times, steps, _rows_of_layers(copy, x, rows))), steps, rows)
 
 
@@ -118,4 +133,4 @@ def _parts(
                 name = f"{place} {layers[place].title().partition('(')[0]}"
                 yield Part(part, name, by_layer[place], flop[place] or None)
         if spent[-1] > 0:
-            yield Part(part, "all layers" if part in OF_LAYERS else "", float(spent[-1]), None)
+            yield Part(part, "all layers" if part in NOT_OF_ONE else "", float(spent[-1]), None)

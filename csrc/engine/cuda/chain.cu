@@ -20,6 +20,8 @@ bool in_parts(const Stage& stage, bool sequences) {
          (sequences || stage.dense() || stage.kind == StageKind::layer_norm);
 }
 
+bool trains(const Stage& stage) { return stage.trainable && stage.parameter_count() > 0; }
+
 index_t gradient_rows(const Stage& stage) { return stage.inputs + (stage.bias ? 1 : 0); }
 
 }  // namespace
@@ -59,7 +61,9 @@ template <class T> void Chain<T>::write_ones(const Workspace& space) const {
 }
 
 template <class T> void Chain<T>::train(const Workspace& space, const DeviceBatch<T>& batch) const {
+  if (marks) marks->begin(stream);
   gather(space, batch);
+  spent(StepPart::gather);
   Pass<T> pass = gathered_pass(space, batch.samples, true);
   pass.rounded = gathers_rounded();
   forward(space, batch.rows, pass, nullptr);
@@ -67,6 +71,8 @@ template <class T> void Chain<T>::train(const Workspace& space, const DeviceBatc
           gathered(space, batch.samples, batch.rows_per_batch), *batch.metrics, batch.counts,
           loss_rounds() ? product_mode.shadows->delta.of(last()) : Shadow{});
   if (scaling) scale_delta(space, batch.rows);
+  output_delta(space, batch.rows);
+  spent(StepPart::loss);
   backward(space, batch);
   if (scaling && batch.dx)
     check(scale_by(scaling, true, batch.dx, layout->inputs, batch.rows * space.plan.steps,
@@ -77,6 +83,7 @@ template <class T> void Chain<T>::train(const Workspace& space, const DeviceBatc
     Products<T>(*layout, product_mode, stream).refresh(arrays.parameters.w);
   if (batch.update) update_state(space, batch.rows);
   check(advance(tables.counter, stream), kBackward);
+  spent(StepPart::update);
 }
 
 // Whether rows are gathered as the shadows that the first stage reads.
@@ -204,6 +211,7 @@ void Chain<T>::forward(const Workspace& space, index_t rows, const Pass<T>& pass
         forward_own(space, s, here, input, tile, pass);
     }
     input = {tile.out, tile.out_row};
+    spent(StepPart::forward, s);
   }
 }
 
@@ -327,7 +335,6 @@ void Chain<T>::backward(const Workspace& space, const DeviceBatch<T>& batch) con
   const std::size_t lowest = batch.dx ? 0 : layout->lowest_trained;
   const bool update = batch.update && !rules->need_whole_gradient();
   Products<T> products(*layout, product_mode, stream, loss_rounds());
-  output_delta(space, batch.rows);
   for (std::size_t s = last() + 1; s-- > lowest;) {
     const BatchMatrix& dz = space.plan.delta[s];
     const index_t here = space.rows_of(layout->stages[s], batch.rows);
@@ -340,7 +347,9 @@ void Chain<T>::backward(const Workspace& space, const DeviceBatch<T>& batch) con
     } else if (s > lowest || batch.dx) {
       input_delta(products, space, batch.rows, s, s > 0 ? nullptr : batch.dx);
     }
+    if (layout->stages[s].scan() || s > lowest || batch.dx) spent(StepPart::delta, s);
     parameter_gradient(products, space, batch.rows, s, parts, update);
+    if (trains(layout->stages[s])) spent(StepPart::gradient, s);
   }
   const bool apart = parts > 1 || layout->sequences;
   if (apart) add_up_parts(parts, update);
@@ -454,7 +463,7 @@ template <class T>
 void Chain<T>::parameter_gradient(const Products<T>& products, const Workspace& space, index_t rows,
                                   std::size_t s, index_t parts, bool update) const {
   const Stage& stage = layout->stages[s];
-  if (!stage.trainable || stage.parameter_count() == 0) return;
+  if (!trains(stage)) return;
   if (layout->sequences) return sequence_gradient(products, space, rows, s);
   if (!stage.dense()) return own_gradient(space, rows, s, parts, update);
   GemmArgs<T> g = gradient_product(space, s, 0, rows);

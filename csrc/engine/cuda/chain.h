@@ -15,6 +15,7 @@
 #include "engine/cuda/branches.h"
 #include "engine/cuda/host_calls.h"
 #include "engine/cuda/scan_blocks.h"
+#include "engine/cuda/step_marks.h"
 #include "engine/plan.h"
 #include "engine/step_scales.h"
 #include "kernels/cuda/train/kernels.h"
@@ -159,6 +160,7 @@ template <class T> class Chain {
   cudaStream_t stream = nullptr;
   Branches* branches = nullptr;  // beside it
   HostCalls<T>* host = nullptr;  // what custom stages and a custom loss call
+  StepMarks* marks = nullptr;    // between the parts of train(), where it is timed
 
   // Whether a step does: then each of these functions may throw GivenUp, before anything of what is
   // trained has changed.
@@ -193,6 +195,11 @@ template <class T> class Chain {
   index_t partials_of(index_t rows) const;
 
  private:
+  // The running step has come so far.
+  void spent(StepPart part, std::size_t stage) const {
+    if (marks) marks->spent(part, stage, stream);
+  }
+  void spent(StepPart part) const { spent(part, layout->stages.size()); }
   void gather(const Workspace& space, const DeviceBatch<T>& batch) const;
   void forward(const Workspace& space, index_t rows, const Pass<T>& pass, T* out) const;
   Pass<T> gathered_pass(const Workspace& space, const DeviceSamples<T>& from, bool training) const;

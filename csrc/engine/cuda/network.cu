@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <type_traits>
+#include <utility>
 
 #include "engine/cuda/batch_memory.h"
 #include "engine/cuda/chain.h"
@@ -108,6 +109,17 @@ template <class T> class DeviceNetwork final : public Network {
     finish();
   }
 
+  void start_clock() override {
+    clock_ = std::make_unique<DeviceClock>(layout_.stages.size());
+    ++changes_;  // the marks of an earlier clock are gone
+  }
+  StepTimes stop_clock() override {
+    if (!clock_)
+      throw Failure(FBP_INVALID_ARGUMENT, "the clock does not run: call start_clock() first");
+    ++changes_;
+    return std::exchange(clock_, nullptr)->times;
+  }
+
   void set_stream(void* stream) override {
     chain_.stream = stream ? static_cast<cudaStream_t>(stream) : own_stream_.get();
   }
@@ -176,14 +188,10 @@ template <class T> class DeviceNetwork final : public Network {
           train_whole(batch, end, taken);
         } else {
           batch.counts = epochs_.counted(slot, measures, slot.batches);
-          if (chain_.calls_host()) {
-            if (!train_or_give_up(batch)) {
-              poll.stop();
-              break;
-            }
-          } else {
-            taken = graphs_.run(key_of(batch), stream(), alike(batch, end - at, left, outputs),
-                                [&] { chain_.train(batches_.training, batch); });
+          taken = take_steps(batch, alike(batch, end - at, left, outputs));
+          if (taken == 0) {
+            poll.stop();
+            break;
           }
           if (outputs) keep_outputs(batches_.training, outputs, at, batch.rows);
         }
@@ -302,6 +310,19 @@ template <class T> class DeviceNetwork final : public Network {
       return true;
     } catch (const GivenUp&) { return false; }
   }
+  // Up to so many training steps that are alike; how many were taken. 0: the step was given up.
+  index_t take_steps(const DeviceBatch<T>& batch, index_t most) {
+    const StepGraphs::Key key = key_of(batch);
+    const TimedSteps timed(clock_.get(), key, chain_.marks);
+    index_t taken = 1;
+    if (!chain_.calls_host())
+      taken = graphs_.run(key, stream(), clock_ ? 1 : most, clock_ ? 0 : 1,
+                          [&] { chain_.train(batches_.training, batch); });
+    else if (!train_or_give_up(batch))
+      return 0;
+    timed.finish();
+    return taken;
+  }
   // A training step; where it is given up the states are those behind the step before.
   bool train_or_give_up(const DeviceBatch<T>& batch) {
     T* const states = batch.samples.states;
@@ -381,7 +402,11 @@ template <class T> class DeviceNetwork final : public Network {
   }
   void train_whole(const DeviceBatch<T>& batch, index_t n, index_t count) {
     if constexpr (std::is_same_v<T, float>) {
+      const TimedSteps timed(clock_.get(), {}, chain_.marks);
+      if (chain_.marks) chain_.marks->begin(stream());
       narrow_.train(chain_, batch, n, count);
+      if (chain_.marks) chain_.marks->spent(StepPart::whole, layout_.stages.size(), stream());
+      timed.finish();
       persistent_steps += count;
       batches_.parameters_changed();
     }
@@ -454,6 +479,7 @@ template <class T> class DeviceNetwork final : public Network {
   BatchMemory<T> batches_{layout_, chain_, memory_};
   BlasProducts blas_{layout_, memory_, device_};
   StepGraphs graphs_;
+  std::unique_ptr<DeviceClock> clock_;
   std::int64_t changes_ = 0;  // of what a step is: a recording holds until the next
   NarrowPlan narrow_;
   bool planned_ = false;  // narrow_ is

@@ -12,6 +12,7 @@
 
 #include "engine/network_spec.h"
 #include "engine/layout.h"
+#include "engine/step_clock.h"
 #include "engine/update_rules.h"
 #include "kernels/cuda/fastbp_cuda.h"
 
@@ -49,6 +50,9 @@ class Network {
   virtual const NetworkLayout& layout() const = 0;
   // Steps that were replayed from a recording.
   virtual std::int64_t replays() const = 0;
+  // Steps are timed from now on, until the times are asked for.
+  virtual void start_clock() = 0;
+  virtual StepTimes stop_clock() = 0;
   virtual void compile(const LossSpec& loss, const OptimizerSpec& optimizer) = 0;
   virtual void set_hyper(const Hyper& hyper) = 0;
   virtual void set_rules(const UpdateRules& rules) = 0;

@@ -293,6 +293,23 @@ int32_t set_persistent(fbp_network* network, int32_t allowed) {
   return FBP_OK;
 }
 
+int32_t start_clock(fbp_network* network) {
+  return guarded([&] {
+    network->network->start_clock();
+    return FBP_OK;
+  });
+}
+
+int32_t stop_clock(fbp_network* network, double* seconds) {
+  return guarded([&] {
+    const StepTimes times = network->network->stop_clock();
+    for (std::size_t part = 0; part < kStepParts; ++part)
+      for (const double value : network->network->layout().by_layer(times.seconds(StepPart(part))))
+        *seconds++ = value;
+    return FBP_OK;
+  });
+}
+
 int32_t set_steps(fbp_network* network, int64_t count) {
   return guarded([&] {
     if (count < 0) throw invalid("steps: expected at least 0");
@@ -470,6 +487,8 @@ const fbp_network_api kNetworkApi = {sizeof(fbp_network_api),
                                      persistent_steps,
                                      set_persistent,
                                      set_steps,
+                                     start_clock,
+                                     stop_clock,
                                      set_stream,
                                      hold,
                                      release,

@@ -35,11 +35,12 @@ class StepGraphs {
   static constexpr int kTogether = 8;
 
   // Enqueues what `enqueue` does once, or where up to `most` steps are alike, several times; how often.
-  // A step is recorded when it comes a second time: for a single one that would cost more than its
-  // launches. Several are, when that has been so often possible that it pays.
-  template <class F> int run(const Key& key, cudaStream_t stream, index_t most, F&& enqueue) {
+  // A step is recorded when it has come so often `before`: once, since for a single one that would cost more
+  // than its launches. Several are, when that has been so often possible that it pays.
+  template <class F>
+  int run(const Key& key, cudaStream_t stream, index_t most, int before, F&& enqueue) {
     if (most >= kTogether && replay(key, kTogether, kWorthIt, stream, enqueue)) return kTogether;
-    if (!replay(key, 1, 1, stream, enqueue)) enqueue();
+    if (!replay(key, 1, before, stream, enqueue)) enqueue();
     return 1;
   }
 

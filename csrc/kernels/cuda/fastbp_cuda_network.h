@@ -245,6 +245,11 @@ typedef struct fbp_network_api {
   int64_t (*persistent_steps)(const fbp_network* network);
   int32_t (*set_persistent)(fbp_network* network, int32_t allowed);
   int32_t (*set_steps)(fbp_network* network, int64_t steps);
+  /* Training steps are timed from now on, by events of the device, until stop_clock: seconds, for each part of
+   * StepPart (engine/step_clock.h) in its order a row of layers + 1 values, the last of all layers. The
+   * host waits for each step meanwhile. */
+  int32_t (*start_clock)(fbp_network* network);
+  int32_t (*stop_clock)(fbp_network* network, double* seconds);
   /* What is done from now on comes behind what the caller has enqueued on this cudaStream_t, and is
    * complete when a call returns; null: a stream of the network's own. */
   int32_t (*set_stream)(fbp_network* network, void* stream);
