@@ -213,6 +213,38 @@ def test_targets_outside_the_unit_interval(device: str, loss: str) -> None:
     refused(model, lambda: model.fit(X, 2 * LABELS), ValueError, "from 0 to 4")
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda size: bp.Dense(size),
+        lambda size: bp.GRU(3, truncate=size),
+        lambda size: bp.Sequential([bp.Dense(1)]).build(size),
+        lambda size: bp.Adam(gradient_accumulation_steps=size),
+        lambda size: bp.LBFGS(history_size=size),
+        lambda size: bp.CosineDecay(0.1, 5, warmup_steps=size),
+        lambda size: bp.WarmUp(0.1, size),
+        lambda size: bp.EarlyStopping(patience=size),
+        lambda size: bp.set_num_threads(size),
+    ],
+)
+@pytest.mark.parametrize("size", [2**63, 10**30])
+def test_integers_beyond_the_engines(call: Any, size: int) -> None:
+    with pytest.raises(ValueError, match=f"(must be|got) .*{size}"):
+        call(size)
+
+
+def test_more_threads_than_there_can_be() -> None:
+    for threads in (1025, 2**31, 2**40):
+        with pytest.raises(ValueError, match="1024"):
+            bp.set_num_threads(threads)
+
+
+def test_boundaries_that_are_no_list() -> None:
+    for given in ((5, [0.1, 0.2]), ([5], 0.1), ("5", [0.1, 0.2])):
+        with pytest.raises(TypeError, match="must be a list of numbers; got"):
+            bp.PiecewiseConstant(*given)
+
+
 BAD_FIT: dict[str, tuple[dict[str, Any], type[Exception], tuple[str, ...]]] = {
     "epochs": ({"epochs": -1}, ValueError, ("epochs", "0", "-1")),
     "epochs kind": ({"epochs": 2.5}, TypeError, ("epochs must be an integer", "2.5")),

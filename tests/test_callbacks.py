@@ -430,6 +430,43 @@ def test_csv_logger(tmp_path: Path) -> None:
         assert [float(row[name]) for row in rows] == values
     model.fit(x, y, callbacks=bp.CSVLogger(file, separator=";"))
     assert file.read_text().splitlines()[0] == "epoch;loss;accuracy;learning_rate"
+    file.write_text("epoch,loss\n0,1.5")  # the last line left open
+    model.fit(x, y, callbacks=bp.CSVLogger(file, append=True))
+    assert file.read_text().splitlines()[:2] == ["epoch,loss", "0,1.5"]
+    assert len(file.read_text().splitlines()) == 3
+    file.write_bytes(b"\xff\xfe\x00")
+    steps = model._require_built().steps
+    with pytest.raises(ValueError, match="is no text"):
+        model.fit(x, y, callbacks=bp.CSVLogger(file, append=True))
+    with pytest.raises(IsADirectoryError):
+        model.fit(x, y, callbacks=bp.CSVLogger(tmp_path))
+    assert model._require_built().steps == steps
+    for separator in ('"', "\n", "\r", "", ", "):
+        with pytest.raises(ValueError, match="separator must be one character"):
+            bp.CSVLogger(file, separator=separator)
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.array(0.5), True, 2])
+def test_numbers_in_the_logs_become_floats(value: Any, tmp_path: Path) -> None:
+    x, y = data()
+    adds = bp.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(own=value))
+    history = make().fit(x, y, epochs=2, callbacks=[adds, bp.CSVLogger(tmp_path / "log.csv")])
+    assert history.history["own"] == [float(value)] * 2
+    assert all(type(own) is float for own in history.history["own"])
+
+
+@pytest.mark.parametrize(
+    "logs", [{"own": "a word"}, {"own": None}, {"own": np.ones(3)}, {"own": 1j}, {3: 1.0}]
+)
+def test_what_is_no_number_in_the_logs_is_refused(logs: Any, tmp_path: Path) -> None:
+    x, y = data()
+    model, seen = make(), []
+    adds = bp.LambdaCallback(on_epoch_end=lambda epoch, found: found.update(logs))
+    behind = bp.LambdaCallback(on_epoch_end=lambda epoch, found: seen.append(epoch))
+    with pytest.raises(TypeError, match="must be a number under a name"):
+        model.fit(x, y, epochs=2, callbacks=[adds, behind])
+    assert model.history.stop_reason == "TypeError in LambdaCallback.on_epoch_end"
+    assert not seen and model.epochs_trained == 1
 
 
 def test_tensorboard(tmp_path: Path) -> None:

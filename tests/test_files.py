@@ -331,6 +331,17 @@ def test_what_is_no_file(tmp_path: Path) -> None:
             bp.load("/dev/zero")
 
 
+def test_names_that_are_folders_or_pipes(tmp_path: Path) -> None:
+    model = bp.Sequential([bp.Dense(1)], seed=0)
+    model.build(2)
+    with pytest.raises(IsADirectoryError, match="this is a folder"):
+        model.save(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="a device or a pipe, not a file"):
+        model.save(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1
+
+
 def test_loading_executes_and_opens_nothing(path: Path) -> None:
     """Over good, damaged and hostile files no audit event but opening that one file."""
     good = path.read_bytes()

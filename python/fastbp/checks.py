@@ -9,20 +9,28 @@ import operator
 from .errors import describe
 
 MAX_ROWS = 2**62
+LARGEST = 2**63 - 1  # the engine's integers have 64 bits
 
 
 def integer(name: str, value: object, low: int = 1, high: int | None = None) -> int:
     """`value` as an int in [low, high]. NumPy's integers count; bool and float raise TypeError."""
+    number = _whole(name, value)
+    if low <= number <= (LARGEST if high is None else high):
+        return number
+    if high is not None:
+        wanted = f"from {low} to {high}"
+    else:
+        wanted = f"at least {low}" if number < low else "below 2**63"
+    raise ValueError(f"{name} must be {wanted}; got {number}")
+
+
+def _whole(name: str, value: object) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer; got {describe(value)}")
     try:
-        number = operator.index(value)
+        return operator.index(value)
     except TypeError:  # an array of integers has __index__ too
         raise TypeError(f"{name} must be one integer; got {describe(value)}") from None
-    if number < low or (high is not None and number > high):
-        wanted = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be {wanted}; got {number}")
-    return number
 
 
 def batch_size(value: object) -> int:
@@ -30,7 +38,7 @@ def batch_size(value: object) -> int:
 
     Raises what `integer` does.
     """
-    return min(integer("batch_size", value), MAX_ROWS)
+    return integer("batch_size", min(_whole("batch_size", value), MAX_ROWS))
 
 
 def real(

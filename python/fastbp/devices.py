@@ -130,9 +130,9 @@ def set_num_threads(n: int) -> None:
     """Uses `n` threads of the processor from now on, at least 1; results do not depend on it.
 
     The start value is FASTBP_NUM_THREADS, else the processors that this process may use (affinity,
-    container quota). Raises TypeError if n is no integer, ValueError if it is below 1.
+    container quota). Raises TypeError if n is no integer, ValueError unless it is from 1 to 1024.
     """
-    _core.set_num_threads(checks.integer("n", n))
+    _core.set_num_threads(min(checks.integer("n", n), 2**31 - 1))  # of a C int; it knows the most
 
 
 def get_num_threads() -> int:

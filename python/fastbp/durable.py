@@ -50,7 +50,9 @@ def write_durably(
     """
     target = Path(path).resolve()
     require_folder(target)
-    if target.exists() and not (target.is_file() or target.is_dir()):
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "this is a folder: the file needs a name", str(path))
+    if target.exists() and not target.is_file():
         raise FileExistsError(errno.EEXIST, "this is a device or a pipe, not a file", str(path))
     temporary = target.with_name(f".fastbp-{os.urandom(8).hex()}.tmp")
     try:

@@ -67,7 +67,7 @@ _RULES: dict[str, Any] = {
     "use_ema": checks.boolean,
     "ema_momentum": partial(checks.real, low=0, high=1, open_high=True),
     "layer_rates": _layer_rates,
-    "history_size": checks.integer,
+    "history_size": partial(checks.integer, high=1000),
     "tolerance": partial(checks.real, low=0),
 }
 # What makes other state, so that it cannot change while there is some.
@@ -283,9 +283,9 @@ class LBFGS(Optimizer):
     fit makes up to `epochs` iterations, each of a few passes over all rows; batch_size and shuffle
     do not count, and history has the loss behind each iteration. It ends where the largest element
     of the gradient is at most `tolerance`, with stop_reason "converged". history_size pairs of
-    steps and gradients are kept. Compile with dtype="float64": in float32 the search along a line
-    soon finds nothing better. Needs SciPy (fit raises ImportError); nothing of what the other
-    optimizers have in common applies.
+    steps and gradients are kept, at most 1000. Compile with dtype="float64": in float32 the search
+    along a line soon finds nothing better. Needs SciPy (fit raises ImportError); nothing of what
+    the other optimizers have in common applies.
     """
 
     history_size: int = 10

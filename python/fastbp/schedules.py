@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from . import checks
+from .errors import describe
 from .spec import Spec, unpack
 
 if TYPE_CHECKING:
@@ -145,6 +146,9 @@ class PiecewiseConstant(Schedule):
     """values[0] for the first boundaries[0] updates, values[1] up to boundaries[1], and so on."""
 
     def __init__(self, boundaries: Sequence[int], values: Sequence[float]) -> None:
+        for name, given in (("boundaries", boundaries), ("values", values)):
+            if not hasattr(given, "__len__") or isinstance(given, str):
+                raise TypeError(f"{name} must be a list of numbers; got {describe(given)}")
         edges = [checks.integer("boundaries", edge) for edge in boundaries]
         if any(b <= a for a, b in pairwise(edges)):
             raise ValueError(f"boundaries must rise; got {edges}")

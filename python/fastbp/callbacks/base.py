@@ -22,9 +22,9 @@ class Callback:
     of History.params.
 
     Callbacks make fit return to Python once per epoch, or once per batch where a batch hook is
-    overridden. A value that a callback puts into `logs` at the end of an epoch is seen by those
-    after it and goes into the history. An exception ends fit with the model as the last step left
-    it; History.stop_reason and a note on the exception say where it came from.
+    overridden. A number that a callback puts into `logs` at the end of an epoch is seen by those
+    after it and goes into the history, as a float. An exception ends fit with the model as the last
+    step left it; History.stop_reason and a note on the exception say where it came from.
 
     Attributes:
         batch_interval: the batch hooks are called at every batch_interval-th step of the run.

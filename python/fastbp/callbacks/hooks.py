@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..errors import describe
 from .base import Callback
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Hooks:
             run.next_callback = index + 1
             try:
                 method(*arguments)
+                if hook == "on_epoch_end":
+                    _as_numbers(arguments[1])
             except Exception as error:
                 run.failed(f"{type(self.callbacks[index]).__name__}.{hook}", error)
                 raise
@@ -65,6 +68,23 @@ class Hooks:
 
     def _due(self, hook: str, index: int, run: Place) -> bool:
         return hook not in BATCH_HOOKS or run.steps_done % self.callbacks[index].batch_interval == 0
+
+
+def _as_numbers(logs: dict[str, Any]) -> None:
+    """Makes floats of the numbers that a callback has put into the logs.
+
+    Raises TypeError for names that are no text and values that are no number.
+    """
+    for name, value in logs.items():
+        try:
+            if isinstance(value, (str, bytes)) or not isinstance(name, str):
+                raise TypeError
+            logs[name] = float(value)
+        except (TypeError, ValueError, RuntimeError):  # of arrays, of other libraries' arrays
+            raise TypeError(
+                f"logs[{name!r}] must be a number under a name; got {describe(value)}: keep other "
+                "things in an attribute of the callback"
+            ) from None
 
 
 def _is_stock(callback: Callback) -> bool:

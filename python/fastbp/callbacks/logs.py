@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +24,9 @@ class CSVLogger(Callback):
         separator: one character.
         append: whether to go on in a file that is there; else it is written anew.
 
-    Raises FileNotFoundError out of fit, before the first step, if the folder is not there; OSError
-    if the file cannot be written.
+    Raises ValueError for a separator that is a quote or ends lines. Out of fit, before the first
+    step, FileNotFoundError if the folder is not there, IsADirectoryError if the file is one, and
+    ValueError if the file to go on in is no text; OSError if the file cannot be written.
     """
 
     def __init__(
@@ -32,8 +34,10 @@ class CSVLogger(Callback):
     ) -> None:
         self.filename = Path(filename)
         given: object = separator
-        if not isinstance(given, str) or len(given) != 1:
-            raise ValueError(f"separator must be one character; got {describe(separator)}")
+        if not isinstance(given, str) or len(given) != 1 or given in '"\r\n':
+            raise ValueError(
+                f"separator must be one character, no quote or end of a line; got {describe(given)}"
+            )
         self.separator = given
         self.append = checks.boolean("append", append)
         self._names: list[str] = []
@@ -44,16 +48,28 @@ class CSVLogger(Callback):
 
         require_folder(self.filename.resolve())
         self._names, self._end = [], 0
+        if self.filename.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "this is a folder", str(self.filename))
         if self.append and self.filename.exists():
+            self._names, self._end = self._names_there(), self.filename.stat().st_size
+
+    def _names_there(self) -> list[str]:
+        """The names in the first line of the file to go on in."""
+        try:
             with self.filename.open(newline="", encoding="utf-8") as file:
-                self._names = next(csv.reader(file, delimiter=self.separator), ["epoch"])[1:]
-            self._end = self.filename.stat().st_size
+                return next(csv.reader(file, delimiter=self.separator), ["epoch"])[1:]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(
+                f"{str(self.filename)!r} is no text, so that there is nothing to append to: {error}"
+            ) from error
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         values = logs or {}
         with self.filename.open("r+b" if self._end else "wb") as file:
             file.truncate(self._end)  # what a run that was cut short wrote beyond its checkpoint
-            file.seek(self._end)
+            file.seek(max(self._end - 1, 0))
+            if self._end and file.read() != b"\n":  # a line that somebody left open
+                file.write(b"\n")
             if not self._end:
                 self._names = list(values)
                 file.write(self._line("epoch", *self._names))
