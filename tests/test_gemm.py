@@ -144,7 +144,7 @@ def test_thousands_of_rows_of_few_values_have_the_bits_of_a_few(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("k", [1, 5, 32])
+@pytest.mark.parametrize("k", [1, 5, 32, 100])
 def test_a_large_product_of_short_sums_has_the_bits_of_a_small_one(
     isa: str, dtype: str, k: int
 ) -> None:

@@ -59,9 +59,11 @@ inline constexpr index_t kChunksPerBlock = 2;
 inline constexpr index_t kWideStripRows = 48;
 inline constexpr index_t kLeastPackedDepth = 32;  // beside narrow tiles
 
-// Sums so short that writing C counts for more, where C does not fit the caches; the rows of C that are then
-// written side by side.
+// Sums so short that writing C counts, where C does not fit the caches: beside wide tiles, for more than the sums;
+// beside narrow ones, of which each writes a line of a page, and an A by rows. The rows of C that are then written
+// side by side.
 inline constexpr index_t kOuterDepth = 32;
+inline constexpr index_t kNarrowOuterDepth = 128;
 inline constexpr index_t kOuterBytes = 8 << 20;
 inline constexpr index_t kOuterRows = 12;
 

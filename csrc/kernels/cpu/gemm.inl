@@ -151,6 +151,11 @@ template <class T> static constexpr index_t kGemmScratch = kPanelScratch<T> + kP
 
 #include "kernels/cpu/gemm_pack.inl"
 
+// Whether A is stored by columns.
+template <class T> FBP_FN static bool a_by_columns(const GemmArgs<T>& g) {
+  return g.a_row == 1 && g.a_col != 1;
+}
+
 // Leaves no more workers than pieces, the first ones: the caller, who need not wake up, among them.
 // False for a worker without work.
 FBP_FN static bool take_part(Share* share, index_t pieces) {
@@ -175,7 +180,7 @@ template <class T> static GemmSplit choose_split(const GemmArgs<T>& g, index_t c
   const index_t grain = tile_rows(g.n, Vec<T>::lanes);
   const index_t row_tiles = (g.m + grain - 1) / grain;
   const index_t vectors = (g.n + Vec<T>::lanes - 1) / Vec<T>::lanes;
-  const bool weight_gradient = g.a_row == 1 && g.a_col != 1;
+  const bool weight_gradient = a_by_columns(g);
   const bool by_rows = weight_gradient ? g.n * index_t(sizeof(T)) < kFarApart * count
                                        : g.m * (g.k + g.n) > 3 * g.k * g.n;
   GemmSplit best{1, 1};
@@ -223,7 +228,7 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
   const bool op_waits = op_at_end(g, last_group, panel.cols, V::lanes);
   const bool in_tile = g.discard_c && first_group && last_group && !op_waits;
   alignas(64) T scratch_tile[kFullTileRows * kNr<T>];  // narrower tiles are no larger
-  const Tiles<T> shape = tiles_for<T>(panel.cols, g.a_row == 1 && g.a_col != 1);
+  const Tiles<T> shape = tiles_for<T>(panel.cols, a_by_columns(g));
   const index_t most_rows = panel.a_strip ? kStripRows : shape.most_rows;
   // Work since `stop` was last asked, in multiply-adds; an operation on a value counts as 16.
   const double tile_work = double(most_rows * panel.cols) * double(panel.p_end - panel.p + 16);
@@ -273,7 +278,7 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
 // time, or many narrow ones, beside which even columns that are far less apart push each other out of L1; the
 // second, narrow ones: 12 rows in place measured better than packed.
 template <class T> FBP_FN static bool must_pack_a(const GemmArgs<T>& g, index_t columns) {
-  const bool transposed = g.a_row == 1 && g.a_col != 1;
+  const bool transposed = a_by_columns(g);
   if (!kWideTiles)
     return transposed && g.k >= kLeastPackedDepth && columns >= kPackedColumns<T> &&
            g.a_col * index_t(sizeof(T)) >= kSetSpan / 4;
@@ -283,11 +288,13 @@ template <class T> FBP_FN static bool must_pack_a(const GemmArgs<T>& g, index_t 
          kMaxTileRows > kSetWays;
 }
 
-// Whether B, of the columns `columns`, is so small that all of it stays in L2, packed or not, and so short that
-// writing C takes longer than its sums: then rows of C are written from end to end, not by panels of columns.
+// Whether C is far and its sums so short that writing it counts: then rows of C are written from end to end, not by
+// panels of columns. Wide tiles write whole lines, and gain only where writing takes longer than the sums and all of B,
+// of the columns `columns`, stays in L2, packed or not.
 template <class T> FBP_FN static bool is_outer_product(const GemmArgs<T>& g, Range columns) {
-  return g.k <= kOuterDepth && g.m * g.n * index_t(sizeof(T)) >= kOuterBytes &&
-         g.k * (columns.end - columns.begin + kNr<T>) <= kPanelScratch<T>;
+  if (g.m * g.n * index_t(sizeof(T)) < kOuterBytes) return false;
+  if (!kWideTiles) return g.k <= (a_by_columns(g) ? kOuterDepth : kNarrowOuterDepth);
+  return g.k <= kOuterDepth && g.k * (columns.end - columns.begin + kNr<T>) <= kPanelScratch<T>;
 }
 
 // The panels of B from column j on, up to `end`, one after the other.
@@ -315,18 +322,22 @@ static Panel<T> make_panel(const GemmArgs<T>& g, Range columns, index_t j, index
   return panel;
 }
 
-// Strips of rows, each through all panels, which are packed before.
+// As many panels as fit the scratch, packed before; strips of rows, each through all of them.
 template <class T>
-static bool run_outer_product(const GemmArgs<T>& g, bool pack, Range rows, Range columns) {
-  const index_t chunk = g.k > 0 ? g.k : 1;
-  if (pack) pack_panels(g, columns.begin, columns.end, 0, g.k, g.scratch);
-  for (index_t i = rows.begin; i < rows.end; i += kOuterRows) {
-    const Range part{i, rows.end - i < kOuterRows ? rows.end : i + kOuterRows};
-    for (index_t j = columns.begin; j < columns.end; j += kNr<T>) {
-      const T* packed = pack ? g.scratch + (j - columns.begin) * g.k : nullptr;
-      Panel<T> panel = make_panel(g, columns, j, 0, g.k, packed);
-      panel.a += i * g.a_row;
-      if (!run_panel(g, panel, part, chunk)) return false;
+static bool run_outer_product(const GemmArgs<T>& g, bool pack, Range rows, Range columns,
+                              index_t chunk) {
+  const index_t most = kPanelScratch<T> / (g.k > 0 ? g.k : 1) / kNr<T> * kNr<T>;
+  for (index_t begin = columns.begin, end; begin < columns.end; begin = end) {
+    end = columns.end - begin < most ? columns.end : begin + most;
+    if (pack) pack_panels(g, begin, end, 0, g.k, g.scratch);
+    for (index_t i = rows.begin; i < rows.end; i += kOuterRows) {
+      const Range part{i, rows.end - i < kOuterRows ? rows.end : i + kOuterRows};
+      for (index_t j = begin; j < end; j += kNr<T>) {
+        const T* packed = pack ? g.scratch + (j - begin) * g.k : nullptr;
+        Panel<T> panel = make_panel(g, {begin, end}, j, 0, g.k, packed);
+        panel.a += i * g.a_row;
+        if (!run_panel(g, panel, part, chunk)) return false;
+      }
     }
   }
   return true;
@@ -336,7 +347,7 @@ static bool run_outer_product(const GemmArgs<T>& g, bool pack, Range rows, Range
 template <class T>
 static bool run_panels(const GemmArgs<T>& g, bool pack, Range rows, Range columns, index_t p,
                        index_t p_end, index_t chunk, const T* block) {
-  const bool a_transposed = g.a_row == 1 && g.a_col != 1;
+  const bool a_transposed = a_by_columns(g);
   const index_t k = p_end - p, strip = block && kWideTiles ? kStripRows : rows.end - rows.begin;
   for (index_t j = columns.begin; j < columns.end; j += kNr<T>) {
     const index_t column = (j - columns.begin) % kPackedColumns<T>;
@@ -392,6 +403,13 @@ template <class T> static void panels_gemm(const GemmArgs<T>& g, Share share) {
 
 #include "kernels/cpu/gemm_update_rows.inl"
 
+// Chunks of k that pass the panels at a time. Narrow tiles read pieces of the lines of an A by columns, in place; all of
+// its rows in k must stay in L2 from panel to panel.
+template <class T> FBP_FN static index_t chunks_at_once(const GemmArgs<T>& g, bool pack_block) {
+  if (pack_block) return kChunksPerBlock;
+  return !kWideTiles && a_by_columns(g) ? 1 : kChunksPerPanel;
+}
+
 template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   if (g.m <= 0 || g.n <= 0) return;
   if (g.b_panels) return panels_gemm(g, share);
@@ -404,13 +422,12 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
     const index_t vectors = (g.n + Vec<T>::lanes - 1) / Vec<T>::lanes;
     if (!take_part(&share, (g.m + height - 1) / height * vectors)) return;
   }
-  const bool by_columns = g.b_col != 1;
   const index_t bytes = g.b_row * index_t(sizeof(T)) * (g.k < kMaxChunk ? g.k : kMaxChunk);
   const bool spread =
       bytes > (kWideTiles ? kInPlaceBytes : kNarrowInPlaceBytes) && g.b_row > 2 * kNr<T>;
   const index_t tiles_to_pack = kWideTiles ? kRowTilesToPack : kRowTilesToPackNarrow;
   const bool walk = !kWideTiles && g.m > kStreamRows && is_by_pages<T>(g, kWalkedBytes);
-  const bool pack = by_columns || walk || (spread && g.m >= tiles_to_pack * kFullTileRows);
+  const bool pack = g.b_col != 1 || walk || (spread && g.m >= tiles_to_pack * kFullTileRows);
   const index_t chunk = g.chunk ? g.chunk : k_chunk(g.k);
   if (is_updated_by_rows(g)) return run_updated_rows(g, pack, split(g.m, height, share), chunk);
   const GemmSplit parts = share.count == 1 ? GemmSplit{1, 1} : choose_split(g, share.count, pack);
@@ -418,11 +435,11 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
   const Range columns = split(g.n, Vec<T>::lanes, parts.columns(share));
   if (rows.begin >= rows.end) return;
   if (is_outer_product(g, columns)) {
-    run_outer_product(g, pack, rows, columns);
+    run_outer_product(g, pack, rows, columns, chunk);
     return;
   }
   const bool pack_block = must_pack_a(g, columns.end - columns.begin);
-  const index_t group = chunk * (pack_block ? kChunksPerBlock : kChunksPerPanel);
+  const index_t group = chunk * chunks_at_once(g, pack_block);
   index_t p = 0;
   do {
     const index_t p_end = g.k - p < group ? g.k : p + group;

@@ -110,7 +110,7 @@ template <class T> static constexpr UpdateKernels<T> kUpdateKernels{};
 template <class T>
 FBP_FN static bool updates_go_along(const GemmArgs<T>& g, const Panel<T>& panel, Range rows) {
   return kUpdatesGoAlong && g.optimizer >= 0 && g.discard_c && !g.stop && panel.cols == kNr<T> &&
-         panel.p == 0 && panel.p_end == g.k && g.a_row == 1 && g.a_col != 1 &&
+         panel.p == 0 && panel.p_end == g.k && a_by_columns(g) &&
          rows.end - rows.begin >= 2 * kLeastUpdateRows;
 }
 
