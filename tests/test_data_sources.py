@@ -201,6 +201,18 @@ def test_frames_name_columns(module: str) -> None:
     assert (model.predict(frames.DataFrame(mixed)) == expected).all()
 
 
+def test_a_frame_with_a_name_twice() -> None:
+    """pandas allows it, and finds both columns by the name: they are taken once, in their order."""
+    x, y = data()
+    frame = pytest.importorskip("pandas").DataFrame(x, columns=list("abaa"))
+    model = make()
+    model.fit(frame, y)
+    assert model.inputs == 4
+    np.testing.assert_array_equal(model.predict(frame), model.predict(x))
+    with pytest.raises(ValueError, match=r"row 3, column 2 \('a'\)"):
+        model.evaluate(frame.mask(np.arange(len(x) * 4).reshape(-1, 4) == 14), y)
+
+
 def batches(count: int, size: int = 10) -> list[tuple[np.ndarray, np.ndarray]]:
     x, y = data(count * size)
     return [(x[at : at + size], y[at : at + size]) for at in range(0, count * size, size)]

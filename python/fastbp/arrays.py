@@ -138,7 +138,9 @@ def _frame_values(name: str, value: Any) -> Any:
     columns = getattr(value, "columns", None)
     if columns is None or not hasattr(value, "to_numpy"):
         return value
-    series = [value[column].to_numpy() for column in columns]
+    # pandas may have a name twice, and finds both by it; polars has no items.
+    pairs = value.items() if hasattr(value, "items") else ((name, value[name]) for name in columns)
+    series = [column.to_numpy() for _, column in pairs]
     for column, values in zip(columns, series, strict=True):
         if values.dtype.kind not in "biuf" and not _gaps_only(values):
             raise TypeError(
