@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 import fastbp as bp
 import machine
+from sweeps import Array
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(500, 64)).astype(np.float32), RNG.integers(0, 3, 500)
@@ -228,3 +230,38 @@ def test_a_child_has_not_lost_the_turn_with_the_reference(tmp_path: Path) -> Non
         done.set()
         thread.join()
     use()
+
+
+@pytest.fixture
+def quick_switches() -> Iterator[None]:
+    """Python's threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("quick_switches")
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+def test_each_thread_gets_the_gradients_of_its_own_batch(device: str) -> None:
+    model = bp.Sequential([bp.Dense(9, "tanh"), bp.Dense(3)], seed=1)
+    model.compile("adam", "softmax_cross_entropy", device=device)
+    parts = [slice(0, 10), slice(10, 30), slice(30, 35)]
+    wanted = [model.gradients(X[part], Y[part])[1] for part in parts]
+    wrong: list[str] = []
+
+    def compare(part: slice, gradients: dict[str, Array]) -> None:
+        for _ in range(300):
+            for name, value in model.gradients(X[part], Y[part])[1].items():
+                if not np.array_equal(value, gradients[name]):
+                    wrong.append(name)
+                    return
+
+    threads = [
+        threading.Thread(target=compare, args=each) for each in zip(parts, wanted, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

@@ -236,6 +236,24 @@ class Engine : public QuickCalls {
     });
   }
 
+  // The loss and the gradient, copied before another thread's call can change it.
+  py::tuple flat_gradient(const py::object& x, const py::array& y, const py::object& weights) {
+    require_compiled();
+    py::array made = visit([](auto& net) -> py::array {
+      using T = std::remove_pointer_t<decltype(net.block().w)>;
+      return py::array_t<T>(net.layout().parameter_count);
+    });
+    void* const data = made.mutable_data();
+    const double loss =
+        with_samples(RowsIn(x), y, weights, [data](auto& net, const auto& samples, index_t n) {
+          using T = std::remove_pointer_t<decltype(net.block().w)>;
+          const double value = net.gradients(samples, n, nullptr);
+          std::copy_n(net.block().gradient, net.layout().parameter_count, static_cast<T*>(data));
+          return value;
+        });
+    return py::make_tuple(loss, made);
+  }
+
   py::tuple input_gradient(const py::object& x, const py::array& y, const py::object& weights) {
     require_compiled();
     const RowsIn rows(x);
@@ -386,6 +404,7 @@ void bind_engine(py::module_& m) {
       .def("start_clock", &Engine::start_clock)
       .def("stop_clock", &Engine::stop_clock)
       .def("gradients", &Engine::gradients, "x"_a, "y"_a, "weights"_a = py::none())
+      .def("flat_gradient", &Engine::flat_gradient, "x"_a, "y"_a, "weights"_a = py::none())
       .def("input_gradient", &Engine::input_gradient, "x"_a, "y"_a, "weights"_a = py::none())
       .def("evaluate", &Engine::evaluate, "x"_a, "y"_a, "batch_size"_a, "metrics"_a,
            "outputs"_a = py::none(), "weights"_a = py::none())

@@ -217,6 +217,19 @@ class CudaEngine(OneAtATime):
         """Fills gradients_ for one batch; its loss."""
         return self._call(lambda: self._network.gradients(x, y, weights))
 
+    def flat_gradient(
+        self, x: Array, y: Array, weights: Array | None = None
+    ) -> tuple[float, Array]:
+        """The loss of one batch and its gradient in a new array, laid out as parameters."""
+
+        def work() -> tuple[float, Array]:
+            loss = self._network.gradients(x, y, weights)
+            made = np.empty(self._network.parameter_count, self._dtype)
+            self._network.read(GRADIENTS, made)
+            return loss, made
+
+        return self._call(work)
+
     def input_gradient(
         self, x: Array, y: Array, weights: Array | None = None, dx: Any = None
     ) -> tuple[float, Array]:

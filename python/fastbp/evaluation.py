@@ -134,9 +134,9 @@ def all_metrics(
 
 def gradient_norms(model: Sequential, engine: _core.Engine, batch: Rows) -> dict[str, float]:
     """The length of each layer's gradient on one batch, by "gradient_norm_<place of the layer>"."""
-    engine.gradients(*batch)
+    _, flat = engine.flat_gradient(*batch)
     squares: dict[str, float] = {}
-    for name, view in network.views(model.layers, engine, engine.gradients_).items():
+    for name, view in network.views(model.layers, engine, flat).items():
         layer = f"gradient_norm_{name.split('.')[0]}"
         squares[layer] = squares.get(layer, 0.0) + float(np.sum(np.square(view, dtype=np.float64)))
     return {name: float(np.sqrt(square)) for name, square in squares.items()}

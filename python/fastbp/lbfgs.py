@@ -62,10 +62,10 @@ class WholeBatchFit(Fit):
             with turns.pieces:  # another thread that saves finds those of the last iteration
                 try:
                     engine.parameters[...] = flat
-                    loss = engine.gradients(*rows)
+                    loss, gradient = engine.flat_gradient(*rows)
                 finally:
                     engine.parameters[...] = accepted
-                return loss, engine.gradients_.astype(np.float64)
+                return loss, gradient.astype(np.float64)
 
         # SciPy knows by the parameter's name that it wants the result so far.
         def after(intermediate_result: Any) -> None:

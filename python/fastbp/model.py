@@ -200,9 +200,9 @@ class Sequential(Transferable):
         """
         engine, x, y = self._batch(with_lengths(x, lengths), y)
         weights = self._weights(x, y, sample_weight, class_weight)
-        loss = engine.gradients(carried.before_step(self, engine, x), y, weights)
-        views = network.views(self._layers, engine, engine.gradients_)
-        return loss, {name: views[name].copy() for name in freezing.trained(self, views)}
+        loss, flat = engine.flat_gradient(carried.before_step(self, engine, x), y, weights)
+        views = network.views(self._layers, engine, flat)
+        return loss, {name: views[name] for name in freezing.trained(self, views)}
 
     def input_gradient(
         self, x: Any, y: Any, sample_weight: Any = None, lengths: Any = None

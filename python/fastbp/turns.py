@@ -7,9 +7,11 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 Result = TypeVar("Result")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 _all: weakref.WeakSet[Turns | OneAtATime] = weakref.WeakSet()
 
@@ -32,6 +34,17 @@ class OneAtATime:
     def _after_fork(self) -> None:
         # Reentrant, as the handler of a signal may come to it again.
         self._turn = threading.RLock()
+
+
+def in_turn(method: Method) -> Method:
+    """That method of a OneAtATime, while no other thread is inside of one."""
+
+    @wraps(method)
+    def alone(self: OneAtATime, *args: Any, **named: Any) -> Any:
+        with self._turn:
+            return method(self, *args, **named)
+
+    return cast(Method, alone)
 
 
 class Turns:

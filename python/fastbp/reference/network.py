@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..turns import OneAtATime
+from ..turns import OneAtATime, in_turn
 from .arrays import F64, Array, as_float64, rounded
 from .bfloat16 import round_to_bfloat16
 from .builder import Builder
@@ -299,17 +299,24 @@ class Engine(OneAtATime):
             return self._step(samples, y, weights)[0]
 
     @quiet
+    @in_turn
     def gradients(self, x: Rows, y: Array, weights: Array | None = None) -> float:
         """Fills gradients_ for one batch, updates nothing; returns the loss."""
+        loss, self._gradients[...] = self.flat_gradient(x, y, weights)
+        return loss
+
+    @quiet
+    @in_turn
+    def flat_gradient(self, x: Rows, y: Array, weights: Array | None = None) -> tuple[float, Array]:
+        """The loss of one batch and its gradient in a new array, laid out as parameters."""
         self._compiled()
         samples = self._form.check_data(x, y, self._loss_name, weights=weights)
         loss, _, gradient, *_ = self._backward(samples, y, weights)
         gradient += self._rules.penalty_gradient(as_float64(self._parameters))
-        self._gradients[...] = 0
-        self._gradients[self._used] = rounded(gradient[self._used], self.dtype)
-        return loss
+        return loss, rounded(self._trained(gradient), self.dtype)
 
     @quiet
+    @in_turn
     def trace(self, x: Rows, y: Array) -> tuple[float, Array, Pass]:
         """Loss and flat gradient of one batch as gradients() has them, and the pass, which holds
         every layer's input and output and the loss's gradient by them."""
@@ -319,6 +326,7 @@ class Engine(OneAtATime):
         return loss, self._trained(gradient), run
 
     @quiet
+    @in_turn
     def input_gradient(
         self, x: Rows, y: Array, weights: Array | None = None
     ) -> tuple[float, Array]:
@@ -329,6 +337,7 @@ class Engine(OneAtATime):
         return loss, rounded(dx, self.dtype)
 
     @quiet
+    @in_turn
     def evaluate(
         self,
         x: Rows,
@@ -356,6 +365,7 @@ class Engine(OneAtATime):
         return loss + self._penalty(), values
 
     @quiet
+    @in_turn
     def predict(self, x: Rows, out: Array, training: bool = False) -> None:
         """Writes the network's output for the rows of x to out (n, outputs).
 
@@ -448,12 +458,9 @@ class Engine(OneAtATime):
             stage.update_state(v, run, state)
         return loss, values[-1], gradient / scale, d / scale, run, state
 
+    @in_turn
     def _step(self, x: Samples, y: Array, weights: Array | None) -> tuple[float, F64]:
         """Forward, backward, update; everything is computed before anything is written."""
-        with self._turn:
-            return self._step_alone(x, y, weights)
-
-    def _step_alone(self, x: Samples, y: Array, weights: Array | None) -> tuple[float, F64]:
         loss, output, gradient, _, run, state = self._backward(x, y, weights)
         gradient, count = self._trained(gradient), self._rules.accumulation
         if self._accumulated is not None:
