@@ -476,6 +476,11 @@ def test_a_model_with_norms(device: str, layer: bp.layers.Layer, tmp_path: Path)
         moved = loaded.predict(x)
         loaded.compile(optimizer="adam", loss="mse", device="reference", dtype="float64")
         assert np.abs(loaded.predict(x) - moved).max() < 1e-5  # its state moves with it
+        assert loaded.device == "reference"
+        loaded.compile(optimizer="adam", loss="mse", device="cpu", dtype="float32")
+        assert loaded.device == "cpu"
+        loaded.append(bp.Dense(2))
+        assert loaded.predict(x).shape == (100, 2)
 
 
 def test_freezing_layers_of_a_model(tmp_path: Path) -> None:

@@ -207,8 +207,8 @@ class Chain:
             )
             moved.parameters[...] = engine.parameters
             kept = network.state(self._layers, engine)
-            for name, view in network.state(self._layers, moved).items():
-                view[...] = kept[name]
+            for place, view in network.state(self._layers, moved).items():
+                view[...] = kept[place]
             engine = moved
         if engine is not None and chosen is not None:
             network.compile_engine(self._layers, engine, chosen)
