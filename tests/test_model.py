@@ -178,6 +178,20 @@ def test_views_outlive_the_model(device: str) -> None:
     assert np.array_equal(views["0.kernel"], kernel)
 
 
+def test_set_parameters_exchanges_parameters(device: str) -> None:
+    """What is set may be the model's own live views: all are read before any is written."""
+    model = bp.Sequential([bp.Dense(3, "tanh"), bp.Dense(3)], seed=1)
+    model.compile("sgd", "mse", device=device)
+    model.build(3)
+    live = model.parameters()
+    before = {name: value.copy() for name, value in live.items()}
+    model.set_parameters({"0.kernel": live["1.kernel"], "1.kernel": live["0.kernel"]})
+    np.testing.assert_array_equal(live["0.kernel"], before["1.kernel"])
+    np.testing.assert_array_equal(live["1.kernel"], before["0.kernel"])
+    model.set_parameters({"0.kernel": live["0.kernel"].T})
+    np.testing.assert_array_equal(live["0.kernel"], before["1.kernel"].T)
+
+
 def test_set_parameters_copies_and_may_set_some_only(device: str) -> None:
     model = make(device, dtype="float32")
     model.build(4)

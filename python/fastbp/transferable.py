@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from . import arrays, checks, freezing, network
 from .arrays import Array
 from .chain import Chain
@@ -44,6 +46,8 @@ class Transferable(Chain):
             if name not in views:
                 raise unknown_name("parameter", name, views)
             ready[name] = arrays.parameter(name, value, views[name].shape, self._dtype)
+            if any(np.may_share_memory(ready[name], view) for view in views.values()):
+                ready[name] = ready[name].copy()  # of another's, which may be written before
         for name, array in ready.items():
             views[name][...] = array
 
