@@ -128,6 +128,39 @@ def test_augmented_sequences() -> None:
     assert shapes == {(9, 2)}
 
 
+def test_augmented_sequences_may_have_anything_behind_their_ends(device: str) -> None:
+    parts, _ = ragged()
+    zeros, y = bp.Sequences(parts), np.ones((40, 1))
+    nothing = bp.Sequences(
+        np.where(zeros.running()[:, :, None], zeros.values, np.nan), zeros.lengths
+    )
+    results = []
+    for x in (zeros, nothing):
+        model = made([bp.GRU(5), bp.Dense(1)], device=device)
+        model.fit(x, y, batch_size=16, augment=lambda values, rng: 2 * values, verbose=0)
+        results.append(model.predict(zeros).tobytes())
+    assert results[0] == results[1]
+    with pytest.raises(ValueError, match="what augment returned has NaN"):
+        model.fit(zeros, y, augment=lambda values, rng: values * np.nan, verbose=0)
+
+
+def test_augmentation_and_streams_know_an_embeddings_entries(device: str) -> None:
+    """As predict and fit do: other numbers are refused, and change nothing."""
+    layers = [bp.Embedding(5, 3), bp.GRU(4, return_sequences=True), bp.Dense(2)]
+    model = made(layers, device=device)
+    x = np.random.default_rng(0).integers(0, 5, (6, 4))
+    before = model.predict(x)
+    with pytest.raises(ValueError, match="takes the integers 0 to 4"):
+        model.fit(x, np.zeros((6, 4, 2)), augment=lambda batch, rng: batch + 1, verbose=0)
+    stream = model.stream()
+    for step, number in enumerate(x[0]):
+        for wrong in (5, -1, 1.5, 1e30):
+            with pytest.raises(ValueError, match="takes the integers 0 to 4"):
+                stream.step([wrong])
+        np.testing.assert_allclose(stream.step([number]), before[0, step], rtol=1e-5)
+    np.testing.assert_array_equal(model.predict(x), before)
+
+
 CELLS = [bp.SimpleRNN, bp.LSTM, bp.GRU]
 
 

@@ -28,25 +28,27 @@ class Augmenter:
     draws the same.
     """
 
-    def __init__(self, function: Augment, seed: int) -> None:
+    def __init__(self, function: Augment, seed: int, check: Callable[[Any, str], Any]) -> None:
+        """`check`: what of rows, and what they are called, makes the model's, or raises."""
         if not callable(function):
             raise TypeError(f"augment must be a function of (x, rng); got {describe(function)}")
-        self._function, self._seed = function, seed
+        self._function, self._seed, self._check = function, seed, check
 
     def __call__(self, x: Any, run: Run) -> Any:
         epoch = run.first_epoch + run.epoch
         bits = np.random.Philox(key=self._seed, counter=[0, 0, run.batch, epoch])
         values = x.values if isinstance(x, Sequences) else x
         made = self._function(values.copy(), np.random.Generator(bits))
-        name, sequences = "what augment returned", x.ndim == 3
-        ready = arrays.features(made, x.shape[-1], x.dtype, name, sequences=sequences)
+        name = "what augment returned"
+        if isinstance(x, Sequences):
+            made = arrays.as_numbers(name, made)
+            if made.shape != x.shape:
+                raise ValueError(f"augment returned shape {made.shape} for sequences of {x.shape}")
+            made = x.like(made)
+        ready = self._check(made, name)
         if len(ready) != len(x):
             raise ValueError(f"augment returned {len(ready)} rows for {len(x)}")
-        if not isinstance(x, Sequences):
-            return ready
-        if ready.shape != x.shape:
-            raise ValueError(f"augment returned shape {ready.shape} for sequences of {x.shape}")
-        return x.like(ready)
+        return ready
 
 
 class GatherSource(ArraySource):

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import _core, arrays
 from .arrays import Array
+from .embedding import check_entries
 from .errors import describe, unknown_name
 from .sequences import Sequences
 from .structure import leaves
@@ -118,7 +119,8 @@ class Stream:
         """The outputs (batch, outputs) behind the next step x (batch, features).
 
         For one sequence x may be (features,), which gives (outputs,). Raises ValueError for NaN,
-        infinity and other shapes; the states are then as before.
+        infinity, other shapes and what an Embedding has no entry for; the states are then as
+        before.
         """
         if self._model._engine is not self._engine:
             raise RuntimeError(
@@ -132,6 +134,8 @@ class Stream:
         self._x[:, 0] = array
         if _core.all_finite(self._x) >= 0:
             raise ValueError("x has NaN or infinity, which would stay in the states")
+        if self._model._embedding is not None:
+            check_entries(self._x, self._model._embedding, "x")
         self._engine.predict(self._rows, self._out)
         return self._result[0].copy() if single else self._result.copy()
 

@@ -120,7 +120,7 @@ def ready(
         raise ValueError(f"{type(compiled.optimizer).__name__} cannot resume: it keeps no state")
     kind = Fit if by_steps else _whole_batch_fit(model)
     begun, state = prepare(model, resume) if resume not in (None, False) else (model, None)
-    changes = None if augment is None else Augmenter(augment, begun.seed)
+    changes = None if augment is None else Augmenter(augment, begun.seed, begun._features)
     source: ArraySource | IteratorSource
     if is_batches(x, y):
         if validation_split or stratify:
