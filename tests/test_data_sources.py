@@ -285,6 +285,27 @@ def noisy(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return x
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_predict_lets_gaps_and_no_rows_through(device: str, kind: str, tmp_path: Path) -> None:
+    x, y = data()
+    model = make(device=device)
+    model.fit(x, y)
+    gaps = x.copy()
+    gaps[7, 1], gaps[9, 3] = np.nan, np.inf
+    found = model.predict(source(kind, tmp_path, gaps))
+    np.testing.assert_array_equal(found, model.predict(gaps))
+    assert np.isnan(found[7]).all() and np.isfinite(np.delete(found, [7, 9], axis=0)).all()
+    if not kind.startswith("memmap"):  # which has no such file
+        assert model.predict(source(kind, tmp_path, x[:0])).shape == (0, 3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float16"])
+def test_predict_of_no_rows(device: str, dtype: str) -> None:
+    model = make(device=device)
+    model.build(4)
+    assert model.predict(np.zeros((0, 4), dtype)).shape == (0, 3)
+
+
 def test_augmentation_draws_by_seed_epoch_and_batch(tmp_path: Path) -> None:
     x, y = data()
     kept = x.copy()

@@ -218,6 +218,17 @@ def test_predictions_and_gradients_are_of_the_callers_kind(
     assert m.predict(array(x[:0])).shape == (0, 3)
     x[3, 2] = np.nan  # stays in its row
     assert_same_bits(m.predict(lay(x)).get(), m.predict(x))
+
+
+@pytest.mark.usefixtures("cupy_like")
+def test_input_gradients_have_the_shape_of_x_behind_flatten() -> None:
+    x, y = data(30)
+    m = bp.Sequential([bp.Flatten(), bp.Dense(3)], seed=0)
+    m.compile("sgd", "softmax_cross_entropy", device="cuda")
+    images = x.reshape(30, 2, -1)
+    wanted, gradient = m.input_gradient(images, y)[1], m.input_gradient(array(images), array(y))[1]
+    assert wanted.shape == gradient.shape == images.shape
+    assert_same_bits(gradient.get(), wanted)
     assert_same_bits(m.predict(array(x.astype(np.float64))).get(), m.predict(x))
 
 

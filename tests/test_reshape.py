@@ -35,6 +35,26 @@ def test_rows_as_sequences(shape: tuple[int, ...], device: str, tmp_path: Path) 
     assert (loaded.predict(flat) == models[0].predict(flat)).all()
 
 
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+def test_input_gradients_have_the_shape_of_x(device: str) -> None:
+    flat = RNG.normal(size=(5, 12)).astype(np.float32)
+    y = RNG.normal(size=(5, 2))
+    for shape, layers in (
+        ((5, 2, 6), [bp.Flatten(), bp.Dense(2)]),
+        ((5, 3, 2, 2), [bp.Reshape((12,)), bp.Dense(2)]),
+        ((5, 12), [bp.Reshape((4, 3)), bp.LSTM(2)]),
+        ((5, 4, 3), [bp.LSTM(2)]),
+    ):
+        model = bp.Sequential(layers, seed=0)
+        model.compile("sgd", "mse", device=device, dtype="float64")
+        x = flat.reshape(shape).astype(np.float64)
+        loss, dx = model.input_gradient(x, y)
+        assert dx.shape == shape
+        index = tuple(size - 1 for size in shape)
+        x[index] += 1e-6
+        assert (model.gradients(x, y)[0] - loss) / 1e-6 == pytest.approx(dx[index], abs=1e-5)
+
+
 def test_rows_as_columns() -> None:
     images = RNG.normal(size=(10, 2, 3))
     model = bp.Sequential([bp.Reshape((6,)), bp.Dense(2)], seed=0)

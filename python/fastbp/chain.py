@@ -376,9 +376,12 @@ class Chain:
         whole = self._reads_sequences or self._embedding is not None
         return not whole and is_lazy(x, self._dtype, native=self._device == "cpu")
 
-    def _lazy(self, x: Any, width: int | None = None, name: str = "X") -> LazyRows:
+    def _lazy(
+        self, x: Any, width: int | None = None, name: str = "X", *, finite: bool = True
+    ) -> LazyRows:
         """Those rows, checked."""
-        return LazyRows(x, self._inputs or width, self._dtype, name, native=self._device == "cpu")
+        native = self._device == "cpu"
+        return LazyRows(x, self._inputs or width, self._dtype, name, native=native, finite=finite)
 
     def _in_rows(self, x: Any) -> Any:
         """Of a network that begins with Flatten, an array of integers as rows."""

@@ -292,7 +292,9 @@ def input_gradient(
 ) -> tuple[float, Any]:
     """Sequential.input_gradient of checked rows; the gradient is of the kind of `like`."""
     values: Any = x.values if isinstance(x, Sequences) else x
-    result, dx = room_like(like, values.shape, values.dtype, values.device)
+    shape = view("x", like).shape  # Flatten has rows of another
+    result, room = room_like(like, shape, values.dtype, values.device)
+    dx = DeviceRows(room.pointer, values.shape, room.dtype, room.device, room.owner)
     loss, _ = engine.input_gradient(x, y, weight, dx)
     return loss, result
 

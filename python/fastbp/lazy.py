@@ -64,8 +64,11 @@ class LazyRows:
         name: str = "X",
         *,
         native: bool = False,
+        finite: bool = True,
     ) -> None:
-        """`native`: the engine converts integers itself."""
+        """`native`: the engine converts integers itself. `finite`: there must be rows, of finite
+        numbers."""
+        self._finite = finite
         self._native = native and are_integers(value)
         self._source = value.tocsr() if hasattr(value, "tocsr") else value
         self._sparse = hasattr(value, "tocsr")
@@ -81,9 +84,9 @@ class LazyRows:
                 f"{name} has {self._source.shape[1]} columns, but the network takes {inputs}; got "
                 f"shape {self._source.shape}"
             )
-        if len(self) == 0:
+        if finite and len(self) == 0:
             raise ValueError(f"{name} has no rows; got shape {self._source.shape}")
-        if self._sparse and not np.isfinite(self._source.data).all():
+        if finite and self._sparse and not np.isfinite(self._source.data).all():
             self._refuse_sparse()
 
     def _refuse_sparse(self) -> None:
@@ -132,11 +135,12 @@ class LazyRows:
         dense = taken.toarray() if self._sparse else np.asarray(taken)
         with np.errstate(over="ignore"):
             ready = np.require(dense, self._dtype, ["C", "A"])
-        wrong = arrays.first_non_finite(ready)
+        wrong = arrays.first_non_finite(ready) if self._finite else -1
         if wrong >= 0:
             row, column = divmod(wrong, ready.shape[1])
+            found = dense[row, column].item()
             raise ValueError(
-                f"{self._name} has {dense[row, column]!r} at row {numbers[row]}, column {column}: "
+                f"{self._name} has {found!r} at row {numbers[row]}, column {column}: "
                 f"fill or drop such rows first, or scale what {self._dtype} cannot hold"
             )
         return ready

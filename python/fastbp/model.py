@@ -212,12 +212,13 @@ class Sequential(Transferable):
         engine, rows, y = self._batch(x, y)
         weights: Any = self._weights(rows, y, sample_weight)
         rows = carried.before_step(self, engine, rows)
+        like = x.values if isinstance(x, Sequences) else x
         if arrays.is_on_device(y):
             from . import device_rows
 
-            like = x.values if isinstance(x, Sequences) else x
             return device_rows.input_gradient(engine, rows, y, weights, like)
-        return engine.input_gradient(rows, y, weights)
+        loss, dx = engine.input_gradient(rows, y, weights)
+        return loss, dx.reshape(np.shape(like))  # Flatten and Reshape had rows of another
 
     def evaluate(
         self,
@@ -320,7 +321,8 @@ class Sequential(Transferable):
             there: Array = device_rows.predict(self, X, number)
             return there
         X = self._in_rows(X)
-        x: Any = self._lazy(X) if self._is_lazy(X) else self._features(X, finite=False)
+        lazy = self._is_lazy(X)
+        x: Any = self._lazy(X, finite=False) if lazy else self._features(X, finite=False)
         engine = self._engine or self._build(x.shape[-1])
         out = self._new_outputs(x)
         whole = for_engine(x)

@@ -183,7 +183,7 @@ def lengths_of(x: Any) -> Array | None:
 def checked_lengths(lengths: Any, rows: int, steps: int) -> Array:
     """int64 (rows,), each from 1 to steps. Raises ValueError or TypeError otherwise."""
     given = np.asarray(lengths)
-    if given.dtype.kind not in "iu":
+    if given.dtype.kind not in "iu" and given.size > 0:
         raise TypeError(f"lengths must be integers; got dtype {given.dtype}")
     if given.shape != (rows,):
         raise ValueError(
@@ -193,7 +193,7 @@ def checked_lengths(lengths: Any, rows: int, steps: int) -> Array:
     wrong = np.flatnonzero((ready < 1) | (ready > steps))
     if wrong.size:
         raise ValueError(
-            f"lengths[{wrong[0]}] = {ready[wrong[0]]} is not a length from 1 to {steps}"
+            f"lengths[{wrong[0]}] = {given[wrong[0]]} is not a length from 1 to {steps}"
         )
     return ready
 
