@@ -99,7 +99,7 @@ def test_what_cannot_be_profiled_says_so() -> None:
     with pytest.raises(RuntimeError, match="build"):
         model.profile(x, y)
     model.build(20)
-    with pytest.raises(ValueError, match="seconds must be above 0; got 0"):
+    with pytest.raises(ValueError, match="seconds must be finite and above 0; got 0"):
         model.profile(x, y, seconds=0)
     with pytest.raises(RuntimeError, match=r"call start_clock\(\) first"):
         model._require_built().stop_clock()

@@ -74,8 +74,7 @@ class Profile(NamedTuple):
 def profile(model: Sequential, x: Any, y: Any, batch_size: int, seconds: float) -> Profile:
     """Sequential.profile; see there."""
     rows = checks.batch_size(batch_size)
-    if not seconds > 0:
-        raise ValueError(f"seconds must be above 0; got {seconds!r}")
+    seconds = checks.real("seconds", seconds, 0, open_low=True)
     if model.device == "reference":
         raise ValueError(
             "profile measures an engine on a processor or on CUDA; this model's device is "
