@@ -329,6 +329,20 @@ def test_infinite_logits(isa: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "name", ["mse", "half_sse", "mae", "huber", "quantile", "hinge", "squared_hinge"]
+)
+def test_infinite_outputs(isa: str, dtype: str, name: str) -> None:
+    """Beside any target the loss is what its formula says, infinite or 0, and so is the slope."""
+    for output, target in product((-np.inf, np.inf), (0.0, 1.0)):
+        y, t = np.full((1, 1), output, dtype), np.full((1, 1), target, dtype)
+        value, dy = loss(name, y, t)
+        wanted, slope = getattr(reference.ops, name)(y, t)
+        assert value == wanted and not np.isnan(value)
+        np.testing.assert_array_equal(dy, slope)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ENTRIES)
 def test_nan_stays_in_its_row_and_reaches_the_value(isa: str, dtype: str, name: str) -> None:
     """At every lane of two vectors and a tail: an element of the elementwise losses, a row of the

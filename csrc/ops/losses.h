@@ -96,7 +96,7 @@ struct Quantile : LossDefaults {
   template <class V> FBP_FN static V value(V y, V t, V q) {
     using T = typename V::scalar;
     const V e = y - t;
-    return select(e < V(T(0)), -(q * e), e - q * e);
+    return select(e < V(T(0)), -q, V(T(1)) - q) * e;  // of infinite e too
   }
   template <class V> FBP_FN static V gradient(V y, V t, V q) {
     using T = typename V::scalar;
