@@ -90,6 +90,8 @@ def test_files(tmp_path: Path) -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(RuntimeError, match="no parameters yet"):
         bp.quantize(bp.Sequential([bp.Dense(2)]))
+    with pytest.raises(TypeError, match="quantize takes a Sequential; got NoneType None"):
+        bp.quantize(None)
     model = bp.Sequential([bp.Dense(3), bp.LayerNorm(), bp.Dense(2)])
     model.build(2)
     with pytest.raises(ValueError, match="layer 1, LayerNorm"):

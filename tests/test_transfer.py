@@ -5,6 +5,7 @@ and said so. The layouts themselves are also checked with NumPy arrays alone.
 """
 
 import importlib.util
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -517,6 +518,44 @@ def test_files_that_are_not_keras(tmp_path: Path) -> None:
         content["numbers"] = np.zeros(3)
     with pytest.raises(ValueError, match="holds no layers with weights"):
         small().load_keras_weights(path)
+
+
+def test_damaged_keras_files(tmp_path: Path) -> None:
+    """Wherever bits are wrong: weights that were there anyway, or a ValueError and no change."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "net.weights.h5"
+    model = bp.Sequential([bp.Dense(6, activation="relu"), bp.Dense(3)], seed=0)
+    model.build(4)
+    with h5py.File(path, "w") as content:
+        for name, place in (("dense", 0), ("dense_1", 1)):
+            for number, part in enumerate(("kernel", "bias")):
+                content[f"layers/{name}/vars/{number}"] = model.parameters()[f"{place}.{part}"]
+    whole, rng, refusals = path.read_bytes(), np.random.default_rng(0), 0
+    before = {name: array.copy() for name, array in model.parameters().items()}
+    for _ in range(150):
+        broken = np.frombuffer(whole, np.uint8).copy()
+        broken[rng.integers(0, len(broken), 3)] ^= np.uint8(1 << rng.integers(8))
+        path.write_bytes(broken.tobytes())
+        try:
+            model.load_keras_weights(path)
+        except ValueError:
+            refusals += 1
+            for name, array in model.parameters().items():
+                np.testing.assert_array_equal(array, before[name])
+        model.set_parameters(before)
+    assert 10 < refusals < 150
+    with zipfile.ZipFile(tmp_path / "net.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", whole)
+    packed = bytearray((tmp_path / "net.keras").read_bytes())
+    packed[60] ^= 0xFF
+    (tmp_path / "net.keras").write_bytes(packed)
+    with pytest.raises(ValueError, match="is damaged, or not of Keras"):
+        model.load_keras_weights(tmp_path / "net.keras")
+
+
+def test_a_state_without_names() -> None:
+    with pytest.raises(TypeError, match="the state must have tensors under names; got int 0"):
+        small().load_torch_state_dict({0: np.zeros(3)})  # type: ignore[dict-item]
 
 
 def test_a_new_head_keeps_the_body(device: str, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ import numpy as np
 
 from . import durable, files
 from .arrays import Array, as_numbers
-from .errors import ModelFileError
+from .errors import ModelFileError, describe
 from .layers import Activation, Dense, Dropout
 from .normalization import Normalize
 from .reference.activations import ACTIVATIONS
@@ -153,8 +153,13 @@ def quantize(model: Sequential) -> Quantized:
 
     For chains of Dense layers with activations, behind Flatten and Normalize where they stand; what
     Dropout leaves out is not left out in prediction. Raises RuntimeError for a model without
-    parameters, ValueError for other layers.
+    parameters, ValueError for other layers, TypeError for what is no Sequential.
     """
+    from .model import Sequential
+
+    given: object = model
+    if not isinstance(given, Sequential):
+        raise TypeError(f"quantize takes a Sequential; got {describe(given)}")
     model._require_built()
     parameters, inputs = model.parameters(), model.inputs or 0
     center, factor = np.zeros(inputs), np.ones(inputs)

@@ -13,6 +13,7 @@ import io
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,9 @@ _INSIDE = ("cell", "layer", "forward_layer", "backward_layer")
 _LEAST = 1e-7  # what Keras divides by at least
 MEMBER = "model.weights.h5"  # of a .keras file, which is a zip archive
 
+# What h5py and zipfile raise where the bytes make no sense, beside OSError.
+_DAMAGE = (RuntimeError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
+
 
 def load(model: Transferable, path: str | os.PathLike[str]) -> None:
     """Sequential.load_keras_weights; see there."""
@@ -67,14 +71,14 @@ def load(model: Transferable, path: str | os.PathLike[str]) -> None:
         raise ImportError("reading Keras' files needs h5py: pip install 'fastbp[keras]'") from error
     name = os.fspath(path)
     with Path(path).open("rb") as file:
-        source: Any = file
-        if zipfile.is_zipfile(file):
-            source = _member(file, name)
         try:
+            source: Any = _member(file, name) if zipfile.is_zipfile(file) else file
             with h5py.File(source, "r") as content:
                 blocks = _blocks(content, _targets(model))
         except OSError as error:
             raise ValueError(f"{name!r} is no HDF5 file: {error}") from error
+        except _DAMAGE as error:
+            raise ValueError(f"{name!r} is damaged, or not of Keras: {error}") from error
     if not blocks:
         raise ValueError(f"{name!r} holds no layers with weights in a layout of Keras 2 or 3")
     statistics = [block for block in blocks if _is_normalization(block)]

@@ -49,6 +49,9 @@ def load(model: Transferable, state: Mapping[str, Any]) -> None:
         state = state["state_dict"]
     blocks: dict[str, dict[str, Array]] = {}
     for name, value in state.items():
+        key: object = name
+        if not isinstance(key, str):
+            raise TypeError(f"the state must have tensors under names; got {describe(key)}")
         prefix, _, last = name.rpartition(".")
         if last != STEPS:
             blocks.setdefault(prefix, {})[last] = _array(name, value)
