@@ -400,6 +400,14 @@ def test_checkpoints(tmp_path: Path) -> None:
         assert bits(bp.load(tmp_path / name)) == kept
     with pytest.raises(ValueError, match="which the logs do not have"):
         make().fit(x, y, callbacks=bp.ModelCheckpoint(tmp_path / "{val_loss}"))
+    for field in ("{epoch:z}", "{loss[0]}", "{loss.none}"):
+        with pytest.raises(ValueError, match="cannot be filled in"):
+            make().fit(x, y, callbacks=bp.ModelCheckpoint(tmp_path / field))
+    for name in ("net-{", "net-}", "net-{epoch"):
+        with pytest.raises(ValueError, match="has braces that are no fields"):
+            bp.ModelCheckpoint(name)
+    make().fit(x, y, epochs=1, callbacks=bp.ModelCheckpoint(tmp_path / "{{}}"))
+    assert (tmp_path / "{}").exists()
 
 
 def test_checkpoints_by_steps(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from .. import checks
@@ -31,9 +32,10 @@ class ModelCheckpoint(Monitor):
         background: a thread writes the file, from a copy, while fit goes on; fit returns when the
             last one is on the disk. Until a file is complete, what was there before stays.
 
-    Raises ValueError for save_best_only by steps; FileNotFoundError out of fit, before
-    the first step, if the folder is not there; OSError if a file cannot be written,
-    in the background when the next one is to be, or at the end.
+    Raises ValueError for save_best_only by steps and for braces that are no fields; out of fit
+    FileNotFoundError, before the first step, if the folder is not there; ValueError for fields that
+    the logs do not have; OSError if a file cannot be written, in the background when the next one
+    is to be, or at the end.
     """
 
     def __init__(
@@ -48,6 +50,13 @@ class ModelCheckpoint(Monitor):
     ) -> None:
         super().__init__(monitor, mode, 0.0)
         self.filepath = os.fspath(filepath)
+        try:
+            list(Formatter().parse(self.filepath))
+        except ValueError as error:
+            raise ValueError(
+                f"filepath {self.filepath!r} has braces that are no fields such as {{epoch}} "
+                f"({error}); write {{{{ and }}}} for braces of the name"
+            ) from None
         self.save_best_only = checks.boolean("save_best_only", save_best_only)
         self.save_freq = save_freq
         self.background = checks.boolean("background", background)
@@ -112,3 +121,5 @@ class ModelCheckpoint(Monitor):
                 f"filepath {self.filepath!r} names {error}, which the logs do not have: they have "
                 f"epoch, {', '.join(values)}"
             ) from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"filepath {self.filepath!r} cannot be filled in: {error}") from None
