@@ -392,6 +392,8 @@ def test_bad_settings() -> None:
             bp.Adam(**arguments)
     with pytest.raises(ValueError, match="place 2; the layers with parameters have 0, 1"):
         model_of(bp.Adam(layer_rates={2: 1.0}))
+    with pytest.raises(ValueError, match="layer 0 twice"):
+        model_of(bp.Adam(layer_rates={0: 1.0, -2: 0.5}))
     for wrong in (0.0, -1.0, np.inf):
         with pytest.raises(ValueError, match="max_norm must be"):
             bp.Dense(3, max_norm=wrong)

@@ -173,6 +173,8 @@ def check_layer_rates(layers: Layers, optimizer: Optimizer) -> dict[int, float]:
                 f"layer_rates has place {place}; the layers with parameters have "
                 f"{', '.join(map(str, own))}"
             )
+        if place % len(layers) in rates:
+            raise ValueError(f"layer_rates has layer {place % len(layers)} twice, from either end")
         rates[place % len(layers)] = rate
     return rates
 
