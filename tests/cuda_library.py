@@ -125,6 +125,13 @@ def launches(library: Path, name: str) -> int | None:
     return int(count(name.encode()))
 
 
+def held(library: Path) -> int:
+    """Bytes that are allocated on the emulated device."""
+    count = ctypes.CDLL(str(library)).fbp_emulation_held
+    count.restype = c_int64
+    return int(count(0))
+
+
 def copied(library: Path) -> dict[str, int]:
     """Bytes that the emulated device has copied so far, by direction."""
     count = ctypes.CDLL(str(library)).fbp_emulation_copied

@@ -106,6 +106,9 @@ CASES = {
     "states are masked": Case(
         lambda: [bp.Bidirectional(bp.GRU(70, recurrent_dropout=0.3)), bp.Dense(4)], rows=9,
         batch=9, steps=3, lengths=True),
+    "many parts": Case(  # of which 9 have a place for their gradients
+        lambda: [bp.GRU(3, return_sequences=True), bp.LayerNorm(), bp.Dense(4)], rows=620,
+        batch=600, steps=2, every_step=True),
     "words": Case(lambda: [bp.Embedding(11, 7), bp.GRU(6), bp.Dense(4)], numbers=True),
 }  # fmt: skip
 

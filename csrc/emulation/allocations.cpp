@@ -209,7 +209,13 @@ cudaError_t cudaMemset(void* target, int value, std::size_t bytes) {
   return error == cudaSuccess ? cudaStreamSynchronize(nullptr) : error;
 }
 
+#define FBP_EXPORT extern "C" __attribute__((visibility("default")))
 // How many bytes have been copied so far, of a cudaMemcpyKind.
-extern "C" __attribute__((visibility("default"))) long long fbp_emulation_copied(int kind) {
+FBP_EXPORT long long fbp_emulation_copied(int kind) {
   return kind >= 0 && kind < 4 ? copied_bytes[kind].load() : -1;
+}
+// How many bytes are allocated on a device.
+FBP_EXPORT long long fbp_emulation_held(int device) {
+  const std::lock_guard<std::mutex> lock(blocks_mutex);
+  return device >= 0 && device < 16 ? static_cast<long long>(bytes_in_use[device]) : -1;
 }

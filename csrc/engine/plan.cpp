@@ -57,8 +57,13 @@ struct Builder : Plan {
   BatchMatrix output(const NetworkLayout& layout, std::size_t s) {
     const Stage& stage = layout.stages[s];
     const bool last = s + 1 == layout.stages.size(), read = has_ones && reads_ones(layout, s + 1);
-    if (stage.scan() && stage.way_count() == 1) return states(stage, read);
+    if (is_states(stage)) return states(stage, read);
     return matrix(stage.outputs, read, last, places(stage.sequence));
+  }
+  // Whether the output is h of a scan's only way. On a device it lies by itself, as other stages' do, so
+  // that one launch serves all parts of a batch.
+  bool is_states(const Stage& stage) const {
+    return stage.scan() && stage.way_count() == 1 && use != PlanUse::device;
   }
   // h of each step; of a device's plan before the first too.
   BatchMatrix states(const Stage& stage, bool read_by_dense) {
@@ -74,7 +79,7 @@ struct Builder : Plan {
     const index_t units = stage.units;
     for (int w = 0; w < stage.way_count(); ++w) {
       ScanWay& way = m.way[w];
-      way.h = stage.way_count() == 1 ? y.back() : states(stage, false);
+      way.h = is_states(stage) ? y.back() : states(stage, false);
       way.c = matrix(cell.states > 1 ? units : 0, false, true, blocks_of_states());
       way.kept = matrix(cell.keeps * units, false, true, steps);
       if (stage.state_rate > 0) way.masked = matrix(units, has_ones && stage.bias, false, steps);
@@ -92,12 +97,12 @@ struct Builder : Plan {
       m.product = matrix(stage.product_width(), false, true);
     return m;
   }
-  // Whether the gradient of a stage's output may lie where the output is: that is read by the product
-  // for the dense stage behind alone, which is made before.
+  // Whether the gradient of a stage's output may lie where the output is: that is read by the products
+  // for the dense stage behind alone, which are made before.
   bool delta_in_output(const NetworkLayout& layout, std::size_t s) const {
     const auto& stages = layout.stages;
-    return use != PlanUse::device && s + 1 < stages.size() && stages[s].scan() &&
-           stages[s].way_count() == 2 && stages[s + 1].dense();
+    return s + 1 < stages.size() && stages[s].scan() && !is_states(stages[s]) &&
+           stages[s + 1].dense();
   }
   index_t places(bool sequence) const { return sequence ? steps : 1; }
   // Where a batch is gathered.

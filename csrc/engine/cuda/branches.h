@@ -12,6 +12,8 @@ namespace cuda {
 // records they are branches.
 class Branches {
  public:
+  static constexpr int kBranches = 8;
+
   // What is enqueued from now on by `next` comes behind what is on `stream`.
   void begin(cudaStream_t stream) {
     if (streams_.empty()) make();
@@ -34,7 +36,6 @@ class Branches {
   }
 
  private:
-  static constexpr int kBranches = 8;
   static constexpr const char* kWhat = "work side by side";
 
   void make() {

@@ -1,5 +1,7 @@
 #include "engine/cuda/chain.h"
 
+#include <algorithm>
+
 namespace fastbp {
 namespace cuda {
 namespace {
@@ -39,7 +41,7 @@ const BatchMatrix* Chain<T>::saved(const Workspace& space, std::size_t stage) co
 
 template <class T> index_t Chain<T>::partials_of(index_t rows) const {
   const index_t parts = parts_of(rows, layout->row_chunk(rows));
-  if (layout->sequences) return parts;
+  if (layout->sequences) return std::min(parts, kPartsAtOnce);
   index_t blocks = 0;
   for (const Stage& stage : layout->stages)
     if (stage.dense()) blocks += product_mode.blocks(gradient_rows(stage), stage.outputs);
@@ -331,7 +333,9 @@ template <class T> void Chain<T>::take_loss(const Outputs<T>& part, bool plain) 
 
 template <class T>
 void Chain<T>::backward(const Workspace& space, const DeviceBatch<T>& batch) const {
-  const index_t parts = partials_of(batch.rows);
+  index_t parts = partials_of(batch.rows);  // at the end
+  if (layout->sequences)
+    parts = place_of_part(parts_of(batch.rows, layout->row_chunk(batch.rows)) - 1) + 1;
   const std::size_t lowest = batch.dx ? 0 : layout->lowest_trained;
   const bool update = batch.update && !rules->need_whole_gradient();
   Products<T> products(*layout, product_mode, stream, loss_rounds());
@@ -340,16 +344,23 @@ void Chain<T>::backward(const Workspace& space, const DeviceBatch<T>& batch) con
     const index_t here = space.rows_of(layout->stages[s], batch.rows);
     if (layout->stages[s].dense()) products.take_delta(s, space.at<T>(dz), dz.row, here);
     batch_norm_sums(space, s, batch.rows);
-    // The product for the stage below reads the weights: they change after it.
-    if (layout->stages[s].scan()) {
+    const bool scan = layout->stages[s].scan();
+    const auto gradient = [&] {
+      parameter_gradient(products, space, batch.rows, s, parts, update);
+      if (trains(layout->stages[s])) spent(StepPart::gradient, s);
+    };
+    // The product for the stage below reads the weights: they change after it. Those of sequences do when all
+    // parts are there; but that product may be stored where the stage's input is (Builder::delta_in_output).
+    const bool early = layout->sequences && !scan;
+    if (early) gradient();
+    if (scan) {
       input_delta_scan(space, s, batch.rows, gathered_pass(space, batch.samples, true).lengths);
       round_scan(products, space, s, batch.rows);
     } else if (s > lowest || batch.dx) {
       input_delta(products, space, batch.rows, s, s > 0 ? nullptr : batch.dx);
     }
-    if (layout->stages[s].scan() || s > lowest || batch.dx) spent(StepPart::delta, s);
-    parameter_gradient(products, space, batch.rows, s, parts, update);
-    if (trains(layout->stages[s])) spent(StepPart::gradient, s);
+    if (scan || s > lowest || batch.dx) spent(StepPart::delta, s);
+    if (!early) gradient();
   }
   const bool apart = parts > 1 || layout->sequences;
   if (apart) add_up_parts(parts, update);
@@ -425,7 +436,7 @@ void Chain<T>::input_delta(Products<T>& products, const Workspace& space, index_
   ActivationTile<T> tile;
   int activation = 0;
   if (dx && layout->sequences) {
-    tile.out = space.at<T>(space.plan.x);  // which nobody reads again but for the gradients
+    tile.out = space.at<T>(space.plan.x);  // which nobody reads again
     tile.out_row = space.plan.x.row;
   } else if (dx) {
     tile.out = dx;

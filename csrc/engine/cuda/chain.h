@@ -46,8 +46,7 @@ struct Workspace {
   std::vector<std::size_t> gate_deltas;
 };
 
-// Of a plan for sequences: the outputs of scan stages lie by themselves, as other stages' do, so that
-// one launch serves all parts of a batch.
+// Room for gate_deltas, of a plan for sequences.
 void lay_out_scans(Workspace& space, const NetworkLayout& layout, std::size_t element_size);
 
 // Those of all parts of a batch that count.
@@ -141,6 +140,10 @@ template <class T> struct DeviceBatch {
   T* dx = nullptr;                         // (rows, inputs), where not null
 };
 
+// Gradients of parts of sequences that are kept at once: as many as are made side by side, and the sum of
+// those before them.
+inline constexpr index_t kPartsAtOnce = Branches::kBranches + 1;
+
 template <class T> class Chain {
  public:
   const NetworkLayout* layout = nullptr;
@@ -191,7 +194,8 @@ template <class T> class Chain {
   index_t weight_copies() const;
 
   // Gradients of parts of a batch that are summed apart: where a product has too few tiles to keep a
-  // device busy, every chunk of its sum over the rows is a part. 1: none are.
+  // device busy, every chunk of its sum over the rows is a part; of sequences, so many of its parts. 1:
+  // none are.
   index_t partials_of(index_t rows) const;
 
  private:
@@ -213,6 +217,7 @@ template <class T> class Chain {
                     bool update) const;
   void own_gradient_of(const Workspace& space, std::size_t stage, index_t first, index_t rows,
                        index_t chunk, index_t parts, const GradientSink<T>& to) const;
+  static index_t place_of_part(index_t part);
   SequenceRows sequences(index_t rows, index_t places) const;
   SequenceGather<T> sequence_gather(const Workspace& space, index_t rows,
                                     const DeviceSamples<T>& from) const;

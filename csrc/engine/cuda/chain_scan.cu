@@ -35,14 +35,13 @@ void lay_out_scans(Workspace& space, const NetworkLayout& layout, std::size_t el
     if (!stage.scan()) continue;
     if (cell_info(stage.cell).keeps > 0)
       space.gate_deltas[s] = add(2 * plan.capacity, stage.parameter_cols);
-    if (stage.way_count() == 2) continue;
-    BatchMatrix& y = plan.y[s];
-    y.places = stage.sequence ? plan.steps : 1;
-    y.ones =
-        s + 1 < layout.stages.size() && layout.stages[s + 1].dense() && layout.stages[s + 1].bias;
-    y.offset = add(plan.capacity * y.places, y.row);
-    plan.z[s] = y;
   }
+}
+
+// The parts that the partials hold are added up onto the first, in order, before the next ones take the
+// places behind it: however large a batch is, it needs no more than kPartsAtOnce of them.
+template <class T> index_t Chain<T>::place_of_part(index_t part) {
+  return part < kPartsAtOnce ? part : 1 + (part - kPartsAtOnce) % (kPartsAtOnce - 1);
 }
 
 // How the rows of a matrix with so many places lie.
@@ -291,7 +290,7 @@ void Chain<T>::scan_gradient(const Products<T>& products, const Workspace& space
 }
 
 // Of each part of a batch of sequences, into its partial. A product of one part has too few tiles for
-// the device, so those of all parts are made side by side.
+// the device, so those of several parts are made side by side.
 template <class T>
 void Chain<T>::sequence_gradient(const Products<T>& products, const Workspace& space, index_t rows,
                                  std::size_t s) const {
@@ -300,7 +299,16 @@ void Chain<T>::sequence_gradient(const Products<T>& products, const Workspace& s
   branches->begin(stream);
   for (index_t first = 0, part = 0; first < rows; first += chunk, ++part) {
     const index_t count = rows - first < chunk ? rows - first : chunk;
-    T* const gradient = partials + part * layout->parameter_count;
+    const index_t place = place_of_part(part);
+    if (place == 1 && part > 1) {
+      branches->end();
+      T* const sums = partials + stage.parameter_offset;
+      check(add_parts(sums, kPartsAtOnce, layout->parameter_count, stage.parameter_count(), sums,
+                      kNoOptimizer, {}, tables.steps, stream),
+            kBackward);
+      branches->begin(stream);
+    }
+    T* const gradient = partials + place * layout->parameter_count;
     if (stage.scan()) {
       scan_gradient(products, space, s, rows, first, count, gradient);
     } else if (stage.dense()) {
