@@ -150,6 +150,24 @@ def test_files_that_cannot_be_written(run: Any, tmp_path: Path) -> None:
         assert status == 2 and "No space left" in error
 
 
+def test_saved_runs_that_cannot_be_read(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    for name, said in (("gone.json", "gone.json: No such file"), ("deep.json", "is not JSON")):
+        status, _, error = run("bench", "--report", name)
+        assert status == 2 and said in error and "Errno" not in error
+
+
+def test_a_contestant_that_does_not_start(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastbp.benchmark import pool, runner
+
+    def dies(*_: object) -> None:
+        raise pool.WorkerError("its process died: status 1")
+
+    monkeypatch.setattr(runner, "run", dies)
+    status, _, error = run("bench", "--quick", "--only", "2-16-1")
+    assert status == 2 and "fastbp bench: its process died: status 1" in error
+
+
 def test_characters_that_the_terminal_lacks(run: Any, tmp_path: Path) -> None:
     rows = [(str(i), "\N{GREEK SMALL LETTER ALPHA}b"[i % 2]) for i in range(30)]
     run("train", table(tmp_path / "t.csv", "a,y", rows), *TRAIN)

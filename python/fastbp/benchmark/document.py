@@ -44,7 +44,7 @@ def read(path: Path) -> dict[str, Any]:
     """Raises DocumentError, or OSError where the file cannot be read."""
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DocumentError(f"{path} is not JSON: {error}") from error
     for fault in faults(document, schema()):
         raise DocumentError(f"{path} is not a file of 'fastbp bench --json': {fault}")

@@ -138,6 +138,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from ..benchmark.document import DocumentError
+    from ..benchmark.pool import WorkerError
 
     if arguments.fail_above is not None and not arguments.compare:
         raise CommandError("--fail-above needs --compare OLD NEW")
@@ -153,7 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.compare:
             return _compare(arguments)
         return _write(arguments, _saved(arguments) if arguments.report else _measured(arguments))
-    except (DocumentError, OSError) as error:
+    except (DocumentError, WorkerError) as error:
         raise CommandError(str(error)) from error
 
 
