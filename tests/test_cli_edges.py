@@ -176,6 +176,15 @@ def test_characters_that_the_terminal_lacks(run: Any, tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "the encoding of the output, ascii, has no '\\u03b1'" in done.stderr
+    command[3] = "evaluate"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "\\u03b1" in done.stdout
+
+
+def test_a_closed_output() -> None:
+    command = f"{sys.executable} -m fastbp info >&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])

@@ -7,6 +7,7 @@ data (one message on stderr), 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -52,9 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command != "info":  # which shows what is wrong
             _check_environment()
+        if arguments.command != "predict" and isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a report; predictions are data
         with _warnings_as_lines(arguments.command):
             status: int = arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # which it is where the caller closed it
+            sys.stdout.flush()
         return status
     except (CommandError, fastbp.DeviceNotAvailableError) as error:
         print(f"fastbp {arguments.command}: {error}", file=sys.stderr)
