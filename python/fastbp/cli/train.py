@@ -87,7 +87,11 @@ def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to predict (default: auto, from the target column)",
     )
     group.add_argument(
-        "--drop", metavar="COL,..", type=kinds.names, default=[], help="columns to leave out"
+        "--drop",
+        metavar="COL,..",
+        type=kinds.names,
+        default=[],
+        help="columns to leave out; a name that has a comma stands in double quotes",
     )
     group.add_argument(
         "--categorical",
