@@ -202,6 +202,7 @@ def test_sequences(dtype: str, every_step: bool) -> None:
     x = np.random.default_rng(5).normal(size=(40, 6, 3))
     y = np.random.default_rng(6).normal(size=(40, 6, 2) if every_step else (40, 2))
     weights = np.linspace(0, 2, 40)
+    rules = {**RULES, "layer_rates": {0: 0.5, -1: 2.0}}
     models = []
     for device in ("reference", "cpu"):
         layers = [
@@ -210,7 +211,7 @@ def test_sequences(dtype: str, every_step: bool) -> None:
             bp.Dense(2, kernel_regularizer="l2"),
         ]
         model = bp.Sequential(layers, seed=2)
-        model.compile(bp.Adam(0.02, **RULES), "huber", device=device, dtype=dtype)
+        model.compile(bp.Adam(0.02, **rules), "huber", device=device, dtype=dtype)
         models.append(model)
         model.fit(x, y, epochs=2, batch_size=16, sample_weight=weights, verbose=0)
         model.freeze(upto=1)

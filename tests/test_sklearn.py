@@ -510,7 +510,7 @@ def changed(model: Any, before: dict[str, Any]) -> list[str]:
         ({"solver": "sgd", "learning_rate": 1e300}, {}, "non-finite"),
     ],
 )
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore:the loss is nan:RuntimeWarning")
 def test_an_error_leaves_every_attribute_as_it_was(
     options: dict[str, Any], arguments: dict[str, Any], message: str
 ) -> None:
