@@ -312,7 +312,7 @@ def learn_target(table: Table, index: int, training: Rows, task: str) -> Target:
         if values.min() == values.max():
             raise CommandError(f"{table.path}, target {name!r}: every value is {values[0]:g}")
         return Target(name, task, *_mean_and_std(values[training]))
-    classes = sorted(set(class_names(cells, numeric)), key=float if numeric else None)
+    classes = sorted(set(class_names(cells, numeric)), key=Decimal if numeric else None)
     if len(classes) < 2:
         raise CommandError(f"{table.path}, target {name!r}: every row is of class {classes[0]!r}")
     if task == "binary" and len(classes) != 2:
