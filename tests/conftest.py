@@ -16,6 +16,8 @@ import cuda_library
 import cupy_stand_in
 import fastbp as bp
 from builds import Builder, can_build, made_before, program
+from command_line import Outcome, Run
+from fastbp.cli import main
 from fastbp.cuda_library import VARIABLE, open_device
 
 BUILDER = pytest.StashKey[Builder]()
@@ -69,6 +71,20 @@ def device(request: pytest.FixtureRequest) -> str:
     """Each device that this version has; a model made with it must say that it runs there."""
     name: str = request.param
     return name
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command line in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*argv: object) -> Outcome:
+        status = main([str(argument) for argument in argv])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Outcome(status, captured.out, captured.err)
+
+    return call
 
 
 @pytest.hookimpl(trylast=True)  # when what is not to run has been left out

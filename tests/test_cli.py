@@ -12,40 +12,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 import fastbp as bp
-from fastbp.cli import main
+from command_line import Run
 
 COMMANDS = ("demo", "train", "predict", "evaluate", "explain", "info", "verify", "bench")
-
-
-class Outcome(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command line in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*argv: object) -> Outcome:
-        status = main([str(argument) for argument in argv])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Outcome(status, captured.out, captured.err)
-
-    return call
 
 
 def write(path: Path, header: list[str] | None, rows: list[list[object]]) -> Path:

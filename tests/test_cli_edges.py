@@ -11,20 +11,7 @@ import numpy as np
 import pytest
 
 import fastbp as bp
-from fastbp.cli import main
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
+from command_line import Run
 
 ROWS = [(f"{i * 37 % 41}", f"{i * 11 % 17}.5", "xyz"[i % 3], "pq"[i % 2]) for i in range(40)]
 
@@ -37,7 +24,7 @@ def table(path: Path, names: str = "a,b,c,y", rows: Any = ROWS) -> str:
 TRAIN = ("--target", "y", "--epochs", 1)
 
 
-def test_one_row_to_validate_has_no_r2(run: Any, tmp_path: Path) -> None:
+def test_one_row_to_validate_has_no_r2(run: Run, tmp_path: Path) -> None:
     name = table(tmp_path / "t.csv", "a,y", [("1", "2"), ("2", "3.5"), ("3", "7")])
     status, out, error = run("train", name, *TRAIN)
     assert status == 0, error
@@ -48,7 +35,7 @@ def test_one_row_to_validate_has_no_r2(run: Any, tmp_path: Path) -> None:
     )
 
 
-def test_numbers_of_any_size(run: Any, tmp_path: Path) -> None:
+def test_numbers_of_any_size(run: Run, tmp_path: Path) -> None:
     rows = [(f"{i}e{200 + i % 2}", f"{i * 10**17}") for i in range(30)]
     assert run("train", table(tmp_path / "t.csv", "a,y", rows), *TRAIN)[::2] == (0, "")
     (column,) = json.loads(bp.load("t.safetensors").metadata["fastbp_table"])["columns"]
@@ -64,7 +51,7 @@ def test_numbers_of_any_size(run: Any, tmp_path: Path) -> None:
     assert (status, out) == (2, "") and "far.csv, line 3: the network's output is not" in error
 
 
-def test_long_whole_numbers_are_different_classes(run: Any, tmp_path: Path) -> None:
+def test_long_whole_numbers_are_different_classes(run: Run, tmp_path: Path) -> None:
     names = ["100000000000000000", "100000000000000001"]
     rows = [(str(i), names[i % 2]) for i in range(30)]
     status, out, error = run("train", table(tmp_path / "t.csv", "a,y", rows), *TRAIN)
@@ -74,14 +61,14 @@ def test_long_whole_numbers_are_different_classes(run: Any, tmp_path: Path) -> N
     assert run("evaluate", "t.safetensors", "u.csv")[0] == 0
 
 
-def test_underscores_make_names(run: Any, tmp_path: Path) -> None:
+def test_underscores_make_names(run: Run, tmp_path: Path) -> None:
     rows = [(f"{i % 3}_{i % 2}", "pq"[i % 2]) for i in range(30)]
     assert (
         "1 of categories: a (6)" in run("train", table(tmp_path / "t.csv", "a,y", rows), *TRAIN)[1]
     )
 
 
-def test_lines_of_blanks_are_no_rows(run: Any, tmp_path: Path) -> None:
+def test_lines_of_blanks_are_no_rows(run: Run, tmp_path: Path) -> None:
     name = table(tmp_path / "t.csv")
     with (tmp_path / name).open("a") as file:
         file.write("   \n\t\n")
@@ -94,7 +81,7 @@ def test_lines_of_blanks_are_no_rows(run: Any, tmp_path: Path) -> None:
     assert len(run("predict", "one.safetensors", "new.csv")[1].splitlines()) == 4
 
 
-def test_a_missing_category_that_training_never_saw(run: Any, tmp_path: Path) -> None:
+def test_a_missing_category_that_training_never_saw(run: Run, tmp_path: Path) -> None:
     name = table(tmp_path / "t.csv")
     assert run("train", name, *TRAIN, "--missing", "fill")[0] == 0
     (tmp_path / "new.csv").write_text("a,b,c\n1,2,\n")
@@ -107,7 +94,7 @@ def test_a_missing_category_that_training_never_saw(run: Any, tmp_path: Path) ->
 
 
 @pytest.mark.filterwarnings("default")
-def test_what_diverges_is_not_saved(run: Any, tmp_path: Path) -> None:
+def test_what_diverges_is_not_saved(run: Run, tmp_path: Path) -> None:
     status, _, error = run("train", table(tmp_path / "t.csv"), "--target", "y", "--epochs", 3,
                            "--learning-rate", 1e30)  # fmt: skip
     assert status == 2 and "training has diverged, and nothing is saved" in error
@@ -126,7 +113,7 @@ def test_what_diverges_is_not_saved(run: Any, tmp_path: Path) -> None:
         (["--drop", '"a'], "expected names and commas"),
     ],
 )
-def test_mistakes_in_options(run: Any, tmp_path: Path, options: list[str], said: str) -> None:
+def test_mistakes_in_options(run: Run, tmp_path: Path, options: list[str], said: str) -> None:
     name = table(tmp_path / "t.csv")
     before = (tmp_path / name).read_bytes()
     status, _, error = run("train", name, *TRAIN, *options)
@@ -134,7 +121,7 @@ def test_mistakes_in_options(run: Any, tmp_path: Path, options: list[str], said:
     assert (tmp_path / name).read_bytes() == before
 
 
-def test_files_that_cannot_be_written(run: Any, tmp_path: Path) -> None:
+def test_files_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     run("train", table(tmp_path / "t.csv"), *TRAIN)
     os.mkfifo("pipe")
     status, _, error = run("train", "t.csv", *TRAIN, "--output", "pipe")
@@ -150,14 +137,14 @@ def test_files_that_cannot_be_written(run: Any, tmp_path: Path) -> None:
         assert status == 2 and "No space left" in error
 
 
-def test_saved_runs_that_cannot_be_read(run: Any, tmp_path: Path) -> None:
+def test_saved_runs_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
     (tmp_path / "deep.json").write_text("[" * 100_000)
     for name, said in (("gone.json", "gone.json: No such file"), ("deep.json", "is not JSON")):
         status, _, error = run("bench", "--report", name)
         assert status == 2 and said in error and "Errno" not in error
 
 
-def test_a_contestant_that_does_not_start(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_contestant_that_does_not_start(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from fastbp.benchmark import pool, runner
 
     def dies(*_: object) -> None:
@@ -168,7 +155,7 @@ def test_a_contestant_that_does_not_start(run: Any, monkeypatch: pytest.MonkeyPa
     assert status == 2 and "fastbp bench: its process died: status 1" in error
 
 
-def test_characters_that_the_terminal_lacks(run: Any, tmp_path: Path) -> None:
+def test_characters_that_the_terminal_lacks(run: Run, tmp_path: Path) -> None:
     rows = [(str(i), "\N{GREEK SMALL LETTER ALPHA}b"[i % 2]) for i in range(30)]
     run("train", table(tmp_path / "t.csv", "a,y", rows), *TRAIN)
     command = [sys.executable, "-m", "fastbp", "predict", "t.safetensors", "t.csv"]
@@ -190,7 +177,7 @@ def test_a_closed_output() -> None:
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("option", ["--config", "--conf"])
 def test_a_file_with_options_that_say_nothing(
-    run: Any, tmp_path: Path, mark: str, option: str
+    run: Run, tmp_path: Path, mark: str, option: str
 ) -> None:
     rows = [(*row[:2], *row) for row in ROWS]
     table(tmp_path / "t.csv", '"d,e",f,a,b,c,y', rows)
@@ -209,13 +196,13 @@ def test_a_file_with_options_that_say_nothing(
         ("[" * 100_000, "o.json: "),
     ],
 )
-def test_mistakes_in_a_file_with_options(run: Any, tmp_path: Path, text: str, said: str) -> None:
+def test_mistakes_in_a_file_with_options(run: Run, tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "o.json").write_text(text)
     status, _, error = run("train", table(tmp_path / "t.csv"), "--config", "o.json")
     assert status == 2 and said in error
 
 
-def test_models_whose_layers_changed(run: Any, tmp_path: Path) -> None:
+def test_models_whose_layers_changed(run: Run, tmp_path: Path) -> None:
     name = table(tmp_path / "t.csv")
     run("train", name, *TRAIN)
     model = bp.load("t.safetensors")
@@ -244,7 +231,7 @@ def test_models_whose_layers_changed(run: Any, tmp_path: Path) -> None:
         lambda d: d.update(positions=[]),
     ],
 )
-def test_damaged_descriptions(run: Any, tmp_path: Path, change: Any) -> None:
+def test_damaged_descriptions(run: Run, tmp_path: Path, change: Any) -> None:
     name = table(tmp_path / "t.csv")
     run("train", name, *TRAIN)
     model = bp.load("t.safetensors")

@@ -7,13 +7,12 @@ file, so that predict and evaluate prepare new rows in the same way.
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import fastbp as bp
-from fastbp.cli import main
+from command_line import Run
 
 
 def table(path: Path, n: int = 240, seed: int = 0, holes: bool = False) -> Path:
@@ -32,19 +31,7 @@ def table(path: Path, n: int = 240, seed: int = 0, holes: bool = False) -> Path:
     return path
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
-
-def test_missing_cells_are_named_or_filled(run: Any, tmp_path: Path) -> None:
+def test_missing_cells_are_named_or_filled(run: Run, tmp_path: Path) -> None:
     table(tmp_path / "t.csv", holes=True)
     status, _, error = run("train", "t.csv", "--target", "kind")
     assert status == 2
@@ -66,7 +53,7 @@ def test_missing_cells_are_named_or_filled(run: Any, tmp_path: Path) -> None:
     assert run("predict", "t.safetensors", "bad.csv")[0] == 2
 
 
-def test_the_median_is_that_of_the_training_rows(run: Any, tmp_path: Path) -> None:
+def test_the_median_is_that_of_the_training_rows(run: Run, tmp_path: Path) -> None:
     rows = [f"{value},{'ab'[value % 2]}" for value in range(50)] + [",a", ",b"]
     (tmp_path / "t.csv").write_text("\n".join(["x,y", *rows]))
     (tmp_path / "v.csv").write_text("x,y\n1000,a\n1001,b\n")
@@ -78,7 +65,7 @@ def test_the_median_is_that_of_the_training_rows(run: Any, tmp_path: Path) -> No
     assert column["mean"] == pytest.approx((sum(range(50)) + 2 * 24.5) / 52)
 
 
-def test_rows_of_another_file_and_early_stopping(run: Any, tmp_path: Path) -> None:
+def test_rows_of_another_file_and_early_stopping(run: Run, tmp_path: Path) -> None:
     table(tmp_path / "t.csv")
     table(tmp_path / "v.csv", n=90, seed=1)
     status, out, error = run(
@@ -105,7 +92,7 @@ def test_rows_of_another_file_and_early_stopping(run: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["toml", "json"])
-def test_options_from_a_file(run: Any, tmp_path: Path, kind: str) -> None:
+def test_options_from_a_file(run: Run, tmp_path: Path, kind: str) -> None:
     if kind == "toml":
         pytest.importorskip("tomllib")
     table(tmp_path / "t.csv")
@@ -137,7 +124,7 @@ def test_options_from_a_file(run: Any, tmp_path: Path, kind: str) -> None:
         ("none.json", "", "cannot read gone.json"),
     ],
 )
-def test_mistakes_in_the_file(run: Any, tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_mistakes_in_the_file(run: Run, tmp_path: Path, name: str, text: str, message: str) -> None:
     table(tmp_path / "t.csv")
     (tmp_path / name).write_text(text)
     path = "gone.json" if name == "none.json" else name
@@ -145,7 +132,7 @@ def test_mistakes_in_the_file(run: Any, tmp_path: Path, name: str, text: str, me
     assert status == 2 and message in error
 
 
-def test_the_report_is_scikit_learns(run: Any, tmp_path: Path) -> None:
+def test_the_report_is_scikit_learns(run: Run, tmp_path: Path) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     path = table(tmp_path / "t.csv")
     run("train", "t.csv", "--target", "kind", "--epochs", 3)

@@ -209,7 +209,6 @@ cudaError_t cudaMemset(void* target, int value, std::size_t bytes) {
   return error == cudaSuccess ? cudaStreamSynchronize(nullptr) : error;
 }
 
-#define FBP_EXPORT extern "C" __attribute__((visibility("default")))
 // How many bytes have been copied so far, of a cudaMemcpyKind.
 FBP_EXPORT long long fbp_emulation_copied(int kind) {
   return kind >= 0 && kind < 4 ? copied_bytes[kind].load() : -1;

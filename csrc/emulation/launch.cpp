@@ -377,7 +377,6 @@ void launch(const char* name, const void* kernel, const LaunchShape& shape,
 
 // fastbp::emulation::set_schedule for those who load the library; 0, or 1 for a text that is no
 // schedule.
-#define FBP_EXPORT extern "C" __attribute__((visibility("default")))
 FBP_EXPORT int fbp_emulation_set_schedule(const char* text) {
   return fastbp::emulation::set_schedule(text) ? 0 : 1;
 }

@@ -6,6 +6,9 @@
 
 #include "emulation/device.h"
 
+// Of what tests call in the library by name.
+#define FBP_EXPORT extern "C" __attribute__((visibility("default")))
+
 namespace fastbp {
 namespace emulation {
 

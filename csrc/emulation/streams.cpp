@@ -268,7 +268,6 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
   return cudaSuccess;
 }
 
-#define FBP_EXPORT extern "C" __attribute__((visibility("default")))
 // For libraries that stand in for NVIDIA's: work(argument) is done as a kernel on that stream is.
 FBP_EXPORT int fbp_emulation_enqueue(cudaStream_t stream, void (*work)(void*), void* argument) {
   return enqueue(stream, [=] { work(argument); });

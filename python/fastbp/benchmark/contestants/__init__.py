@@ -31,13 +31,17 @@ class Contestant:
     packages: tuple[str, ...] = ()  # distributions whose versions are recorded
     needs: tuple[str, ...] = ()  # modules without which it does not run
     lacks: tuple[str, ...] = ()  # activations and optimizers that it does not have
-    starts_slowly: bool = False  # half a minute for each workload: only where it is asked for
 
     @property
     def name(self) -> str:
         """fastbp, fastbp step, jax scan, torch bfloat16, ..."""
         form = f" {self.form}" if self.form in ("step", "scan", "compile") else ""
         return f"{self.library}{form}" + f" {self.dtype}" * (self.dtype != "float32")
+
+    @property
+    def starts_slowly(self) -> bool:
+        """Half a minute for each workload: it takes part only where that is asked for."""
+        return self.form == "compile"
 
     @property
     def is_peer(self) -> bool:
@@ -73,26 +77,8 @@ ALL = (
         ("torch",),
     ),
     Contestant("torch", "torch_eager", "loop", "bfloat16", ("train",), ("torch",), ("torch",)),
-    Contestant(
-        "torch",
-        "torch_eager",
-        "compile",
-        "float32",
-        ("train",),
-        ("torch",),
-        ("torch",),
-        starts_slowly=True,
-    ),
-    Contestant(
-        "torch",
-        "torch_eager",
-        "compile",
-        "bfloat16",
-        ("train",),
-        ("torch",),
-        ("torch",),
-        starts_slowly=True,
-    ),
+    Contestant("torch", "torch_eager", "compile", "float32", ("train",), ("torch",), ("torch",)),
+    Contestant("torch", "torch_eager", "compile", "bfloat16", ("train",), ("torch",), ("torch",)),
     Contestant(
         "jax", "jax_jit", "loop", "float32", ("train", "predict"), ("jax", "jaxlib"), ("jax",)
     ),
