@@ -280,7 +280,7 @@ static void gemm(const GemmArgs<float>& g, Share share) {
   Pair* const panels = reinterpret_cast<Pair*>(g.scratch);
   Block block;
   block.most_rows = tile_rows(all_cols, kLanes);
-  block.by_columns = g.a_row == 1 && g.a_col != 1;
+  block.by_columns = a_by_columns(g);
   block.a_row = a_row;
   block.a = panels + kPanelPairs;
   // Blocks of equal size, in whole tiles. A tile by columns takes no more than its rows by rows, but for short k.

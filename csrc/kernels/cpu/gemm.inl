@@ -151,11 +151,6 @@ template <class T> static constexpr index_t kGemmScratch = kPanelScratch<T> + kP
 
 #include "kernels/cpu/gemm_pack.inl"
 
-// Whether A is stored by columns.
-template <class T> FBP_FN static bool a_by_columns(const GemmArgs<T>& g) {
-  return g.a_row == 1 && g.a_col != 1;
-}
-
 // Leaves no more workers than pieces, the first ones: the caller, who need not wake up, among them.
 // False for a worker without work.
 FBP_FN static bool take_part(Share* share, index_t pieces) {

@@ -21,6 +21,11 @@ struct GemmSplit {
   FBP_FN Share columns(Share share) const { return {share.id % column_parts, column_parts}; }
 };
 
+// Whether A is stored by columns.
+template <class T> FBP_FN static bool a_by_columns(const GemmArgs<T>& g) {
+  return g.a_row == 1 && g.a_col != 1;
+}
+
 // Whether `op` gets finished rows all at once, at the end, rather than tile by tile: where C is
 // contiguous, and rows with a tail would waste lanes.
 template <class T>
