@@ -146,5 +146,7 @@ class NumpyModel:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: numpy_reader.py MODEL NUMBERS.csv > PREDICTIONS.csv")
     rows = np.loadtxt(sys.argv[2], delimiter=",", ndmin=2)
     np.savetxt(sys.stdout, NumpyModel(sys.argv[1]).predict(rows), "%.17g", delimiter=",")

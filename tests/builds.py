@@ -93,10 +93,16 @@ def program(name: str) -> str:
     return f"program:{name}"
 
 
+def run_program(build: cpp_programs.Build, folder: Path) -> None:
+    """Of tests/cpp: compiled and run."""
+    objects = cuda_library.emulated_device(folder.parent / "device") if build.emulated else ()
+    build.compile_and_run(folder, objects)
+
+
 BUILDS: dict[str, Callable[[Path], object]] = {
     build.__name__: build for build in (emulated, watched, hazards, cases, release)
 }
-BUILDS |= {program(build.name): build.compile_and_run for build in cpp_programs.BUILDS}
+BUILDS |= {program(build.name): partial(run_program, build) for build in cpp_programs.BUILDS}
 
 
 def can_build(name: str) -> bool:

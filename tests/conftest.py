@@ -22,19 +22,23 @@ from fastbp.cuda_library import VARIABLE, open_device
 
 BUILDER = pytest.StashKey[Builder]()
 PROCESSES = 2  # more would measure each other's threads
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 CHOICES = ("-k", "-m", "-n", "--collect-only", "--co", "--pdb")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """The whole suite runs in two processes side by side, where pytest-xdist is installed and there
-    are two processors; a choice of tests, in this one. `pytest -n 0` forbids it."""
+    are two processors; a choice of tests, in this one. `pytest -n 0` forbids it. NumPy has one
+    thread in each then: those of its products turn for a tenth of a second where they wait.
+    """
     everything = config.args_source is config.ArgsSource.TESTPATHS
     chosen = any(word.startswith(CHOICES) for word in config.invocation_params.args)
     can = config.pluginmanager.has_plugin("xdist") and os.cpu_count() != 1
     if everything and not chosen and can and not _given(config):
         config.option.numprocesses = PROCESSES
         config.option.dist = "worksteal"
+        os.environ.setdefault(BLAS_THREADS, "1")
 
 
 def _given(config: pytest.Config) -> dict[str, Any]:
@@ -140,13 +144,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[bool]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Nothing is compiled while a test measures time."""
+    """Nothing is compiled while a test measures time, and the interpreters that it starts have all
+    of NumPy's threads."""
     if not _measures(item):
         return (yield)
     builder = item.config.stash[BUILDER]
     builder.signal(signal.SIGSTOP)
     try:
-        return (yield)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv(BLAS_THREADS, raising=False)
+            return (yield)
     finally:
         builder.signal(signal.SIGCONT)
 

@@ -4,7 +4,8 @@ The first line of tests/cpp/test_*.cpp names what to link, "// build: core/arena
 (paths below csrc, defines), or says "// build: per-isa": then it is built once for each
 instruction set that this machine can run, with its flags and -DFBP_TEST_ISA=<name>, and the
 "HASH <hex>" lines that it prints must agree between instruction sets. "// build: avx512 ...", or
-another row of isa_flags.txt, builds it for that one, if it can run here. "// sanitize: thread" on
+another row of isa_flags.txt, builds it for that one, if it can run here. "// build: emulated ..."
+links the emulated device, as builds.py makes it for the CUDA libraries. "// sanitize: thread" on
 the second line builds and runs the test once more under ThreadSanitizer.
 
 AVX-512 can run on every processor with AVX2: where it has none, on csrc/emulation/avx512.h.
@@ -17,6 +18,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +84,7 @@ class Build:
     name: str
     arguments: tuple[str, ...]
     sanitized: bool = False
+    emulated: bool = False  # the emulated device's objects are linked to it
 
     @property
     def slow(self) -> bool:
@@ -89,10 +92,11 @@ class Build:
         instruction set together: .ci/run has a step for them."""
         return self.name == "test_avx512_products" and EMULATE_AVX512 in self.arguments
 
-    def compile(self, folder: Path) -> None:
+    def compile(self, folder: Path, objects: Sequence[str] = ()) -> None:
         """The program as `folder`/program; raises where the compiler says anything."""
         command = [*COMPILER.split(), *BASE_FLAGS, *COMMON_FLAGS, *self.arguments]
         command += ["-I", str(ROOT / "csrc"), "-I", str(ROOT / "tests" / "cpp"), str(self.source)]
+        command += [*objects, "-ldl"] if objects else []
         compiled = subprocess.run(
             [*command, "-o", str(folder / "program")], capture_output=True, text=True, check=False
         )
@@ -100,9 +104,9 @@ class Build:
         if compiled.returncode != 0 or "warning:" in said:
             raise RuntimeError(f"{self.name} does not compile, or with a warning:\n{said}")
 
-    def compile_and_run(self, folder: Path) -> None:
+    def compile_and_run(self, folder: Path, objects: Sequence[str] = ()) -> None:
         """What it says goes to files beside it (Output.read)."""
-        self.compile(folder)
+        self.compile(folder, objects)
         # ThreadSanitizer of some releases cannot live with a randomised address space.
         randomise = ["setarch", "-R"] if self.sanitized and shutil.which("setarch") else []
         ran = subprocess.run(
@@ -149,6 +153,8 @@ def builds_of(source: Path) -> list[Build]:
             for isa in ISA_FLAGS
             if (SIMD / f"{isa}.h").exists() and (flags := flags_to_run(isa)) is not None
         ]
+    if words[0] == "emulated":
+        return [Build(source, source.stem, tuple(words[1:]), emulated=True)]
     flags = []
     if "." not in words[0]:
         isa = words.pop(0)

@@ -9,6 +9,8 @@ import functools
 import os
 import shutil
 import subprocess
+import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_size_t, c_void_p
@@ -46,7 +48,7 @@ NO_ACTIVATION = -1
 def build_emulated(folder: Path, *, watched: bool = False) -> Path:
     """The library for the emulated device; `watched` for data races and unwritten memory."""
     kernels = [*TRAINING, *KERNELS]
-    host = _emulated_objects(folder.parent / "host", (*ENGINE, *SHARED))
+    host = _made_once(folder.parent / "host", (*ENGINE, *SHARED), "-O0")
     return link_emulated(kernels, folder, "libfastbp_cuda_emulated.so", host, watched=watched)
 
 
@@ -56,7 +58,7 @@ def link_emulated(
     """A library of these sources, the objects `host` and the emulated device."""
     # Calls of __tsan_..., which the device defines: nothing is linked to ThreadSanitizer.
     watch = ["-fsanitize=thread"] if watched else []
-    objects = _compile([*_emulated_compiler(), *watch], sources, folder)
+    objects = _compile_emulated(sources, folder, *watch)
     library = folder / name
     shared = [*COMPILER.split(), "-shared", "-pthread"]
     _run(
@@ -64,7 +66,7 @@ def link_emulated(
             *shared,
             *objects,
             *host,
-            *_emulated_objects(folder.parent / "device", tuple(EMULATION)),
+            *emulated_device(folder.parent / "device"),
             "-ldl",
             "-o",
             str(library),
@@ -73,18 +75,46 @@ def link_emulated(
     return library
 
 
-def _emulated_compiler() -> list[str]:
-    flags = ["-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
-    defines = ["-DFASTBP_EMULATION", VERSION, f"-I{CSRC}"]
-    return [*COMPILER.split(), *flags, "-Werror", *COMMON_FLAGS, *defines, "-x", "c++"]
+def emulated_device(folder: Path) -> list[str]:
+    """Its objects, the same for all that is linked with them."""
+    return _made_once(folder, tuple(EMULATION))
+
+
+_MAKING = threading.Lock()
+
+
+def _made_once(folder: Path, sources: tuple[Path, ...], *flags: str) -> list[str]:
+    """What is not watched, the device itself and the host's side: made once for all libraries and
+    programs of a process."""
+    with _MAKING:
+        return _objects(folder, sources, *flags)
 
 
 @functools.cache
-def _emulated_objects(folder: Path, sources: tuple[Path, ...]) -> list[str]:
-    """What is not watched, the device itself and the host's side: made once for all libraries of a
-    process."""
-    folder.mkdir()
-    return _compile(_emulated_compiler(), list(sources), folder)
+def _objects(folder: Path, sources: tuple[Path, ...], *flags: str) -> list[str]:
+    own = folder.with_name(f"{folder.name}-{os.getpid()}")
+    own.mkdir()
+    return _compile_emulated(sources, own, *flags)
+
+
+def _compile_emulated(sources: Sequence[Path], folder: Path, *more: str) -> list[str]:
+    # The checked longjmp takes a jump from one stack to another for a mistake.
+    flags = ["-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-U_FORTIFY_SOURCE"]
+    defines = ["-DFASTBP_EMULATION", VERSION, f"-I{CSRC}"]
+    warnings = ["-Wall", "-Wextra", "-Werror"]
+    command = [*COMPILER.split(), *flags, *warnings, *COMMON_FLAGS, *defines, *more]
+    first = _read_first(folder.parent, *command)
+    return _compile([*command, "-include", first, "-x", "c++"], sources, folder)
+
+
+@functools.cache
+def _read_first(folder: Path, *command: str) -> str:
+    """What every CUDA source includes, as this compiler has understood it: a quarter of a second
+    for each of them."""
+    first = Path(tempfile.mkdtemp(prefix="first-", dir=folder)) / "first.h"
+    first.write_text('#include "kernels/cuda/launch.cuh"\n')
+    _run([*command, "-x", "c++-header", str(first), "-o", f"{first}.gch"])
+    return str(first)
 
 
 def build_release(folder: Path, architectures: Sequence[str]) -> Path:
@@ -174,7 +204,7 @@ def _compile_with_nvcc(flags: list[str], folder: Path) -> list[str]:
     return objects + _compile(command, [*KERNELS, *ENGINE, *SHARED], folder)
 
 
-def _compile(command: list[str], sources: list[Path], folder: Path) -> list[str]:
+def _compile(command: list[str], sources: Sequence[Path], folder: Path) -> list[str]:
     objects = [str(folder / f"{source.parent.name}_{source.name}.o") for source in sources]
     commands = [
         [*command, "-c", str(source), "-o", target]

@@ -99,7 +99,7 @@ BAD_X: dict[str, tuple[Any, type[Exception], tuple[str, ...]]] = {
     "arrays in one": (np.array([np.ones(2), np.ones(3)], object), TypeError, ("fastbp.Sequences",)),
     "sparse": (Sparse(), TypeError, ("sparse", "X.toarray()")),
     "masked": (np.ma.masked_less(X, 0), TypeError, ("masked array", "filled")),
-    "nothing": (None, TypeError, ("dtype object",)),
+    "nothing": (None, TypeError, ("got None",)),
     "a word": ("data.csv", TypeError, ("real numbers", "<U8")),
 }
 NOT_FINITE: dict[str, tuple[Any, type[Exception], tuple[str, ...]]] = {
@@ -135,6 +135,15 @@ def test_bad_features(device: str, case: str, built: bool) -> None:
     for call in calls.values():
         if built or case not in ("too narrow",):
             refused(model, call, kind, *fragments)
+
+
+def test_weights_that_are_refused_do_not_build_the_model(device: str) -> None:
+    """It still takes data of any number of columns, an array of another dtype (LazyRows) too."""
+    model = make(device, built=False)
+    for x, y in ((X, Y), (X.astype(np.float16), Y)):
+        for call in (model.step, model.gradients, model.input_gradient, model.evaluate):
+            refused(model, lambda c=call, x=x, y=y: c(x, y, sample_weight=-np.ones(20)), ValueError)
+    model.step(X[:, :2], Y)
 
 
 def test_validation_data_is_named(device: str) -> None:
@@ -231,6 +240,14 @@ def test_targets_outside_the_unit_interval(device: str, loss: str) -> None:
 def test_integers_beyond_the_engines(call: Any, size: int) -> None:
     with pytest.raises(ValueError, match=f"(must be|got) .*{size}"):
         call(size)
+
+
+def test_gates_that_are_too_wide_together() -> None:
+    for layer in (bp.LSTM(2**60 - 1), bp.Bidirectional(bp.GRU(2**60 - 1))):
+        with pytest.raises(MemoryError):
+            bp.Sequential([layer, bp.Dense(1)]).build(3)
+    with pytest.raises(ValueError, match="units must be from 1 to"):
+        bp.LSTM(2**60)
 
 
 def test_more_threads_than_there_can_be() -> None:

@@ -106,6 +106,7 @@ def test_what_diverges_is_not_saved(run: Run, tmp_path: Path) -> None:
     [
         (["--target", "\N{SUPERSCRIPT TWO}"], "no column"),
         (["--target", "-5"], "no column '-5'"),
+        (["--target=--"], "'--'"),  # which argparse drops in some versions of Python
         (["--epochs", 10**20], "epochs must be from 0 to"),
         (["--optimizer", "lbfgs", "--learning-rate", 0.1], "finds its steps itself"),
         (["--output", "t.csv"], "--output t.csv would overwrite t.csv"),

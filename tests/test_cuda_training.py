@@ -326,6 +326,38 @@ def test_parameters_that_nobody_holds_stay_on_the_device(library: Path) -> None:
         assert copied(library)["out"] - before < 64  # the loss
 
 
+class Looks(bp.Callback):
+    """Predicts behind every batch; behind so many saves the model and ends the run."""
+
+    def __init__(self, batches: int, path: Path) -> None:
+        super().__init__()
+        self.left, self.path = batches, path
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
+        self.model.predict(np.full((50, 7), batch, np.float32))
+        self.left -= 1
+        if self.left == 0:
+            self.model.save(self.path)
+            self.model.stop_training = True
+
+
+def test_an_epochs_outputs_are_those_of_its_steps(tmp_path: Path) -> None:
+    """Where other calls come between its pieces, and where a model from a file makes the rest: a
+    metric of all outputs is then that of the whole, as on the CPU."""
+    case = CASES["sgd, batches with a rest"]._replace(metrics=("r2",))
+    (x, y), path = case.data("float32"), tmp_path / "net.safetensors"
+    arguments: dict[str, Any] = {"epochs": 2, "batch_size": case.batch, "verbose": 0}
+    histories = []
+    for device in ("cpu", "cuda"):
+        whole, stopped = (case.model(device, "float32") for _ in range(2))
+        histories.append(whole.fit(x, y, **arguments).history)
+        stopped.fit(x, y, **arguments, callbacks=Looks(7, path))  # in the second epoch
+        again = bp.load(path, device=device)
+        end = again.fit(x, y, **arguments, callbacks=Looks(-1, path), resume=path)
+        histories.append(end.history)
+    assert all(history == histories[0] for history in histories)
+
+
 def test_training_goes_on_from_a_file_on_another_device(tmp_path: Path) -> None:
     case = CASES["adam, many classes"]
     x, y = case.data("float32")

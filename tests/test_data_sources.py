@@ -238,6 +238,32 @@ def endless() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield x, x.argmax(axis=1) % 3
 
 
+class Numbered:
+    """Batches by their numbers, as data sets of other libraries give them."""
+
+    def __init__(self, said: int, given: int) -> None:
+        self.said, self.given = said, batches(given)
+
+    def __len__(self) -> int:
+        return self.said
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.given[number]
+
+
+class Lazy:
+    """As polars' LazyFrame."""
+
+    def collect(self) -> None: ...
+
+
+def test_batches_by_number() -> None:
+    one, two = make(), make()
+    for model, source in ((one, batches(3)), (two, Numbered(3, 3))):
+        model.fit(source, epochs=3)
+    assert bits(one) == bits(two)
+
+
 def test_a_generator_resumes_exactly(tmp_path: Path) -> None:
     def stop(batch: int, logs: Any) -> None:
         history = stopped.history
@@ -261,7 +287,10 @@ def test_a_generator_resumes_exactly(tmp_path: Path) -> None:
     [
         (lambda m: m.fit(endless()), ValueError, "give steps_per_epoch"),
         (lambda m: m.fit(iter(batches(2)), steps_per_epoch=3), ValueError, "ended after 2"),
-        (lambda m: m.fit([data()[0]]), TypeError, r"must give pairs \(x, y\)"),
+        (lambda m: m.fit([data()[0]]), TypeError, r"must give pairs \(x, y\).* fit\(X, y\)"),
+        (lambda m: m.fit(Numbered(3, 2)), ValueError, "it has 3 batches, but ended after 2"),
+        (lambda m: m.fit(data()[0]), TypeError, "got None: it was not given"),
+        (lambda m: m.fit(Lazy(), [0]), TypeError, r"a Lazy, not computed yet: pass X.collect\(\)"),
         (lambda m: m.fit(batches(2), validation_split=0.5), ValueError, "needs rows"),
         (lambda m: m.fit(*data(), steps_per_epoch=2), ValueError, "X has rows"),
         (lambda m: m.fit([]), ValueError, "X has no batches"),
@@ -272,7 +301,7 @@ def test_a_generator_resumes_exactly(tmp_path: Path) -> None:
             ValueError,
             "returned 3 rows for 32",
         ),
-        (lambda m: m.fit(*data(), augment=lambda x, rng: x * np.nan), ValueError, "NaN"),
+        (lambda m: m.fit(*data(), augment=lambda x, rng: x * np.nan), ValueError, "first$"),
     ],
 )
 def test_wrong_sources(call: Any, error: type[Exception], said: str) -> None:

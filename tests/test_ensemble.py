@@ -13,6 +13,7 @@ import pytest
 
 import fastbp as bp
 import machine
+from fastbp import ensemble_training
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(200, 6))
@@ -396,6 +397,11 @@ def test_folders_keep_the_ensemble(tmp_path: Path) -> None:
         ensemble.save(folder)
     assert not folder.exists()
     ensemble.fit(X, Y, epochs=2)
+    rate, ensemble[1].optimizer.learning_rate = 0.001, lambda step: 0.1
+    with pytest.raises(ValueError, match="cannot be saved"):
+        ensemble.save(folder / "inside")
+    assert not folder.exists()
+    ensemble[1].optimizer.learning_rate = rate
     ensemble.save(folder)
     first = sorted(path.name for path in folder.iterdir())
     ensemble.fit(X, Y, epochs=1)
@@ -429,6 +435,75 @@ def test_a_forked_child_trains_an_ensemble_of_its_own() -> None:
         assert [bits(a) for a in mine] == [bits(b) for b in expected]
 
     machine.in_child(train, timeout=60)
+
+
+def test_ctrl_c_while_it_is_noted_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes effect when all is noted: nothing that is done is trained again."""
+    expected = compiled(bp.Ensemble(network(), 3, seed=0))
+    expected.fit(X, Y)
+    ensemble, noted = (
+        compiled(bp.Ensemble(network(), 3, seed=0)),
+        ensemble_training.EnsembleFit._note,
+    )
+
+    def note(self: Any, place: int, future: Any) -> None:
+        if place == 0:
+            signal.raise_signal(signal.SIGINT)
+        noted(self, place, future)
+
+    monkeypatch.setattr(ensemble_training.EnsembleFit, "_note", note)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        ensemble.fit(X, Y)
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(ValueError, match="has come to its end"):
+        ensemble.fit(X, Y, resume=True)
+    assert [bits(a) for a in ensemble] == [bits(b) for b in expected]
+
+
+def test_a_member_that_is_interrupted_before_it_begins_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = compiled(bp.Ensemble(network(), 3, seed=0))
+    expected.fit(X, Y, bootstrap=True)
+    ensemble, ready = compiled(bp.Ensemble(network(), 3, seed=0)), ensemble_training.ready
+
+    seen: list[bp.Sequential] = []
+
+    def interrupted(model: bp.Sequential, *arguments: Any, **named: Any) -> Any:
+        seen.append(model)
+        if seen.count(ensemble[1]) == 2:  # the first time everything is checked
+            raise KeyboardInterrupt
+        return ready(model, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ensemble_training, "ready", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ensemble.fit(X, Y, bootstrap=True)
+    ensemble.fit(X, Y, bootstrap=True, resume=True)
+    assert [bits(a) for a in ensemble] == [bits(b) for b in expected]
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_members_are_trained_by_as_few_threads_as_there_are(
+    allowed: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system has no more, or the main thread has ended; by none but the caller's too."""
+    expected = compiled(bp.Ensemble(network(), 3, seed=0))
+    expected.fit(X, Y)
+    start, begun = threading.Thread.start, []
+
+    def few(thread: threading.Thread) -> None:
+        if len(begun) == allowed:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", few)
+    ensemble = compiled(bp.Ensemble(network(), 3, seed=0))
+    ensemble.fit(X, Y)
+    assert len(begun) == (allowed if threads > 1 else 0)
+    assert [bits(a) for a in ensemble] == [bits(b) for b in expected]
 
 
 def test_progress_counts_members(capsys: pytest.CaptureFixture[str]) -> None:

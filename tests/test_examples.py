@@ -116,7 +116,9 @@ def test_the_numpy_reader_reads_sequences(cell: Any, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, model.predict(x, lengths=lengths), rtol=1e-11, atol=1e-12)
 
 
-def test_the_numpy_reader_needs_numpy_alone_and_refuses_damage(tmp_path: Path) -> None:
+def test_the_numpy_reader_needs_numpy_alone_and_refuses_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = bp.Sequential([bp.Dense(4, "tanh"), bp.Dense(2)], seed=1)
     model.build(3)
     path, rows = tmp_path / "net.safetensors", tmp_path / "rows.csv"
@@ -139,6 +141,9 @@ def test_the_numpy_reader_needs_numpy_alone_and_refuses_damage(tmp_path: Path) -
     path.write_bytes(data)
     with pytest.raises(ValueError, match="damaged"):
         load("numpy_reader")["NumpyModel"](path)
+    monkeypatch.setattr(sys, "argv", ["numpy_reader.py"])
+    with pytest.raises(SystemExit, match="usage"):
+        runpy.run_path(str(EXAMPLES / "numpy_reader.py"), run_name="__main__")
 
 
 def test_pruned_networks_keep_what_they_know() -> None:

@@ -10,6 +10,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 import fastbp as bp
+import machine
 from fastbp import durable, files
 
 RNG = np.random.default_rng(0)
@@ -287,9 +289,22 @@ HOSTILE = {
 }
 
 
+HOSTILE["Flatten behind others"] = lambda header, described: described["layers"].append(
+    {"class": "Flatten"}
+)
+
+
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_signed_but_wrong_file_is_refused(path: Path, case: str) -> None:
     refused(path, rewritten(path.read_bytes(), HOSTILE[case]), "is not a model file")
+
+
+def test_signed_sequences_that_end_before_a_recurrent_layer_are_refused(path: Path) -> None:
+    model = bp.Sequential([bp.LSTM(2, return_sequences=True), bp.GRU(2), bp.Dense(1)], seed=0)
+    model.build(3)
+    model.save(path)
+    change = edit("d", "layers", 0, "return_sequences", value=False)
+    refused(path, rewritten(path.read_bytes(), change), "is not a model file", "layer 1, GRU")
 
 
 @pytest.mark.parametrize(
@@ -454,7 +469,43 @@ def test_a_background_writer_has_files_of_any_length(path: Path) -> None:
         content[:] = b"\2" * size
         writer.finish()
         assert path.read_bytes()[64:] == b"\1" * (size - 64)
-    writer.close()
+
+
+def test_files_are_written_where_there_is_no_thread_to_be_had(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    model = make()
+    model.build(4)
+    model.save(path)
+    assert bp.load(path).epochs_trained == 0
+    writer = durable.Background()
+    writer.write(path, [b"a" * 100], 0)
+    writer.finish()
+    assert path.read_bytes()[64:] == b"a" * 36
+    writer.write(path.parent / "no" / "folder", [b"a" * 100], 0)
+    with pytest.raises(FileNotFoundError):
+        writer.finish()
+
+
+def test_a_thread_may_save_when_the_main_one_has_ended(tmp_path: Path) -> None:
+    program = (
+        "import sys, threading\n"
+        "import fastbp as bp\n"
+        "def work():\n"
+        "    threading.main_thread().join()\n"
+        "    model = bp.Sequential([bp.Dense(2)])\n"
+        "    model.compile('sgd', 'mse')\n"
+        "    keep = bp.callbacks.ModelCheckpoint(sys.argv[1] + '/best', monitor='loss')\n"
+        "    model.fit([[1.0, 2.0]], [[1.0, 2.0]], verbose=0, callbacks=keep)\n"
+        "    model.save(sys.argv[1] + '/last')\n"
+        "threading.Thread(target=work).start()\n"
+    )
+    machine.in_python(program, str(tmp_path))
+    assert [bp.load(tmp_path / name).epochs_trained for name in ("best", "last")] == [1, 1]
 
 
 def test_save_keeps_links_and_permissions(path: Path) -> None:

@@ -266,7 +266,7 @@ def test_divergence_is_announced_once() -> None:
     model = make("reference", loss="mse", optimizer=bp.SGD(1e30))
     with pytest.warns(RuntimeWarning, match="diverged") as warned:
         model.fit(x, np.ones((50, 3)), epochs=5)
-    assert len(warned) == 1
+    assert len(warned) == 1 and warned[0].filename == __file__
 
 
 @pytest.mark.parametrize(

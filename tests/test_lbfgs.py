@@ -70,6 +70,44 @@ def test_iterations_are_scipys() -> None:
     assert history.history["val_loss"][-1] == model.evaluate(X[:9], Y[:9])["loss"]
 
 
+def test_nobody_sees_the_parameters_that_are_tried() -> None:
+    """Not a thread that predicts meanwhile either: the model's own are those of an iteration."""
+    model = bp.Sequential([bp.Dense(5, "tanh"), bp.Dense(2)], seed=3)
+    looked: list[bytes] = []
+
+    def squares(y: Any, t: Any) -> Any:
+        looked.append(model.parameters()["0.kernel"].tobytes())
+        return (y - t) ** 2, 2 * (y - t)
+
+    model.compile(bp.LBFGS(), bp.CustomLoss(squares), dtype="float64")
+    model.build(4)
+    start = model.parameters()["0.kernel"].tobytes()
+    iterations = {start}
+    note = bp.LambdaCallback(
+        on_epoch_end=lambda *_: iterations.add(model.parameters()["0.kernel"].tobytes())
+    )
+    model.fit(X, Y, epochs=6, verbose=0, callbacks=note)
+    assert len(iterations) == 7 and set(looked) <= iterations
+    assert looked[:2] == [start, start]  # the second is of other parameters that were tried
+
+
+def test_stateful_layers_begin_with_zero_at_every_look() -> None:
+    """The same function as without stateful; behind it states are those of the result."""
+    x, y = X[:, None, :].repeat(3, axis=1), Y
+    models = []
+    for stateful in (False, True):
+        model = bp.Sequential([bp.LSTM(3, stateful=stateful), bp.Dense(2)], seed=3)
+        model.compile(bp.LBFGS(), "mse", dtype="float64")
+        model.fit(x, y, epochs=4, verbose=0)
+        models.append(model)
+    plain, carries = models
+    assert carries.history.history == plain.history.history
+    np.testing.assert_array_equal(carries._engine.parameters, plain._engine.parameters)
+    _, states = plain.predict(x, return_state=True)
+    expected = plain.predict(x, initial_state=states)
+    np.testing.assert_array_equal(carries.predict(x), expected)
+
+
 def test_callbacks_see_iterations_and_stop_them() -> None:
     class Watch(bp.Callback):
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:

@@ -3,6 +3,7 @@
 Allowed: 1e-12, the rounding of sums of a few hundred terms in float64; counts are exact.
 """
 
+import itertools
 import warnings
 from typing import Any
 
@@ -131,6 +132,39 @@ def test_top_k_with_ties(k: int) -> None:
         close(metrics.top_k(y, scores, k), sk.top_k_accuracy_score(y, scores, k=k))
 
 
+NAMES = np.array(["zebra", "ant", "\N{LATIN CAPITAL LETTER A WITH DIAERESIS}rger", "b"])
+
+
+@pytest.mark.parametrize(("text", "classes"), [(None, 4), ("U", 2), ("U", 4), ("O", 2), ("T", 4)])
+def test_weights_of_rows_and_names_of_classes(text: str | None, classes: int) -> None:
+    """Rows of weight 0 among them; names in order of the alphabet, as NumPy sorts them."""
+    y, p, scores = draw(classes, classes)
+    w = np.random.default_rng(9).integers(0, 4, len(y)) * 0.3
+    scores /= scores.sum(axis=1, keepdims=True)
+    column = scores[:, 1] if classes == 2 else scores
+    multi: dict[str, Any] = {} if classes == 2 else {"multi_class": "ovr"}
+    if text:
+        y, p = NAMES[y], NAMES[p]
+    kind = np.dtypes.StringDType() if text == "T" else text or int
+    t, q = y.astype(kind), p.astype(kind)
+    for weight in (None, w):
+        given = {"sample_weight": weight}
+        close(metrics.accuracy(t, q, **given), sk.accuracy_score(y, p, **given))
+        close(metrics.confusion_matrix(t, q, **given), sk.confusion_matrix(y, p, **given))
+        for (mine, theirs), average in itertools.product(BY_CLASS.values(), AVERAGES):
+            close(mine(t, q, average, **given), theirs(y, p, average=average, **given))
+        close(metrics.auc(t, column, **given), sk.roc_auc_score(y, column, **multi, **given))
+        if classes == 2:
+            area = sk.average_precision_score(y == max(y), column, **given)
+            close(metrics.average_precision(t, column, **given), area)
+        else:
+            close(metrics.top_k(t, scores, 2, **given), sk.top_k_accuracy_score(y, scores, **given))
+    for scale in (1e-300, 1e307):  # only ratios count
+        far = {"sample_weight": w * scale}
+        close(metrics.accuracy(t, q, **far), metrics.accuracy(t, q, **given))
+        close(metrics.auc(t, column, **far), metrics.auc(t, column, **given))
+
+
 @pytest.mark.parametrize("shape", [(50,), (50, 1), (50, 3)])
 def test_regression(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(2)
@@ -138,6 +172,10 @@ def test_regression(shape: tuple[int, ...]) -> None:
     close(metrics.r2(y, p), sk.r2_score(y, p))
     close(metrics.mse(y, p), sk.mean_squared_error(y, p))
     close(metrics.mae(y, p), sk.mean_absolute_error(y, p))
+    w = {"sample_weight": rng.integers(0, 3, 50)}
+    close(metrics.r2(y, p, **w), sk.r2_score(y, p, **w))
+    close(metrics.mse(y, p, **w), sk.mean_squared_error(y, p, **w))
+    close(metrics.mae(y, p, **w), sk.mean_absolute_error(y, p, **w))
 
 
 def test_r2_of_constants() -> None:
@@ -162,6 +200,12 @@ def test_r2_of_constants() -> None:
         (lambda: metrics.auc([0, 1, 2], [0.1, 0.2, 0.3]), "must hold two classes"),
         (lambda: metrics.auc([0, 3, 2], np.eye(3)), r"y\[1\] is 3; class numbers are"),
         (lambda: metrics.confusion_matrix(np.eye(3), np.eye(3)), "one class for each row"),
+        (lambda: metrics.auc(["a", "a"], [0.1, 0.2]), "one class, 'a', of which nothing says"),
+        (lambda: metrics.auc(["a", "b"], np.eye(2, 3)), "2 names, 'a', 'b', but p has 3 columns"),
+        (lambda: metrics.f1(["a", "b"], ["a", "b"], "binary"), "about classes 0 and 1; these are"),
+        (lambda: metrics.f1([["a", "b"]], [["a", "b"]]), "names must be one for each row"),
+        (lambda: metrics.f1([0, 1], [0, 1], sample_weight=[1]), r"must have shape \(2,\)"),
+        (lambda: metrics.mse([0, 1], [0, 1], sample_weight=[1, -1]), "row 1 has -1"),
         (lambda: metrics.get(["confusion_matrix"]), "no single number"),
         (lambda: metrics.get(["f2"]), "unknown metric 'f2'"),
         (lambda: metrics.get(["top_0"]), "unknown metric 'top_0'"),
@@ -170,6 +214,21 @@ def test_r2_of_constants() -> None:
 def test_wrong_arguments(call: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         call()
+
+
+@pytest.mark.parametrize(
+    ("y", "p", "said"),
+    [
+        (["a", "b"], [0, 1], "y holds text, but p holds numbers: give both as names"),
+        ([0, 1], ["a", "b"], "y holds numbers, but p holds text"),
+        (["a", "b"], np.eye(2), "y holds text, but p holds numbers"),
+        (["a", None], ["a", "b"], "y must hold text alone.* it has NoneType None"),
+        ([b"a", b"b"], ["a", "b"], "y must hold real numbers"),
+    ],
+)
+def test_neither_numbers_nor_text(y: Any, p: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        metrics.f1(y, p)
 
 
 # In compile: the loss, outputs, metrics, and each by scikit-learn from what predict gives.

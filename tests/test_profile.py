@@ -60,6 +60,13 @@ def test_sequences_have_parts_too() -> None:
     assert {("forward", "0 LSTM"), ("gradient", "0 LSTM")} <= {(p.part, p.layer) for p in parts}
 
 
+def test_stateful_layers_are_profiled_in_their_order() -> None:
+    model = compiled([bp.LSTM(9, stateful=True), bp.Dense(3)])
+    x = np.random.default_rng(0).normal(size=(40, 6, 4))
+    model.build(4)
+    assert model.profile(x, np.arange(40) % 3, batch_size=20, seconds=0.01).steps > 0
+
+
 def test_arithmetic_of_every_step_of_sequences() -> None:
     """The layers up to the last output that is a sequence work on all steps, the rest on one."""
     lstm, dense = 2 * 4 * 9 * (4 + 9), 2 * 9 * 7
@@ -99,6 +106,11 @@ def test_what_cannot_be_profiled_says_so() -> None:
     with pytest.raises(RuntimeError, match="build"):
         model.profile(x, y)
     model.build(20)
+    other = compiled([bp.Dense(3)])
+    other.compile(bp.LBFGS(), "softmax_cross_entropy")
+    other.build(20)
+    with pytest.raises(ValueError, match="measures steps, and LBFGS makes none"):
+        other.profile(x, y)
     with pytest.raises(ValueError, match="seconds must be finite and above 0; got 0"):
         model.profile(x, y, seconds=0)
     with pytest.raises(RuntimeError, match=r"call start_clock\(\) first"):

@@ -94,21 +94,35 @@ def test_float32_is_near_the_twin() -> None:
             np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("ways", ["one", "concat", "sum"])
-@pytest.mark.parametrize("truncate", [0, 3])
-def test_threads_and_isa_leave_the_bits(ways: str, truncate: int) -> None:
-    layers = layers_of("gru", 19, True, ways, truncate, 0.3)
-    x, lengths, y = data(40, 7, True, "float32")
+def bits_of_all(layers: list[tuple[Any, ...]], n: int, threads: tuple[int, ...]) -> set[bytes]:
+    """What `everything` gives, by all instruction sets and numbers of threads."""
+    x, lengths, y = data(n, 7, layers[-2][4], "float32")
 
     def bits() -> bytes:
         results = everything(engine_of(_core.Engine, layers, "float32"), (x, lengths), y)
         return b"".join(np.asarray(result).tobytes() for result in results)
 
-    results = set()
-    for threads in (1, 3):
-        with machine.using_threads(threads):
-            results |= set(machine.on_every_isa(bits).values())
-    assert len(results) == 1
+    found = set()
+    for count in threads:
+        with machine.using_threads(count):
+            found |= set(machine.on_every_isa(bits).values())
+    return found
+
+
+@pytest.mark.parametrize("ways", ["one", "concat", "sum"])
+@pytest.mark.parametrize("truncate", [0, 3])
+def test_threads_and_isa_leave_the_bits(ways: str, truncate: int) -> None:
+    assert len(bits_of_all(layers_of("gru", 19, True, ways, truncate, 0.3), 40, (1, 3))) == 1
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+@pytest.mark.parametrize(("n", "ways", "sequence"), [(5, "one", True), (9, "concat", False)])
+def test_a_team_that_shares_parts_leaves_the_bits(
+    cell: str, n: int, ways: str, sequence: bool
+) -> None:
+    """Few sequences and wide layers: NetworkLayout::shares_parts."""
+    units = 250 if CELLS[cell].gates == 1 else 150
+    assert len(bits_of_all(layers_of(cell, units, sequence, ways, 3, 0.3), n, (1, 2, 5))) == 1
 
 
 def test_class_numbers_at_every_step() -> None:

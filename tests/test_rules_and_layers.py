@@ -312,7 +312,14 @@ def test_callbacks_that_change_a_rate_refuse_a_schedule_before_training(callback
 
 def test_lbfgs_refuses_layers_that_change_the_loss() -> None:
     pytest.importorskip("scipy")
-    changing: list[bp.Layer] = [bp.BatchNorm(), bp.Dropout(0.5), bp.Residual([bp.Dropout(0.5)])]
+    changing: list[bp.Layer] = [
+        bp.BatchNorm(),
+        bp.Dropout(0.5),
+        bp.Residual([bp.Dropout(0.5)]),
+        bp.TimeDistributed(bp.Dropout(0.5)),
+        bp.LSTM(3, dropout=0.5),
+        bp.Bidirectional(bp.GRU(3, recurrent_dropout=0.5)),
+    ]
     for layer in changing:
         model = bp.Sequential([bp.Dense(4), layer, bp.Dense(2)], seed=0)
         model.compile(bp.LBFGS(), "mse", dtype="float64")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,62 @@ def test_a_call_that_fails_leaves_the_states() -> None:
     ):
         model.step(np.full((4, 3, 2), np.nan), np.zeros((4, 1)))
     np.testing.assert_array_equal(model.predict(x), second)
+
+
+def test_numbers_that_float32_cannot_hold_are_named() -> None:
+    x = np.zeros((4, 3, 2))
+    x[1, 1, 0] = x[2, 2, 0] = 1e300
+    model = made([bp.GRU(5), bp.Dense(1)])
+    with pytest.raises(
+        ValueError, match=r"X has 1e\+300 at row 1, step 1, column 0, which float32"
+    ):
+        model.step(x, np.zeros((4, 1)), lengths=[3, 2, 2, 2])
+    model.step(x, np.zeros((4, 1)), lengths=[3, 1, 2, 2])
+
+
+def test_states_that_are_refused_do_not_build_the_model() -> None:
+    model = made([bp.GRU(5), bp.Dense(1)])
+    x = np.zeros((4, 3, 2))
+    for bad in ({"0.h": np.zeros((3, 5))}, {"0.c": np.zeros((4, 5))}):
+        with pytest.raises(ValueError):
+            model.predict(x, initial_state=bad)
+    assert model.inputs is None
+    model.predict(x[:, :, :1], initial_state={"0.h": np.ones((4, 5))})
+
+
+def test_a_stateful_model_goes_on_as_its_copies_and_from_no_row(device: str) -> None:
+    x = np.random.default_rng(0).normal(size=(4, 3, 2))
+    model = made([bp.GRU(5, stateful=True), bp.Dense(1)], device=device)
+    assert model.predict(x[:0]).shape == (0, 1)
+    model.predict(x)
+    assert model.predict(x[:0]).shape == (0, 1)
+    seen = model.forward(x, training=True)
+    other = copy.copy(model)
+    np.testing.assert_array_equal(model.predict(x), seen)
+    np.testing.assert_array_equal(other.predict(x), seen)
+
+
+def test_a_copy_made_in_fit_keeps_the_states_of_then() -> None:
+    x = np.random.default_rng(0).normal(size=(6, 3, 2))
+    model = made([bp.GRU(5, stateful=True, return_sequences=True), bp.Dense(1)])
+    copies: list[tuple[bp.Sequential, bytes]] = []
+
+    def keep(epoch: int, logs: object) -> None:
+        copies.append((copy.copy(model), model._carried.tobytes()))
+
+    watcher = bp.LambdaCallback(on_epoch_end=keep)
+    fit = {"epochs": 2, "batch_size": 3, "shuffle": False, "verbose": 0}
+    model.fit(x, np.zeros((6, 3, 1)), callbacks=watcher, **fit)
+    assert copies[0][1] != copies[1][1]
+    assert all(one._carried.tobytes() == then for one, then in copies)
+
+
+def test_a_stateful_layer_on_top_begins_with_zero() -> None:
+    x = np.random.default_rng(0).normal(size=(4, 3, 2))
+    model = made([bp.Dense(2), bp.GRU(5, stateful=True, return_sequences=True), bp.Dense(1)])
+    model.predict(x)
+    model.append(bp.GRU(1, stateful=True))
+    assert model.predict(x, return_state=True)[1]["3.h"].shape == (4, 1)
 
 
 def test_wrappers_and_options_are_saved(tmp_path: Path) -> None:

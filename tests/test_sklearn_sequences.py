@@ -90,7 +90,9 @@ BAD: list[tuple[dict[str, Any], Any, Any, str]] = [
     ({"bidirectional": 2}, None, None, "bidirectional must be True or False"),
     ({}, np.zeros((4, 3)), "aba", r"y must have shape \(4,\)"),
     ({}, np.zeros((4, 3)), "aaaa", "at least two classes"),
-    ({}, [np.zeros((3, 2)), np.zeros((0, 2))], "ab", "without a step"),
+    ({}, [np.zeros((3, 2)), np.zeros((0, 2))], "ab", r"X\[1\] is a sequence without a step"),
+    ({"early_stopping": True, "validation_fraction": 0.0}, None, None, "validation_fraction must"),
+    ({"verbose": "loud"}, None, None, "verbose must be 'auto', 0"),
 ]  # fmt: skip
 
 
@@ -145,3 +147,24 @@ def test_a_fit_that_fails_leaves_the_one_before() -> None:
     with pytest.raises(ValueError, match="not finite"), pytest.warns(RuntimeWarning, match="loss"):
         model.set_params(learning_rate=1e38, clip_norm=None).fit(X, y)
     np.testing.assert_array_equal(model.predict_proba(X), shares)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1.0, 1e200])
+def test_quantities_of_any_size(size: float) -> None:
+    X, _, frequency = waves(20)
+    models = [SequenceRegressor(units=2, max_iter=1, random_state=0) for _ in range(2)]
+    one, other = (
+        m.fit(X, frequency * s).predict(X) for m, s in zip(models, (1, size), strict=True)
+    )
+    np.testing.assert_allclose(other, one * size, rtol=1e-5)
+    with pytest.raises(ValueError, match="y spans more than float64 holds"):
+        models[0].fit(X, np.where(frequency > frequency.mean(), 1.7e308, -1.7e308))
+
+
+def test_padded_numbers_are_sequences_of_one_feature() -> None:
+    values, lengths = np.random.default_rng(0).normal(size=(12, 5)), np.arange(12) % 5 + 1
+    model = SequenceClassifier(units=2, max_iter=2, random_state=0)
+    shares = []
+    for X in (Sequences(values, lengths), Sequences(values[:, :, None], lengths)):
+        shares.append(model.fit(X, np.arange(12) % 2).predict_proba(X))
+    np.testing.assert_array_equal(*shares)

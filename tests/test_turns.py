@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -175,6 +176,40 @@ def test_a_model_in_training_is_trained_by_nobody_else() -> None:
     assert model.history is history
     model.fit(X, Y, verbose=0)  # it is free again
     assert model.epochs_trained == 3
+
+
+def test_ctrl_c_while_fit_begins_and_ends_leaves_the_model_free() -> None:
+    """Behind each call in turns.py and around; the exception is kept, as consoles keep the last."""
+    model, kept = make(), []
+    places = ("turns.py", "contextlib.py", "training.py")
+    fit = {"batch_size": 500, "verbose": 0}
+    model.fit(X, Y, **fit)
+
+    def interrupted(number: int) -> bool:
+        left = number
+
+        def look(frame: FrameType, event: str, _: object) -> None:
+            nonlocal left
+            if event in ("call", "c_return") and frame.f_code.co_filename.endswith(places):
+                left -= 1
+                if left == 0:
+                    raise KeyboardInterrupt
+
+        sys.setprofile(look)
+        try:
+            model.fit(X, Y, **fit)
+        except KeyboardInterrupt as error:
+            kept.append(error)
+        finally:
+            sys.setprofile(None)
+        return left <= 0
+
+    number = 1
+    while interrupted(number):
+        model._turns.require_idle("fit")
+        number += 1
+    assert len(kept) > 30
+    model.fit(X, Y, **fit)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -8,6 +8,9 @@ with the gradient kept for Ctrl-C); a run that was saved and loaded in the middl
 
 from __future__ import annotations
 
+import copy
+import operator
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +326,11 @@ def test_layer_rates(device: str) -> None:
     for name, view in model.parameters().items():
         expected = start[name] if name.startswith("0") else half.parameters()[name]
         np.testing.assert_allclose(view, expected, rtol=1e-14)
+    rates = copy.deepcopy(model.optimizer).layer_rates
+    for change in (lambda r: r.update({0: 1.0}), lambda r: operator.setitem(r, 0, 1.0)):
+        with pytest.raises(TypeError, match=r"assign all of them, for example"):
+            change(rates)
+    assert pickle.loads(pickle.dumps(rates)) == rates == {0: 0.0, -1: 0.5}
     model.optimizer.layer_rates = None
     model.step(X, Y)
     assert (model.parameters()["0.kernel"] != start["0.kernel"]).all()

@@ -242,6 +242,7 @@ def test_bad_weights_change_nothing() -> None:
         (TypeError, "must be an integer", {"class_weight": {"a": 1.0}}),
         (ValueError, "at least 0", {"class_weight": {0: -1.0}}),
         (ValueError, "no row with a weight", {"class_weight": {0: 0, 1: 0, 2: 0}}),
+        (ValueError, "class 9, but the classes are 0 to 2", {"class_weight": {0: 1, 9: 1}}),
     ]
     calls: list[Callable[..., Any]] = [model.fit, model.step, model.gradients]
     for (error, match, arguments), call in product(bad, calls):
@@ -251,6 +252,9 @@ def test_bad_weights_change_nothing() -> None:
         other = net(loss, outputs)
         with pytest.raises(ValueError, match="class_weight needs rows of one class each"):
             other.step(X, np.zeros((40, outputs)), class_weight="balanced")
+    with pytest.raises(ValueError, match="class 2, but the classes are 0 and 1"):
+        net("hinge", 1).step(X, np.ones(40), class_weight={2: 3})
+    model.gradients(X[:2], [0, 0], class_weight={2: 3})  # a class that this batch lacks
     for name, view in model.parameters().items():
         sweeps.assert_same_bits(view, before[name])
     with pytest.raises(ValueError, match="weights: expected"):

@@ -8,6 +8,7 @@
 #include "backend/cuda_library.h"
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
+#include "bindings/cuda_descriptions.h"
 #include "bindings/cuda_errors.h"
 #include "bindings/cuda_functions.h"
 #include "bindings/cuda_samples.h"
@@ -34,18 +35,9 @@ class CudaNetwork {
     const NetworkSpec described = network_spec(inputs, layers, seed, sequences, functions_);
     layout_ = make_layout(described);
     std::vector<fbp_layer> specs;
-    for (const LayerSpec& layer : described.layers) specs.push_back(layer_of(layer));
-    const fbp_network_spec spec{wide_                 ? FBP_FLOAT64
-                                : dtype == "bfloat16" ? FBP_BFLOAT16
-                                : dtype == "float16"  ? FBP_FLOAT16
-                                : dtype == "tf32"     ? FBP_TF32
-                                                      : FBP_FLOAT32,
-                                device,
-                                inputs,
-                                int64_t(specs.size()),
-                                specs.data(),
-                                seed,
-                                sequences};
+    for (const LayerSpec& layer : described.layers) specs.push_back(layer_out(layer));
+    const fbp_network_spec spec{dtype_code(dtype), device, inputs,   int64_t(specs.size()),
+                                specs.data(),      seed,   sequences};
     const fbp_network_api& api = *cuda_api().network;
     mark_cuda_used();
     require_cuda(api.create(&spec, &network_));
@@ -95,7 +87,7 @@ class CudaNetwork {
     const std::string name = custom ? "mse" : py::cast<std::string>(loss);
     const int index = loss_index(name);
     optimizer_index(optimizer);
-    const fbp_hyper values = hyper_of(hyper);
+    const fbp_hyper values = hyper_out(hyper_from(hyper));
     run([&](const fbp_network_api& f) {
       const int32_t code = f.compile(network_, custom ? nullptr : name.c_str(), loss_param,
                                      optimizer.c_str(), &values);
@@ -107,35 +99,14 @@ class CudaNetwork {
     loss_ = index;
   }
   void set_hyper(const py::dict& hyper) {
-    const fbp_hyper values = hyper_of(hyper);
+    const fbp_hyper values = hyper_out(hyper_from(hyper));
     run([&](const fbp_network_api& f) { return f.set_hyper(network_, &values); });
   }
   // As Engine::set_rules and Engine::set_trainable.
   void set_rules(const py::dict& values) {
     require_compiled();
-    const UpdateRules rules = rules_from(values, parameter_count());
-    std::vector<fbp_rate_piece> rates;
-    for (const RatePiece& p : rules.rates)
-      rates.push_back({p.start, int32_t(p.form), p.first, p.last, p.length, p.ratio});
-    std::vector<fbp_range> ranges;
-    for (const ParameterRange& r : rules.ranges)
-      ranges.push_back({r.begin, r.end, r.rate, r.l1, r.l2});
-    std::vector<fbp_column_limit> limits;
-    for (const ColumnLimit& l : rules.column_limits)
-      limits.push_back({l.begin, l.rows, l.cols, l.limit});
-    const fbp_rules to{rules.clip_norm,
-                       rules.clip_value,
-                       rules.accumulation,
-                       rules.average,
-                       rules.average_momentum,
-                       int64_t(ranges.size()),
-                       ranges.data(),
-                       int64_t(rates.size()),
-                       rates.data(),
-                       int64_t(rules.rate_values.size()),
-                       rules.rate_values.data(),
-                       int64_t(limits.size()),
-                       limits.data()};
+    const RulesOut rules(rules_from(values, parameter_count()));
+    const fbp_rules to = rules.view();
     run([&](const fbp_network_api& f) { return f.set_rules(network_, &to); });
   }
   void set_trainable(const std::vector<bool>& layers) {
@@ -378,44 +349,6 @@ class CudaNetwork {
     return const_cast<void*>(a.data());
   }
 
-  static fbp_layer layer_of(const LayerSpec& from) {
-    using Kind = LayerSpec::Kind;
-    constexpr std::pair<Kind, int32_t> kinds[] = {{Kind::dense, FBP_LAYER_DENSE},
-                                                  {Kind::activation, FBP_LAYER_ACTIVATION},
-                                                  {Kind::dropout, FBP_LAYER_DROPOUT},
-                                                  {Kind::layer_norm, FBP_LAYER_LAYER_NORM},
-                                                  {Kind::batch_norm, FBP_LAYER_BATCH_NORM},
-                                                  {Kind::normalize, FBP_LAYER_NORMALIZE},
-                                                  {Kind::embedding, FBP_LAYER_EMBEDDING},
-                                                  {Kind::add, FBP_LAYER_ADD},
-                                                  {Kind::scan, FBP_LAYER_SCAN},
-                                                  {Kind::custom, FBP_LAYER_CUSTOM}};
-    fbp_layer layer{};
-    for (const auto& [kind, code] : kinds)
-      if (kind == from.kind) layer.kind = code;
-    layer.use_bias = from.use_bias;
-    layer.use_scale = from.use_scale;
-    layer.units = from.units;
-    layer.span = from.span;
-    layer.activation = activation_name(from.activation);
-    layer.param = from.param;
-    layer.momentum = from.momentum;
-    layer.per_sequence = from.per_sequence;
-    layer.cell = cell_info(from.cell).name;
-    layer.sequence = from.sequence;
-    layer.reverse = from.reverse;
-    layer.ways = int32_t(from.ways);
-    layer.truncate = from.truncate;
-    layer.state_rate = from.state_rate;
-    layer.function = from.function;
-    return layer;
-  }
-
-  static fbp_hyper hyper_of(const py::dict& values) {
-    const Hyper h = hyper_from(values);
-    return {h.learning_rate, h.momentum, h.rho, h.beta_1, h.beta_2, h.epsilon, h.weight_decay};
-  }
-
   CudaSamples samples() const { return {layout_, dtype(), loss_}; }
 
   void require_compiled() const { samples().require_compiled(); }
@@ -427,16 +360,8 @@ class CudaNetwork {
   std::vector<fbp_metric> metrics_of(const std::vector<std::string>& names) const {
     require_compiled();
     std::vector<fbp_metric> metrics;
-    for (const std::string& name : names) {
-      const MetricSpec spec = metric_from(name, loss_, layout_.outputs);
-      if (spec.counts > 0 || spec.k > 0)
-        throw py::value_error("metric '" + name + "' is not summed on a CUDA device");
-      const int32_t kind = spec.kind == MetricKind::accuracy_argmax      ? FBP_ACCURACY_ARGMAX
-                           : spec.kind == MetricKind::accuracy_threshold ? FBP_ACCURACY_THRESHOLD
-                           : spec.kind == MetricKind::mse                ? FBP_MSE
-                                                                         : FBP_MAE;
-      metrics.push_back({kind, spec.of_softmax, spec.threshold});
-    }
+    for (const std::string& name : names)
+      metrics.push_back(metric_out(name, metric_from(name, loss_, layout_.outputs)));
     return metrics;
   }
 

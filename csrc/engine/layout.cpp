@@ -31,6 +31,10 @@ constexpr double kStepToShare = 32e3;
 constexpr index_t kShardedUnits = 64;
 constexpr index_t kShardedParameters = 4096, kMostShardedParameters = 400000;
 
+// What a barrier costs, and for each value of a step's product the cell behind it, in multiply-adds of
+// a product.
+constexpr double kBarrierCost = 25000, kCellCost = 40;
+
 #define FBP_SAVES(A) A::saves,
 constexpr Saves kSaves[] = {FBP_ACTIVATIONS(FBP_SAVES)};
 #undef FBP_SAVES
@@ -230,6 +234,20 @@ index_t NetworkLayout::row_chunk(index_t rows) const {
   if (!light) return k_chunk(rows);
   if (rows <= kSmallestPart) return rows > 0 ? rows : 1;
   return equal_chunk(rows, 2 * parts_of(rows, 2 * kMaxChunk));
+}
+
+bool NetworkLayout::shares_parts(index_t rows, index_t team) const {
+  if (!sequences || team < 2) return false;
+  const index_t chunk = row_chunk(rows), parts = parts_of(rows, chunk);
+  double shared = 0, alone = 0;  // of a step of a part
+  for (const Stage& stage : stages) {
+    if (!stage.scan()) continue;
+    const double products = double(chunk) * double(stage.units) * double(stage.parameter_cols);
+    const double cells = kCellCost * double(chunk) * double(stage.product_width());
+    shared += stage.way_count() * (products / double(team) + cells + 2 * kBarrierCost);
+    alone += stage.way_count() * (products + cells);
+  }
+  return double(parts) * shared < double(parts_of(parts, team)) * alone;
 }
 
 index_t NetworkLayout::largest_part(index_t rows) const {

@@ -106,6 +106,9 @@ struct NetworkLayout {
   // a light network it is an even number of equal chunks, which threads can share; and so it is of
   // sequences, unless they are few.
   index_t row_chunk(index_t rows) const;
+  // Whether a team takes the parts of a batch of so many sequences one after the other, sharing out the
+  // products of each by columns, instead of a part each: of few sequences a wide layer may make one part.
+  bool shares_parts(index_t rows, index_t team) const;
   // The most sequences in a part of a batch of up to so many.
   index_t largest_part(index_t rows) const;
   // Loss and metrics are summed over blocks of kLossBlockRows rows of output, then over the blocks in

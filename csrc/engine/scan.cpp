@@ -32,14 +32,15 @@ template <class T> bool by_panels(index_t k, index_t n) {
 }
 
 // Weights (k, n) by panels of `cols` columns, as GemmArgs says. `row` and `col` lie between the rows and the
-// columns of `from`, one of them is 1.
+// columns of `from`, one of them is 1. Each of those who share this packs whole panels.
 template <class T>
-void pack_panels(const T* from, index_t row, index_t col, index_t k, index_t n, index_t cols,
-                 T* to) {
+void pack_panels(const T* from, index_t row, index_t col, index_t k, index_t n, index_t cols, T* to,
+                 Share share) {
   // By columns in lines of so many values, each read at once: those of a tile may share one set of the
   // cache. The loop over a whole one is unrolled, which saves a third of the time.
   constexpr index_t line = 16;
-  for (index_t j0 = 0; j0 < n; j0 += cols) {
+  const Range mine = split(n, cols, share);
+  for (index_t j0 = mine.begin; j0 < mine.end; j0 += cols) {
     const index_t width = std::min(cols, n - j0);
     T* panel = to + j0 * k;
     for (index_t p = 0; p < k && col == 1; ++p)
@@ -60,14 +61,14 @@ void pack_panels(const T* from, index_t row, index_t col, index_t k, index_t n, 
 
 }  // namespace
 
-// One way of a scan, over this worker's sequences or some of them.
+// One way of a scan, over the sequences of the part in work or some of them.
 template <class T> struct Step<T>::Scan {
   const Stage& stage;
   const CellInfo& cell;
   const ScanMatrices& memory;
   bool reverse;
-  index_t first, rows;  // of the worker's sequences
-  index_t all, steps;   // the worker's, and their steps
+  index_t first, rows;  // of the part's sequences
+  index_t all, steps;   // the part's, and their steps
   Rows<T> h, a, c, kept, masked;
   index_t parameters;    // where its part of the stage's lies: U, and a row of biases
   std::uint32_t stream;  // of the dropout of its states
@@ -111,21 +112,21 @@ template <class T> typename Step<T>::Scan Step<T>::scan(std::size_t s, int w) co
   const ScanWay& way = plan().scan[s].way[w];
   const CellInfo& cell = cell_info(stage.cell);
   const index_t size = (stage.units + stage.bias) * stage.parameter_cols;
-  Rows<T> a = rows_of(plan().y[s - 1]).from(own_.at);
+  Rows<T> a = rows_of(plan().y[s - 1]).from(all_.at);
   a.data += w * stage.parameter_cols;
   return {stage,
           cell,
           plan().scan[s],
           stage.reverse != (w == 1),
           0,
-          own_.rows,
-          own_.rows,
+          all_.rows,
+          all_.rows,
           plan().steps,
-          rows_of(way.h).from(own_.at),
+          rows_of(way.h).from(all_.at),
           a,
-          rows_of(way.c).from(own_.at),
-          rows_of(way.kept).from(own_.at),
-          rows_of(way.masked).from(own_.at),
+          rows_of(way.c).from(all_.at),
+          rows_of(way.kept).from(all_.at),
+          rows_of(way.masked).from(all_.at),
           stage.parameter_offset + w * size,
           stage.stream + std::uint32_t(w),
           stage.carried_offset + w * cell.states * stage.units,
@@ -138,18 +139,33 @@ template <class T> typename Step<T>::template Rows<T> Step<T>::scan_output(std::
   if (stage.way_count() == 2) return rows_of(plan().y[s]);
   const Scan scan = this->scan(s, 0);
   const index_t places = stage.sequence ? scan.steps : 1;
-  return {scan.output() - own_.at * places * scan.h.row, scan.h.row, places};
+  return {scan.output() - all_.at * places * scan.h.row, scan.h.row, places};
+}
+
+// Where a worker keeps values of the stage, or the first one for all who share the part.
+template <class T> T* Step<T>::part_values(const Stage& stage) const {
+  const index_t keeper = all_.share.count > 1 ? 0 : share_.id;
+  return c_.worker_values + keeper * c_.layout->worker_count + stage.worker_offset;
+}
+
+// The product between the cells of two steps, of all who share the part.
+template <class T> void Step<T>::run_step_product(GemmArgs<T>& args) {
+  meet_at_part();
+  run_gemm(args, all_.share);
+  meet_at_part();
 }
 
 template <class T> void Step<T>::forward_scan(std::size_t s) {
+  need(true);
   for (int w = 0; w < c_.layout->stages[s].way_count(); ++w) forward_way(scan(s, w));
   if (c_.layout->stages[s].way_count() == 2) join_ways(s);
+  done(false);
 }
 
 // The states before the first step, where the caller has them; null: 0.
 template <class T> void Step<T>::first_states(const Scan& scan, CellArgs<T>& args) const {
   const index_t width = c_.layout->carried_width;
-  const index_t row = own_.first + scan.first;
+  const index_t row = all_.first + scan.first;
   args.h = states_before_ ? states_before_ + row * width + scan.carried : nullptr;
   args.c = args.h && scan.cell.states > 1 ? args.h + scan.units() : nullptr;
   args.h_row = args.c_row = width;
@@ -164,6 +180,7 @@ template <class T> void Step<T>::step_before(const Scan& scan, index_t i, CellAr
 
 // Leaves h before step t in block t, for all steps. The last h goes.
 template <class T> void Step<T>::bring_states_before(const Scan& scan) {
+  if (!keeps_rows()) return;
   const index_t block = scan.rows * scan.h.row, first = scan.step(0);
   if (scan.stage.sequence) {
     T* const one = scan.h.data + block;
@@ -181,11 +198,11 @@ template <class T> void Step<T>::bring_states_before(const Scan& scan) {
 
 // The states behind the last step, to where the caller wants them.
 template <class T> void Step<T>::keep_states(const Scan& scan) {
-  if (!states_behind_ || aborted()) return;
+  if (!states_behind_ || !keeps_rows() || aborted()) return;
   const std::size_t bytes = std::size_t(scan.units()) * sizeof(T);
   const index_t end = scan.last();
   for (index_t i = 0; i < scan.rows; ++i) {
-    const index_t row = own_.first + scan.first + i;
+    const index_t row = all_.first + scan.first + i;
     T* to = states_behind_ + row * c_.layout->carried_width + scan.carried;
     std::memcpy(to, scan.of_step(scan.h, scan.block(end)) + i * scan.h.row, bytes);
     if (scan.cell.states > 1)
@@ -209,9 +226,9 @@ template <class T> T* Step<T>::step_product(const Scan& scan) const {
   case ProductPlace::gradient:
     return part_gradient_ + stage.parameter_offset;
   case ProductPlace::worker:
-    return worker_values(stage) + round_to_block(stage.units * stage.parameter_cols);
+    return part_values(stage) + round_to_block(stage.units * stage.parameter_cols);
   default:
-    return at(scan.memory.product, own_);
+    return at(scan.memory.product, all_);
   }
 }
 
@@ -231,8 +248,8 @@ template <class T> void Step<T>::forward_way(const Scan& scan) {
   g.b = weights, g.b_row = cols, g.b_col = 1;
   g.b_panels = by_panels<T>(units, cols) && scan.steps >= kStepsToPack;
   if (g.b_panels) {
-    T* panels = worker_values(scan.stage);
-    pack_panels(weights, cols, 1, units, cols, c_.kernels->gemm_panel, panels);
+    T* panels = part_values(scan.stage);
+    pack_panels(weights, cols, 1, units, cols, c_.kernels->gemm_panel, panels, all_.share);
     g.b = panels;
   }
   g.bias = scan.stage.bias ? weights + units * cols : nullptr;
@@ -247,7 +264,7 @@ template <class T> void Step<T>::forward_way(const Scan& scan) {
 template <class T> void Step<T>::walk_forward(const Scan& scan, GemmArgs<T> g) {
   CellArgs<T> args = cell_args(scan);
   args.r = g.c;
-  for (index_t i = 0; i < scan.steps && !stopping(); ++i) {
+  for (index_t i = 0; i < scan.steps && !leaving(); ++i) {
     const index_t t = scan.step(i);
     scan.go_to(t, args);
     step_before(scan, i, args);
@@ -261,13 +278,13 @@ template <class T> void Step<T>::walk_forward(const Scan& scan, GemmArgs<T> g) {
     if (!args.h) {
       // States of 0: one row of r for all, made nonetheless, since weights may be infinite. The zeros
       // lie where the cell's output will be.
-      std::fill_n(args.h_next, scan.units(), T(0));
+      if (keeps_rows()) std::fill_n(args.h_next, scan.units(), T(0));
       into.data = args.h_next, g.m = 1;
     }
     g.a = into.data, g.a_row = into.row;
-    run_gemm(g, Share{});
+    run_step_product(g);
     args.r_row = args.h ? g.c_row : 0;
-    c_.kernels->cell_forward[scan.stage.cell](args);
+    if (keeps_rows()) c_.kernels->cell_forward[scan.stage.cell](args);
   }
 }
 
@@ -292,6 +309,7 @@ template <class T> void Step<T>::join_ways(std::size_t s) {
 
 // masked = h m: the same m at every step of a sequence. In place allowed; no h: 0.
 template <class T> void Step<T>::state_dropout(const Scan& scan, Rows<const T> h, Rows<T> masked) {
+  if (!keeps_rows()) return;
   DropoutArgs<T> args;
   args.rows = scan.rows, args.cols = scan.units();
   if (!h.data) {
@@ -299,7 +317,7 @@ template <class T> void Step<T>::state_dropout(const Scan& scan, Rows<const T> h
       std::fill_n(masked.data + i * masked.row, args.cols, T(0));
     return;
   }
-  args.first_row = own_.first + scan.first;
+  args.first_row = all_.first + scan.first;
   args.x = h.data, args.x_row = h.row;
   args.y = masked.data, args.y_row = masked.row;
   args.rate = scan.stage.state_rate;
@@ -312,16 +330,19 @@ template <class T> void Step<T>::state_dropout(const Scan& scan, Rows<const T> h
 // da of all steps, where `a` was.
 template <class T> void Step<T>::input_delta_scan(std::size_t s) {
   const Stage& stage = c_.layout->stages[s];
-  const Rows<T> dy = rows_of(plan().delta[s]).from(own_.at);
+  const Rows<T> dy = rows_of(plan().delta[s]).from(all_.at);
+  need(true);
   for (int w = 0; w < stage.way_count(); ++w) {
     Rows<T> of_way = dy;
     if (stage.ways == ScanWays::both_side_by_side) of_way.data += w * stage.units;
     input_delta_way(scan(s, w), of_way);
   }
+  done(false);
 }
 
 // Nothing flows on to the step before, but for sequences that have not begun on their way back.
-template <class T> void Step<T>::cut_gradient(const CellArgs<T>& args) {
+template <class T> void Step<T>::cut_gradient(const CellArgs<T>& args) const {
+  if (!keeps_rows()) return;
   const std::size_t bytes = std::size_t(args.units) * sizeof(T);
   for (index_t i = 0; i < args.rows; ++i) {
     if (args.lengths && args.step >= args.lengths[i]) continue;
@@ -337,12 +358,12 @@ template <class T> void Step<T>::input_delta_way(const Scan& scan, Rows<const T>
   g.a_row = scan.cell.keeps ? cols : scan.a.row, g.a_col = 1;
   g.c_row = units;
   // Every step's product reads the weights by columns: once transposed, they need no packing.
-  T* const transposed = worker_values(scan.stage);
+  T* const transposed = part_values(scan.stage);
   g.b = transposed, g.b_row = units, g.b_col = 1;
   g.b_panels = by_panels<T>(cols, units);
   if (scan.steps > 1)
     pack_panels(c_.parameters.w + scan.parameters, 1, cols, cols, units,
-                g.b_panels ? c_.kernels->gemm_panel : units, transposed);
+                g.b_panels ? c_.kernels->gemm_panel : units, transposed, all_.share);
   by_pieces(scan, [&](const Scan& piece) {
     walk_back(piece, {dy.data + piece.first * dy.row, dy.row}, g);
   });
@@ -357,14 +378,14 @@ template <class T> void Step<T>::walk_back(const Scan& scan, Rows<const T> dy, G
   T* const through = args.dr + scan.rows * scan.cols() * (scan.cell.keeps ? 1 : 0);
   g.m = scan.rows;
   g.c = through;
-  for (index_t i = scan.steps; i-- > 0 && !stopping();) {
+  for (index_t i = scan.steps; i-- > 0 && !leaving();) {
     const index_t t = scan.step(i);
     scan.go_to(t, args);
     step_before(scan, i, args);
     const bool last = i == scan.steps - 1;
     args.dy = scan.stage.sequence ? dy.data + t * scan.all * dy.row : last ? dy.data : nullptr;
     args.dc = scan.cell.states > 1 ? args.c_next : nullptr;
-    c_.kernels->cell_backward[scan.stage.cell](args);
+    if (keeps_rows()) c_.kernels->cell_backward[scan.stage.cell](args);
     args.dh_behind = args.dh, args.dc_behind = args.dc;
     args.through = nullptr;
     if (i == 0) break;
@@ -373,7 +394,7 @@ template <class T> void Step<T>::walk_back(const Scan& scan, Rows<const T> dy, G
       continue;
     }
     g.a = scan.cell.keeps ? args.dr : args.a;
-    run_gemm(g, Share{});
+    run_step_product(g);
     if (scan.drops) state_dropout(scan, {through, g.n}, {through, g.n});
     args.through = through;
   }
@@ -385,6 +406,7 @@ template <class T> void Step<T>::scan_gradient(std::size_t s, T* gradient) {
     const Scan scan = this->scan(s, w);
     const index_t units = scan.units(), cols = scan.cols();
     if (!scan.drops) bring_states_before(scan);
+    meet_at_part();
     const Rows<T>& h = scan.drops ? scan.masked : scan.h;
     GemmArgs<T> g;
     g.m = gradient_rows(scan.stage, units), g.n = cols - scan.cell.keeps * units;
@@ -393,9 +415,9 @@ template <class T> void Step<T>::scan_gradient(std::size_t s, T* gradient) {
     g.b = scan.a.data, g.b_row = scan.a.row, g.b_col = 1;
     g.c = gradient + scan.parameters, g.c_row = cols;
     const auto make = [&] {
-      run_gemm(g, Share{});
+      run_gemm(g, all_.share);
       if (g.m < units + scan.stage.bias)
-        c_.kernels->column_sum(g.b, g.b_row, g.k, g.n, g.c + units * cols, Share{});
+        c_.kernels->column_sum(g.b, g.b_row, g.k, g.n, g.c + units * cols, all_.share);
     };
     make();
     if (!scan.cell.keeps) continue;

@@ -107,6 +107,7 @@ void Step<T>::measure_sequences(const Samples<T>& samples, const std::vector<Met
   measure(at(y), gathered(samples), metrics);
   if (masks_) open_up(y), open_up(dy);
   // Rows that do not count, or that a last part lacks.
+  if (!keeps_rows()) return;
   const index_t counted = loss_blocks(outputs_window().rows), all = loss_blocks(chunk_ * y.places);
   for (int place = 0; place <= int(metrics ? metrics->size() : 0); ++place)
     std::fill_n(block_sums(place) + first_block() + counted, all - counted, 0.0);
@@ -116,13 +117,14 @@ void Step<T>::measure_sequences(const Samples<T>& samples, const std::vector<Met
 template <class T>
 void Step<T>::pass_sequences(index_t rows, const Samples<T>& samples, T* out,
                              const std::vector<MetricSpec>* metrics) {
-  chunk_ = c_.layout->row_chunk(rows);
+  cut_batch(rows);
   states_before_ = states_behind_ = samples.states;
-  const Range mine = split(parts_of(rows, chunk_), 1, share_);
-  for (index_t part = mine.begin; part < mine.end && !stopping(); ++part) {
+  const Range mine = my_parts(parts_of(rows, chunk_));
+  for (index_t part = mine.begin; part < mine.end && !leaving(); ++part) {
     take_part(part, part * chunk_, std::min(chunk_, rows - part * chunk_));
     gather_sequences(samples, nullptr);
     forward(at(plan().x), plan().x.row, nullptr);
+    need(false);
     const Rows<T> y = rows_of(plan().y.back());
     if (out) by_steps(y.row, y.from(own_.at), out + own_.first * y.places * y.row);
     if (metrics) measure_sequences(samples, metrics);

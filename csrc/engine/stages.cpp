@@ -36,10 +36,10 @@ typename Step<T>::template Rows<const T> Step<T>::saved(std::size_t stage) const
 // each worker's columns of the weights in its cache.
 template <class T>
 typename Step<T>::Window Step<T>::choose(index_t n, index_t k, bool transposed) const {
-  if (all_.share.count == 1 || c_.layout->sequences) return own_;
-  const index_t rows = all_.rows, count = share_.count;
+  if (all_.share.count == 1) return own_;
+  const index_t rows = all_.rows * plan().steps, count = share_.count;
   const index_t largest = parts_of(loss_blocks(rows), count) * kLossBlockRows;
-  const bool even = largest * count <= rows + rows / 8;
+  const bool even = largest * count <= rows + rows / 8 && !shares_parts_;
   const bool small = rows * n * k < kSmallProduct;
   const bool light = n * k * (transposed ? 2 : 1) <= rows * k + kBarrierWorth;
   return small || (even && light) ? own_ : all_;
@@ -231,9 +231,9 @@ template <class T> void Step<T>::input_delta(std::size_t s, T* dx) {
   }
   done(together);
   if (!stage.joins.empty()) join_deltas(stage, below, delta_tile(s, dx, own_));
-  if (dx && c_.layout->sequences)
-    by_steps(stage.inputs, rows_of(plan().x).from(w.at),
-             dx + w.first * plan().steps * stage.inputs);
+  if (!dx || !c_.layout->sequences) return;
+  need(false);
+  by_steps(stage.inputs, rows_of(plan().x).from(w.at), dx + w.first * plan().steps * stage.inputs);
 }
 
 // Of all rows in work, into the flat `gradient`; or, with `update`, straight into the parameters.

@@ -6,10 +6,6 @@
 namespace fastbp {
 namespace {
 
-#define FBP_ELEMENTWISE(L) L::elementwise,
-constexpr bool kElementwise[] = {FBP_LOSSES(FBP_ELEMENTWISE)};
-#undef FBP_ELEMENTWISE
-
 // Class numbers as GatherArgs says of rows.
 void pick(const std::int64_t* from, const std::int64_t* order, index_t count,
           std::int64_t* __restrict to) {
@@ -48,6 +44,12 @@ template <class T> bool Step<T>::stopping() {
   return aborted();
 }
 
+// Whether this worker leaves its part; those that share one skip no barrier.
+template <class T> bool Step<T>::leaving() {
+  const bool stops = stopping();
+  return stops && !shares_parts_;
+}
+
 // The whole batch is in work; this worker's own rows are whole blocks of the loss.
 template <class T> void Step<T>::take_all(index_t rows) {
   all_ = {0, rows, 0, share_};
@@ -55,8 +57,27 @@ template <class T> void Step<T>::take_all(index_t rows) {
   own_ = {part.begin, part.end - part.begin, part.begin, Share{}};
 }
 
-// Only this worker is at work on these rows, part number `part` of those that are in work at once.
+// How a batch of so many rows is to be cut in parts, and whether the team takes these together.
+template <class T> void Step<T>::cut_batch(index_t rows) {
+  chunk_ = c_.layout->row_chunk(rows);
+  shares_parts_ = c_.layout->shares_parts(rows, share_.count);
+}
+
+// Of `count` parts those that this worker works on.
+template <class T> Range Step<T>::my_parts(index_t count) const {
+  return split(count, 1, shares_parts_ ? Share{} : share_);
+}
+
+// Part number `part` of those that are in work at once: only this worker is at work on its rows, or the
+// team, and the rows are the first worker's.
 template <class T> void Step<T>::take_part(index_t part, index_t first, index_t rows) {
+  if (shares_parts_) {
+    meet();  // the part before has been read
+    wrote_own_ = wrote_together_ = false;
+    all_ = {0, rows, first, share_};
+    own_ = {0, share_.id == 0 ? rows : 0, first, Share{}};
+    return;
+  }
   // A place for each worker, or, where all parts are in the plan together, for each part.
   const index_t apart = c_.layout->sequences ? chunk_ : plan().part_rows;
   const index_t place = plan().capacity / apart < share_.count ? part : share_.id;
@@ -66,6 +87,11 @@ template <class T> void Step<T>::take_part(index_t part, index_t first, index_t 
 // With the workers that this one shares the network with.
 template <class T> void Step<T>::meet() {
   if (share_.count > 1) worker_.barrier();
+}
+
+// With those that share the part in work.
+template <class T> void Step<T>::meet_at_part() {
+  if (all_.share.count > 1) worker_.barrier();
 }
 
 // In front of work that reads what this worker made of its own rows, and with `others` what the
@@ -114,7 +140,7 @@ template <class T> void Step<T>::train(const TrainBatch<T>& batch) {
   number_ = batch.number;
   spent(StepPart::between);
   if (!described_) describe_small_network(), described_ = true;
-  chunk_ = c_.layout->row_chunk(batch.rows);
+  cut_batch(batch.rows);
   count_rows(batch.samples, batch.order, batch.rows);
   states_before_ = batch.states_before, states_behind_ = batch.states_behind;
   if (c_.in_parts && (c_.layout->sequences || chunk_ < batch.rows))
@@ -148,6 +174,7 @@ template <class T> void Step<T>::keep_outputs(const TrainBatch<T>& batch) {
   if (c_.link && c_.link->first > 0) return;  // the first worker has them all
   const index_t cols = c_.layout->outputs;
   if (c_.layout->sequences) {
+    need(false);
     const Rows<T> y = rows_of(plan().y.back());
     by_steps(cols, y.from(own_.at), batch.outputs + own_.first * y.places * cols);
     return;
@@ -206,7 +233,7 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
   for (index_t first = 0; first < parts; first += plan().partials) {
     if (first > 0) meet();  // the partials of the round before have been read
     const index_t count = parts - first < plan().partials ? parts - first : plan().partials;
-    const Range round = split(count, 1, share_);
+    const Range round = my_parts(count);
     for (index_t i = round.begin; i < round.end; ++i) {
       const index_t row = (first + i) * chunk_;
       take_part(i, row, batch.rows - row < chunk_ ? batch.rows - row : chunk_);
@@ -220,9 +247,9 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
       for (std::size_t s = last() + 1; s-- > lowest;) {
         // The gradient of a scan's parameters is made of what its input_delta leaves.
         const bool scan = c_.layout->stages[s].scan();
-        if (!scan) parameter_gradient(s, partial(i), false), spent(StepPart::gradient, s);
+        if (!scan) part_gradient(s, partial(i));
         if (s > lowest || scan) input_delta(s, nullptr), spent(StepPart::delta, s);
-        if (scan) parameter_gradient(s, partial(i), false), spent(StepPart::gradient, s);
+        if (scan) part_gradient(s, partial(i));
       }
       if (batch.dx) input_delta(0, batch.dx);
     }
@@ -242,6 +269,14 @@ template <class T> void Step<T>::train_in_parts(const TrainBatch<T>& batch) {
     update_parameters(mine);
   }
   spent(StepPart::update);
+}
+
+// Of the part in work; what it reads may be written again behind it.
+template <class T> void Step<T>::part_gradient(std::size_t s, T* gradient) {
+  need(true);
+  parameter_gradient(s, gradient, false);
+  meet_at_part();
+  spent(StepPart::gradient, s);
 }
 
 template <class T>
@@ -358,138 +393,6 @@ template <class T> Samples<T> Step<T>::gathered(const Samples<T>& samples) const
   if (samples.labels) here.labels = c_.arena->template at<std::int64_t>(plan().labels_offset);
   if (samples.weight) here.weight = at(plan().weight);
   return here;
-}
-
-// How often the loss's kernel wants the weight of a row: for every element, or once.
-template <class T> index_t Step<T>::weight_copies() const {
-  return kElementwise[c_.loss.loss] ? c_.layout->outputs : 1;
-}
-
-// Weights of rows to the plan's rows from `to` on, as the loss's kernel wants them.
-template <class T>
-void Step<T>::gather_weights(const T* from, const std::int64_t* order, index_t rows, index_t to) {
-  const index_t copies = weight_copies();
-  T* out = at(plan().weight) + to * copies;
-  const auto weight = [&](index_t i) { return from[order ? index_t(order[i]) : i]; };
-  if (copies == 1) {
-    for (index_t i = 0; i < rows; ++i) out[i] = weight(i);
-    return;
-  }
-  for (index_t i = 0; i < rows; ++i, out += copies) std::fill_n(out, copies, weight(i));
-}
-
-// Loss, then the metrics, of this worker's rows of the outputs y.
-template <class T>
-void Step<T>::measure(const T* y, const Samples<T>& targets,
-                      const std::vector<MetricSpec>* metrics) {
-  need(false);
-  bool plain_errors = false;
-  for (std::size_t m = 0; metrics && m < metrics->size(); ++m)
-    plain_errors |= (*metrics)[m].of_softmax;
-  plain_errors &= c_.loss.param != 0 || targets.weight;
-  loss(y, targets, plain_errors, metrics);
-  std::int64_t* counts = counts_;
-  for (std::size_t m = 0; metrics && m < metrics->size(); ++m) {
-    const MetricSpec& what = (*metrics)[m];
-    if (!counted_by_loss(*metrics, m) && (what.counts == 0 || counts))
-      metric(what, y, targets, int(m) + 1, counts);
-    if (counts) counts += what.counts;
-  }
-  if (plain_errors) loss(y, targets, false, nullptr);
-}
-
-// Whether the loss's kernel counts on its way what metric m wants: of several top_k the first.
-template <class T>
-bool Step<T>::counted_by_loss(const std::vector<MetricSpec>& metrics, std::size_t m) const {
-  if (kElementwise[c_.loss.loss] || c_.layout->outputs > kCountedColumns<T>) return false;
-  const MetricKind kind = metrics[m].kind;
-  if (kind == MetricKind::accuracy_argmax || kind == MetricKind::counts_argmax) return true;
-  if (kind != MetricKind::top_k) return false;
-  for (std::size_t i = 0; i < m; ++i)
-    if (metrics[i].kind == kind) return false;
-  return true;
-}
-
-// Tells the loss's kernel of the metrics that it counts.
-template <class T>
-void Step<T>::count_on_the_way(const std::vector<MetricSpec>& metrics, LossArgs<T>& args) const {
-  std::int64_t* counts = counts_;
-  for (std::size_t m = 0; m < metrics.size(); ++m) {
-    if (counted_by_loss(metrics, m)) {
-      if (metrics[m].counts > 0)
-        args.counts = counts;
-      else if (metrics[m].kind == MetricKind::top_k)
-        args.block_top = block_sums(int(m) + 1), args.k = metrics[m].k;
-      else
-        args.block_right = block_sums(int(m) + 1);
-    }
-    if (counts) counts += metrics[m].counts;
-  }
-}
-
-// Leaves dy; `plain`: without label smoothing and weights. Counts what it can of `metrics`, if not null.
-template <class T>
-void Step<T>::loss(const T* y, const Samples<T>& targets, bool plain,
-                   const std::vector<MetricSpec>* metrics) {
-  if (c_.loss.custom) return host_loss(y, targets);
-  const index_t cols = c_.layout->outputs;
-  LossArgs<T> args;
-  args.cols = cols;
-  args.dy_scale = T(1 / loss_divisor(c_.loss, counted_, cols));
-  args.param = plain ? T(0) : T(c_.loss.param);
-  if (metrics) count_on_the_way(*metrics, args);
-  double *const block_right = args.block_right, *const block_top = args.block_top;
-  const Window own = outputs_window();
-  for_row_chunks(own.rows, cols, [&](index_t first, index_t count) {
-    const index_t row = own.at + first;
-    args.rows = count;
-    args.y = y + row * cols;
-    args.target = targets.target ? targets.target + row * cols : nullptr;
-    args.labels = targets.labels ? targets.labels + row : nullptr;
-    if (targets.weight && !plain) args.weight = targets.weight + row * weight_copies();
-    args.dy = at(plan().delta.back()) + row * cols;
-    const index_t block = first_block() + first / kLossBlockRows;
-    args.block_loss = block_sums(0) + block;
-    if (block_right) args.block_right = block_right + block;
-    if (block_top) args.block_top = block_top + block;
-    c_.kernels->loss[c_.loss.loss](args, Share{});
-  });
-  done(false);
-}
-
-template <class T>
-void Step<T>::metric(const MetricSpec& what, const T* y, const Samples<T>& targets, int place,
-                     std::int64_t* counts) {
-  const index_t cols = c_.layout->outputs;
-  MetricArgs<T> args;
-  args.kind = what.kind;
-  args.threshold = T(what.threshold);
-  args.k = what.k;
-  args.counts = counts;
-  args.cols = cols;
-  // Of logits the errors are those of their softmax: what the loss has just left in dy, but for the
-  // mean's factor.
-  const T* error = what.of_softmax ? at(plan().delta.back()) : nullptr;
-  if (error) args.error_scale = T(loss_divisor(c_.loss, counted_, cols));
-  const Window own = outputs_window();
-  for_row_chunks(own.rows, cols, [&](index_t first, index_t count) {
-    const index_t row = own.at + first;
-    args.rows = count;
-    args.y = y + row * cols;
-    args.target = targets.target ? targets.target + row * cols : nullptr;
-    args.labels = targets.labels ? targets.labels + row : nullptr;
-    args.error = error ? error + row * cols : nullptr;
-    args.block_sum = block_sums(place) + first_block() + first / kLossBlockRows;
-    c_.kernels->metric(args, Share{});
-  });
-}
-
-template <class T> double Step<T>::block_total(int place, index_t rows) const {
-  const double* sums = block_sums(place);
-  const index_t blocks = c_.layout->measure_blocks(rows, plan().steps);
-  double total = 0;
-  for (index_t i = 0; i < blocks; ++i) total += sums[i];
-  return total;
 }
 
 template class Step<float>;

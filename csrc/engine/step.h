@@ -8,7 +8,9 @@
 //             gradients of the parameters, and update what they have made.
 //   in parts  where the weights are small and the batch is large: a worker takes one chunk of the
 //             batch at a time (row_chunk) through everything, gradient included, while it stays in
-//             L2; the chunks' gradients are added in order afterwards.
+//             L2; the chunks' gradients are added in order afterwards. Where parts of sequences are
+//             few and their layers wide, the team takes each part together: the first worker has its
+//             rows as its own, and all share the products, as of a whole batch.
 #pragma once
 
 #include <atomic>
@@ -203,6 +205,8 @@ template <class T> class Step {
   // This worker's rows of a matrix that has one for each row of the batch, or for each step.
   index_t own_rows(bool sequence) const { return own_.rows * (sequence ? plan().steps : 1); }
   index_t output_places() const { return c_.layout->output_places(plan().steps); }
+  // Whether the rows in work are this worker's own: of a part that the team takes together the first's.
+  bool keeps_rows() const { return own_.rows > 0; }
   Window outputs_window() const;
   T* partial(index_t part) const;
   double* block_sums(int place) const;
@@ -210,7 +214,10 @@ template <class T> class Step {
 
   void take_all(index_t rows);
   void take_part(index_t part, index_t first, index_t rows);
+  void cut_batch(index_t rows);
+  Range my_parts(index_t count) const;
   void meet();
+  void meet_at_part();
   template <class... Stage> void spent(StepPart part, Stage... stage) {
     if (c_.clock && worker_.id == 0) c_.clock->spent(part, stage...);
   }
@@ -223,6 +230,7 @@ template <class T> class Step {
   GemmArgs<T> product(const Stage& stage, const T* input, index_t input_row, Range k) const;
   const T* sum_by_inputs(std::size_t stage, const T* input, index_t input_row, index_t row);
   bool stopping();
+  bool leaving();
   void describe_small_network();
   void small_forward();
   bool small() const;
@@ -270,6 +278,7 @@ template <class T> class Step {
   T* backward_sums(std::size_t stage) const;
   void add_backward_sums(std::size_t stage, Range columns);
   T* worker_values(const Stage& stage) const;
+  T* part_values(const Stage& stage) const;
   bool uses_batch_statistics(const Stage& stage) const;
   NormArgs<T> norm_args(const Stage& stage) const;
   template <class Body> void for_own_blocks(Body body);
@@ -280,6 +289,7 @@ template <class T> class Step {
   void batch_norm_delta(std::size_t stage, Rows<const T> dz, Rows<T> dx);
   void norm_gradient(std::size_t stage, T* gradient, bool update);
   void update_state();
+  void part_gradient(std::size_t stage, T* gradient);
   void parameter_gradient(std::size_t stage, T* gradient, bool update);
   index_t gradient_rows(const Stage& stage, index_t inputs) const;
   void update_parameters(Range part);
@@ -293,6 +303,7 @@ template <class T> class Step {
   void limit_columns();
   void follow(Range part);
   void run_gemm(GemmArgs<T>& args, Share share);
+  void run_step_product(GemmArgs<T>& args);
   void run_tile(TileOp<T> op, const ActivationTile<T>& tile, index_t rows, const T* c,
                 index_t c_row, index_t cols);
 
@@ -313,7 +324,7 @@ template <class T> class Step {
   void join_ways(std::size_t stage);
   void input_delta_scan(std::size_t stage);
   void input_delta_way(const Scan& scan, Rows<const T> dy);
-  static void cut_gradient(const CellArgs<T>& args);
+  void cut_gradient(const CellArgs<T>& args) const;
   void scan_gradient(std::size_t stage, T* gradient);
   void state_dropout(const Scan& scan, Rows<const T> h, Rows<T> masked);
   void gather_sequences(const Samples<T>& samples, const std::int64_t* order);
@@ -346,6 +357,7 @@ template <class T> class Step {
   T* states_behind_ = nullptr;
   T* part_gradient_ = nullptr;  // where the gradient of the part in work will be
   index_t chunk_ = 0;           // rows over which a parameter's gradient is summed at once
+  bool shares_parts_ = false;   // the team takes each part together
   Window all_;                  // what the team works on
   Window own_;                  // this worker's rows of it
   // Since the last barrier: has this worker written what the others may read, and has anybody

@@ -70,6 +70,41 @@ def as_numbers(name: str, value: Any) -> Array:
     return array
 
 
+def as_classes(name: str, value: Any) -> Array:
+    """As as_numbers, but text is taken too: an array of dtype str, or of objects that are str.
+
+    Raises TypeError for anything else, naming the first value that is no text among others.
+    """
+    array = _column_of_text(value)
+    if type(array) is not np.ndarray:
+        _refuse_containers(name, array)
+        array = _in_numpy(name, _handed_over(name, _frame_values(name, array)))
+    if array.dtype.kind not in "OUT":
+        return as_numbers(name, array)
+    texts: Array = array
+    if array.dtype.kind == "U":
+        return texts
+    texts = array.astype(object)
+    others = [item for item in texts.flat if not isinstance(item, str)]
+    if len(others) == texts.size:
+        return as_numbers(name, value)
+    if others:
+        raise TypeError(
+            f"{name} must hold text alone, or numbers alone; among text it has "
+            f"{describe(others[0])}"
+        )
+    return texts
+
+
+def _column_of_text(value: Any) -> Any:
+    """The only column of a frame, if it is no numbers; anything else as it is."""
+    columns = getattr(value, "columns", None)
+    if columns is None or len(columns) != 1 or not hasattr(value, "to_numpy"):
+        return value
+    found = value.to_numpy()
+    return found if found.dtype.kind in "OUT" else value
+
+
 def is_on_device(value: Any) -> bool:
     """Whether `value` is an array of GPU memory, of CuPy, PyTorch or another library."""
     kind = type(value)
@@ -172,6 +207,11 @@ def _with_nan(values: Array) -> Array:
 
 
 def _refuse_containers(name: str, value: Any) -> None:
+    if value is None:
+        raise TypeError(f"{name} must hold real numbers; got None: it was not given")
+    if hasattr(value, "collect"):
+        kind = type(value).__name__
+        raise TypeError(f"{name} is a {kind}, not computed yet: pass {name}.collect()")
     if is_on_device(value):
         raise TypeError(
             f"{name} lies on a GPU ({type(value).__name__}), and this function takes NumPy arrays: "
@@ -302,7 +342,7 @@ def _not_finite(name: str, value: Any, array: Array, ready: Array, position: int
             "data, or compile with dtype='float64'"
         )
     advice = "fill or drop such rows first"
-    if not name[0].isdigit():  # as the names of parameters and states are
+    if not name[0].isdigit() and " " not in name:  # as what is no variable is called
         axes = {1: "", 2: ".all(axis=1)"}.get(ready.ndim, ".all(axis=(1, 2))")
         advice += f", for example with numpy.isfinite({name}){axes}"
     return f"{name} has {'NaN' if np.isnan(found) else 'infinity'} at {place}: {advice}"

@@ -146,6 +146,10 @@ class IteratorSource:
         try:
             batch = next(self._iterator)
         except StopIteration:
+            if self._each_epoch and self._drawn:
+                raise ValueError(
+                    f"X says that it has {self.steps} batches, but ended after {self._drawn}"
+                ) from None
             self._iterator = iter(self._batches)
             batch = next(self._iterator, None)
             if batch is None:
@@ -155,7 +159,8 @@ class IteratorSource:
                 ) from None
         if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
             raise TypeError(
-                f"X must give pairs (x, y) or triples (x, y, sample_weight); got {describe(batch)}"
+                "X must give pairs (x, y) or triples (x, y, sample_weight); got "
+                f"{describe(batch)}. Rows are fitted with y: fit(X, y)"
             )
         self._drawn += 1
         return self._check(*batch)
@@ -187,5 +192,7 @@ class IteratorSource:
 
 
 def is_batches(x: Any, y: Any) -> bool:
-    """Whether X gives batches rather than rows."""
-    return y is None and hasattr(x, "__iter__") and not hasattr(x, "shape")
+    """Whether X gives batches rather than rows: one after the other, or by their numbers."""
+    if y is not None or hasattr(x, "shape"):
+        return False
+    return hasattr(x, "__iter__") or (hasattr(x, "__getitem__") and hasattr(x, "__len__"))

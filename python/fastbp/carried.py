@@ -25,42 +25,44 @@ Prediction = Any  # an array, or (array, states by name)
 def predict(model: Sequential, x: Any, initial_state: Any, return_state: bool) -> Prediction:
     """Sequential.predict of a network that reads sequences."""
     rows = model._features(x, finite=False)
+    stateful = is_stateful(model)
+    states = None
+    if initial_state is not None:
+        states = _packed(model, initial_state, len(rows))
+    elif stateful and len(rows):
+        states = _kept(model, len(rows))
+    elif stateful or return_state:
+        states = _zeros(model, len(rows))
     engine = model._engine or model._build(rows.shape[-1])
     result, out = model._room_for_outputs(rows, x)
-    stateful = _is_stateful(model)
-    wanted = return_state or initial_state is not None or stateful
-    if not wanted:
+    if states is None:
         if len(out):
             engine.predict(rows, out)
         return result
-    if initial_state is not None:
-        states = _packed(model, engine, initial_state, len(out))
-    else:
-        states = _kept(model, engine, len(out)) if stateful else _zeros(engine, len(out))
     if len(out):
         engine.predict(_with_states(rows, states), out)
-    if stateful:
-        model._carried = states
+        if stateful:
+            model._carried = states
     return (result, _named(model, states)) if return_state else result
 
 
-def next_states(model: Sequential, engine: _core.Engine, x: Any) -> Array | None:
+def next_states(model: Sequential, x: Any) -> Array | None:
     """What stateful layers begin the next call, of x, with; None where there are none."""
-    if not (model._reads_sequences and _is_stateful(model)):
+    if not (model._reads_sequences and is_stateful(model)):
         return None
-    return _kept(model, engine, len(x))
+    return _kept(model, len(x))
 
 
-def before_step(model: Sequential, engine: _core.Engine, x: Any) -> Any:
+def before_step(model: Sequential, x: Any) -> Any:
     """x with the states that stateful layers would begin a step with; the model's stay."""
-    states = next_states(model, engine, x)
+    states = next_states(model, x)
     return x if states is None else _with_states(x, states)
 
 
 @contextmanager
-def states_of(model: Sequential, engine: _core.Engine, x: Any) -> Iterator[Any]:
+def states_of(model: Sequential, x: Any) -> Iterator[Any]:
     """x with the states that stateful layers begin with, which are kept if all goes well."""
-    states = next_states(model, engine, x)
+    states = next_states(model, x)
     if states is None:
         yield x
         return
@@ -74,7 +76,7 @@ def begin_run(model: Sequential, x: Any, batch_size: int, shuffle: bool, augment
     Every epoch begins with states of 0; row i of a batch goes on where row i of the one before
     ended. Raises ValueError where rows do not follow on each other so.
     """
-    if not (model._reads_sequences and _is_stateful(model)):
+    if not (model._reads_sequences and is_stateful(model)):
         return x
     if shuffle or augmented or len(x) % batch_size:
         raise ValueError(
@@ -82,13 +84,12 @@ def begin_run(model: Sequential, x: Any, batch_size: int, shuffle: bool, augment
             f"shuffle=False, no augment, and a batch_size that divides {len(x)} rows; got "
             f"shuffle={shuffle}, batch_size={batch_size}"
         )
-    engine = model._engine or model._build(x.shape[-1])
-    return _with_states(x, _zeros(engine, batch_size))
+    return _with_states(x, _zeros(model, batch_size))
 
 
 def require_rows(model: Sequential) -> None:
     """Raises ValueError for stateful layers, which iterators do not go with."""
-    if _is_stateful(model):
+    if is_stateful(model):
         raise ValueError("stateful layers train on arrays X and y, not on batches of an iterator")
 
 
@@ -110,7 +111,7 @@ class Stream:
         self._model, self._engine = model, model._require_built()
         engine, dtype = self._engine, model._dtype
         self._x = np.zeros((batch, 1, engine.inputs), dtype)
-        self._states = _zeros(engine, batch)
+        self._states = _zeros(model, batch)
         self._rows = (self._x, None, self._states)
         self._out = model._new_outputs(self._x)
         self._result = self._out.reshape(batch, -1)
@@ -146,14 +147,15 @@ class Stream:
 
     @state.setter
     def state(self, state: Mapping[str, Any]) -> None:
-        self._states[...] = _packed(self._model, self._engine, state, len(self._states))
+        self._states[...] = _packed(self._model, state, len(self._states))
 
     def reset(self) -> None:
         """Begins with states of 0 again."""
         self._states[...] = 0
 
 
-def _is_stateful(model: Sequential) -> bool:
+def is_stateful(model: Sequential) -> bool:
+    """Whether layers keep their states from call to call."""
     return any(layer.stateful for layer in model.layers)
 
 
@@ -166,20 +168,22 @@ def _with_states(x: Any, states: Array) -> Any:
     return made
 
 
-def _zeros(engine: _core.Engine, rows: int) -> Array:
-    return np.zeros((rows, engine.carried_width), engine.parameters.dtype)
+def _zeros(model: Sequential, rows: int) -> Array:
+    """States of 0, also of a model that is not built yet."""
+    width = sum(width for _, _, width in _places(model))
+    return np.zeros((rows, width), model._dtype)
 
 
-def _kept(model: Sequential, engine: _core.Engine, rows: int) -> Array:
+def _kept(model: Sequential, rows: int) -> Array:
     """A copy of what the last call of stateful layers left, 0 if there was none."""
     if model._carried is None:
-        return _zeros(engine, rows)
-    if model._carried.shape != (rows, engine.carried_width):
+        return _zeros(model, rows)
+    if len(model._carried) != rows:
         raise ValueError(
             f"stateful layers hold the states of {len(model._carried)} sequences; got {rows}: call "
             "model.reset_states() to begin anew"
         )
-    return model._carried.astype(engine.parameters.dtype)
+    return model._carried.astype(model._dtype)
 
 
 def _places(model: Sequential) -> Iterator[tuple[str, int, int]]:
@@ -195,7 +199,7 @@ def _named(model: Sequential, states: Array) -> dict[str, Array]:
     return {name: states[:, at : at + width].copy() for name, at, width in _places(model)}
 
 
-def _packed(model: Sequential, engine: _core.Engine, given: Any, rows: int) -> Array:
+def _packed(model: Sequential, given: Any, rows: int) -> Array:
     """States by name as the engine takes them.
 
     Raises TypeError for no dict, ValueError unless every state is there, finite and of its shape.
@@ -207,7 +211,7 @@ def _packed(model: Sequential, engine: _core.Engine, given: Any, rows: int) -> A
     for name in given:
         if name not in names:
             raise unknown_name("state", name, names)
-    states = _zeros(engine, rows)
+    states = _zeros(model, rows)
     for name, at, width in places:
         if name not in given:
             raise ValueError(f"states lack {name!r}; they are {', '.join(names)}")

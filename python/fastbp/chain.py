@@ -257,14 +257,17 @@ class Chain:
         plain = isinstance(engine, _core.Engine) and self._embedding is None
         self._quick = engine if plain else None
 
-    def _batch(self, x: Any, y: Any) -> tuple[_core.Engine, Any, Array]:
-        """The engine and one batch, checked; builds a model that has seen no data yet."""
+    def _batch(
+        self, x: Any, y: Any, sample_weight: Any, class_weight: weights.ClassWeight = None
+    ) -> tuple[_core.Engine, Any, Array, Array | None]:
+        """The engine, and one batch with its losses' factors, checked; builds a model that has seen
+        no data yet once nothing is left to refuse."""
         quick = self._quick
-        if quick is not None and quick.accepts(x, y):
-            return quick, x, y
-        compiled = self._compiled or self._require_compiled()
-        x, y = self._check_rows(x, y, compiled)
-        return self._engine or self._build(x.shape[-1]), x, y
+        if quick is None or not quick.accepts(x, y):
+            compiled = self._compiled or self._require_compiled()
+            x, y = self._check_rows(x, y, compiled)
+        factors = self._weights(x, y, sample_weight, class_weight)
+        return self._engine or self._build(x.shape[-1]), x, y, factors
 
     def _check_rows(
         self,
@@ -312,7 +315,7 @@ class Chain:
         elif isinstance(x, Sequences):
             values = arrays.features(x.values, *kind, finite=False, sequences=True)
             if finite and arrays.first_non_finite(values) >= 0:  # behind the ends it does not count
-                values = arrays.features(x.cleared(values), *kind, sequences=True)
+                values = arrays.features(x.cleared(), *kind, sequences=True)
             ready = values
         else:
             ready = arrays.features(x, *kind, finite=finite, sequences=True)
@@ -418,16 +421,19 @@ class Chain:
             return None
         loss = self._require_compiled().loss
         runs = self._runs(x)
+        outputs = self._outputs or network.outputs(self._layers, x.shape[-1])
         if arrays.is_on_device(y):
             from . import device_rows
 
             rows: Any = y
             made: Any = device_rows.factors(
-                sample_weight, class_weight, rows, loss, self._dtype, runs
+                sample_weight, class_weight, rows, loss, self._dtype, runs, outputs
             )
             return made  # type: ignore[no-any-return]
         sample_weight = self._host("sample_weight", sample_weight)
-        return weights.rows(sample_weight, class_weight, y, loss, self._dtype, runs)
+        return weights.rows(
+            sample_weight, class_weight, y, loss, self._dtype, runs, outputs=outputs
+        )
 
     def _samples(self, sample_weight: Any, x: Any, y: Any, name: str = "sample_weight") -> Any:
         """sample_weight as float64, checked, one for each loss; where the targets y are."""

@@ -33,6 +33,8 @@ def _state(model: Transferable) -> dict[str, Any]:
     if model._compiled is not None:
         own = model._compiled.optimizer.bound()
         kept["_compiled"] = model._compiled._replace(optimizer=own)
+    if model._carried is not None:  # a fit goes on writing to its own
+        kept["_carried"] = model._carried.copy()
     engine = model._engine
     if engine is None:
         return {"attributes": kept}

@@ -232,6 +232,7 @@ def factors(
     loss: Loss,
     dtype: np.dtype[Any],
     runs: Array | None,
+    outputs: int,
 ) -> DeviceRows | None:
     """As weights.rows, on the device; by way of the host with class_weight or weights of steps."""
     device = target.device
@@ -239,7 +240,7 @@ def factors(
         given = sample_weight
         host = to_host("sample_weight", given) if arrays.is_on_device(given) else given
         of: Any = target if class_weight is None else target.get()
-        ready = weights.rows(host, class_weight, of, loss, dtype, runs)
+        ready = weights.rows(host, class_weight, of, loss, dtype, runs, outputs=outputs)
         return None if ready is None else sent(ready, device)
     if sample_weight is None:
         return None

@@ -8,10 +8,13 @@ import hashlib
 import itertools
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from .pool import Result, settle
 
 # Bytes behind which the disk is asked to begin, while the next are copied and summed; in smaller
 # pieces it has more to do.
@@ -78,10 +81,12 @@ def write_durably(
 def _write_and_digest(file: BinaryIO, chunks: Sequence[Any], alone: bool) -> bytes:
     """Writes the chunks; the digits of their checksum."""
     if not alone:
-        with ThreadPoolExecutor(1) as other:
-            digits = other.submit(digest, chunks)
+        digits = _beside(lambda: digest(chunks))
+        try:
             _write(file, _pieces(chunks))
-            return digits.result()
+        finally:  # nobody reads the chunks any more when this ends
+            wait([digits])
+        return digits.result()
     found = hashlib.sha256()
 
     def seen() -> Iterator[memoryview]:
@@ -91,6 +96,21 @@ def _write_and_digest(file: BinaryIO, chunks: Sequence[Any], alone: bool) -> byt
 
     _write(file, seen())
     return found.hexdigest().encode()
+
+
+def _beside(work: Callable[[], Result]) -> Future[Result]:
+    """What work() gives, done by a thread of its own; by this one where none is to be had.
+
+    So it is where the system has none left, and where the main thread has ended, behind which
+    Python's pools of threads take nothing more.
+    """
+    future: Future[Result] = Future()
+
+    try:
+        threading.Thread(target=settle, args=(future, work), name="fastbp-file").start()
+    except RuntimeError:
+        settle(future, work)
+    return future
 
 
 def _pieces(chunks: Iterable[Any]) -> Iterator[memoryview]:
@@ -125,10 +145,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 class Background:
-    """Writes files by a thread of its own, one after the other."""
+    """Writes files beside what goes on, one after the other."""
 
     def __init__(self) -> None:
-        self._thread: ThreadPoolExecutor | None = None
         self._in_work: Future[None] | None = None
         self._room = bytearray()  # for the copy; new memory would cost more than the copy
 
@@ -147,20 +166,11 @@ class Background:
         room = memoryview(self._room)[: ends[-1]]
         for end, chunk in zip(ends, chunks, strict=True):
             room[end - len(chunk) : end] = chunk
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1)
         # Alone: a third thread would take a processor from those that go on.
-        self._in_work = self._thread.submit(write_durably, path, [room], digest_at, alone=True)
+        self._in_work = _beside(lambda: write_durably(path, [room], digest_at, alone=True))
 
     def finish(self) -> None:
         """Waits for the file in work; raises what went wrong with it."""
         written, self._in_work = self._in_work, None
         if written is not None:
             written.result()
-
-    def close(self) -> None:
-        """Ends the thread when it is done."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)
-            self._thread = None
-        self.finish()

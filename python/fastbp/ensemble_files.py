@@ -10,6 +10,7 @@ removed. `waiting` and `stopped` are where Ensemble.fit(resume=True) goes on.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -35,22 +36,37 @@ def save(ensemble: Ensemble, folder: str | os.PathLike[str]) -> None:
     for member in ensemble.members:
         member._require_built()
     place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    names = []
-    for number, member in enumerate(ensemble.members):
-        data = files.to_bytes(member)
-        names.append(f"member-{number}-{hashlib.sha256(data).hexdigest()[:16]}.safetensors")
-        durable.write_durably(place / names[-1], [data])
-    listed = {
-        "format": FORMAT,
-        "members": names,
-        "waiting": sorted(ensemble._waiting),
-        "stopped": sorted(ensemble._stopped),
-    }
-    durable.write_durably(place / LIST, [json.dumps(listed, indent=1).encode()])
+    made = [path for path in (place, *place.parents) if not path.exists()]
+    names: list[str] = []
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for number, member in enumerate(ensemble.members):
+            data = files.to_bytes(member)
+            names.append(f"member-{number}-{hashlib.sha256(data).hexdigest()[:16]}.safetensors")
+            durable.write_durably(place / names[-1], [data])
+        listed = {
+            "format": FORMAT,
+            "members": names,
+            "waiting": sorted(ensemble._waiting),
+            "stopped": sorted(ensemble._stopped),
+        }
+        durable.write_durably(place / LIST, [json.dumps(listed, indent=1).encode()])
+    except BaseException:
+        if made and not (place / LIST).exists():
+            _remove_new(made, names)
+        raise
     for path in place.iterdir():
         if NAME.fullmatch(path.name) and path.name not in names:
             path.unlink()
+
+
+def _remove_new(folders: list[Path], names: list[str]) -> None:
+    """What a save has left that failed, with the folders that it made, the deepest first."""
+    with contextlib.suppress(OSError):
+        for name in names:
+            (folders[0] / name).unlink(missing_ok=True)
+        for folder in folders:
+            folder.rmdir()
 
 
 def load(folder: str | os.PathLike[str], device: str) -> Ensemble:

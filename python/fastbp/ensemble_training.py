@@ -19,7 +19,7 @@ from .embedding import Embedding
 from .errors import MemberError, describe
 from .history import History
 from .lazy import LazyRows
-from .pool import InTurn, Pool, began, failure
+from .pool import Futures, InTurn, Pool, began, failure
 from .resume import capture
 from .sequences import regular_shape, with_lengths
 from .structure import Reshape
@@ -140,6 +140,7 @@ class EnsembleFit:
         if not self.resume:
             self.ensemble._waiting = frozenset(self.places)
             self.ensemble._stopped = frozenset()
+        self._runs_before = {place: self.members[place]._run for place in self.places}
         display = _Display(self.members, progress.make(self.verbose, len(self.jobs), "member"))
         beside = [place for place in self.places if self.members[place].device == "cpu"]
         threads = min(_core.get_num_threads(), len(beside))
@@ -156,12 +157,12 @@ class EnsembleFit:
         return [member.history for member in self.members if member.history is not None]
 
     def _work(self, workers: Pool | InTurn, places: list[int], display: _Display) -> None:
-        jobs = [self.jobs[place] for place in places]
-        try:
-            workers.run(jobs, lambda number: display.show(places[number]))
-        finally:
-            for place, future in zip(places, workers.futures, strict=False):
+        def note(futures: Futures) -> None:
+            for place, future in zip(places, futures, strict=True):
                 self._note(place, future)
+
+        jobs = [self.jobs[place] for place in places]
+        workers.run(jobs, lambda number: display.show(places[number]), note)
         for place, future in zip(places, workers.futures, strict=True):
             error = failure(future)
             if isinstance(error, Exception):
@@ -173,17 +174,17 @@ class EnsembleFit:
 
     def _note(self, place: int, future: Future[Any]) -> None:
         """Keeps in the ensemble how far the member has come."""
-        if not began(future):
-            return
         ensemble, member, here = self.ensemble, self.members[place], frozenset({place})
+        if not began(future) or member._run is self._runs_before[place]:
+            return  # it may have been interrupted while it was checked
         ensemble._waiting -= here
         ensemble._stopped -= here
         ended = future.done() and failure(future) is None
-        if not ended and member._engine is not None and capture(member) is not None:
+        if not ended and capture(member) is not None:
             ensemble._stopped |= here
 
     def _error(self, place: int, error: Exception) -> MemberError:
-        stopped, waiting = self.ensemble._stopped, self.ensemble._waiting
+        stopped, waiting = self.ensemble._stopped, self.ensemble._waiting - {place}
         done = set(range(len(self.members))) - stopped - waiting - {place}
         return MemberError(
             f"member {place} (seed {self.members[place].seed}) failed with "

@@ -252,12 +252,12 @@ def _model(data: bytes, source: str, name: str) -> Sequential:
         table = parse(data[8:header_end])
         described = _describe(table.pop("__metadata__"))
         places = _places(table, described, len(data) - header_end)
+        model = Sequential(described.layers, described.seed)
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ModelFileError(f"{source} is not a model file: {reason}") from error
 
     devices.require_dtype(name, described.dtype)
-    model = Sequential(described.layers, described.seed)
     model.metadata = described.metadata
     model._frozen = described.frozen
     model._adopt(described.compiled, name, described.dtype)
@@ -421,6 +421,7 @@ def _places(table: dict[str, Any], described: Description, size: int) -> dict[st
     without gaps, overlaps or bytes left over.
     """
     outputs = network.outputs(described.layers)
+    network.gives_sequences(described.layers)  # raises where layers do not fit
     if described.compiled is not None:
         losses.check_outputs(described.compiled.loss, outputs, "identity")
     own = stored(described.dtype).name

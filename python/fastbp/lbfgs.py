@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import _core, network
 from .arrays import Array
 from .holdout import Rows
 from .layers import Dropout, Layer
 from .lazy import EVALUATION_BATCH
 from .normalization import BatchNorm
 from .optimizers import LBFGS
+from .recurrent import Recurrent
 from .sources import ArraySource
 from .structure import leaves
 from .training import Fit
+from .wrappers import Bidirectional, TimeDistributed
+
+if TYPE_CHECKING:
+    from .model import Sequential
 
 
 def minimizer() -> Any:
@@ -30,11 +36,11 @@ def minimizer() -> Any:
 def require_same_loss(layers: Sequence[Layer]) -> None:
     """Raises ValueError for layers that make another function of every step."""
     for name, layer in leaves(layers):
-        if isinstance(layer, (Dropout, BatchNorm)):
-            kind = type(layer).__name__
+        if _changes(layer):
             raise ValueError(
-                f"LBFGS compares losses of the same function, but layer {name}, a {kind}, changes "
-                f"it from step to step: leave the {kind} out, or use another optimizer"
+                "LBFGS compares losses of the same function, but dropout or a batch's statistics "
+                f"in layer {name}, {layer.title()}, change it from step to step: leave them out, "
+                "or use another optimizer"
             )
         if layer.column_limit("kernel") is not None:
             raise ValueError(
@@ -43,35 +49,53 @@ def require_same_loss(layers: Sequence[Layer]) -> None:
             )
 
 
+def _changes(layer: Layer) -> bool:
+    """Whether it makes another function of every step: its own dropout or statistics do."""
+    if isinstance(layer, (Bidirectional, TimeDistributed)):
+        layer = layer.layer
+    drops = isinstance(layer, Recurrent) and (layer.dropout or layer.recurrent_dropout)
+    return bool(drops) or isinstance(layer, (Dropout, BatchNorm))
+
+
 class WholeBatchFit(Fit):
     """An epoch is an iteration; losses and metrics are those behind it.
 
-    The parameters are those of the last iteration whenever a callback sees them, and when it ends,
-    however it does.
+    Parameters are tried in an engine of the fit's own. Those of the model are of an iteration
+    whenever a callback or another thread sees them, and when it ends, however it does.
     """
+
+    @staticmethod
+    def working_engine(model: Sequential) -> _core.Engine:
+        own, compiled = model._require_built(), model._require_compiled()
+        assert model._backend is not None and model.inputs is not None
+        made = network.make_engine(
+            model.layers, model.inputs, model._backend, model.dtype, model.seed, model._frozen
+        )
+        network.compile_engine(model.layers, made, compiled)
+        made.parameters[...] = own.parameters
+        made.state[...] = own.state
+        return made
 
     def _work(self) -> None:
         minimize, optimizer = minimizer(), self.model.optimizer
         assert isinstance(optimizer, LBFGS)
         engine, epochs = self.engine, self.job.epochs
-        rows, turns = self._rows(), self.model._turns
-        accepted = engine.parameters.astype(np.float64)
+        own = self.model._require_built()
 
         def value_and_gradient(flat: Array) -> tuple[float, Array]:
             self.run.interrupts.deliver()
-            with turns.pieces:  # another thread that saves finds those of the last iteration
-                try:
-                    engine.parameters[...] = flat
-                    loss, gradient = engine.flat_gradient(*rows)
-                finally:
-                    engine.parameters[...] = accepted
-                return loss, gradient.astype(np.float64)
+            engine.parameters[...] = flat
+            loss, gradient = engine.flat_gradient(*self._rows())
+            return loss, gradient.astype(np.float64)
+
+        def accept() -> None:
+            own.parameters[...] = engine.parameters
 
         # SciPy knows by the parameter's name that it wants the result so far.
         def after(intermediate_result: Any) -> None:
-            accepted[...] = intermediate_result.x
-            with turns.pieces:
-                engine.parameters[...] = accepted
+            engine.parameters[...] = intermediate_result.x
+            with self.model._turns.pieces:
+                own.still(accept)
                 self._measure()
             self._iteration()
             if self._ended():
@@ -88,24 +112,25 @@ class WholeBatchFit(Fit):
             "gtol": optimizer.tolerance,
             "ftol": 0.0,
         }
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                found = minimize(
-                    value_and_gradient,
-                    accepted.copy(),
-                    jac=True,
-                    method="L-BFGS-B",
-                    callback=after,
-                    options=options,
-                )
-        finally:
-            engine.parameters[...] = accepted
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = minimize(
+                value_and_gradient,
+                engine.parameters.astype(np.float64),
+                jac=True,
+                method="L-BFGS-B",
+                callback=after,
+                options=options,
+            )
         if not self._ended():
             self.run.history.stop_reason = "converged" if found.status == 0 else str(found.message)
 
     def _rows(self) -> Rows:
+        """All rows; stateful layers begin with states of 0 at every look at the function."""
         assert isinstance(self.job.source, ArraySource)
-        return self.job.source.data
+        data, states = self.job.source.data, self.run.states
+        if states is None:
+            return data
+        return data._replace(x=data.x.with_states(np.zeros_like(states)))
 
     def _begin(self) -> None:
         self._epoch_begin()
@@ -123,6 +148,8 @@ class WholeBatchFit(Fit):
             weights=rows.weights,
         )
         run.sums[:] = [loss, *values]
+        if run.states is not None:
+            run.states[...] = rows.x.states
         run.batch, run.seen, run.stage = 1, len(rows.x), "batch_end"
         self.model._epochs = run.first_epoch + run.epochs_trained
 

@@ -78,8 +78,8 @@ class Sequential(Transferable):
                 matrices, and np.memmap of another dtype, whose rows are converted batch by batch.
                 For a model on CUDA also arrays on its GPU, which stay there, as y and
                 sample_weight do; they must not be changed before fit returns.
-                Or, without y, batches (x, y): a list or another iterable with a length, once an
-                epoch; or any iterator, with steps_per_epoch.
+                Or, without y, batches (x, y): a list, another iterable with a length or an object
+                with `__len__` and `__getitem__`, once an epoch; any iterator, with steps_per_epoch.
             y: (n, outputs), or (n,) for one output; for softmax_cross_entropy class numbers (n,) or
                 rows (n, classes).
             epochs: how often to go through the rows.
@@ -178,11 +178,12 @@ class Sequential(Transferable):
             loss = quick.quick_step(x, y)
             if loss is not None:
                 return loss
-        engine, x, y = self._batch(with_lengths(x, lengths), y)
-        weights = self._weights(x, y, sample_weight, class_weight) if weighted else None
+        engine, x, y, weights = self._batch(
+            with_lengths(x, lengths), y, sample_weight, class_weight
+        )
         if self.optimizer.changed:
             self._sync_optimizer(engine)
-        with carried.states_of(self, engine, x) as rows:
+        with carried.states_of(self, x) as rows:
             return engine.step(rows, y, weights)
 
     def gradients(
@@ -198,9 +199,10 @@ class Sequential(Transferable):
         As the next step would compute them, penalties of regularizers and the states of stateful
         layers included, but before any clipping. Parameters of frozen layers have no gradient.
         """
-        engine, x, y = self._batch(with_lengths(x, lengths), y)
-        weights = self._weights(x, y, sample_weight, class_weight)
-        loss, flat = engine.flat_gradient(carried.before_step(self, engine, x), y, weights)
+        engine, x, y, weights = self._batch(
+            with_lengths(x, lengths), y, sample_weight, class_weight
+        )
+        loss, flat = engine.flat_gradient(carried.before_step(self, x), y, weights)
         views = network.views(self._layers, engine, flat)
         return loss, {name: views[name] for name in freezing.trained(self, views)}
 
@@ -209,9 +211,9 @@ class Sequential(Transferable):
     ) -> tuple[float, Array]:
         """The loss of one batch and its gradient by x: (loss, array of the shape of x)."""
         x = with_lengths(x, lengths)
-        engine, rows, y = self._batch(x, y)
-        weights: Any = self._weights(rows, y, sample_weight)
-        rows = carried.before_step(self, engine, rows)
+        weights: Any
+        engine, rows, y, weights = self._batch(x, y, sample_weight)
+        rows = carried.before_step(self, rows)
         like = x.values if isinstance(x, Sequences) else x
         if arrays.is_on_device(y):
             from . import device_rows
@@ -245,10 +247,11 @@ class Sequential(Transferable):
         X = self._in_rows(with_lengths(X, lengths))
         if self._is_lazy(X):
             x, y = holdout.pair(self, X, y)
+            factors = self._weights(x, y, sample_weight)
             engine = self._engine or self._build(x.shape[1])
         else:
-            engine, x, y = self._batch(X, y)
-        data = holdout.Rows(x, y, self._weights(x, y, sample_weight))
+            engine, x, y, factors = self._batch(X, y, sample_weight)
+        data = holdout.Rows(x, y, factors)
         for watcher in watchers:
             watcher.set_model(self)
         return evaluation.evaluate(self, engine, data, size, Hooks(watchers), Place())
@@ -351,8 +354,9 @@ class Sequential(Transferable):
     def forward(self, X: Any, training: bool = False) -> Array:
         """The output for every row: that of predict, or with `training` that of a training step.
 
-        The latter takes the rows as one batch and leaves out what Dropout leaves out in the next
-        step; NaN and infinity are refused. Changes nothing.
+        The latter takes the rows as one batch, begins with the states that stateful layers hold
+        and leaves out what Dropout leaves out in the next step; NaN and infinity are refused.
+        Changes nothing.
         """
         if not checks.boolean("training", training):
             return self.predict(X)
@@ -360,7 +364,7 @@ class Sequential(Transferable):
         engine = self._engine or self._build(x.shape[-1])
         result, out = self._room_for_outputs(x, X)
         if len(out):
-            engine.predict(x, out, training=True)
+            engine.predict(carried.before_step(self, x), out, training=True)
         made: Array = result
         return made
 
@@ -426,7 +430,7 @@ class Sequential(Transferable):
         25 ns a part. On CUDA they are the device's, between events in the graph that a step is
         replayed as; a narrow network that one kernel trains has one part, and twice the seconds
         are taken, since what lies between two steps is the time of steps that nobody watches less
-        their parts'. The model is not changed. Raises ValueError for device="reference",
+        their parts'. The model is not changed. Raises ValueError for device="reference" and LBFGS,
         RuntimeError if the model is not compiled and built.
         """
         from .profiling import profile

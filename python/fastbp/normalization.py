@@ -41,7 +41,8 @@ class LayerNorm(_Norm):
     """y = (x - mean) / sqrt(variance + epsilon) * gamma + beta, mean and variance those of the row.
 
     The variance is divided by the number of features. Ba, Kiros and Hinton 2016; epsilon as in
-    PyTorch.
+    PyTorch. So is what becomes of features from about 1e18 on in float32, whose squares are beyond
+    its range: 0, then NaN. Compile with dtype="float64" for those, or begin with Normalize.
 
     Args:
         epsilon: at least 0; keeps the quotient of a constant row finite.
@@ -203,7 +204,7 @@ class Normalize(Layer):
 _CHUNK = 4096  # rows whose float64 deviations are held at a time
 
 
-def _standard(x: Array) -> tuple[Array, Array]:
+def standard(x: Array) -> tuple[Array, Array]:
     """Mean and standard deviation; of a column that is constant its value and 0, exactly."""
     low, high = _extremes(x)
     mean = x.mean(axis=0, dtype=np.float64)
@@ -232,7 +233,7 @@ def _extremes(x: Array) -> tuple[Array, Array]:
     return x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
 
 
-_METHODS = {"standard": _standard, "minmax": _minmax}
+_METHODS = {"standard": standard, "minmax": _minmax}
 
 
 def _numbers(name: str, values: Any) -> tuple[float, ...]:

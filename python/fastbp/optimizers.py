@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from . import checks, schedules
 from .errors import describe, lookup
@@ -39,17 +39,33 @@ def _limit(name: str, value: object) -> float | None:
     return None if value is None else checks.real(name, value, 0, open_low=True)
 
 
-def _layer_rates(name: str, value: object) -> dict[int, float] | None:
+class LayerRates(dict[int, float]):
+    """The rates of layers that an optimizer has: they are replaced as a whole, and so checked."""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError(
+            "the rates of layers do not change one by one: assign all of them, for example "
+            "optimizer.layer_rates = {**optimizer.layer_rates, 0: 0.1}"
+        )
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[LayerRates], tuple[dict[int, float]]]:
+        return LayerRates, (dict(self),)
+
+
+def _layer_rates(name: str, value: object) -> LayerRates | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must be a dict from a layer's place; got {describe(value)}")
     # The keys of JSON are text.
     keys = [int(k) if isinstance(k, str) and k.lstrip("-").isdigit() else k for k in value]
-    return {
-        checks.integer(f"{name}'s places", key, -(2**31)): checks.real(f"{name}[{key}]", rate, 0)
+    return LayerRates(
+        (checks.integer(f"{name}'s places", key, -(2**31)), checks.real(f"{name}[{key}]", rate, 0))
         for key, rate in zip(keys, value.values(), strict=True)
-    }
+    )
 
 
 _RULES: dict[str, Any] = {

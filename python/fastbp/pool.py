@@ -11,20 +11,29 @@ between two steps before it goes on its way; a second one does not wait for them
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from . import _core
 from .interrupts import Interrupts
+
+Result = TypeVar("Result")
+Job = Callable[[], Any]
+Jobs = Sequence[Job]
+Futures = Sequence[Future[Any]]
 
 PATIENCE = 0.1  # seconds: a signal that another thread has taken does not wake the main one
 
 
 class Pool:
-    """Runs jobs side by side on `workers` threads, once.
+    """Runs jobs side by side on up to `workers` threads, once.
+
+    On fewer where the system has no more to give, and if it has none on the one that calls `run`.
 
     Attributes:
         futures: of the jobs of `run`, in their order: what became of each.
@@ -32,30 +41,65 @@ class Pool:
 
     def __init__(self, workers: int) -> None:
         self.futures: list[Future[Any]] = []
+        self._workers = workers
+        self._threads: list[threading.Thread] = []
         self._terms = _core.PoolTerms()
-        self._threads = ThreadPoolExecutor(workers, "fastbp-pool", self._terms.__enter__)
 
-    def run(self, jobs: Sequence[Callable[[], Any]], finished: Callable[[int], object]) -> None:
+    def run(
+        self, jobs: Jobs, finished: Callable[[int], object], ended: Callable[[Futures], object]
+    ) -> None:
         """Runs the jobs, beginning them in their order; calls finished(number) after each.
 
         Ends early when one has raised, which is left to be found in `futures`. Whatever ends it, no
-        job runs any more when it returns, but where a second signal has not let it wait for that.
+        job runs any more when it returns, but where a second signal has not let it wait for that;
+        and ended(futures) is called, which signals do not disturb.
         """
+        self.futures = [Future() for _ in jobs]
         interrupts = Interrupts()
         interrupts.install()
         try:
-            self._watch(self._begin(jobs), finished, interrupts)
+            self._begin(jobs)
+            if self._threads:
+                self._watch(_ends(self.futures), finished, interrupts)
         finally:
-            self.close()
-            interrupts.remove()
+            try:
+                self._leave(ended)
+            finally:
+                interrupts.remove()
+        if jobs and not self._threads:
+            alone = InTurn()
+            try:
+                alone.run(jobs, finished, ended)
+            finally:
+                self.futures = alone.futures
 
-    def _begin(self, jobs: Sequence[Callable[[], Any]]) -> SimpleQueue[int]:
-        """Hands the jobs to the threads; the queue gets the numbers of those that have ended."""
-        ends: SimpleQueue[int] = SimpleQueue()
-        for number, job in enumerate(jobs):
-            self.futures.append(self._threads.submit(job))
-            self.futures[-1].add_done_callback(partial(_put, ends, number))
-        return ends
+    def _begin(self, jobs: Jobs) -> None:
+        """Starts the threads, each of which does one job after the other."""
+        waiting = deque(zip(jobs, self.futures, strict=True))
+        while len(self._threads) < min(self._workers, len(jobs)):
+            thread = threading.Thread(target=self._work, args=(waiting,), name="fastbp-pool")
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more, or the interpreter is ending
+                return
+            self._threads.append(thread)
+
+    def _leave(self, ended: Callable[[Futures], object]) -> None:
+        try:
+            self.close()
+        finally:
+            if self._threads:
+                ended(self.futures)
+
+    def _work(self, waiting: deque[tuple[Job, Future[Any]]]) -> None:
+        self._terms.__enter__()  # for as long as this thread lives
+        while waiting:
+            try:
+                job, future = waiting.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            if future.set_running_or_notify_cancel():
+                settle(future, job)
 
     def _watch(
         self, ends: SimpleQueue[int], finished: Callable[[int], object], interrupts: Interrupts
@@ -71,7 +115,26 @@ class Pool:
     def close(self) -> None:
         """Ends the jobs in progress between two steps, and leaves those out that wait."""
         self._terms.stop()
-        self._threads.shutdown(cancel_futures=True)
+        for future in self.futures:
+            future.cancel()
+        for thread in self._threads:
+            thread.join()
+
+
+def settle(future: Future[Result], job: Callable[[], Result]) -> None:
+    """Leaves in the future what comes of the job."""
+    try:
+        future.set_result(job())
+    except BaseException as error:
+        future.set_exception(error)
+
+
+def _ends(futures: Futures) -> SimpleQueue[int]:
+    """A queue that gets the number of each when it has ended."""
+    ends: SimpleQueue[int] = SimpleQueue()
+    for number, future in enumerate(futures):
+        future.add_done_callback(partial(_put, ends, number))
+    return ends
 
 
 def _put(ends: SimpleQueue[int], number: int, _: Future[Any]) -> None:
@@ -97,17 +160,30 @@ class InTurn:
     def __init__(self) -> None:
         self.futures: list[Future[Any]] = []
 
-    def run(self, jobs: Sequence[Callable[[], Any]], finished: Callable[[int], object]) -> None:
+    def run(
+        self, jobs: Jobs, finished: Callable[[int], object], ended: Callable[[Futures], object]
+    ) -> None:
         """See Pool.run."""
         self.futures = [Future() for _ in jobs]
-        for number, (job, future) in enumerate(zip(jobs, self.futures, strict=True)):
-            future.set_running_or_notify_cancel()
+        interrupts = Interrupts()
+        interrupts.install()
+        try:
+            for number, (job, future) in enumerate(zip(jobs, self.futures, strict=True)):
+                future.set_running_or_notify_cancel()
+                interrupts.open = True
+                try:
+                    settle(future, job)
+                finally:
+                    interrupts.open = False
+                if future.exception() is not None:
+                    return
+                finished(number)
+                interrupts.deliver()
+        finally:
             try:
-                future.set_result(job())
-            except BaseException as error:
-                future.set_exception(error)
-                return
-            finished(number)
+                ended(self.futures)
+            finally:
+                interrupts.remove()
 
 
 def failure(future: Future[Any]) -> BaseException | None:

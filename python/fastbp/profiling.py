@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import checks, files, network, structure, summary, text
+from . import carried, checks, files, network, structure, summary, text
 from .arrays import Array
 
 if TYPE_CHECKING:
@@ -80,11 +80,17 @@ def profile(model: Sequential, x: Any, y: Any, batch_size: int, seconds: float) 
             "profile measures an engine on a processor or on CUDA; this model's device is "
             "'reference', which is NumPy: cProfile shows its functions"
         )
+    if not model.optimizer.by_steps:
+        raise ValueError(
+            f"profile measures steps, and {type(model.optimizer).__name__} makes none: compile "
+            "with another optimizer"
+        )
     copy = files.from_bytes(files.to_bytes(model), model.device)
+    shuffle = not carried.is_stateful(model)  # whose batches follow on each other
 
     def train(epochs: int) -> float:
         began = time.perf_counter()
-        copy.fit(x, y, epochs=epochs, batch_size=rows, verbose=0)
+        copy.fit(x, y, epochs=epochs, batch_size=rows, shuffle=shuffle, verbose=0)
         return time.perf_counter() - began
 
     epochs = max(1, int(seconds * WARM_EPOCHS / train(WARM_EPOCHS)))

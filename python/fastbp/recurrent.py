@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .arrays import Array
 
 
+MAX_UNITS = checks.LARGEST // 8  # four gates, two ways
+
+
 class SequenceLayer(Layer):
     """A layer with parameters that needs all steps of a sequence."""
 
@@ -86,7 +89,7 @@ class Recurrent(SequenceLayer):
         bias_initializer: str | initializers.Initializer = "zeros",
     ) -> None:
         self._set(
-            units=checks.integer("units", units),
+            units=checks.integer("units", units, 1, MAX_UNITS),
             return_sequences=checks.boolean("return_sequences", return_sequences),
             go_backwards=checks.boolean("go_backwards", go_backwards),
             use_bias=checks.boolean("use_bias", use_bias),

@@ -162,7 +162,10 @@ def restore(run: Run, state: dict[str, Any]) -> None:
     run.stage, run.logs = state["stage"], dict(state["logs"])
     run.sums[:] = state["sums"]
     if run.outputs is not None:
-        run.outputs[: run.seen] = state["outputs"]
+        kept, room = state.get("outputs"), run.outputs[: run.seen]
+        if kept is None or kept.shape != room.shape:
+            raise ValueError("resume: the state of the run is damaged")
+        room[...] = kept
     _restore_history(run.history, state)
 
 

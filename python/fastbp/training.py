@@ -58,8 +58,7 @@ class Ready(NamedTuple):
 
     def train(self) -> History:
         """Does what fit does; see Sequential.fit."""
-        with self.model._turns.training():
-            return self._train()
+        return self.model._turns.training(self._train)
 
     def _train(self) -> History:
         model, job, run, state = self.model, self.job, self.run, self.state
@@ -72,15 +71,16 @@ class Ready(NamedTuple):
             if run.states is not None:
                 model._carried = run.states
             model.stop_training = state is not None and bool(state["stop_training"])
+        working = self.kind.working_engine(model)
         display = progress.make(self.verbose, job.epochs)
         try:
-            _hold(engine, job.source, job.validation)
-            self.kind(model, engine, job, run, self.hooks, display).run_to_end(state)
+            _hold(working, job.source, job.validation)
+            self.kind(model, working, job, run, self.hooks, display).run_to_end(state)
         finally:
             display.close()
             run.interrupts.remove()
-            if hasattr(engine, "release"):
-                engine.release()
+            if hasattr(working, "release"):
+                working.release()
         return run.history
 
 
@@ -257,6 +257,11 @@ class Fit:
         watched = hooks.callbacks or job.validation or job.gradient_norms
         self._plain = not watched and run.outputs is None and job.source.native
 
+    @staticmethod
+    def working_engine(model: Sequential) -> _core.Engine:
+        """The engine that takes the steps: the model's."""
+        return model._require_built()
+
     def run_to_end(self, state: dict[str, Any] | None) -> None:
         """All epochs, unless a callback stops before; History.stop_reason says why it ended.
 
@@ -429,7 +434,7 @@ class Fit:
                 f"the loss is {logs['loss']} in epoch {run.epoch + 1}: training has diverged; "
                 "lower the learning rate or scale the data",
                 RuntimeWarning,
-                stacklevel=6,
+                stacklevel=9,  # whoever called fit
             )
         run.history.append(run.epoch, logs)
         run.logs = logs

@@ -93,7 +93,8 @@ class Transferable(Chain):
         not come to its end the state of that run, for fit(resume=path). The file has the
         safetensors layout. It appears under its name only when it is complete and on the disk; an
         error leaves a file that was there untouched. While fit trains the model in another thread
-        the file is of a moment between two steps; fit pauses for as long as a copy takes.
+        the file is of a moment between two steps; fit pauses for as long as a copy takes. The
+        states that stateful layers hold between calls are not in it: a model begins with 0.
 
         Args:
             path: the file to write.

@@ -57,6 +57,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._trains: int | None = None  # the thread that is inside fit
+        self._holder: object = None  # and which of its calls has the turn
         self._torn = False  # by a fork in the midst of a piece of another thread's
         self._make_locks()
         _all.add(self)
@@ -66,19 +67,22 @@ class Turns:
         self._door, self._room = threading.RLock(), threading.RLock()
         self._entry = threading.Lock()
 
-    @contextmanager
-    def training(self) -> Iterator[None]:
-        """For the whole of a fit. Raises RuntimeError if there is one already."""
-        entered = False
-        try:  # from the first moment: Ctrl-C may come at any
+    def training(self, work: Callable[[], Result]) -> Result:
+        """work(), the whole of a fit. Raises RuntimeError if there is one already.
+
+        Ctrl-C may come at any moment, but between two calls: so the turn is taken and given back by
+        assignments. (Of a context manager it may hit what calls its __enter__ or __exit__.)
+        """
+        holder = object()
+        try:
             with self._entry:
                 self.require_idle("fit")
-                entered = True
-                self._trains = threading.get_ident()
-            yield
+                thread = threading.get_ident()
+                self._trains, self._holder = thread, holder
+            return work()
         finally:
-            if entered:
-                self._trains = None
+            if self._holder is holder:
+                self._trains = self._holder = None
 
     def require_idle(self, method: str) -> None:
         """Raises RuntimeError while fit trains the model: two would mix their histories."""

@@ -11,7 +11,8 @@ the gradient of sum(w l) / (B w'), whose mean over the batches is that of the wh
 rare class is missing in most of them. (Keras is the same but for the division; weights of mean 1,
 as "balanced" ones are, make it equal.) half_sse, a sum, becomes sum(w l).
 
-Weights count in the loss, in training and in evaluation, and in no metric.
+Weights count in the loss, in training and in evaluation, and in no metric by name, as Keras' own
+`metrics`; the functions of fastbp.metrics take a sample_weight.
 """
 
 from __future__ import annotations
@@ -39,19 +40,20 @@ def rows(
     dtype: np.dtype[Any],
     runs: Array | None = None,
     name: str = "sample_weight",
+    outputs: int = 0,
 ) -> Array | None:
     """The factors of the losses as the engine takes them; None where all are 1.
 
     target is what arrays.targets returned. Where it has a loss at every step, runs (n, steps) says
-    which of them count, and the factors are (n, steps); otherwise they are (n,). Raises TypeError
-    and ValueError for weights that are negative, not finite, all 0, of another shape, or of classes
-    that there are none.
+    which of them count, and the factors are (n, steps); otherwise they are (n,). Class numbers may
+    go up to `outputs`. Raises TypeError and ValueError for weights that are negative, not finite,
+    all 0, of another shape, or of classes that there are none.
     """
     weight = None if sample_weight is None else samples(sample_weight, len(target), name, runs)
     if weight is not None and runs is not None:
         weight = weight[runs]
     if class_weight is not None:
-        classes, count = _classes(target if runs is None else target[runs], loss)
+        classes, count = _classes(target if runs is None else target[runs], loss, outputs)
         factors = _class_factors(class_weight, classes, count, weight)[classes]
         with np.errstate(over="ignore"):
             weight = factors if weight is None else weight * factors
@@ -62,7 +64,7 @@ def rows(
     if weight is None:
         return None
     if loss.name != "half_sse":
-        weight = np.ldexp(weight, -_exponent(weight))  # only ratios count: no sum overflows
+        weight = scaled(weight)
         weight = weight / (accurate_sum(weight) / len(weight))
     ready: Array = weight.astype(dtype)
     if runs is None:
@@ -70,6 +72,12 @@ def rows(
     spread: Array = np.zeros(runs.shape, dtype)
     spread[runs] = ready
     return spread
+
+
+def scaled(weight: Array) -> Array:
+    """The same ratios, exactly, in a range where no sum or product of two overflows."""
+    found: Array = np.ldexp(weight, -_exponent(weight))
+    return found
 
 
 def accurate_sum(values: Array) -> float:
@@ -130,10 +138,10 @@ def _require_shape(name: str, shape: tuple[int, ...], n: int, runs: Array | None
     )
 
 
-def _classes(target: Array, loss: Loss) -> tuple[Array, int]:
+def _classes(target: Array, loss: Loss, outputs: int) -> tuple[Array, int]:
     """Class number of each row, and how many classes there are."""
     if target.ndim == 1:
-        return target, int(target.max()) + 1
+        return target, max(outputs, int(target.max()) + 1)
     if loss.traits.class_numbers:
         numbers: Array = target.argmax(axis=1)
         return numbers, target.shape[1]
@@ -166,7 +174,12 @@ def _class_factors(
     factors = np.ones(count)
     for label, factor in class_weight.items():
         number = checks.integer("class_weight's classes", label, 0)
-        checked = checks.real(f"class_weight[{number}]", factor, 0)
-        if number < count:  # a class of which no row is given has none to weigh
-            factors[number] = checked
+        if number >= count:
+            raise ValueError(
+                f"class_weight has class {number}, but the classes are 0 to {count - 1}, for "
+                f"{count} outputs"
+                if count > 2
+                else f"class_weight has class {number}, but the classes are 0 and 1"
+            )
+        factors[number] = checks.real(f"class_weight[{number}]", factor, 0)
     return factors

@@ -1,4 +1,4 @@
-// build: emulation/allocations.cpp emulation/devices.cpp emulation/errors.cpp emulation/fiber.cpp emulation/hazards.cpp emulation/launch.cpp emulation/memory.cpp emulation/ptx.cpp emulation/schedule.cpp emulation/shared_barriers.cpp emulation/streams.cpp emulation/warp.cpp emulation/wgmma.cpp -ldl -DFASTBP_EMULATION -O0
+// build: emulated -DFASTBP_EMULATION -O0
 // The emulated device: what it runs, and what it catches. Then a matrix product with its activation on
 // it: by the small tiles alone, since each kind takes g++ ten seconds under the sanitizers (of
 // .ci/sanitize), and test_exact_products.cpp has them all.

@@ -1,4 +1,4 @@
-// build: emulation/allocations.cpp emulation/devices.cpp emulation/errors.cpp emulation/fiber.cpp emulation/hazards.cpp emulation/launch.cpp emulation/memory.cpp emulation/ptx.cpp emulation/schedule.cpp emulation/shared_barriers.cpp emulation/streams.cpp emulation/warp.cpp emulation/wgmma.cpp -ldl -DFASTBP_EMULATION -O0
+// build: emulated -DFASTBP_EMULATION -O0
 // Exact products on the emulated device: every kind of tile, with every number of groups, gives the bits of
 // a plain loop, whatever the operands' layout; and which kind is taken for what. (Under the sanitizers in
 // .ci/sanitize: with them it takes a minute.)

@@ -309,6 +309,24 @@ void batches_that_no_memory_holds_are_refused() {
              std::size_t{1} << 53);
 }
 
+void teams_share_long_products_of_few_sequences() {
+  const auto lstm = [](index_t units) {
+    LayerSpec scan;
+    scan.kind = LayerSpec::Kind::scan;
+    scan.cell = 2;
+    scan.units = units;
+    return make_layout({4, {dense(4 * units), scan, dense(1)}, 0, true});
+  };
+  const NetworkLayout wide = lstm(1024), narrow = lstm(16);
+  FBP_EXPECT(std::string(cell_info(2).name) == "lstm");
+  FBP_EXPECT(wide.shares_parts(4, 2) && wide.shares_parts(1, 8));
+  FBP_EXPECT(!wide.shares_parts(4, 1));   // alone
+  FBP_EXPECT(!wide.shares_parts(64, 2));  // a part each, or two
+  FBP_EXPECT(wide.shares_parts(64, 16));  // more workers than parts
+  FBP_EXPECT(!narrow.shares_parts(4, 2) && !narrow.shares_parts(64, 16));  // barriers take longer
+  FBP_EXPECT(!make_layout({784, {dense(512), dense(10)}}).shares_parts(4, 2));
+}
+
 }  // namespace
 
 int main() {
@@ -318,6 +336,7 @@ int main() {
   pieces_never_overlap();
   chunks_of_a_batch();
   threads_share_parts_that_are_even();
+  teams_share_long_products_of_few_sequences();
   sizes_that_no_memory_holds_are_refused();
   batches_that_no_memory_holds_are_refused();
   return fbp_test_result();

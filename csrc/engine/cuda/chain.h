@@ -1,6 +1,6 @@
 // The stages of a network on a device: what a step enqueues. The device's twin of step.h and
-// stages.cpp. chain.cu has the order of a step and what dense stages do, chain_kinds.cu what the others
-// do: a new kind of stage costs a case in each of its passes.
+// stages.cpp. chain.cu has the order of a step and what dense stages do, chain_measure.cu loss and
+// metrics, chain_kinds.cu what the other stages do: a new kind of stage costs a case in each of its passes.
 //
 // Nothing here waits, but for functions of the caller's own (chain_host.cu). Every function enqueues on
 // one stream, so each kernel sees what those before it wrote; pointers and sizes do not change from step

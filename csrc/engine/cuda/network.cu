@@ -171,7 +171,8 @@ template <class T> class DeviceNetwork final : public Network {
     T* const outputs = outputs_of(run);
     Poll poll(run.interrupt);
     pace_.begin();
-    index_t epoch = run.epoch, at = run.at, left = run.steps;
+    const index_t first_epoch = run.epoch, first = run.at;
+    index_t epoch = first_epoch, at = first, left = run.steps;
     while (epoch < run.epochs && left != 0 && !poll.stopped()) {
       auto& slot = epochs_.next(run, measures, poll);
       const index_t together = std::min(measures.epochs, run.epochs - epoch), end = together * n;
@@ -210,8 +211,8 @@ template <class T> class DeviceNetwork final : public Network {
     if (run.dx && !run.samples.on_device)
       copy(run.dx, batch.dx, n * row_values(run.samples) * sizeof(T), cudaMemcpyDeviceToHost);
     // Epochs have ended; what comes behind them may not have.
-    if (outputs) return_outputs(run, outputs);
-    if (run.dx || run.samples.states) finish();
+    if (outputs) return_made(run, outputs, first, at, epoch - first_epoch);
+    if (outputs || run.dx || run.samples.states) finish();
     return !poll.stopped();
   }
 
@@ -248,7 +249,8 @@ template <class T> class DeviceNetwork final : public Network {
     epochs_.collect_all(run, measures, poll);
     run.record[0] += epochs_.penalty();
     batches_.return_states(run.samples.states, samples.states, n);
-    return_outputs(run, outputs);
+    if (outputs) return_outputs(run, outputs, 0, n);
+    finish();
     return !poll.stopped();
   }
 
@@ -458,11 +460,19 @@ template <class T> class DeviceNetwork final : public Network {
     chain_.keep_outputs(space, rows,
                         outputs + at * layout_.output_places(space.plan.steps) * layout_.outputs);
   }
-  void return_outputs(const RunArgs& run, const T* outputs) {
-    if (outputs)
-      copy(run.outputs, outputs, array_bytes<T>(run.samples.n, output_values(run.samples)),
-           cudaMemcpyDeviceToHost);
-    finish();
+  // Of the rows `first` to `end`, in the order of the batches, to the caller.
+  void return_outputs(const RunArgs& run, const T* outputs, index_t first, index_t end) {
+    if (first == end) return;
+    const index_t values = output_values(run.samples);
+    copy(static_cast<T*>(run.outputs) + first * values, outputs + first * values,
+         array_bytes<T>(end - first, values), cudaMemcpyDeviceToHost);
+  }
+  // What a run made from row `first` on, over the ends of so many epochs, to row `at`. The other rows of
+  // that epoch are the caller's already; the device's memory has there what another call may have left.
+  void return_made(const RunArgs& run, const T* outputs, index_t first, index_t at,
+                   index_t epochs) {
+    if (epochs > 0) return_outputs(run, outputs, epochs == 1 ? first : 0, run.samples.n);
+    return_outputs(run, outputs, epochs > 0 ? 0 : first, at);
   }
 
   int device_;

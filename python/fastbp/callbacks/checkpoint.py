@@ -100,7 +100,7 @@ class ModelCheckpoint(Monitor):
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         if self._writer is not None:
-            self._writer.close()
+            self._writer.finish()
 
     def _save(self, path: str) -> None:
         if not self.background:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -41,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     argv = sys.argv[1:] if argv is None else argv
     try:
-        arguments = parser.parse_args(config.expanded(argv))
+        argv = config.expanded(argv)
+        _refuse_lost_values(argv)
+        arguments = parser.parse_args(argv)
     except CommandError as error:
         print(f"fastbp: {error}", file=sys.stderr)
         return 2
@@ -107,6 +110,20 @@ def _check_environment() -> None:
         _core.isas()
     except (ValueError, RuntimeError) as error:
         raise CommandError(str(error)) from error
+
+
+def _refuse_lost_values(argv: Sequence[str]) -> None:
+    """Raises CommandError for --option=-- where argparse drops the value, as in Python 3.12.1."""
+    lost = [argument for argument in argv if re.fullmatch("--[^=]+=--", argument)]
+    if not lost:
+        return
+    trial = argparse.ArgumentParser()
+    trial.add_argument("--option")
+    if trial.parse_args(["--option=--"]).option != "--":
+        raise CommandError(
+            f"{lost[0]}: this version of Python takes '--' for the end of the options, not for a "
+            "value; name a column by its number from 0"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         report = {"rows": len(rows), "task": target.task, **measured}
         if target.task != "regression":
-            report["classes"] = by_class(target, outputs, right)
+            report["classes"], report["macro_average"] = by_class(target, outputs, right)
         print(json.dumps(report, indent=2))
         return 0
     text.line("data", f"{arguments.file}: {text.plural(len(rows), 'row')}, target {target.name}")

@@ -68,8 +68,10 @@ def _regression_scores(target: Target, outputs: Array, right: Array) -> dict[str
     return measured if spread == 0 else {**measured, "r2": 1 - mse / spread}
 
 
-def by_class(target: Target, outputs: Array, right: Array) -> dict[str, dict[str, float]]:
-    """precision, recall, f1 and rows of each class, and their plain mean as "macro average".
+def by_class(
+    target: Target, outputs: Array, right: Array
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """precision, recall, f1 and rows of each class; and their plain means, with all rows.
 
     A ratio without cases is 0, as scikit-learn has it.
     """
@@ -80,21 +82,19 @@ def by_class(target: Target, outputs: Array, right: Array) -> dict[str, dict[str
     both = precision + recall
     f1 = np.divide(2 * precision * recall, both, out=np.zeros_like(hits), where=both > 0)
     table = np.column_stack([precision, recall, f1, rows])
-    table = np.vstack([table, [*table[:, :3].mean(axis=0), rows.sum()]])
+    means = [*table[:, :3].mean(axis=0), rows.sum()]
     names = ("precision", "recall", "f1", "rows")
-    return {
-        name: dict(zip(names, values, strict=True))
-        for name, values in zip((*target.classes, "macro average"), table.tolist(), strict=True)
-    }
+    *each, average = (dict(zip(names, row, strict=True)) for row in [*table.tolist(), means])
+    return dict(zip(target.classes, each, strict=True)), average
 
 
 def class_report(target: Target, outputs: Array, right: Array) -> str:
     """`by_class` as text."""
-    found = by_class(target, outputs, right)
-    head = ["class", *found["macro average"]]
+    found, average = by_class(target, outputs, right)
+    head = ["class", *average]
     body = [
         [name, *(f"{value:.4f}" for value in list(row.values())[:3]), f"{row['rows']:.0f}"]
-        for name, row in found.items()
+        for name, row in (*found.items(), ("macro average", average))
     ]
     return text.table([head, *body], indent=0)
 

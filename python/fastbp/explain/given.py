@@ -28,8 +28,9 @@ def checked(model: Sequential, x: Any, y: Any) -> tuple[Any, Array]:
         raise ValueError(
             f"explain takes one sequence, X (steps, features); got {len(ready)} of them"
         )
-    engine = model._engine or model._build(ready.shape[-1])
-    states = carried.next_states(model, engine, ready)
+    states = carried.next_states(model, ready)
+    if model._engine is None:
+        model._build(ready.shape[-1])
     x64 = ready.astype(np.float64)
     y64 = target if target.dtype.kind == "i" else target.astype(np.float64)
     return (x64 if states is None else (x64, None, states.astype(np.float64))), y64

@@ -19,15 +19,15 @@ from ..callbacks import EarlyStopping
 from ..errors import describe, lookup
 from ..layers import Dense, Layer
 from ..model import Sequential
-from ..normalization import Normalize
+from ..normalization import Normalize, standard
 from ..optimizers import Adam
 from ..recurrent import GRU, LSTM, SimpleRNN
-from ..sequences import Sequences
+from ..sequences import Sequences, padded
 from ..wrappers import Bidirectional
 from .pickling import PickledModel
 
 _CELLS: dict[str, Any] = {"lstm": LSTM, "gru": GRU, "rnn": SimpleRNN}
-_below_one = partial(checks.real, low=0, high=1, open_high=True)
+_share = partial(checks.real, low=0, high=1, open_low=True, open_high=True)
 
 
 class _BaseSequence(PickledModel):
@@ -58,7 +58,7 @@ class _BaseSequence(PickledModel):
             y[order],
             epochs=checks.integer("max_iter", self.max_iter),
             batch_size=checks.integer("batch_size", self.batch_size),
-            validation_split=_below_one("validation_fraction", self.validation_fraction)
+            validation_split=_share("validation_fraction", self.validation_fraction)
             if early
             else 0.0,
             callbacks=EarlyStopping(patience=patience, restore_best_weights=True)
@@ -67,7 +67,7 @@ class _BaseSequence(PickledModel):
             tol=None if early else checks.real("tol", self.tol, 0),
             patience=None if early else patience,
             sample_weight=None if sample_weight is None else sample_weight[order],
-            verbose=int(self.verbose),
+            verbose=self.verbose,
         )
         losses = list(history.history["loss"])
         if not np.isfinite(losses[-1]):
@@ -168,8 +168,8 @@ class SequenceClassifier(ClassifierMixin, _BaseSequence):
         """Trains on sequences X and their classes y (n,), numbers or text.
 
         Args:
-            X: (n, steps, features); (n, steps) of one feature; or a list or array of arrays
-                (steps, features), each of its own length.
+            X: (n, steps, features); (n, steps) of one feature; fastbp.Sequences; or a list or array
+                of arrays (steps, features), each of its own length.
             y: (n,), or with a warning (n, 1).
             sample_weight: (n,) weights in the loss, at least 0.
 
@@ -253,7 +253,10 @@ class SequenceRegressor(RegressorMixin, _BaseSequence):
         if not np.isfinite(target).all():
             raise ValueError("y has NaN or infinity")
         columns = target.reshape(len(x), -1).astype(np.float64)
-        center, scale = columns.mean(axis=0), columns.std(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            center, scale = standard(columns)
+        if not np.isfinite(center + scale).all():
+            raise ValueError("y spans more than float64 holds: scale it first")
         scale[scale == 0] = 1
         factors = _weights(sample_weight, len(x))
         self._train(x, (columns - center) / scale, self.loss, columns.shape[1], factors)
@@ -276,9 +279,9 @@ def _require_targets(estimator: Any, y: Any) -> None:
 def _sequences(X: Any) -> Sequences:
     """X as sequences with finite values; see SequenceClassifier.fit."""
     if isinstance(X, Sequences):
-        x = X
+        x = X if X.ndim == 3 else X.like(X.values[:, :, None])
     elif isinstance(X, (list, tuple)) or _holds_arrays(X):
-        x = Sequences([_steps(f"X[{i}]", item) for i, item in enumerate(X)])
+        x = Sequences(*padded("X", [_steps(f"X[{i}]", item) for i, item in enumerate(X)]))
     else:
         array = arrays.as_numbers("X", X)
         if array.ndim == 2:

@@ -62,6 +62,8 @@ def _continue_as(model: Transferable, layers: Sequence[Layer], fresh: int) -> No
         if compiled is not None:
             network.compile_engine(layers, engine, compiled)
         model._use(engine)
+    if layers[fresh].carries():
+        model._carried = None  # which have none of its own
     model._layers[:] = layers
     model._reads_sequences = network.reads_sequences(layers)
     model._frozen = frozen

@@ -66,7 +66,7 @@ FBP_DEVICE void measure_tile(const NarrowArgs& g, unsigned char* shared, const N
   args.dy = at<float>(shared, g.dy);
   args.dy_scale = batch.dy_scale;
   sums += row / kLossBlockRows;
-  // Of logits the errors are those of their softmax, without label smoothing (engine/cuda/chain.cu).
+  // Of logits the errors are those of their softmax, without label smoothing (engine/cuda/chain_measure.cu).
   FBP_UNROLL(1)
   for (int pass = g.plain_errors ? 0 : 1; pass < 2; ++pass) {
     args.param = pass == 0 ? 0.0f : g.loss_param;

@@ -60,7 +60,7 @@ class WarpRows {
   // sums[0] and, of each metric, `g.place` further on.
   FBP_DEVICE void measure(const NarrowBatch& batch, double* sums) {
     if (own_rows() == 0) return;
-    // Of logits the errors are those of their softmax, without label smoothing (engine/cuda/chain.cu).
+    // Of logits the errors are those of their softmax, without label smoothing (engine/cuda/chain_measure.cu).
     FBP_UNROLL(1)
     for (int pass = g_.plain_errors ? 0 : 1; pass < 2; ++pass) {
       take_loss(batch, pass == 0 ? 0.0f : g_.loss_param, sums);
