@@ -390,6 +390,38 @@ def test_damaged_states_are_refused(tmp_path: Path) -> None:
             make(metrics=["auc"]).fit(*data(), epochs=3, callbacks=at, resume=path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "key", "value"),
+    [
+        (bp.EarlyStopping, "loss", "wait", None),
+        (bp.EarlyStopping, "loss", "best_epoch", "soon"),
+        (bp.EarlyStopping, "loss", "best.parameters", np.zeros(3, np.float32)),
+        (bp.EarlyStopping, "loss", "best.state", None),
+        (bp.ReduceLROnPlateau, "loss", "cooling", None),
+        (bp.CSVLogger, "log.csv", "end", []),
+    ],
+)
+def test_damaged_states_of_callbacks_are_refused(
+    kind: Any, given: str, key: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None: the key is missing. Nothing has changed behind the error."""
+    monkeypatch.chdir(tmp_path)
+    model, callback = make(), kind(given)
+    model.fit(*data(), epochs=3, callbacks=[callback, At("on_train_batch_end", 3, stop)])
+    kept = {name: v for name, v in callback.state().items() if name != key}
+    with monkeypatch.context() as patch:
+        patch.setattr(callback, "state", lambda: kept if value is None else {**kept, key: value})
+        model.save("stopped")
+    other = make(seed=6)
+    other.build(4)
+    before = other._require_built().parameters.tobytes()
+    again = [kind(given), At("on_train_batch_end", 3, nothing)]
+    with pytest.raises(ValueError, match=f"state of the callback {kind.__name__} is damaged"):
+        other.fit(*data(), epochs=3, callbacks=again, resume="stopped")
+    assert other._require_built().parameters.tobytes() == before
+    assert other.history is None
+
+
 def test_a_callback_that_hangs_is_left_at_the_second_ctrl_c() -> None:
     def hang(epoch: int, logs: Logs) -> None:
         os.kill(os.getpid(), signal.SIGINT)

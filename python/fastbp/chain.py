@@ -501,6 +501,12 @@ class Chain:
         engine = self._require_built()
         return {"parameters": engine.parameters.copy(), "state": engine.state.copy()}
 
+    def _require_snapshot(self, snapshot: Mapping[str, Array]) -> None:
+        """Raises ValueError unless `_restore` can take this."""
+        for name, mine in self._snapshot().items():
+            if getattr(snapshot.get(name), "shape", None) != mine.shape:
+                raise ValueError(f"{name!r} of the best epoch is not of shape {mine.shape}")
+
     def _restore(self, snapshot: Mapping[str, Array]) -> None:
         """Takes back what `_snapshot` gave; the optimizer's state stays."""
         engine = self._require_built()

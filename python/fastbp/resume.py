@@ -6,6 +6,7 @@ fit(resume=...) is to go on with, and `restore` puts a new run where the old one
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from . import checks
 from .arrays import Array
+from .callbacks.base import Callback
 from .errors import ModelFileError, describe
 from .history import FINAL, History
 from .runs import STAGES, Run
@@ -82,10 +84,19 @@ def checked(state: Any, source: str) -> dict[str, Any]:
     whole = isinstance(state, dict) and all(
         isinstance(state.get(name), kind) for name, kind in _FIELDS.items()
     )
+    whole = whole and all(map(_is_callback, state["callbacks"]))
     if not whole or state["values"].shape != (len(state["names"]), len(state["epochs"])):
         raise ModelFileError(f"{source} is not a model file: the state of its run is damaged")
     found: dict[str, Any] = state
     return found
+
+
+def _is_callback(entry: Any) -> bool:
+    """A class's name and what its state() gave."""
+    match entry:
+        case [str(), dict()]:
+            return True
+    return False
 
 
 def prepare(model: Sequential, resume: Any) -> tuple[Sequential, dict[str, Any]]:
@@ -148,6 +159,24 @@ def require_same_run(run: Run, state: dict[str, Any]) -> None:
             f"resume: the run that was stopped had the callbacks "
             f"{[kind for kind, _ in state['callbacks']]}; this call has {kinds}"
         )
+
+
+def require_callbacks(model: Chain, run: Run, state: dict[str, Any]) -> None:
+    """Raises ValueError unless the callbacks of this package can take their states back.
+
+    Those of the user may want on_train_begin first, and so are asked when the run begins.
+    """
+    for callback, (kind, kept) in zip(run.callbacks, state["callbacks"], strict=True):
+        if type(callback).__module__.startswith(Callback.__module__.rpartition(".")[0]):
+            trial = copy.copy(callback)
+            trial.set_model(model)  # type: ignore[arg-type]
+            try:
+                trial.load_state(kept)
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise ValueError(
+                    f"resume: the state of the callback {kind} is damaged ({error!r}): resume "
+                    "from another file, or load this one and fit anew"
+                ) from error
 
 
 def restore(run: Run, state: dict[str, Any]) -> None:

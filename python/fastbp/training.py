@@ -20,7 +20,7 @@ from .callbacks.hooks import Hooks
 from .evaluation import all_metrics, evaluate, gradient_norms, measures_of, outputs_of_all
 from .history import History
 from .lazy import EVALUATION_BATCH, LazyRows
-from .resume import prepare, require_same_run, restore
+from .resume import prepare, require_callbacks, require_same_run, restore
 from .runs import Place, Run, Settings, log_names
 from .sources import ArraySource
 from .weights import ClassWeight
@@ -153,6 +153,7 @@ def ready(
     run.states = None if rows is None else getattr(x, "states", None)
     if state is not None:
         require_same_run(run, state)
+        require_callbacks(begun, run, state)
         restore(run, state)
     job = Job(source, validation, epochs, wants_norms)
     return Ready(model, begun, kind, job, run, hooks, inputs, verbose, state)
