@@ -19,6 +19,7 @@ import fastbp as bp
 
 pytest.importorskip("sklearn")
 
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import (
     load_breast_cancer,
@@ -275,6 +276,23 @@ def test_a_table_with_two_hidden_layers_reaches_095() -> None:
     X, y = load_breast_cancer(return_X_y=True)
     model = make_pipeline(StandardScaler(), MLPClassifier((128, 64), random_state=0, max_iter=50))
     assert cross_val_score(model, X, y, cv=5).mean() >= 0.95
+
+
+def test_sparse_labels_give_sparse_predictions() -> None:
+    """As with scikit-learn's, whose first fit decides; the scores and bits are those of dense."""
+    X, Y = make_multilabel_classification(n_samples=60, n_classes=4, random_state=0)
+    stored = sparse.csr_array(Y)
+    for kind in (MLPClassifier, TheirClassifier):
+        model = kind(max_iter=3, random_state=0)
+        dense = clone(model).fit(X, Y).predict(X)
+        found = model.fit(X, stored).predict(X)
+        assert type(dense) is np.ndarray
+        assert type(found) is sparse.csr_matrix and found.dtype == dense.dtype
+        assert np.array_equal(found.toarray(), dense)
+        assert model.score(X, stored) == model.score(X, Y)
+        steps = kind(random_state=0)
+        steps.partial_fit(X, stored, classes=range(4)).partial_fit(X, Y)
+        assert type(pickle.loads(pickle.dumps(steps)).predict(X)) is sparse.csr_matrix
 
 
 def test_several_labels() -> None:

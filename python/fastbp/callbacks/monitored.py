@@ -81,7 +81,8 @@ class EarlyStopping(Monitor):
 
     Args:
         monitor, mode, min_delta: see Monitor.
-        patience: how many epochs without improvement are let pass. 0: the first one ends fit.
+        patience: how many epochs without improvement are let pass. 0: the first one ends fit. One
+            whose value is NaN has none, even if it is the first (which never ends fit in Keras).
         restore_best_weights: whether the model has the parameters of the best epoch when fit has
             come to its end, by this callback or after all epochs. (Keras' default is False.) The
             optimizer's state stays that of the last step. Where something else stops fit the model
@@ -155,6 +156,8 @@ class EarlyStopping(Monitor):
         weights = {
             name.removeprefix("best."): state[name] for name in state if name.startswith("best.")
         }
+        if weights:
+            self.model._require_snapshot(weights)
         self._weights = weights or None
 
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix, issparse
 from sklearn.base import ClassifierMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_sample_weight
@@ -56,8 +57,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         validation_scores_, validation_loss_curve_, best_validation_score_: accuracy (R^2 for
             MLPRegressor) and loss on the validation rows after each epoch; None without any.
 
-    y may be numbers or text (n,); or 0 and 1 in (n, labels), several labels at once.
+    y may be numbers or text (n,); or 0 and 1 in (n, labels), several labels at once: where that is
+    sparse, so is what predict gives.
     """
+
+    _sparse_labels = False
 
     def __init__(
         self,
@@ -127,12 +131,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             self._learn_classes(np.asarray(classes))
 
     def predict(self, X: Any) -> Array:
-        """The likeliest class of each row (n,); 0 or 1 in (n, labels) for several labels."""
+        """The likeliest class of each row (n,); 0 or 1 in (n, labels) for several labels.
+
+        Those are a SciPy csr_matrix where the y of the first fit was sparse.
+        """
         rows = self._rows(X)
         logits = self.model_.predict(rows)
         if self._multilabel:
             labels: Array = (logits > 0).astype(np.int64)
-            return labels
+            return csr_matrix(labels) if self._sparse_labels else labels
         classes: Array = self.classes_[self._class_numbers(logits)]
         return classes
 
@@ -188,6 +195,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
         self.classes_ = unique_labels(y)
         self._multilabel = kind == "multilabel-indicator"
+        self._sparse_labels = issparse(y)
         several = len(self.classes_) > 2 and not self._multilabel
         self.out_activation_ = "softmax" if several else "logistic"
         self.n_outputs_ = len(self.classes_) if several or self._multilabel else 1
