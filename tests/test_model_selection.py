@@ -72,6 +72,26 @@ def test_results_are_those_of_grid_search(settings: dict[str, Any]) -> None:
     assert np.array_equal(batched.predict(X), usual.predict(X))
 
 
+@pytest.mark.parametrize("allowed", [0, 2, 5])
+def test_as_few_threads_as_the_system_gives(
+    allowed: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the caller's alone too; joblib's pool needs three besides its workers."""
+    usual = GridSearchCV(classifier(), GRID, cv=2).fit(X, Y)
+    start, begun = threading.Thread.start, list[threading.Thread]()
+
+    def few(thread: threading.Thread) -> None:
+        if sum(each.is_alive() for each in begun) >= allowed:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+        begun.append(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", few)
+    require_same(BatchedGridSearchCV(classifier(), GRID, cv=2).fit(X, Y), usual)
+    tried = {0: 0, 2: 2, 5: 5 + 5}[allowed]  # to see how many there are, and the pool's
+    assert len(begun) == (tried if threads > 1 else 0)
+
+
 def test_pipelines_regressors_and_sequences() -> None:
     cases: list[tuple[Any, dict[str, Any], Any, Any]] = [
         (

@@ -194,3 +194,20 @@ def failure(future: Future[Any]) -> BaseException | None:
 def began(future: Future[Any]) -> bool:
     """Whether the job began."""
     return not future.cancelled() and (future.running() or future.done())
+
+
+def threads_to_be_had(wanted: int) -> int:
+    """How many threads of so many the system gives."""
+    released, threads = threading.Event(), list[threading.Thread]()
+    try:
+        while len(threads) < wanted:
+            thread = threading.Thread(target=released.wait)
+            thread.start()
+            threads.append(thread)
+    except RuntimeError:  # the system has no more
+        pass
+    finally:
+        released.set()
+        for thread in threads:
+            thread.join()
+    return len(threads)

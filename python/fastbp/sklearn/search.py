@@ -12,8 +12,11 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid
 
 from .. import _core, checks
 from ..errors import describe
+from ..pool import threads_to_be_had
 from .base import BaseMLP
 from .sequences import _BaseSequence
+
+POOL_THREADS = 3  # that a ThreadPool needs besides its workers
 
 
 class SideBySide(ThreadingBackend):
@@ -21,6 +24,14 @@ class SideBySide(ThreadingBackend):
 
     _terms: _core.PoolTerms | None = None
     _pool: ThreadPool | None
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
+        """As the base does; but no more threads than the system gives, and with one none at all."""
+        wanted = self.effective_n_jobs(n_jobs)
+        if wanted > 1:
+            wanted = max(1, threads_to_be_had(wanted + POOL_THREADS) - POOL_THREADS)
+        configured: int = super().configure(wanted, parallel, **settings)
+        return configured
 
     def _get_pool(self) -> ThreadPool:
         if self._pool is None:
