@@ -220,6 +220,7 @@ STOPPING = [
     ((5, 6, 7, 7, 7, 7, 7), {"patience": 2, "mode": "max"}, 5, 2),
     ((5, 4, 3, 2, 1, 0, 0), {"patience": 3, "baseline": -1.0}, 3, 2),
     ((math.nan, 5, math.nan, math.nan, 1, 1, 1), {"patience": 2}, 4, 1),
+    ((math.nan, 5, 4, 3, 2, 1, math.inf), {}, 1, -1),  # the last is the best of none
 ]
 
 
