@@ -46,6 +46,11 @@ def test_numbers_of_any_size(run: Run, tmp_path: Path) -> None:
     assert run("train", table(tmp_path / "t.csv", "a,y", rows), *TRAIN)[::2] == (0, "")
     scores = json.loads(run("evaluate", "t.safetensors", "t.csv", "--json")[1])
     assert 1e300 < scores["rmse"] < 1e302 and np.isfinite(scores["r2"])
+    rows = [(str(1.7e308 * (i % 2)), str(i)) for i in range(30)]
+    assert run("train", table(tmp_path / "u.csv", "a,y", rows), *TRAIN)[::2] == (0, "")
+    rows = [(str(1.7e308 if i else -1.7e308), str(i)) for i in range(30)]
+    status, _, error = run("train", table(tmp_path / "u.csv", "a,y", rows), *TRAIN)
+    assert status == 2 and "column 'a': its numbers, from -1.7e+308 to 1.7e+308, are" in error
     far = table(tmp_path / "far.csv", "a", [("1",), ("1e300",)])
     status, out, error = run("predict", "t.safetensors", far)
     assert (status, out) == (2, "") and "far.csv, line 3: the network's output is not" in error

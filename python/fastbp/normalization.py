@@ -208,6 +208,8 @@ def standard(x: Array) -> tuple[Array, Array]:
     """Mean and standard deviation; of a column that is constant its value and 0, exactly."""
     low, high = _extremes(x)
     mean = x.mean(axis=0, dtype=np.float64)
+    if np.isinf(mean).any():  # perhaps a sum was, of numbers that are not
+        mean = np.ldexp(np.ldexp(x, -64).mean(axis=0, dtype=np.float64), 64)
     # A rounded sum lies beside the value that all rows have; no mean lies outside of its numbers.
     np.clip(mean, low, high, out=mean, where=np.isfinite(mean))
     _, exponent = np.frexp(np.maximum(high - mean, mean - low))

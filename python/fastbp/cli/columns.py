@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..normalization import standard
 from .errors import CommandError
 from .table import Table, parse_numbers, shortened
 
@@ -242,7 +243,8 @@ def learn_column(
         raise CommandError(f"{table.path}, column {name!r}: every cell is missing. --drop {name}")
     if not categorical and _holds_numbers(table, index, present):
         middle = repr(_median(table, index, training)) if fill else None
-        return Column(name, *_mean_and_std(table.numbers(index, middle)[training]), fill=middle)
+        values = table.numbers(index, middle)[training]
+        return Column(name, *_mean_and_std(table, index, values), fill=middle)
     value = MISSING_VALUE if fill else None
     cells = table.cells(index, value)
     seen = sorted({cells[row] for row in training})
@@ -262,14 +264,16 @@ def _median(table: Table, index: int, training: Rows) -> float:
     return float(np.median(parse_numbers([table.rows[row][index] for row in rows])))
 
 
-def _mean_and_std(values: Floats) -> tuple[float, float]:
-    """Of finite numbers; a constant column gets std 1 and so becomes 0."""
-    if values.min() == values.max():  # std() of a constant may be 1e-17, not 0
-        return float(values[0]), 1.0
-    largest = float(np.abs(values).max())
-    unit = largest if not 1e-100 < largest < 1e100 else 1.0  # else squares over- or underflow
-    scaled = values / unit
-    return float(scaled.mean()) * unit, float(scaled.std()) * unit
+def _mean_and_std(table: Table, index: int, values: Floats) -> tuple[float, float]:
+    """Of finite numbers of a column; one that is constant gets std 1 and so becomes 0."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = standard(values[:, None])
+    if not np.isfinite(std[0]):
+        raise CommandError(
+            f"{table.path}, column {table.names[index]!r}: its numbers, from {values.min():g} to "
+            f"{values.max():g}, are too far apart. Scale them"
+        )
+    return float(mean[0]), float(std[0]) or 1.0
 
 
 def _holds_numbers(table: Table, index: int, present: Sequence[int]) -> bool:
@@ -311,7 +315,7 @@ def learn_target(table: Table, index: int, training: Rows, task: str) -> Target:
         values = table.numbers(index)
         if values.min() == values.max():
             raise CommandError(f"{table.path}, target {name!r}: every value is {values[0]:g}")
-        return Target(name, task, *_mean_and_std(values[training]))
+        return Target(name, task, *_mean_and_std(table, index, values[training]))
     classes = sorted(set(class_names(cells, numeric)), key=Decimal if numeric else None)
     if len(classes) < 2:
         raise CommandError(f"{table.path}, target {name!r}: every row is of class {classes[0]!r}")
