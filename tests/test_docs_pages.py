@@ -1,11 +1,10 @@
 """Pages of docs/ whose blocks run as they stand, one after the other."""
 
-import re
 from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parent.parent / "docs"
+from pages import programs
 
 
 @pytest.mark.parametrize(
@@ -17,9 +16,8 @@ def test_the_page_runs(
 ) -> None:
     pytest.importorskip("sklearn")
     monkeypatch.chdir(tmp_path)
-    path = DOCS / f"{page}.md"
-    found = re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    found = programs(f"docs/{page}.md")
     assert len(found) >= blocks
     names: dict[str, object] = {}
     for block in found:
-        exec(compile(block, str(path), "exec"), names)
+        exec(compile(block, f"{page}.md", "exec"), names)

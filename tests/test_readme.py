@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+from pages import ROOT, programs
 
 
-def run_programs(text: str, folder: Path) -> str:
-    """Runs the Python blocks of a page in one session: later ones use the names of earlier ones."""
-    program = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+def run_programs(page: str, folder: Path) -> str:
+    """Runs the Python blocks of a page in one session."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
+        [sys.executable, "-W", "error", "-c", "\n".join(programs(page))],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
@@ -31,12 +29,12 @@ def run_programs(text: str, folder: Path) -> str:
 @pytest.mark.parametrize("page", ["transfer", "ensembles"])
 def test_the_programs_of_the_pages_run(page: str, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    run_programs((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"), tmp_path)
+    run_programs(f"docs/{page}.md", tmp_path)
 
 
 def test_the_programs_run(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    printed = run_programs(README, tmp_path)
+    printed = run_programs("README.md", tmp_path)
     assert float(printed.splitlines()[0]) > 0.85
     assert (tmp_path / "digits.safetensors").exists()
 
