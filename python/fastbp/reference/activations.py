@@ -38,6 +38,7 @@ def _by_sign(z: F64, above: F64 | float, below: F64 | float) -> F64:
 
 
 def _identity(z: F64, _: float) -> F64:
+    """z itself."""
     return z
 
 
@@ -77,6 +78,7 @@ def _sigmoid_derivative_from_output(y: F64, _: float) -> F64:
 
 
 def _tanh(z: F64, _: float) -> F64:
+    """tanh z = (exp(z) - exp(-z)) / (exp(z) + exp(-z))."""
     return np.tanh(z)
 
 
