@@ -54,15 +54,20 @@ def test_what_is_taken_during_fit_is_of_one_step(
     take: Callable[[bp.Sequential, Path], bp.Sequential], tmp_path: Path
 ) -> None:
     """It goes on to the bits of the run that it was taken from."""
-    model, epochs = make(), epochs_of(0.5)
-    fit = {"epochs": epochs, "verbose": 0}
-    thread = threading.Thread(target=lambda: model.fit(X, Y, **fit))
-    thread.start()
-    taken = []
-    while thread.is_alive():
-        taken.append(take(model, tmp_path / "model"))
-    thread.join()
-    between = [m for m in taken if 0 < m.epochs_trained < epochs]
+    epochs = epochs_of(0.25)
+    for _ in range(8):  # where this thread has had no turn, of a longer run
+        epochs *= 2
+        model = make()
+        fit = {"epochs": epochs, "verbose": 0}
+        thread = threading.Thread(target=model.fit, args=(X, Y), kwargs=fit)
+        thread.start()
+        taken = []
+        while thread.is_alive():
+            taken.append(take(model, tmp_path / "model"))
+        thread.join()
+        between = [m for m in taken if 0 < m.epochs_trained < epochs]
+        if between:
+            break
     assert between
     for one in between[:: max(1, len(between) // 3)]:
         one.fit(X, Y, resume=True, **fit)
@@ -91,14 +96,13 @@ def test_what_is_taken_beside_steps_is_of_one_step(
     thread = threading.Thread(target=steps)
     thread.start()
     try:
-        taken = []
-        for _ in range(15):
+        taken, end = [], time.monotonic() + 300
+        while len(taken) < 12 or len({one._engine.steps for one in taken}) < 6:
+            assert time.monotonic() < end, f"{len(taken)} copies, and hardly a step beside them"
             taken.append(take(model, tmp_path / "model"))
-            time.sleep(0.002)
     finally:
         done.set()
         thread.join()
-    assert len({one._engine.steps for one in taken}) > 5
     at = 0
     for one in taken:
         for _ in range(one._engine.steps - at):
@@ -111,26 +115,45 @@ def test_what_is_taken_beside_steps_is_of_one_step(
             np.testing.assert_array_equal(mine, right)
 
 
-def test_what_is_taken_beside_lbfgs_is_of_an_iteration(tmp_path: Path) -> None:
-    """Not the parameters that it tries on its way."""
-    model = bp.Sequential([bp.Dense(16, activation="tanh"), bp.Dense(3)], seed=1)
+def test_what_is_taken_beside_lbfgs_is_of_an_iteration() -> None:
+    """Not the parameters that it tries on its way: within each try it waits for a copy."""
+    taken: list[bytes] = []
+    copies, done = threading.Condition(), threading.Event()
+
+    def slope(z: Array) -> Array:
+        before = len(taken)
+        with copies:  # the second from here on was begun from here on
+            assert copies.wait_for(lambda: len(taken) > before + 1, timeout=120)
+            within.append((taken[-1], iterations[-1]))
+        return 1 - np.tanh(z) ** 2
+
+    model = bp.Sequential([bp.Dense(16, bp.CustomActivation(np.tanh, slope)), bp.Dense(3)], seed=1)
     model.compile(bp.LBFGS(), "softmax_cross_entropy")
     model.build(64)
-    seen = {model.parameters()["0.kernel"].tobytes()}
+    iterations = [model.parameters()["0.kernel"].tobytes()]
+    within: list[tuple[bytes, bytes]] = []
 
     class Note(bp.Callback):
         def on_epoch_end(self, epoch: int, logs: object = None) -> None:
-            seen.add(model.parameters()["0.kernel"].tobytes())
+            iterations.append(model.parameters()["0.kernel"].tobytes())
 
-    taken: list[bytes] = []
-    fit = {"epochs": 60, "verbose": 0, "callbacks": [Note()]}
-    thread = threading.Thread(target=lambda: model.fit(X, Y, **fit))
+    def take() -> None:
+        while not done.is_set():
+            kernel = copy.deepcopy(model).parameters()["0.kernel"].tobytes()
+            with copies:
+                taken.append(kernel)
+                copies.notify_all()
+
+    thread = threading.Thread(target=take, daemon=True)
     thread.start()
-    while thread.is_alive():
-        taken.append(copied(model, tmp_path).parameters()["0.kernel"].tobytes())
-    thread.join()
-    assert len(set(taken)) > 3
-    assert set(taken) <= seen
+    try:
+        model.fit(X, Y, epochs=20, verbose=0, callbacks=Note())
+    finally:
+        done.set()
+        thread.join(60)
+    assert len(set(iterations)) == 21 and len(within) >= 20
+    assert all(one == last for one, last in within)
+    assert set(taken) <= set(iterations)
 
 
 def test_a_function_of_the_network_cannot_have_it_still() -> None:
