@@ -124,6 +124,13 @@ class NumpyModel:
         if kind == "Bidirectional":
             ways = [self._walk(layer["layer"], own, way, x, bool(way)) for way in ("", "backward_")]
             return sum(ways) if layer["merge_mode"] == "sum" else np.concatenate(ways, axis=-1)
+        if kind == "Masking":
+            if self.lengths is None:
+                self.lengths = (x != layer["mask_value"]).any(-1).sum(-1)
+            return x
+        if kind == "Softmax":
+            shares = np.exp(x - x.max(-1, keepdims=True))
+            return shares / shares.sum(-1, keepdims=True)
         if kind == "Dropout":
             return x
         raise ValueError(f"layer {prefix[:-1]} is {kind}, which this reader lacks")

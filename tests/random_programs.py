@@ -103,7 +103,8 @@ class Draw:
         inner = self.dense(self.one(WIDTHS))
         norm = bp.LayerNorm(**affine) if self.sequences else bp.BatchNorm(**affine)
         block = bp.Residual([inner, self.dense(width, activation=None)])
-        return self.one([bp.Dropout(0.3), bp.LayerNorm(**affine), norm, block, bp.SiLU()])
+        layers = [bp.Dropout(0.3), bp.LayerNorm(**affine), norm, block, bp.SiLU(), bp.Softmax()]
+        return self.one(layers)
 
     def dense_chain(self, inputs: int) -> list[bp.layers.Layer]:
         layers: list[bp.layers.Layer] = []

@@ -368,6 +368,11 @@ BAD_LAYERS: dict[str, tuple[Callable[[], object], type[Exception], tuple[str, ..
     "no units": (lambda: bp.Dense(0), ValueError, ("units must be at least 1; got 0",)),
     "negative": (lambda: bp.Dense(-3), ValueError, ("units must be at least 1; got -3",)),
     "float": (lambda: bp.Dense(3.0), TypeError, ("units must be an integer", "3.0")),  # type: ignore[arg-type]
+    "softmax, the layer": (
+        lambda: bp.Dense(3, activation=bp.Softmax()),
+        ValueError,
+        ("a layer of its own", "softmax_cross_entropy"),
+    ),
     "softmax": (
         lambda: bp.Dense(3, activation="softmax"),
         ValueError,
@@ -516,5 +521,5 @@ def test_optimizers_refuse_what_does_not_fit() -> None:
 
 
 def test_unknown_public_name() -> None:
-    with pytest.raises(AttributeError, match="has no attribute 'Softmax'"):
-        bp.Softmax  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'Softmin'"):
+        bp.Softmin  # noqa: B018

@@ -103,6 +103,12 @@ def layer_norms() -> list[bp.layers.Layer]:
             bp.LayerNorm(center=False), bp.ReLU()]  # fmt: skip
 
 
+def softmaxes() -> list[bp.layers.Layer]:
+    """Of more and fewer columns than the CPU's vector has lanes; first, between and last."""
+    return [bp.Softmax(), bp.Dense(37, activation="tanh"), bp.Softmax(), bp.ReLU(), bp.Dense(4),
+            bp.Softmax()]  # fmt: skip
+
+
 def batch_norms() -> list[bp.layers.Layer]:
     return [bp.BatchNorm(), bp.Dense(21, activation="silu"), bp.BatchNorm(scale=False), bp.ReLU(),
             bp.Dense(5), bp.BatchNorm(momentum=0.8, center=False)]  # fmt: skip
@@ -163,6 +169,8 @@ CASES = {
     "layer norms, in chunks": Case(layer_norms, rows=300, batch=290),
     "layer norms, limited, some frozen": Case(
         layer_norms, optimizer=with_rules(clip_norm=0.05), frozen=(0, 1)),
+    "softmaxes": Case(softmaxes),
+    "softmaxes, in chunks": Case(softmaxes, rows=300, batch=290),
     "batch norms": Case(batch_norms),
     "batch norms, many blocks": Case(batch_norms, rows=1300, batch=1100),
     "batch norms, all rules": Case(
@@ -179,7 +187,8 @@ CASES = {
 
 # Under tests/test_cuda_persistent.py's watched device.
 WATCHED = ["columns are limited, all rules", "all rules, chunks, one layer frozen", "weights",
-           "weights of many classes", "residual blocks", "layer norms, in chunks", "batch norms",
+           "weights of many classes", "residual blocks", "layer norms, in chunks", "softmaxes",
+           "batch norms",
            "a table"]  # fmt: skip
 
 

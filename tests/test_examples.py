@@ -75,7 +75,7 @@ def test_the_numpy_reader_reads_norms_blocks_and_tables(tmp_path: Path) -> None:
         bp.Residual([bp.Residual(block), bp.BatchNorm(epsilon=0.01)]),
         bp.Dense(2),
     ]
-    tables = [bp.Embedding(11, 4), bp.LayerNorm(), bp.Dense(2, "gelu")]
+    tables = [bp.Embedding(11, 4), bp.LayerNorm(), bp.Dense(2, "gelu"), bp.Softmax()]
     for layers, x in ((rows, X), (tables, np.arange(33).reshape(11, 3) % 11)):
         model = bp.Sequential(layers, seed=3)
         model.compile(bp.SGD(0.05), "mse", dtype="float64")
@@ -100,7 +100,8 @@ def test_the_numpy_reader_reads_sequences(cell: Any, tmp_path: Path) -> None:
     relu = {"activation": "relu"} if cell is bp.SimpleRNN else {}
     chains = [
         [bp.Reshape((3, 2)), bp.LayerNorm(), cell(4, **relu), bp.Dense(2)],
-        [bp.TimeDistributed(bp.Dense(3)), cell(4, return_sequences=True, go_backwards=True),
+        [bp.Masking(), bp.TimeDistributed(bp.Dense(3)),
+         cell(4, return_sequences=True, go_backwards=True),
          bp.Bidirectional(cell(3, return_sequences=True), merge_mode="sum"),
          bp.Bidirectional(cell(2, use_bias=False)), bp.Dense(2, "tanh")],
     ]  # fmt: skip

@@ -52,6 +52,8 @@ KINDS: dict[str, Any] = {
     "batch norm": lambda: on_rows(bp.BatchNorm(), bp.ReLU()),
     "batch norm, a row": lambda: ([bp.BatchNorm(), bp.Dense(1)], ROWS[0], 1),
     "batch norm, bare": lambda: on_rows(bp.Dense(4), bp.BatchNorm(center=False, scale=False)),
+    "softmax": lambda: on_rows(bp.Dense(4), bp.Softmax()),
+    "softmax, a row": lambda: ([bp.Softmax(), bp.Dense(1)], ROWS[0], 1),
     "layer norm": lambda: on_rows(bp.Dense(4), bp.LayerNorm(epsilon=0.01)),
     "layer norm, a row": lambda: ([bp.LayerNorm(center=False), bp.Dense(1)], ROWS[0], 1),
     "normalize": lambda: on_rows(bp.Normalize("minmax").adapt(ROWS)),

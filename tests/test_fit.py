@@ -275,10 +275,13 @@ def test_divergence_is_announced_once() -> None:
         ("binary_cross_entropy", None, "takes probabilities"),
         ("binary_cross_entropy_with_logits", "sigmoid", "takes logits"),
         ("softmax_cross_entropy", "sigmoid", "takes logits"),
+        ("softmax_cross_entropy", "softmax", "takes logits, but the network ends in a softmax"),
     ],
 )
 def test_unlikely_ends_are_announced(loss: str, activation: str | None, said: str) -> None:
-    model = bp.Sequential([bp.Dense(2, activation=activation)])
+    softmax = activation == "softmax"
+    last = [bp.Dense(2), bp.Softmax()] if softmax else [bp.Dense(2, activation=activation)]
+    model = bp.Sequential(last)
     with pytest.warns(UserWarning, match=said):
         model.compile(loss=loss)
 

@@ -61,6 +61,22 @@ NETWORKS: dict[str, tuple[int, list[tuple[Any, ...]]]] = {
             ("dense", 5, True),
         ],
     ),
+    "softmax": (
+        7,
+        [
+            ("dense", 17, True),
+            ("activation", "tanh", 0.0),
+            ("softmax",),
+            ("dense", 40, True),
+            ("softmax",),
+            ("activation", "sigmoid", 0.0),
+            ("dense", 5, True),
+        ],
+    ),
+    "softmax first and last": (
+        33,
+        [("softmax",), ("dense", 5, True), ("dropout", 0.2), ("softmax",)],
+    ),
     "layer norm first and last": (
         33,
         [("layer_norm", 1e-5, False, False), ("dense", 130, True), ("layer_norm", 0.1, True, True)],

@@ -162,6 +162,9 @@ TRAININGS = {
     "wide layer norm": Training(
         40, (dense(300), ("layer_norm", 1e-5, True, True), act("gelu"), dense(10)), 150, 64
     ),
+    "softmax": Training(
+        9, (dense(40), ("softmax",), act("relu"), dense(33), dense(7), ("softmax",)), 700, 600
+    ),
     "batch norm": Training(
         30,
         (

@@ -494,3 +494,83 @@ def test_integers_of_an_embedding_need_no_third_axis() -> None:
     np.testing.assert_array_equal(model.predict(parts), ends)
     with pytest.raises(ValueError, match="takes the integers 0 to 8"):
         model.predict(words + 1)
+
+
+@pytest.mark.parametrize("every", [False, True])
+@pytest.mark.parametrize("value", [0.0, -1.5])
+def test_masking_finds_the_lengths(device: str, value: float, every: bool) -> None:
+    """Every result is that of lengths, of a loaded model too."""
+    parts, lengths = ragged()
+    x = bp.Sequences(parts).values
+    x[np.arange(x.shape[1]) >= lengths[:, None]] = value
+    y = np.random.default_rng(1).normal(size=(*x.shape[: 1 + every], 1)).astype(np.float32)
+    layers: list[Layer] = [bp.LSTM(6, return_sequences=every), bp.Dense(1)]
+    plain = made(layers, device=device)
+    masks = made([bp.Masking(value), *copy.deepcopy(layers)], device=device)
+    for model in (plain, masks):
+        model.build(2)
+    for array, other in zip(masks.parameters().values(), plain.parameters().values(), strict=True):
+        array[...] = other
+    results = []
+    for model, more in ((plain, {"lengths": lengths}), (masks, {})):
+        loss, gradients = model.gradients(x, y, **more)
+        said: list[Any] = [loss, *gradients.values(), model.step(x, y, **more)]
+        fit = model.fit(x, y, batch_size=16, validation_split=0.25, verbose=0, **more)
+        said += [fit.history["val_loss"], model.evaluate(x, y, **more)["loss"]]
+        results.append([*said, model.input_gradient(x, y, **more)[1], model.predict(x, **more)])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_masking_keeps_its_value_and_lengths_count_before_it(tmp_path: Path) -> None:
+    x, lengths = np.ones((3, 4, 2)), np.array([4, 1, 2])
+    model = made([bp.Masking(1.5), bp.GRU(3), bp.Dense(1)])
+    unmasked = model.predict(x)
+    model.save(tmp_path / "model")
+    x[np.arange(4) >= lengths[:, None]] = 1.5
+    for one in (model, bp.load(tmp_path / "model"), copy.deepcopy(model)):
+        assert one.layers[0] == bp.Masking(1.5)
+        np.testing.assert_array_equal(one.predict(x), model.predict(x, lengths=lengths))
+    assert not np.array_equal(model.predict(x), unmasked)
+    np.testing.assert_array_equal(model.predict(x, lengths=[4, 4, 4])[0], unmasked[0])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ([[1, 1], [0, 0]], r"every step of X\[1\] is 0: no sequence"),
+        ([[1, 1], [0, 1]], r"X\[1\] has step 0 of 0 in front of others"),
+    ],
+)
+def test_masking_refuses_padding_elsewhere(wrong: Any, said: str, device: str) -> None:
+    model = made([bp.Masking(), bp.GRU(3), bp.Dense(1)], device=device)
+    model.build(1)
+    before = {name: array.copy() for name, array in model.parameters().items()}
+    x = np.array(wrong, np.float64)[..., None]
+    for call in (model.predict, lambda x: model.fit(x, [0.0, 1.0]), model.forward):
+        with pytest.raises(ValueError, match=said):
+            call(x)
+    assert all(np.array_equal(before[name], a) for name, a in model.parameters().items())
+
+
+def test_masking_in_onnx_has_lengths(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    parts, lengths = ragged()
+    x, path = bp.Sequences(parts).values, tmp_path / "net.onnx"
+    model = made([bp.Masking(), bp.GRU(4), bp.Dense(2)])
+    expected = model.predict(x)
+    with pytest.raises(ValueError, match="lengths=True"):
+        model.export_onnx(path)
+    model.export_onnx(path, lengths=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": x, "lengths": lengths.astype(np.int64)})
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_masking_stands_first() -> None:
+    for layers in ([bp.Dense(2), bp.Masking()], [bp.Residual([bp.Masking()])]):
+        with pytest.raises(ValueError, match="Masking stands first"):
+            bp.Sequential(layers)
+    with pytest.raises(ValueError, match="mask_value must be finite"):
+        bp.Masking(float("nan"))

@@ -217,7 +217,8 @@ def test_onnx_runtime_computes_the_same_of_every_layer(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     path = tmp_path / "net.onnx"
-    tables = bp.Sequential([bp.Embedding(9, 3), bp.LayerNorm(), bp.Dense(2)], seed=0)
+    layers = [bp.Embedding(9, 3), bp.LayerNorm(), bp.Dense(2), bp.Softmax()]
+    tables = bp.Sequential(layers, seed=0)
     tables.build(4)
     trained = every_layer()
     for method in ("standard", "minmax"):

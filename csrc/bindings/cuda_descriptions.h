@@ -34,7 +34,8 @@ inline fbp_layer layer_out(const LayerSpec& from) {
                                                 {Kind::embedding, FBP_LAYER_EMBEDDING},
                                                 {Kind::add, FBP_LAYER_ADD},
                                                 {Kind::scan, FBP_LAYER_SCAN},
-                                                {Kind::custom, FBP_LAYER_CUSTOM}};
+                                                {Kind::custom, FBP_LAYER_CUSTOM},
+                                                {Kind::softmax, FBP_LAYER_SOFTMAX}};
   fbp_layer layer{};
   for (const auto& [kind, code] : kinds)
     if (kind == from.kind) layer.kind = code;

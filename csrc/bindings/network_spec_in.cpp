@@ -141,6 +141,8 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t s
       layer = embedding_spec(t, spec);
     } else if (kind == "normalize") {
       layer.kind = LayerSpec::Kind::normalize;
+    } else if (kind == "softmax") {
+      layer.kind = LayerSpec::Kind::softmax;
     } else if (kind == "add") {
       layer.kind = LayerSpec::Kind::add;
       layer.span = py::cast<index_t>(t[1]);
@@ -159,8 +161,8 @@ NetworkSpec network_spec(index_t inputs, const py::list& layers, std::uint64_t s
             std::to_string(layer.param) + " and " + std::to_string(layer.momentum));
     } else {
       throw py::value_error("layers: expected 'dense', 'activation', 'dropout', 'layer_norm', "
-                            "'batch_norm', 'normalize', 'embedding', 'add' or 'scan', "
-                            "got '" +
+                            "'batch_norm', 'normalize', 'embedding', 'add', 'scan' or "
+                            "'softmax', got '" +
                             kind + "'");
     }
     spec.layers.push_back(layer);

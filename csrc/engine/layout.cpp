@@ -116,6 +116,7 @@ Stage make_stage(const NetworkLayout& layout, const LayerSpec& layer) {
     stage.outputs = size_product(stage.inputs, layer.units);
     break;
   case StageKind::add:
+  case StageKind::softmax:
     break;
   case StageKind::custom:
     stage.function = layer.function;

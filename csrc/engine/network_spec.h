@@ -27,6 +27,7 @@ struct LayerSpec {
     embedding,   // y = table[x_0], table[x_1], ...: `span` entries of `units` values; stands first
     add,         // y = x + what went into the `span` layers before this one
     scan,        // a recurrent cell over the steps of sequences; reads x W + b of each step
+    softmax,     // y = exp(x) / sum exp(x), of each row
     custom,      // y = f(x), elementwise, by a function of the user's own; not of sequences
   };
   Kind kind = Kind::dense;

@@ -18,6 +18,9 @@ template <class T> void Step<T>::forward_own(std::size_t s, Rows<const T> input,
   case StageKind::batch_norm:
     batch_norm_forward(s, x, out);
     break;
+  case StageKind::softmax:
+    softmax(stage, x, {}, out);
+    break;
   case StageKind::normalize:
     normalize(stage, c_.state + stage.state_offset, x, out);
     break;
@@ -74,6 +77,9 @@ void Step<T>::input_delta_own(std::size_t s, Rows<const T> dz, TileOp<T> below,
   case StageKind::batch_norm:
     batch_norm_delta(s, dz, dx);
     break;
+  case StageKind::softmax:
+    softmax(stage, input_of(s).from(own_.at), dz, dx);
+    break;
   case StageKind::custom:
     host_activation(stage, input_of(s).from(own_.at), dz, dx);
     break;
@@ -97,6 +103,20 @@ void Step<T>::normalize(const Stage& stage, const T* center, Rows<const T> x, Ro
     args.rows = count;
     args.x = x.data + first * x.row, args.y = y.data + first * y.row;
     c_.kernels->normalize(args);
+  });
+}
+
+// y = softmax(x) in this worker's rows; with d, the gradient of that, the one of x.
+template <class T>
+void Step<T>::softmax(const Stage& stage, Rows<const T> x, Rows<const T> d, Rows<T> y) {
+  NormArgs<T> args;
+  args.cols = stage.outputs;
+  args.x_row = x.row, args.d_row = d.row, args.y_row = y.row;
+  for_row_chunks(own_rows(stage.sequence), args.cols, [&](index_t first, index_t count) {
+    args.rows = count;
+    args.x = x.data + first * x.row, args.y = y.data + first * y.row;
+    if (d.data) args.d = d.data + first * d.row;
+    d.data ? c_.kernels->softmax_backward(args) : c_.kernels->softmax_forward(args);
   });
 }
 

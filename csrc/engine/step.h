@@ -273,6 +273,7 @@ template <class T> class Step {
   void input_delta_own(std::size_t stage, Rows<const T> dz, TileOp<T> below,
                        const ActivationTile<T>& tile);
   void dropout(const Stage& stage, Rows<const T> x, Rows<T> y);
+  void softmax(const Stage& stage, Rows<const T> x, Rows<const T> d, Rows<T> y);
   index_t row_blocks() const;
   T* work(std::size_t stage) const;
   T* backward_sums(std::size_t stage) const;

@@ -55,7 +55,9 @@ template <class T> struct KernelTable {
   void (*small_forward)(const SmallNetwork<T>&, index_t rows, Range stages);
   void (*small_backward)(const SmallNetwork<T>&, index_t rows, index_t chunk, T* gradient);
   void (*dropout)(const DropoutArgs<T>&);
-  RandomBatch random_batch;  // core/random.h
+  RandomBatch random_batch;                     // core/random.h
+  void (*softmax_forward)(const NormArgs<T>&);  // of which x, d and y count
+  void (*softmax_backward)(const NormArgs<T>&);
   // Normalisation, see norm.inl. `block`, `blocks`: of each block of rows two rows of cols values.
   void (*normalize)(const NormArgs<T>&);
   void (*layer_norm_forward)(const NormArgs<T>&);

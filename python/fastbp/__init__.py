@@ -45,6 +45,7 @@ from .layers import (
     ReLU,
     Sigmoid,
     SiLU,
+    Softmax,
     Softplus,
     Tanh,
 )
@@ -64,7 +65,7 @@ from .schedules import (
     WarmUp,
 )
 from .sequences import Sequences
-from .structure import Flatten, Reshape, Residual
+from .structure import Flatten, Masking, Reshape, Residual
 from .wrappers import Bidirectional, TimeDistributed
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ __all__ = [
     "LecunUniform",
     "LinearDecay",
     "Loss",
+    "Masking",
     "MemberError",
     "Mish",
     "ModelCheckpoint",
@@ -203,6 +205,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "SimpleRNN",
+    "Softmax",
     "Softplus",
     "StepDecay",
     "Tanh",

@@ -29,7 +29,7 @@ from .loss_scale import LossScale
 from .metrics import get as get_metrics
 from .network import Compiled
 from .sequences import Sequences, lengths_of, padded_as, require_no_sequences, running
-from .structure import Flatten, Reshape, owning, require_order
+from .structure import Flatten, Masking, Reshape, owning, require_order
 from .turns import Turns
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Chain:
         self._flattens = False  # rows may have any shape
         self._reads_sequences = False
         self._embedding: Embedding | None = None  # the first layer, if it is one
+        self._masking: Masking | None = None  # so too
         self._carried: Array | None = None  # states that stateful layers begin with
         self._engine: _core.Engine | None = None
         self._quick: _core.Engine | None = None  # the engine, if it is the compiled one
@@ -149,6 +150,8 @@ class Chain:
         self._reads_sequences = network.reads_sequences(self._layers)
         if isinstance(layer, Embedding):
             self._embedding = layer
+        if isinstance(layer, Masking):
+            self._masking = layer
 
     def compile(
         self,
@@ -255,6 +258,7 @@ class Chain:
     def _use(self, engine: _core.Engine | None) -> None:
         self._engine = engine
         plain = isinstance(engine, _core.Engine) and self._embedding is None
+        plain = plain and self._masking is None
         self._quick = engine if plain else None
 
     def _batch(
@@ -309,6 +313,8 @@ class Chain:
         first = self._layers[0]
         if isinstance(first, Reshape) and not isinstance(x, Sequences):
             x = first.rows(x, name, self._reads_sequences)
+        if self._masking is not None and not isinstance(x, Sequences):
+            x = self._masking.sequences(x, name)
         if not self._reads_sequences:
             require_no_sequences(x, name)
             ready = arrays.features(x, *kind, finite=finite, flatten=self._flattens)
@@ -330,7 +336,7 @@ class Chain:
             return False
         values = x.values if isinstance(x, Sequences) else x
         one_each = self._embedding is not None and self._reads_sequences
-        reshapes = isinstance(self._layers[0], Reshape) or one_each
+        reshapes = isinstance(self._layers[0], Reshape) or one_each or self._masking is not None
         return arrays.is_on_device(values) and (not reshapes or isinstance(x, Sequences))
 
     def _features_there(self, x: Any, name: str, finite: bool, width: int | None) -> Any:

@@ -22,7 +22,7 @@ from .lazy import LazyRows
 from .pool import Futures, InTurn, Pool, began, failure
 from .resume import capture
 from .sequences import regular_shape, with_lengths
-from .structure import Reshape
+from .structure import Masking, Reshape
 from .training import Ready, ready
 from .weights import samples
 
@@ -204,7 +204,8 @@ class _Data:
     def of(self, member: Sequential) -> tuple[Any, Array]:
         """Checked rows for a member. X stays as it is where only fit may convert it."""
         first = member.layers[0] if member.layers else None
-        shaped = repr(first) if isinstance(first, (Embedding, Reshape)) else type(first).__name__
+        reads = isinstance(first, (Embedding, Masking, Reshape))
+        shaped = repr(first) if reads else type(first).__name__
         outputs = member.outputs, member._gives_sequences(), member._reads_sequences
         key = member.dtype, repr(member.loss), member.inputs, shaped, *outputs
         if key not in self._made:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _SOFTMAX = (
     "leave the last layer without an activation (logits), train with "
-    "loss='softmax_cross_entropy', and read probabilities from model.predict_proba(X)"
+    "loss='softmax_cross_entropy', and read probabilities from model.predict_proba(X); for shares "
+    "elsewhere add the layer Softmax()"
 )
 _HINTS = {
     "softmax": _SOFTMAX,
@@ -240,6 +241,24 @@ class Mish(Activation):
         super().__init__("mish")
 
 
+class Softmax(Layer):
+    """y = exp(z) / sum exp(z) of each row, or of each step of sequences: shares that add up to 1.
+
+    For shares within a network, or that another loss than the cross-entropy compares: of classes
+    softmax_cross_entropy takes the logits, without this layer, and predict_proba gives the shares.
+    A row whose elements are all -inf gives NaN, as in PyTorch.
+    """
+
+    def __init__(self) -> None:
+        self._set()
+
+    def specs(self) -> list[tuple[Any, ...]]:
+        return [("softmax",)]
+
+    def title(self) -> str:
+        return "Softmax"
+
+
 class Dense(Layer):
     """y = f(x @ kernel + bias).
 
@@ -282,6 +301,8 @@ class Dense(Layer):
     ) -> None:
         if max_norm is not None:
             max_norm = checks.real("max_norm", max_norm, 0, open_low=True)
+        if isinstance(activation, Softmax):
+            raise ValueError(f"Softmax() is a layer of its own, not elementwise: {_SOFTMAX}")
         if not (activation is None or isinstance(activation, Activation)):
             activation = Activation(activation)
         self._set(

@@ -169,21 +169,22 @@ def check_outputs(loss: Loss, outputs: int, last_activation: str) -> str | None:
             "loss 'softmax_cross_entropy' needs one output per class, at least 2; the last Dense "
             "layer has 1. For two classes use loss='binary_cross_entropy_with_logits'"
         )
-    if loss.name == "binary_cross_entropy" and last_activation != "sigmoid":
+    probabilities = ("sigmoid", "softmax")
+    if loss.name == "binary_cross_entropy" and last_activation not in probabilities:
         return (
             "loss 'binary_cross_entropy' takes probabilities, but the network ends in "
             f"{last_activation!r}: outputs are clipped to [0, 1]. End in a sigmoid, or use "
             "'binary_cross_entropy_with_logits'"
         )
-    if loss.name == "poisson" and last_activation not in ("softplus", "sigmoid"):
+    if loss.name == "poisson" and last_activation not in ("softplus", *probabilities):
         return (
             "loss 'poisson' takes rates, which are above 0, but the network ends in "
             f"{last_activation!r}: outputs are cut off at 1e-7. End in a softplus, or use "
             "'poisson_with_log_rate'"
         )
-    if loss.traits.link in ("sigmoid", "softmax", "sign") and last_activation == "sigmoid":
+    if loss.traits.link in ("sigmoid", "softmax", "sign") and last_activation in probabilities:
         return (
-            f"loss {loss.name!r} takes logits, but the network ends in a sigmoid: leave the last "
-            "layer without an activation"
+            f"loss {loss.name!r} takes logits, but the network ends in a {last_activation}: leave "
+            "the last layer without an activation"
         )
     return None

@@ -66,8 +66,10 @@ def gives_sequences(layers: Layers) -> bool:
 
 def last_activation(layers: Layers) -> str:
     """The name of the activation that the network ends in; "identity" if it ends in none."""
-    spec = layers[-1].specs()[-1]
-    return str(spec[1]) if spec[0] == "activation" else "identity"
+    kind, *arguments = layers[-1].specs()[-1]
+    if kind == "softmax":
+        return "softmax"
+    return str(arguments[0]) if kind == "activation" else "identity"
 
 
 def make_engine(

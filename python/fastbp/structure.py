@@ -1,15 +1,18 @@
-"""Layers that change how values flow rather than the values: Residual, Flatten, Reshape."""
+"""Layers that change how values flow: Residual, Flatten, Reshape, Masking."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from . import checks
 from .arrays import as_numbers
 from .embedding import Embedding
 from .errors import describe
 from .layers import Layer
+from .sequences import Sequences
 
 
 class Residual(Layer):
@@ -151,11 +154,54 @@ class Reshape(Layer):
             ) from None
 
 
+class Masking(Layer):
+    """Takes steps of which every number is mask_value for padding behind the end of a sequence.
+
+    First in a network, whose X then is (n, steps, features): each sequence ends behind its last
+    step that is no padding, as with `lengths`, and so do targets of every step. No parameters.
+    Where X has lengths of its own (Sequences, or lengths=), these count.
+
+    Keras' Masking leaves steps out anywhere; here padding stands at the end, and ValueError names a
+    sequence with a step of mask_value in front of others, or with none else.
+
+    Raises TypeError and ValueError where mask_value is no finite number.
+    """
+
+    mask_value: float
+
+    def __init__(self, mask_value: float = 0.0) -> None:
+        self._set(mask_value=checks.real("mask_value", mask_value))
+
+    @property
+    def reads_sequences(self) -> bool:
+        return True
+
+    def specs(self) -> list[tuple[Any, ...]]:
+        return []
+
+    def sequences(self, x: Any, name: str) -> Any:
+        """x (n, steps, features) with the ends found; of another shape as it is, to be refused."""
+        values = as_numbers(name, x)
+        if values.ndim != 3 or 0 in values.shape:
+            return values
+        counts = (values != self.mask_value).any(axis=2)
+        lengths = counts.shape[1] - counts[:, ::-1].argmax(axis=1)
+        for row in np.flatnonzero(counts.sum(axis=1) != lengths)[:1]:
+            if not counts[row].any():
+                raise ValueError(f"every step of {name}[{row}] is {self.mask_value:g}: no sequence")
+            step = int(counts[row].argmin())
+            raise ValueError(
+                f"{name}[{row}] has step {step} of {self.mask_value:g} in front of others: padding "
+                "stands behind the end of a sequence"
+            )
+        return Sequences(values, lengths)
+
+
 def require_order(layers: Sequence[Layer]) -> None:
     """Raises ValueError where a layer that stands first in a network does not."""
     for name, layer in leaves(layers):
-        if isinstance(layer, Reshape) and name != "0":
-            raise ValueError("Reshape stands first in a network")
+        if isinstance(layer, (Reshape, Masking)) and name != "0":
+            raise ValueError(f"{type(layer).__name__} stands first in a network")
         if isinstance(layer, Flatten) and name != "0" and not _behind_embedding(layers, name):
             raise ValueError(
                 "Flatten stands first in a network, or behind an Embedding: rows are flat elsewhere"

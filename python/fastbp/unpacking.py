@@ -6,15 +6,16 @@ from typing import Any
 
 from . import initializers, regularizers
 from .embedding import Embedding
-from .layers import Activation, Dense, Dropout, Layer
+from .layers import Activation, Dense, Dropout, Layer, Softmax
 from .normalization import BatchNorm, LayerNorm, Normalize
 from .recurrent import GRU, LSTM, SimpleRNN
 from .spec import unpack
-from .structure import Flatten, Reshape, Residual
+from .structure import Flatten, Masking, Reshape, Residual
 from .wrappers import Bidirectional, TimeDistributed
 
-_DENSE = (Dense, Activation, Dropout, LayerNorm, BatchNorm, Normalize, Residual, Flatten)
-_LAYERS = (*_DENSE, Reshape, Embedding, SimpleRNN, LSTM, GRU, Bidirectional, TimeDistributed)
+_DENSE = (Dense, Activation, Softmax, Dropout, LayerNorm, BatchNorm, Normalize, Residual, Flatten)
+_SEQUENCES = (Masking, SimpleRNN, LSTM, GRU, Bidirectional, TimeDistributed)
+_LAYERS = (*_DENSE, Reshape, Embedding, *_SEQUENCES)
 CLASSES: dict[str, type[Layer]] = {layer.packed_class(): layer for layer in _LAYERS}
 _INITIALIZERS = (
     "kernel_initializer",

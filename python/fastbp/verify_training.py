@@ -89,6 +89,7 @@ LAYERS: dict[str, list[tuple[Any, ...]]] = {
     "dropout": [("dropout", 0.3)],
     "layer_norm": [("layer_norm", 1e-3, True, True)],
     "batch_norm": [("batch_norm", 1e-3, True, True, 0.1)],
+    "softmax": [("softmax",)],
     "residual": [("dense", 9, True), ("add", 1)],
 }
 

@@ -242,6 +242,8 @@ template <class T> class Chain {
   Matrix<T> added(const Workspace& space, const Stage& stage, const Pass<T>& pass) const;
   void join_deltas(const Workspace& space, const Stage& stage, index_t rows, int activation,
                    const ActivationTile<T>& tile) const;
+  void softmax(const Stage& stage, index_t rows, Matrix<T> x, Matrix<T> d,
+               const ActivationTile<T>& tile) const;
   void normalize(const Stage& stage, const T* center, index_t rows, Matrix<T> x,
                  const ActivationTile<T>& tile) const;
   NormArgs<T> norm_args(const Workspace& space, std::size_t stage, index_t rows,

@@ -29,6 +29,8 @@ void Chain<T>::forward_own(const Workspace& space, std::size_t s, index_t rows, 
     return norm_forward(space, s, rows, x, tile, pass.training);
   case StageKind::normalize:
     return normalize(stage, state + stage.state_offset, rows, x, tile);
+  case StageKind::softmax:
+    return softmax(stage, rows, x, {}, tile);
   case StageKind::embedding:
     return embed(stage, rows, x, tile);
   case StageKind::custom:
@@ -65,6 +67,9 @@ void Chain<T>::input_delta_own(const Workspace& space, std::size_t s, index_t ro
     break;
   case StageKind::normalize:
     normalize(stage, nullptr, rows, dz, tile);
+    break;
+  case StageKind::softmax:
+    softmax(stage, rows, input_of(space, s), dz, tile);
     break;
   case StageKind::layer_norm:
   case StageKind::batch_norm:
@@ -146,6 +151,19 @@ void Chain<T>::normalize(const Stage& stage, const T* center, index_t rows, Matr
   args.mean = center;
   args.factor = state + stage.state_offset + stage.outputs;
   check(cuda::normalize(args, stream), kForward);
+}
+
+// y = softmax(x); with d, the gradient of that, the one of x.
+template <class T>
+void Chain<T>::softmax(const Stage& stage, index_t rows, Matrix<T> x, Matrix<T> d,
+                       const ActivationTile<T>& tile) const {
+  NormArgs<T> args;
+  args.rows = rows, args.cols = stage.outputs;
+  args.x = x.data, args.x_row = x.row;
+  args.d = d.data, args.d_row = d.row;
+  args.y = tile.out, args.y_row = tile.out_row;
+  check(d.data ? softmax_backward(args, stream) : softmax_forward(args, stream),
+        d.data ? kBackward : kForward);
 }
 
 // All but what is read and written.

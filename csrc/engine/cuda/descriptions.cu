@@ -59,6 +59,9 @@ LayerSpec layer_of(const fbp_layer& from) {
   case FBP_LAYER_NORMALIZE:
     layer.kind = LayerSpec::Kind::normalize;
     return layer;
+  case FBP_LAYER_SOFTMAX:
+    layer.kind = LayerSpec::Kind::softmax;
+    return layer;
   case FBP_LAYER_EMBEDDING:
     if (from.units < 1 || from.span < 1) throw invalid("entries, units: expected at least 1");
     layer.kind = LayerSpec::Kind::embedding;

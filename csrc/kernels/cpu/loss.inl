@@ -69,14 +69,42 @@ template <class T> FBP_FN static T softmax_shift(const T* x, index_t cols) {
   return largest > -T(__builtin_inf()) ? largest : T(0);
 }
 
-template <class T> static void softmax(const T* x, T* y, index_t rows, index_t cols, Share share) {
+template <class T> FBP_FN static void softmax_row(const T* x, T* y, index_t cols) {
   using V = Vec<T>;
+  const T sum = exp_shifted(x, y, cols, softmax_shift(x, cols));
+  for_each_vector<V>(1, cols, [&](index_t, index_t j, int lanes) {
+    store(load<V>(y + j, lanes) / V(sum), y + j, lanes);
+  });
+}
+
+template <class T> static void softmax(const T* x, T* y, index_t rows, index_t cols, Share share) {
   const Range part = split(rows, 1, share);
-  for (index_t i = part.begin; i < part.end; ++i) {
-    const T sum = exp_shifted(x + i * cols, y + i * cols, cols, softmax_shift(x + i * cols, cols));
-    for_each_vector<V>(1, cols, [&](index_t, index_t j, int lanes) {
-      T* at = y + i * cols + j;
-      store(load<V>(at, lanes) / V(sum), at, lanes);
+  for (index_t i = part.begin; i < part.end; ++i) softmax_row(x + i * cols, y + i * cols, cols);
+}
+
+// A layer's y = softmax(x) by rows.
+template <class T> static void softmax_forward(const NormArgs<T>& args) {
+  for (index_t i = 0; i < args.rows; ++i)
+    softmax_row(args.x + i * args.x_row, args.y + i * args.y_row, args.cols);
+}
+
+// y = s (d - sum of s d), s = softmax(x), which is made anew.
+template <class T> static void softmax_backward(const NormArgs<T>& args) {
+  using V = Vec<T>;
+  for (index_t i = 0; i < args.rows; ++i) {
+    const T *x = args.x + i * args.x_row, *d = args.d + i * args.d_row;
+    T* y = args.y + i * args.y_row;
+    const V shift(softmax_shift(x, args.cols));
+    V total(T(0)), product(T(0));
+    for_each_vector<V>(1, args.cols, [&](index_t, index_t j, int lanes) {
+      const V e = keep_lanes(exp(load<V>(x + j, lanes) - shift), lanes, T(0));
+      total = total + e;
+      product = fma(e, load<V>(d + j, lanes), product);
+    });
+    const V sum(reduce_add(total)), mean = V(reduce_add(product)) / sum;
+    for_each_vector<V>(1, args.cols, [&](index_t, index_t j, int lanes) {
+      const V share = exp(load<V>(x + j, lanes) - shift) / sum;
+      store(share * (load<V>(d + j, lanes) - mean), y + j, lanes);
     });
   }
 }

@@ -54,6 +54,8 @@ template <class T> static constexpr KernelTable<T> make_table() {
       small_backward<T>,
       dropout<T>,
       random_batch,
+      softmax_forward<T>,
+      softmax_backward<T>,
       normalize<T>,
       layer_norm_forward<T>,
       layer_norm_backward<T>,

@@ -24,7 +24,8 @@ enum {
   FBP_LAYER_EMBEDDING = 6,
   FBP_LAYER_ADD = 7,
   FBP_LAYER_SCAN = 8,
-  FBP_LAYER_CUSTOM = 9
+  FBP_LAYER_CUSTOM = 9,
+  FBP_LAYER_SOFTMAX = 10
 };
 
 /* As LayerSpec of engine/network_spec.h. */

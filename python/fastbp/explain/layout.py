@@ -18,6 +18,7 @@ from .steps import (
     NormalizeStep,
     NormStep,
     RecurrentStep,
+    SoftmaxStep,
     SplitStep,
     Step,
 )
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 # What shows dL/dx itself, or has none: numbers of entries have no gradient.
-_WITH_DX = (NormStep, SplitStep, RecurrentStep, EmbeddingStep)
+_WITH_DX = (NormStep, SplitStep, RecurrentStep, EmbeddingStep, SoftmaxStep)
 
 
 def lines(e: Explanation) -> list[str]:
@@ -157,6 +158,21 @@ def _normalize_backward(e: Explanation, step: NormalizeStep) -> list[str]:
     return [
         _head(step, "dL/dx = dL/da / scale"),
         *each("dL/da", step.da, e.rows),
+    ]
+
+
+def _softmax_forward(e: Explanation, step: SoftmaxStep) -> list[str]:
+    return [
+        _head(step, "a = exp(x) / (sum of exp(x) over the row)"),
+        *each("a = softmax(x)", step.a, e.rows),
+    ]
+
+
+def _softmax_backward(e: Explanation, step: SoftmaxStep) -> list[str]:
+    return [
+        _head(step, "dL/dx = a * (dL/da - sum of a * dL/da)"),
+        *each("dL/da", step.da, e.rows),
+        *each("dL/dx", step.dx, e.rows),
     ]
 
 
@@ -318,6 +334,7 @@ _FORWARD: dict[type, Callable[[Any, Any], list[str]]] = {
     DenseStep: _dense_forward,
     ActivationStep: _activation_forward,
     NormalizeStep: _normalize_forward,
+    SoftmaxStep: _softmax_forward,
     DropoutStep: _dropout_forward,
     NormStep: _norm_forward,
     EmbeddingStep: _embedding_forward,
@@ -329,6 +346,7 @@ _BACKWARD: dict[type, Callable[[Any, Any], list[str]]] = {
     DenseStep: _dense_backward,
     ActivationStep: _activation_backward,
     NormalizeStep: _normalize_backward,
+    SoftmaxStep: _softmax_backward,
     DropoutStep: _dropout_backward,
     NormStep: _norm_backward,
     EmbeddingStep: _embedding_backward,

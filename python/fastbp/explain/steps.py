@@ -72,6 +72,16 @@ class NormalizeStep(Step):
 
 
 @dataclass
+class SoftmaxStep(Step):
+    """a = softmax(x)."""
+
+    x: Array
+    a: Array
+    da: Array
+    dx: Array
+
+
+@dataclass
 class DropoutStep(Step):
     """a = x * mask: 0 for what this step leaves out, 1 / (1 - rate) for the rest."""
 
@@ -280,6 +290,10 @@ def _normalize(name: str, title: str, place: int, record: _Record) -> NormalizeS
     return NormalizeStep(name, title, x, center, factor, a, da)
 
 
+def _softmax(name: str, title: str, place: int, record: _Record) -> SoftmaxStep:
+    return SoftmaxStep(name, title, *record.inside(place))
+
+
 def _dropout(name: str, title: str, place: int, record: _Record) -> DropoutStep:
     stage: Any = record.stages[place]
     x, a, da, _ = record.inside(place)
@@ -394,6 +408,7 @@ def _way(stage: Any, way: int, both: bool, place: int, record: _Record) -> Way:
 _MAKERS: dict[type, Any] = {
     stages.Dropout: _dropout,
     stages.Embedding: _embedding,
+    stages.Softmax: _softmax,
     norms.Norm: _norm,
     norms.BatchNorm: _norm,
     norms.Normalize: _normalize,

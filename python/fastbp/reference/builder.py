@@ -7,7 +7,7 @@ from .activations import Activation
 from .norms import BatchNorm, Norm, Normalize
 from .ops import find_activation
 from .recurrent import find_cell
-from .stages import Add, Dense, Dropout, Elementwise, Embedding, Scan, Stage
+from .stages import Add, Dense, Dropout, Elementwise, Embedding, Scan, Softmax, Stage
 
 _BLOCK = 16  # each layer's parameters start at a multiple of this: 64 bytes of float32
 
@@ -31,6 +31,7 @@ class Builder:
             "embedding": self._embedding,
             "add": self._add,
             "scan": self._scan,
+            "softmax": self._softmax,
         }
 
     def add(self, entry: Sequence[Any]) -> None:
@@ -94,6 +95,9 @@ class Builder:
 
     def _normalize(self) -> Stage:
         return Normalize(self.width, self.width, state_offset=self.state_count, state_rows=2)
+
+    def _softmax(self) -> Stage:
+        return Softmax(self.width, self.width)
 
     def _embedding(self, entries: int, units: int) -> Stage:
         if entries < 1 or units < 1:

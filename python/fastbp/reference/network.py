@@ -55,11 +55,10 @@ class Engine(OneAtATime):
     layers: tuples of a kind and its arguments, inputs first: ("dense", units, use_bias),
     ("activation", name, param), ("dropout", rate, per_sequence),
     ("layer_norm", epsilon, center, scale), ("batch_norm", epsilon, center, scale, momentum),
-    ("normalize",), ("embedding", entries, units) in front of all others, ("add", span): the layer's
-    input and what went into the layer `span` before it, ("scan", cell, units, use_bias, sequence,
-    reverse, ways, truncate, rate) behind a dense layer of the cell's gates (stages.Scan). `seed`
-    decides what dropout leaves out.
-
+    ("normalize",), ("softmax",), ("embedding", entries, units) in front of all others,
+    ("add", span): the layer's input and what went into the layer `span` before it, ("scan", cell,
+    units, use_bias, sequence, reverse, ways, truncate, rate) behind a dense layer of the cell's
+    gates (stages.Scan). `seed` decides what dropout leaves out.
 
     With `sequences`, x is (n, steps, inputs), or a tuple of that, int64 lengths (n,) or None, and
     perhaps states (n, carried_width), which are read before the first step and overwritten behind

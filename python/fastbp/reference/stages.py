@@ -12,6 +12,7 @@ import numpy as np
 
 from .activations import Activation
 from .arrays import F64, Array, as_float64
+from .losses import softmax
 from .random import dropout_words
 from .recurrent import CELLS, Cell, Recurrence, Trace, scan, scan_backward
 
@@ -162,6 +163,18 @@ class Dropout(Stage):
 
     def backward(self, x: F64, d: F64, run: Pass, gradient: F64) -> F64:
         return d * self.mask(d, run)
+
+
+@dataclass(frozen=True)
+class Softmax(Stage):
+    """y = softmax(x) of each row."""
+
+    def forward(self, x: F64, run: Pass) -> F64:
+        return softmax(x)
+
+    def backward(self, x: F64, d: F64, run: Pass, gradient: F64) -> F64:
+        y = softmax(x)
+        return as_float64(y * (d - np.sum(y * d, axis=-1, keepdims=True)))
 
 
 @dataclass(frozen=True)

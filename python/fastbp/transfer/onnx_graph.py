@@ -17,10 +17,10 @@ from .. import durable
 from ..arrays import Array
 from ..embedding import Embedding
 from ..errors import lookup
-from ..layers import Activation, Dense, Dropout, Layer
+from ..layers import Activation, Dense, Dropout, Layer, Softmax
 from ..normalization import BatchNorm, LayerNorm, Normalize
 from ..recurrent import Recurrent
-from ..structure import Flatten, Reshape, Residual
+from ..structure import Flatten, Masking, Reshape, Residual
 from ..wrappers import Bidirectional, TimeDistributed
 from . import onnx_recurrent
 
@@ -174,6 +174,13 @@ def _layer(graph: Graph, model: Transferable, name: str, layer: Layer, value: st
     """Adds one layer; returns the name of its output."""
     if isinstance(layer, (Dropout, Flatten, Reshape)):  # "x" is in the shape that these give
         return value
+    if isinstance(layer, Masking):
+        if not graph.lengths:
+            raise ValueError(
+                "Masking has no form in ONNX here: export with lengths=True, which gives the graph "
+                "an input for them"
+            )
+        return value
     if isinstance(layer, Activation):
         formula = lookup("activation in ONNX", layer.name, FORMULAS)
         return formula(graph, value, layer.param)
@@ -239,6 +246,10 @@ def _normalize(graph: Graph, layer: Any, _: dict[str, Array], value: str) -> str
     return graph.op("Mul", value, graph.constant(numbers["factor"]))
 
 
+def _softmax(graph: Graph, _: Any, own: dict[str, Array], value: str) -> str:
+    return graph.op("Softmax", value, axis=-1)
+
+
 def _embedding(graph: Graph, layer: Any, own: dict[str, Array], value: str) -> str:
     table = graph.constant(own["embeddings"])
     entries = graph.op("Gather", table, graph.cast(value, "INT64"), axis=0)
@@ -251,6 +262,7 @@ _MAKERS: dict[type[Layer], Callable[[Graph, Any, dict[str, Array], str], str]] =
     BatchNorm: _batch_norm,
     Normalize: _normalize,
     Embedding: _embedding,
+    Softmax: _softmax,
     Recurrent: onnx_recurrent.add,
     Bidirectional: onnx_recurrent.add,
 }

@@ -20,7 +20,7 @@ from ..arrays import Array
 from ..embedding import Embedding
 from ..errors import describe
 from ..layers import Activation
-from ..structure import Residual, leaves
+from ..structure import Masking, Residual, leaves
 from . import torch_recurrent
 from .foreign import Block, Part, inner, owners, parts_of, put
 
@@ -118,5 +118,6 @@ def _names(layers: tuple[Layer, ...], ours: str = "", theirs: str = "") -> dict[
             names |= _names(layer.layers, f"{ours}{index}.", f"{theirs}{place}.")
         fused = getattr(inner(layer), "activation", None)
         two = isinstance(fused, Activation) and fused.name != "identity"
-        place += 2 if two or isinstance(layer, Embedding) else 1
+        if not isinstance(layer, Masking):  # for which nn has no module
+            place += 2 if two or isinstance(layer, Embedding) else 1
     return names

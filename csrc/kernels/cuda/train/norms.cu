@@ -1,4 +1,4 @@
-// Layer and batch normalisation, normalisation by constants, and sums. Along a row a group of as many
+// Layer and batch normalisation, normalisation by constants, softmax of rows, and sums. Along a row a group of as many
 // threads as the CPU's vector has lanes takes the place of the vector; over rows a thread adds up a
 // column, in order, by chunks or blocks that the shape alone decides.
 #include "kernels/cuda/train/norms.h"
@@ -99,6 +99,53 @@ __global__ void __launch_bounds__(kElementThreads) layer_norm_backward_kernel(No
     const Lane<T> g = Lane<T>(d[j]) * value_or(args.gamma, j, T(1));
     const Lane<T> normal = (Lane<T>(x[j]) - mean) * scale;
     (scale * fnma(normal, mean_gn, g - mean_g)).store(args.y + group.row * args.y_row + j);
+  });
+}
+
+// What is taken off each element, so that exp stays finite; see softmax_shift (kernels/cpu/loss.inl).
+template <class T>
+FBP_DEVICE Lane<T> softmax_shift(const GroupRow<T>& group, const T* x, index_t cols, T* values) {
+  const Lane<T> lowest(-T(__builtin_inf()));
+  Lane<T> largest = lowest;
+  group.for_columns(cols, [&](index_t j) { largest = max(Lane<T>(x[j]), largest); });
+  largest = fold_max(values, largest);
+  return select(largest > lowest, largest, Lane<T>(T(0)));
+}
+
+template <class T>
+__global__ void __launch_bounds__(kElementThreads) softmax_forward_kernel(NormArgs<T> args) {
+  FBP_SHARED(T, values);
+  const GroupRow<T> group(args.rows);
+  const T* const x = args.x + group.row * args.x_row;
+  T* const y = args.y + group.row * args.y_row;
+  const Lane<T> shift = softmax_shift(group, x, args.cols, values);
+  Lane<T> sum(T(0));
+  group.for_columns(args.cols, [&](index_t j) {
+    const Lane<T> e = exp(Lane<T>(x[j]) - shift);
+    e.store(y + j);
+    sum = sum + e;
+  });
+  sum = fold_sum(values, sum);
+  group.for_columns(args.cols, [&](index_t j) { (Lane<T>(y[j]) / sum).store(y + j); });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kElementThreads) softmax_backward_kernel(NormArgs<T> args) {
+  FBP_SHARED(T, values);
+  const GroupRow<T> group(args.rows);
+  const T *const x = args.x + group.row * args.x_row, *const d = args.d + group.row * args.d_row;
+  const Lane<T> shift = softmax_shift(group, x, args.cols, values);
+  Lane<T> sum(T(0)), product(T(0));
+  group.for_columns(args.cols, [&](index_t j) {
+    const Lane<T> e = exp(Lane<T>(x[j]) - shift);
+    sum = sum + e;
+    product = fma(e, Lane<T>(d[j]), product);
+  });
+  sum = fold_sum(values, sum);
+  const Lane<T> mean = fold_sum(values, product) / sum;
+  group.for_columns(args.cols, [&](index_t j) {
+    const Lane<T> share = exp(Lane<T>(x[j]) - shift) / sum;
+    (share * (Lane<T>(d[j]) - mean)).store(args.y + group.row * args.y_row + j);
   });
 }
 
@@ -287,6 +334,18 @@ template <class T> cudaError_t normalize(const NormArgs<T>& args, cudaStream_t s
   return cudaGetLastError();
 }
 
+template <class T> cudaError_t softmax_forward(const NormArgs<T>& args, cudaStream_t stream) {
+  FBP_LAUNCH(softmax_forward_kernel<T>, row_blocks(args.rows, kRowsAtOnce<T>),
+             dim3(kElementThreads), kElementThreads * sizeof(T), stream)(args);
+  return cudaGetLastError();
+}
+
+template <class T> cudaError_t softmax_backward(const NormArgs<T>& args, cudaStream_t stream) {
+  FBP_LAUNCH(softmax_backward_kernel<T>, row_blocks(args.rows, kRowsAtOnce<T>),
+             dim3(kElementThreads), kElementThreads * sizeof(T), stream)(args);
+  return cudaGetLastError();
+}
+
 template <class T> cudaError_t layer_norm_forward(const NormArgs<T>& args, cudaStream_t stream) {
   FBP_LAUNCH(layer_norm_forward_kernel<T>, row_blocks(args.rows, kRowsAtOnce<T>),
              dim3(kElementThreads), kElementThreads * sizeof(T), stream)(args);
@@ -362,6 +421,8 @@ cudaError_t batch_norm_moving(const NormArgs<T>& args, T momentum, T* mean, T* v
 #define FBP_INSTANTIATE(T)                                                                         \
   template cudaError_t add(const ElementwiseArgs<T>&, cudaStream_t);                               \
   template cudaError_t normalize(const NormArgs<T>&, cudaStream_t);                                \
+  template cudaError_t softmax_forward(const NormArgs<T>&, cudaStream_t);                          \
+  template cudaError_t softmax_backward(const NormArgs<T>&, cudaStream_t);                         \
   template cudaError_t layer_norm_forward(const NormArgs<T>&, cudaStream_t);                       \
   template cudaError_t layer_norm_backward(const NormArgs<T>&, cudaStream_t);                      \
   template cudaError_t layer_norm_gradient(const NormArgs<T>&, index_t, index_t,                   \

@@ -1,4 +1,4 @@
-// Normalisation, sums of residual blocks and tables of vectors on a device: twins of
+// Normalisation, softmax of rows, sums of residual blocks and tables of vectors on a device: twins of
 // kernels/cpu/norm.inl and engine/embedding.cpp, with their sums. Arguments as there; all pointers but
 // the structs themselves are device memory.
 #pragma once
@@ -22,6 +22,8 @@ template <class T> struct GradientSink {
 template <class T> cudaError_t add(const ElementwiseArgs<T>& args, cudaStream_t stream);
 
 template <class T> cudaError_t normalize(const NormArgs<T>& args, cudaStream_t stream);
+template <class T> cudaError_t softmax_forward(const NormArgs<T>& args, cudaStream_t stream);
+template <class T> cudaError_t softmax_backward(const NormArgs<T>& args, cudaStream_t stream);
 template <class T> cudaError_t layer_norm_forward(const NormArgs<T>& args, cudaStream_t stream);
 template <class T> cudaError_t layer_norm_backward(const NormArgs<T>& args, cudaStream_t stream);
 // Of gamma, where there is one, and behind it of beta; the sum over the rows in chunks, with `parts` > 1,
