@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -71,7 +72,31 @@ def using_threads(count: int) -> Iterator[None]:
         _core.set_parallel_threshold(threshold)
 
 
-def in_child(work: Callable[[], object], timeout: float = 60) -> None:
+@contextmanager
+def ctrl_c_when(ready: Callable[[], bool], delay: float = 0) -> Iterator[list[float]]:
+    """Ctrl-C for the block, once, so many seconds after ready() has become true, as another thread
+    sees it, however long that takes; the list gets the moment, of time.perf_counter."""
+    ended = threading.Event()
+    sent: list[float] = []
+
+    def knock() -> None:
+        while not ready():
+            if ended.wait(0.001):
+                return
+        time.sleep(delay)
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=knock)
+    thread.start()
+    try:
+        yield sent
+    finally:
+        ended.set()
+        thread.join()
+
+
+def in_child(work: Callable[[], object], timeout: float = 120) -> None:
     """Runs work() in a forked child, which a fault may kill, or a lost lock stop, without ending
     the test run.
     """
@@ -103,7 +128,7 @@ def in_child(work: Callable[[], object], timeout: float = 60) -> None:
     assert code == 0, f"the child {f'died of signal {-code}' if code < 0 else 'failed: see stderr'}"
 
 
-def in_python(program: str, *arguments: str, timeout: float = 120) -> str:
+def in_python(program: str, *arguments: str, timeout: float = 300) -> str:
     """Runs a program text in a fresh interpreter; its standard output."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],

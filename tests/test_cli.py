@@ -329,7 +329,7 @@ def test_a_wrong_variable_stops_every_command_with_a_message(
     table = houses(tmp_path / "h.csv", 20)
     for argv in (("verify", "--quick"), ("train", table, "--target", "price")):
         with start(*argv, cwd=tmp_path, env={**os.environ, variable: value}) as process:
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=300)
         assert process.returncode == 2
         assert said in err
         assert variable in err
@@ -395,7 +395,7 @@ def test_a_real_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
             assert process.poll() is None
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "stopped by Ctrl-C" in err
     assert "Traceback" not in err
@@ -403,7 +403,7 @@ def test_a_real_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
 
 def test_as_a_module_and_into_a_closed_pipe(tmp_path: Path) -> None:
     with start("--version", cwd=tmp_path) as process:
-        assert process.communicate(timeout=60)[0] == f"fastbp {bp.__version__}\n"
+        assert process.communicate(timeout=300)[0] == f"fastbp {bp.__version__}\n"
     with start("verify", "--quick", "--isa", "scalar", cwd=tmp_path) as process:
         assert process.stdout is not None
         process.stdout.close()

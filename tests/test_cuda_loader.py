@@ -95,7 +95,7 @@ def run(
         env={**environment, **settings},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

@@ -103,7 +103,7 @@ def test_a_memmap_is_never_copied_as_a_whole(tmp_path: Path) -> None:
         [sys.executable, "-c", MEMORY.format(path=str(path))],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     assert int(done.stdout) < 45_000  # KiB

@@ -132,7 +132,7 @@ def test_the_numpy_reader_needs_numpy_alone_and_refuses_damage(
         [sys.executable, "-c", program, path, rows],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     found = np.loadtxt(done.stdout.splitlines(), delimiter=",")

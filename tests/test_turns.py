@@ -257,7 +257,7 @@ def test_a_child_forked_during_fit_has_the_model_whole_or_is_told(tmp_path: Path
 
     thread.start()
     while thread.is_alive():
-        machine.in_child(use, timeout=20)
+        machine.in_child(use)
     thread.join()
     assert model.epochs_trained == 1 + epochs
 
@@ -283,7 +283,7 @@ def test_a_child_has_not_lost_the_turn_with_the_reference(tmp_path: Path) -> Non
     thread.start()
     taken.wait()
     try:
-        machine.in_child(use, timeout=20)
+        machine.in_child(use)
     finally:
         done.set()
         thread.join()

@@ -254,7 +254,7 @@ void counts_are_checked() {
   FBP_EXPECT(num_threads() == 7);
 }
 
-// Runs `child` in a fork; true if it returned true within five seconds.
+// Runs `child` in a fork; true if it returned true within a minute.
 template <class F> bool in_child(F child) {
   std::fflush(stdout);
   const pid_t pid = fork();
@@ -262,7 +262,7 @@ template <class F> bool in_child(F child) {
   const Clock::time_point begin = Clock::now();
   int status = 0;
   while (waitpid(pid, &status, WNOHANG) == 0) {
-    if (seconds_since(begin) > 5) {
+    if (seconds_since(begin) > 60) {
       kill(pid, SIGKILL);
       waitpid(pid, &status, 0);
       return false;
@@ -377,7 +377,7 @@ void threads_leave_a_cpu() {
     leave_cpu(cpu);
     left += current_cpu() != cpu;
   }
-  FBP_EXPECT(left > 50);
+  FBP_EXPECT(left > 10);
   FBP_EXPECT(sched_getaffinity(0, sizeof after, &after) == 0 && CPU_EQUAL(&before, &after));
   // Without another CPU it stays.
   cpu_set_t one;
