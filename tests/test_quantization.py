@@ -81,9 +81,9 @@ def test_files(tmp_path: Path) -> None:
         with pytest.raises(ModelFileError):
             bp.load_quantized(tmp_path / "d")
     model.save(tmp_path / "whole")
-    with pytest.raises(ModelFileError, match="no quantised network"):
+    with pytest.raises(ModelFileError, match=r"no quantised network: it is a model, which .*load"):
         bp.load_quantized(tmp_path / "whole")
-    with pytest.raises(ModelFileError):
+    with pytest.raises(ModelFileError, match=r"quantised network, which fastbp\.load_quantized"):
         bp.load(tmp_path / "q")
 
 

@@ -352,6 +352,8 @@ def _describe(metadata: Any) -> Description:
     metadata = {name: _text(name, value) for name, value in metadata.items()}
     del metadata["sha256"]
     described = parse(metadata.pop("fastbp").encode())
+    if "quantized" in described:
+        raise ValueError("it is a quantised network, which fastbp.load_quantized reads")
     version = checks.integer("format", described["format"])
     if version > FORMAT:
         raise ValueError(

@@ -202,11 +202,14 @@ def load_quantized(path: str | os.PathLike[str]) -> Quantized:
     try:
         return _from(files.parse(data[8:end]), data[end:])
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-        raise ModelFileError(f"{source} holds no quantised network: {error!r}") from error
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ModelFileError(f"{source} holds no quantised network: {reason}") from error
 
 
 def _from(table: dict[str, Any], data: bytes) -> Quantized:
     described = files.parse(table.pop("__metadata__")["fastbp"].encode())
+    if "layers" in described and "quantized" not in described:
+        raise ValueError("it is a model, which fastbp.load reads")
     if described["quantized"] != FORMAT:
         raise ValueError(f"its format is {described['quantized']!r}; {FORMAT} can be read")
     sizes = [
