@@ -242,6 +242,7 @@ GOOD = "a,b,y\n" + "".join(f"{i},{'pq'[i % 2]},{i % 2}\n" for i in range(40))
         (GOOD, ["--drop", "zz"], "no column 'zz'"),
         (GOOD.replace(",", ";"), [], "try --delimiter"),
         ("a,y\n" + "".join(f"n{i},{i % 2}\n" for i in range(60)), [], "looks like an identifier"),
+        ("a,y\n" + "".join(f'"0,{i}1",{i % 2}\n' for i in range(60)), [], "a decimal comma"),
         (GOOD, ["--activation", "relo"], "did you mean 'relu'"),
         (GOOD, ["--optimizer", "adamm"], "did you mean 'adam'"),
         (GOOD, ["--device", "cuda"], "cuda"),

@@ -568,6 +568,16 @@ def test_masking_in_onnx_has_lengths(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("value", [3, -1, 0.5])
+def test_a_class_number_that_is_none_has_its_step(value: float) -> None:
+    model = made([bp.GRU(2, return_sequences=True), bp.Dense(3)], "softmax_cross_entropy")
+    for shape in ((5, 4), (5, 4, 1)):
+        y = np.zeros(shape, type(value))
+        y[3, 2] = value
+        with pytest.raises(ValueError, match=rf"y\[3, 2\] is {value}; class numbers are"):
+            model.fit(np.zeros((5, 4, 2)), y)
+
+
 def test_masking_stands_first() -> None:
     for layers in ([bp.Dense(2), bp.Masking()], [bp.Residual([bp.Masking()])]):
         with pytest.raises(ValueError, match="Masking stands first"):

@@ -407,7 +407,7 @@ def _targets_message(
 
 
 def class_numbers(array: Array, classes: int, name: str = "y") -> Array:
-    """Class numbers (n,) or (n, 1) as int64 (n,).
+    """Class numbers (n,) or (n, 1), of steps (n, steps) too, as int64 (all of them,).
 
     Raises ValueError for a number outside 0 .. classes - 1 or with a fraction, naming its position
     and value.
@@ -419,20 +419,22 @@ def class_numbers(array: Array, classes: int, name: str = "y") -> Array:
     if flat.dtype.kind == "f":
         fraction = ~(flat == np.floor(flat))  # NaN too
         if fraction.any():
-            _refuse_label(name, flat, fraction, classes)
+            _refuse_label(name, array, fraction, classes)
     outside = (
         (flat < 0) | (flat >= classes) if flat.dtype.kind != "b" else flat.astype(int) >= classes
     )
     if outside.any():
-        _refuse_label(name, flat, outside, classes)
+        _refuse_label(name, array, outside, classes)
     labels: Array = np.require(flat, np.int64, ["C", "A"])
     return labels
 
 
-def _refuse_label(name: str, flat: Array, wrong: Array, classes: int) -> None:
-    position = int(np.argmax(wrong))
+def _refuse_label(name: str, array: Array, wrong: Array, classes: int) -> None:
+    """`wrong` is flat."""
+    at = np.unravel_index(int(np.argmax(wrong)), array.shape)
+    place = ", ".join(map(str, at[:-1] if array.ndim > 1 and array.shape[-1] == 1 else at))
     raise ValueError(
-        f"{name}[{position}] is {flat[position].item()!r}; class numbers are the integers 0 to "
+        f"{name}[{place}] is {array[at].item()!r}; class numbers are the integers 0 to "
         f"{classes - 1}, for {classes} outputs"
     )
 

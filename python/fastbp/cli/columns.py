@@ -249,6 +249,11 @@ def learn_column(
     cells = table.cells(index, value)
     seen = sorted({cells[row] for row in training})
     if len(seen) > MAX_CATEGORIES or (len(seen) == len(training) and len(seen) > 20):
+        if not categorical and _all_numbers([cell.replace(",", ".") for cell in seen]):
+            raise CommandError(
+                f"{table.path}, column {name!r}: {seen[0]!r} and the others are numbers with a "
+                "decimal comma. Write them with a point"
+            )
         raise CommandError(
             f"{table.path}, column {name!r}: text with {len(seen)} different values in "
             f"{len(training)} training rows, so it looks like an identifier. "
