@@ -33,7 +33,7 @@ function(fastbp_add_isa name)
   endif()
 
   # Clang 16 recurses without end in these; 19 is the first that has been seen to compile them.
-  if(name STREQUAL "avx512bf16" AND CMAKE_CXX_COMPILER_ID STREQUAL "Clang"
+  if(name MATCHES "bf16$" AND CMAKE_CXX_COMPILER_ID STREQUAL "Clang"
      AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 19)
     message(STATUS "Clang ${CMAKE_CXX_COMPILER_VERSION} cannot compile the ${name} kernels: they are left out.")
     return()
@@ -57,7 +57,7 @@ macro(fastbp_read_isa_flags)
     string(REGEX REPLACE "[ \t]+" ";" row "${row}")
     list(POP_FRONT row name processor)
     if(FASTBP_EMULATE_AVX512)
-      list(FILTER row EXCLUDE REGEX "^-mavx512")
+      list(FILTER row EXCLUDE REGEX "^-m(avx512|amx)")
     endif()
     set(FASTBP_FLAGS_${name} ${row})
     if(NOT name STREQUAL "common" AND processor MATCHES "^(any|${FASTBP_PROCESSOR})$")

@@ -57,12 +57,12 @@ COMMON_FLAGS, ISA_FLAGS = flag_table()
 
 def cpu_has(flags: list[str]) -> bool:
     """Whether the system says that the processor has what these flags enable."""
-    wanted = {flag[2:] for flag in flags if re.fullmatch(r"-m\w+", flag)}
+    wanted = {flag[2:].replace("-", "") for flag in flags if re.fullmatch(r"-m[\w-]+", flag)}
     if not wanted:
         return True
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
-    return found is not None and wanted <= set(found[1].split())
+    return found is not None and wanted <= set(found[1].replace("_", "").split())
 
 
 def flags_to_run(isa: str) -> list[str] | None:
@@ -70,7 +70,7 @@ def flags_to_run(isa: str) -> list[str] | None:
     flags = ISA_FLAGS.get(isa)
     if flags is None or cpu_has(flags):
         return flags
-    emulated = [flag for flag in flags if not flag.startswith("-mavx512")]
+    emulated = [flag for flag in flags if not flag.startswith(("-mavx512", "-mamx"))]
     if emulated == flags or not cpu_has(emulated):
         return None
     return [*emulated, EMULATE_AVX512]

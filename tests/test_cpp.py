@@ -38,7 +38,7 @@ def test_instruction_sets_agree(builder: Builder, source: Path) -> None:
 def test_flags_match_the_processor_check() -> None:
     """Every -m flag of the table is one that the run-time check of cpuid.cpp accounts for."""
     known = {"-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw"}
-    known |= {"-mavx512bf16"}
+    known |= {"-mavx512bf16", "-mamx-tile", "-mamx-bf16"}
     used = {flag for flags in ISA_FLAGS.values() for flag in flags if flag.startswith("-m")}
     assert used <= known, f"cpuid.cpp does not test what {used - known} enable"
     assert "-ffp-contract=off" in COMMON_FLAGS

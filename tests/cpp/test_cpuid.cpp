@@ -11,7 +11,7 @@ using namespace fastbp;
 namespace {
 
 // A processor and a system that have everything.
-constexpr CpuidWords kEverything{0xffffffffu, 0xffffffffu, 0xffffffffu, 0xffffffffu, 0x68747541u};
+constexpr CpuidWords kEverything{0xffffffffu, 0xffffffffu, 0xffffffffu, 0xffffffffu, 0x68747541u, 0xffffffffu};
 
 template <class Member> CpuFeatures without(Member member, int bit) {
   CpuidWords words = kEverything;
@@ -39,23 +39,39 @@ void the_system_must_save_the_registers() {
   for (int bit : {5, 6, 7}) FBP_EXPECT(without(&CpuidWords::xcr0, bit).avx2);
 }
 
-// bfloat16 needs its bit, AVX-512, and AMD's name; without one of them there is a reason.
+constexpr std::uint32_t kIntel = 0x756e6547;  // "Genu"
+constexpr Bf16Compiled kBoth{true, true};
+
+bool says(const CpuFeatures& cpu, const char* word, const std::string& isa = "avx512",
+          Bf16Compiled compiled = kBoth) {
+  const Bf16Choice choice = choose_bf16(cpu, isa, compiled);
+  return choice.unit == Bf16Unit::none && choice.problem.find(word) != std::string::npos;
+}
+
+// bfloat16 needs its bit, AVX-512, and AMD's name or AMX; without one of them there is a reason.
 void bfloat16() {
-  CpuFeatures features = decode_features(kEverything);
-  FBP_EXPECT(features.avx512_bf16 && features.amd);
-  FBP_EXPECT(bf16_problem(features, "avx512", true).empty());
-  FBP_EXPECT(!bf16_problem(features, "avx512", false).empty());
-  FBP_EXPECT(bf16_problem(features, "avx2", true).find("avx2") != std::string::npos);
+  const CpuFeatures tiles = decode_features(kEverything);
+  FBP_EXPECT(tiles.avx512_bf16 && tiles.amx_bf16 && tiles.amd);
+  FBP_EXPECT(choose_bf16(tiles, "avx512", kBoth).unit == Bf16Unit::tiles);
+  FBP_EXPECT(choose_bf16(tiles, "avx512", kBoth).problem.empty());
+  FBP_EXPECT(says(tiles, "no bfloat16 kernels", "avx512", {true, false}));
+  FBP_EXPECT(says(tiles, "avx2", "avx2"));
   FBP_EXPECT(!without(&CpuidWords::leaf7_1_eax, 5).avx512_bf16);
+  FBP_EXPECT(!without(&CpuidWords::leaf7_1_eax, 5).amx_bf16);
   FBP_EXPECT(!without(&CpuidWords::leaf7_ebx, 30).avx512_bf16);
   FBP_EXPECT(!without(&CpuidWords::xcr0, 7).avx512_bf16);
-  features.avx512_bf16 = false;
-  FBP_EXPECT(!bf16_problem(features, "avx512", true).empty());
-  CpuidWords intel = kEverything;
-  intel.vendor_ebx = 0x756e6547;  // "Genu"
-  features = decode_features(intel);
-  FBP_EXPECT(features.avx512_bf16 && !features.amd);
-  FBP_EXPECT(bf16_problem(features, "avx512", true).find("slower") != std::string::npos);
+  FBP_EXPECT(says(without(&CpuidWords::leaf7_1_eax, 5), "AVX512_BF16"));
+  for (int bit : {22, 24}) FBP_EXPECT(!without(&CpuidWords::leaf7_edx, bit).amx_bf16);
+  for (int bit : {17, 18}) FBP_EXPECT(!without(&CpuidWords::xcr0, bit).amx_bf16);
+
+  CpuidWords words = kEverything;
+  words.leaf7_edx = 0;
+  const CpuFeatures amd = decode_features(words);
+  FBP_EXPECT(choose_bf16(amd, "avx512", kBoth).unit == Bf16Unit::vectors);
+  FBP_EXPECT(says(amd, "no bfloat16 kernels", "avx512", {false, true}));
+  words.vendor_ebx = kIntel;
+  FBP_EXPECT(says(decode_features(words), "slower"));
+  FBP_EXPECT(says(decode_features(words), "AMX"));
 }
 
 // The compiler's run-time support knows the same from its own reading.

@@ -2,9 +2,12 @@
 
 #include "kernels/cpu/dispatch.h"
 
-// Defined as 1 where the build compiles isa_avx512bf16.cpp.
+// Defined as 1 where the build compiles isa_avx512bf16.cpp, isa_amxbf16.cpp.
 #if !defined(FASTBP_WITH_AVX512BF16)
 #define FASTBP_WITH_AVX512BF16 0
+#endif
+#if !defined(FASTBP_WITH_AMXBF16)
+#define FASTBP_WITH_AMXBF16 0
 #endif
 
 namespace fastbp {
@@ -12,25 +15,53 @@ namespace fastbp {
 namespace avx512bf16 {
 const Bf16Kernels& kernels();
 }
-
-std::string bf16_problem(const CpuFeatures& cpu, const std::string& isa, bool compiled) {
-  if (!cpu.avx512_bf16) return "this processor or operating system offers no AVX512_BF16";
-  // Intel's takes two clocks for what AMD's does in one: slower than float32.
-  if (!cpu.amd) return "AVX512_BF16 of this processor, which is not AMD's, is slower than float32";
-  if (!compiled) return "this build of fastbp has no bfloat16 kernels";
-  if (isa != "avx512") return "it goes with the avx512 kernels, but " + isa + " is in use";
-  return "";
+namespace amxbf16 {
+const Bf16Kernels& kernels();
 }
 
-std::string bf16_problem() {
-  return bf16_problem(cpu_features(), active_isa().name, FASTBP_WITH_AVX512BF16);
+namespace {
+
+Bf16Choice refused(const std::string& problem) { return {Bf16Unit::none, problem}; }
+
+Bf16Choice choose_bf16() {
+  Bf16Choice choice =
+      choose_bf16(cpu_features(), active_isa().name,
+                  {FASTBP_WITH_AVX512BF16 != 0, FASTBP_WITH_AMXBF16 != 0});
+  if (choice.unit == Bf16Unit::tiles && !may_use_tiles())
+    return refused("the operating system does not let this process use AMX");
+  return choice;
 }
+
+}  // namespace
+
+Bf16Choice choose_bf16(const CpuFeatures& cpu, const std::string& isa, Bf16Compiled compiled) {
+  if (!cpu.avx512_bf16) return refused("this processor or operating system offers no AVX512_BF16");
+  // Intel's VDPBF16PS takes two clocks for what AMD's does in one: slower than float32.
+  const Bf16Unit unit = cpu.amx_bf16 ? Bf16Unit::tiles : cpu.amd ? Bf16Unit::vectors : Bf16Unit::none;
+  if (unit == Bf16Unit::none)
+    return refused("AVX512_BF16 of this processor, which is not AMD's, is slower than float32, and it "
+                   "or the operating system offers no AMX");
+  if (!(unit == Bf16Unit::tiles ? compiled.tiles : compiled.vectors))
+    return refused("this build of fastbp has no bfloat16 kernels for this processor");
+  if (isa != "avx512") return refused("it goes with the avx512 kernels, but " + isa + " is in use");
+  return {unit, ""};
+}
+
+std::string bf16_problem() { return choose_bf16().problem; }
 
 const Bf16Kernels* bf16_kernels() {
+  switch (choose_bf16().unit) {
 #if FASTBP_WITH_AVX512BF16
-  if (bf16_problem().empty()) return &avx512bf16::kernels();
+    case Bf16Unit::vectors:
+      return &avx512bf16::kernels();
 #endif
-  return nullptr;
+#if FASTBP_WITH_AMXBF16
+    case Bf16Unit::tiles:
+      return &amxbf16::kernels();
+#endif
+    default:
+      return nullptr;
+  }
 }
 
 }  // namespace fastbp

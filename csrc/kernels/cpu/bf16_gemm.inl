@@ -12,7 +12,11 @@ static constexpr int kTileRows[] = {16, 12, 8, 6};
 
 #include "kernels/cpu/tiling.inl"
 
-static constexpr index_t kNr = kTileVectors * kLanes;
+// Clocks of a thread for a value of k: of a row's products with a vector of columns, of packing one value.
+static constexpr double kProductClocks = 0.5;
+static constexpr double kPackClocks = 0.25;
+
+#include "kernels/cpu/bf16_share.inl"
 
 // 1024 values of k: a panel of B is 128 KiB, an eighth of a 1 MiB L2, and a tile of A 12 KiB of L1.
 static constexpr index_t kMaxGroup = 1024;
@@ -113,28 +117,6 @@ struct MicroKernels {
   constexpr MicroKernels() : get{} { fill<kFullTileRows, kTileVectors>(); }
 };
 static constexpr MicroKernels kMicroKernels{};
-
-// The split of C among `count` threads that takes the least time, in clocks of one: products, then packing at a quarter of
-// a clock for each value.
-static GemmSplit choose_split(const GemmArgs<float>& g, index_t count) {
-  const index_t grain = tile_rows(g.n, kLanes);
-  const index_t row_tiles = (g.m + grain - 1) / grain;
-  const index_t vectors = (g.n + kLanes - 1) / kLanes;
-  GemmSplit best{1, 1};
-  double best_cost = 0;
-  for (index_t row_parts = 1; row_parts <= count; ++row_parts) {
-    if (count % row_parts) continue;
-    const index_t column_parts = count / row_parts;
-    const double rows = double((row_tiles + row_parts - 1) / row_parts * grain);
-    const double width = double((vectors + column_parts - 1) / column_parts);
-    const double cost = rows * width / 2 + 0.25 * (rows + width * kLanes);
-    if (best_cost == 0 || cost < best_cost) {
-      best = {row_parts, column_parts};
-      best_cost = cost;
-    }
-  }
-  return best;
-}
 
 // Multiply-adds between two questions whether to stop: 100 us.
 static constexpr double kStopWork = 1e7;
@@ -246,19 +228,6 @@ static bool run_panel(const GemmArgs<float>& g, const Block& block, const Pair* 
 
 // Pairs of the scratch memory: kept panels or one, then a block of A.
 static constexpr index_t kGemmScratch = kPanelPairs + kLargeBlockPairs;
-
-static void gemm(const GemmArgs<float>& g, Share share);
-
-// B by panels, which are as wide as those of the avx512 kernels: one product for each.
-static void panels_gemm(GemmArgs<float> g, Share share) {
-  const index_t n = g.n;
-  g.b_panels = false, g.b_col = 1;
-  for (index_t j = 0; j < n; j += kNr, g.b += g.k * kNr, g.c += kNr) {
-    g.n = g.b_row = n - j < kNr ? n - j : kNr;
-    gemm(g, share);
-    if (g.bias) g.bias += kNr;
-  }
-}
 
 static void gemm(const GemmArgs<float>& g, Share share) {
   if (g.m <= 0 || g.n <= 0) return;

@@ -8,6 +8,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace fastbp {
 
@@ -24,6 +28,7 @@ CpuidWords read_cpuid() {
   if (__get_cpuid(0, &eax, &ebx, &ecx, &edx)) words.vendor_ebx = ebx;
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) {
     words.leaf7_ebx = ebx;
+    words.leaf7_edx = edx;
     // eax is the last subleaf.
     if (eax >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx)) words.leaf7_1_eax = eax;
   }
@@ -89,7 +94,8 @@ void read_caches(CpuDescription& cpu) {
 
 // Leaf 1 ecx: 0 SSE3, 9 SSSE3, 12 FMA, 19 SSE4.1, 20 SSE4.2, 23 POPCNT, 26 XSAVE, 27 OSXSAVE, 28 AVX (-mavx2 enables all
 // but FMA). Leaf 7 ebx: 5 AVX2, 16 AVX512F, 17 DQ, 30 BW, 31 VL. XCR0: 1 XMM, 2 YMM, 5 opmask, 6 ZMM0-15's upper halves,
-// 7 ZMM16-31. Leaf 7.1 eax: 5 AVX512_BF16. Leaf 0 ebx: "Auth" of AuthenticAMD.
+// 7 ZMM16-31, 17 the tiles' setting, 18 the tiles. Leaf 7.1 eax: 5 AVX512_BF16. Leaf 7 edx: 22 AMX-BF16, 24 AMX-TILE.
+// Leaf 0 ebx: "Auth" of AuthenticAMD.
 CpuFeatures decode_features(const CpuidWords& words) {
   constexpr std::uint32_t avx_and_fma =
       bit(0) | bit(9) | bit(12) | bit(19) | bit(20) | bit(23) | bit(26) | bit(27) | bit(28);
@@ -103,6 +109,8 @@ CpuFeatures decode_features(const CpuidWords& words) {
   features.avx512 =
       features.avx2 && has_bits(words.leaf7_ebx, avx512) && has_bits(words.xcr0, zmm_saved);
   features.avx512_bf16 = features.avx512 && has_bits(words.leaf7_1_eax, bit(5));
+  features.amx_bf16 = features.avx512_bf16 && has_bits(words.leaf7_edx, bit(22) | bit(24)) &&
+                      has_bits(words.xcr0, bit(17) | bit(18));
   features.amd = words.vendor_ebx == 0x68747541;
 #if defined(__aarch64__)
   features.neon = true;
@@ -119,6 +127,16 @@ const CpuFeatures& cpu_features() {
     return found;
   }();
   return features;
+}
+
+bool may_use_tiles() {
+#if defined(__linux__) && defined(__x86_64__)
+  // arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA), by Linux's Documentation/arch/x86/xstate.rst.
+  static const bool allowed = syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+  return allowed;
+#else
+  return false;
+#endif
 }
 
 CpuDescription describe_cpu() {
