@@ -1,12 +1,12 @@
 // Matrix product on bfloat16 operands by AMX; contract in kernels/args.h, numerics below.
 //
-// A and B are float32 in memory and are rounded while they are packed (bf16_pack.inl). One thread's part: k in groups of
-// whole chunks, rows in blocks of packed A that stay in L2, columns in panels of kNr. A chunk of a panel (32 KiB) is
-// read from L1 while all rows of the block pass, two tiles of 16 at a time. B is packed once for each block of rows, and
-// once in all where its whole group fits the scratch memory.
+// A and B are float32 in memory and are rounded while they are packed (amx_pack.inl). One thread's part: k in groups of
+// whole chunks, rows in blocks of packed A, columns in panels of kNr. A block and a panel stay in L2. Of a panel one slab
+// of 32 columns passes a few strips of 32 rows, a chunk (16 KiB, in L1) after the other; their sums so far are in L1, too. B is
+// packed once for each block of rows, and once in all where its whole group fits the scratch memory.
 //
-// Numerics: chunk by chunk as of float32 in args.h. A chunk is filled up with zeros to whole tiles of 32 values of k;
-// TDPBF16PS sums the even ones of a tile, and the odd ones, by FMA in order, and adds both to the chunk's sum.
+// Numerics: chunk by chunk as of float32 in args.h. A chunk is filled up with zeros to whole steps of 32 values of k;
+// TDPBF16PS sums the even ones of a step, and the odd ones, by FMA in order, and adds both to the chunk's sum.
 
 static constexpr int kTileRows[] = {16, 16, 16, 16};
 
@@ -19,59 +19,70 @@ static constexpr double kPackClocks = 0.4;
 
 #include "kernels/cpu/bf16_share.inl"
 
-// Values of k that share a packing: a panel of B is 128 KiB, a tile of A 32.
+// Values of k that share a packing: a panel of B is 128 KiB, a strip of A 64.
 static constexpr index_t kMaxGroup = 1024;
-// Where all panels of a group fit 4 MiB they stay. A block of A is 1 MiB, half an L2.
+// Where all panels of a group fit 4 MiB they stay for the next block. A block of A is 1 MiB, half an L2.
 static constexpr index_t kPanelPairs = 4096 * 256;
 static constexpr index_t kBlockPairs = 1024 * 256;
 // Multiply-adds between two questions whether to stop: 100 us.
 static constexpr double kStopWork = 1e8;
-// Rows that go through the tiles together.
-static constexpr index_t kStripRows = 2 * amx::kTileLines;
 
-// Columns of A are contiguous in the rows: value (i, p) at a[i + p * a_col]. 16 rows by 16 pairs are transposed in
-// registers; four such blocks side by side, for rows of A^T are often a page apart.
-static void pack_columns_of_a(const float* a, index_t a_col, index_t k, index_t rows,
-                              index_t stride, Pair* packed) {
-  const __m512i interleaved = _mm512_load_si512(kInterleaved);
-  const index_t pairs = (k + 1) / 2;
-  for (index_t band = 0; band < rows; band += kNr) {
-    const index_t band_end = rows - band < kNr ? rows : band + kNr;
-    for (index_t q = 0; q < pairs; q += kLanes) {
-      for (index_t i = band; i < band_end; i += kLanes) {
-        const __mmask16 there = first_lanes(rows - i);
-        Words block[kLanes];
-#pragma GCC unroll 16
-        for (int r = 0; r < kLanes; ++r) {
-          const index_t p = 2 * (q + r);
-          const float* even = a + p * a_col + i;
-          _mm_prefetch(reinterpret_cast<const char*>(even + 2 * kLanes * a_col), _MM_HINT_T0);
-          _mm_prefetch(reinterpret_cast<const char*>(even + (2 * kLanes + 1) * a_col), _MM_HINT_T0);
-          const __m512 x = p < k ? _mm512_maskz_loadu_ps(there, even) : _mm512_setzero_ps();
-          const __m512 y =
-              p + 1 < k ? _mm512_maskz_loadu_ps(there, even + a_col) : _mm512_setzero_ps();
-          block[r].v = _mm512_castsi512_ps(pairs_of_rows(x, y, interleaved));
-        }
-        transpose(block);
-        Pair* row = packed + i * stride + q;
-#pragma GCC unroll 16
-        for (int r = 0; r < kLanes; ++r)
-          if (i + r < rows) _mm512_store_ps(row + r * stride, block[r].v);
+// Rows that are summed side by side: 16 KiB of sums.
+static constexpr index_t kStrips = 4;
+
+// A strip's sums of a chunk and a slab, which the vector units are to add beside the tiles' next products.
+struct Sums {
+  index_t rows = 0, done = 0;
+  const float* sums = nullptr;    // kSlabColumns to a row
+  const float* before = nullptr;  // to which they are added; null: nothing
+  index_t before_row = 0;
+  float* to = nullptr;
+  index_t to_row = 0;
+
+  FBP_FN void add(index_t count, __mmask16 left, __mmask16 right) {
+    for (const index_t end = rows - done < count ? rows : done + count; done < end; ++done) {
+      const float* sum = sums + done * kSlabColumns;
+      __m512 x = _mm512_load_ps(sum), y = _mm512_load_ps(sum + kLanes);
+      if (before) {
+        const float* row = before + done * before_row;
+        x = _mm512_add_ps(_mm512_maskz_loadu_ps(left, row), x);
+        y = _mm512_add_ps(_mm512_maskz_loadu_ps(right, row + kLanes), y);
       }
+      _mm512_mask_storeu_ps(to + done * to_row, left, x);
+      _mm512_mask_storeu_ps(to + done * to_row + kLanes, right, y);
     }
   }
-}
+};
 
-// Tiles 0 to 3 hold sums, the others operands.
-struct Operands {
-  index_t steps;  // of kTileDepth values of k
+// A slab's columns in rows that will be needed soon, asked for between the products.
+struct Soon {
+  struct {
+    const float* place;
+    index_t row;
+  } matrix[4];
+  int matrices = 0;
+  index_t rows = 0, each = 0;  // in all, between two steps
+
+  void add(const float* place, index_t row) { matrix[matrices++] = {place, row}; }
+  FBP_FN void ask() {
+    for (index_t r = 0; r < each && rows > 0; ++r, --rows)
+      for (int i = 0; i < matrices; ++i) {
+        _mm_prefetch(reinterpret_cast<const char*>(matrix[i].place), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(matrix[i].place + kLanes), _MM_HINT_T0);
+        matrix[i].place += matrix[i].row;
+      }
+  }
+};
+
+// A chunk's products of a strip and a slab.
+struct Chunk {
+  index_t steps;
   const Pair* a;
-  index_t a_row;
   const Pair* b;
-  index_t b_row;
   const float* bias;  // where the sums begin; null: 0
   float* sums;
   index_t sums_row;
+  __mmask16 left, right;  // columns of the slab that are there
 };
 
 template <int tile> FBP_FN static void begin_tile(const float* bias) {
@@ -81,167 +92,211 @@ template <int tile> FBP_FN static void begin_tile(const float* bias) {
     amx::clear_tile<tile>();
 }
 
-// 16 or 32 rows by 16 or 32 columns.
-template <bool two_rows, bool two_columns> static void sum_tiles(const Operands& args) {
-  const index_t a_bytes = args.a_row * index_t(sizeof(Pair)),
-                b_bytes = args.b_row * index_t(sizeof(Pair)),
-                sums_bytes = args.sums_row * index_t(sizeof(float));
-  const Pair *a = args.a, *b = args.b, *lower = a + amx::kTileLines * args.a_row;
-  const float* right = args.bias ? args.bias + kLanes : nullptr;
-  begin_tile<0>(args.bias);
+// 16 or 32 rows by 16 or 32 columns, in tiles 0 to 3; the others hold operands.
+template <bool two_rows, bool two_columns>
+static void sum_tiles(const Chunk& chunk, Sums& sums, Soon& soon) {
+  constexpr index_t a_bytes = kLanes * index_t(sizeof(Pair)),
+                    b_bytes = kSlabColumns * index_t(sizeof(Pair)), half = kStepPairs / 2;
+  const index_t bytes = chunk.sums_row * index_t(sizeof(float));
+  const index_t rows_each = chunk.steps > 0 ? parts_of(sums.rows, chunk.steps) : 0;
+  const Pair *a = chunk.a, *b = chunk.b;
+  const float* right = chunk.bias ? chunk.bias + kLanes : nullptr;
+  begin_tile<0>(chunk.bias);
   if (two_columns) begin_tile<1>(right);
-  if (two_rows) begin_tile<2>(args.bias);
+  if (two_rows) begin_tile<2>(chunk.bias);
   if (two_rows && two_columns) begin_tile<3>(right);
-  for (index_t step = 0; step < args.steps; ++step) {
+  for (index_t step = 0; step < chunk.steps; ++step, a += kStepPairs, b += kStepPairs) {
     amx::load_tile<6>(b, b_bytes);
     amx::load_tile<4>(a, a_bytes);
     if (two_columns) amx::load_tile<7>(b + kLanes, b_bytes);
-    if (two_rows) amx::load_tile<5>(lower, a_bytes);
+    if (two_rows) amx::load_tile<5>(a + half, a_bytes);
     amx::add_products<0, 4, 6>();
     if (two_columns) amx::add_products<1, 4, 7>();
     if (two_rows) amx::add_products<2, 5, 6>();
     if (two_rows && two_columns) amx::add_products<3, 5, 7>();
-    a += kLanes, lower += kLanes;
-    b += kLanes * args.b_row;
+    soon.ask();
+    sums.add(rows_each, chunk.left, chunk.right);
   }
-  float* below = args.sums + amx::kTileLines * args.sums_row;
-  amx::store_tile<0>(args.sums, sums_bytes);
-  if (two_columns) amx::store_tile<1>(args.sums + kLanes, sums_bytes);
-  if (two_rows) amx::store_tile<2>(below, sums_bytes);
-  if (two_rows && two_columns) amx::store_tile<3>(below + kLanes, sums_bytes);
+  float* below = chunk.sums + amx::kTileLines * chunk.sums_row;
+  amx::store_tile<0>(chunk.sums, bytes);
+  if (two_columns) amx::store_tile<1>(chunk.sums + kLanes, bytes);
+  if (two_rows) amx::store_tile<2>(below, bytes);
+  if (two_rows && two_columns) amx::store_tile<3>(below + kLanes, bytes);
 }
 
-// A chunk's sums of up to 32 rows and kNr columns.
-static void sum_strip(Operands args, index_t rows, index_t cols) {
-  const bool two_rows = rows > amx::kTileLines;
-  for (index_t j = 0; j < cols; j += 2 * kLanes) {
-    const bool two_columns = cols - j > kLanes;
-    (two_rows ? two_columns ? sum_tiles<true, true> : sum_tiles<true, false>
-     : two_columns ? sum_tiles<false, true>
-                   : sum_tiles<false, false>)(args);
-    args.b += 2 * kLanes;
-    args.sums += 2 * kLanes;
-    if (args.bias) args.bias += 2 * kLanes;
-  }
-}
-
-// `to` = `before` + the tiles' sums, or the sums where there is nothing before.
-static void add_strip(const float* sums, const float* before, index_t before_row, float* to,
-                      index_t to_row, index_t rows, index_t cols) {
-  for (index_t i = 0; i < rows; ++i, sums += kNr, to += to_row) {
-    for (index_t j = 0; j < cols; j += kLanes) {
-      const __mmask16 there = first_lanes(cols - j);
-      __m512 sum = _mm512_load_ps(sums + j);
-      if (before) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(there, before + i * before_row + j), sum);
-      _mm512_mask_storeu_ps(to + j, there, sum);
-    }
-  }
-}
-
-// Chunks of k: of a group, of the last one perhaps fewer.
+// Chunks of k that are packed together.
 struct Group {
-  index_t p, k;    // its first value, its values
-  index_t chunk;   // values of a chunk
-  index_t pairs;   // of a chunk, to whole tiles
+  index_t p, k;   // its first value, its values
+  index_t chunk;  // values of a chunk; of the last one perhaps fewer
   bool first, last;
 
   index_t chunks() const { return k > chunk ? parts_of(k, chunk) : 1; }
   index_t depth(index_t c) const { return k - c * chunk < chunk ? k - c * chunk : chunk; }
+  // Steps of a chunk, in front of it, of all.
+  index_t steps(index_t c) const { return parts_of(depth(c), amx::kTileDepth); }
+  index_t steps_before(index_t c) const { return c * parts_of(chunk, amx::kTileDepth); }
+  index_t steps() const { return steps_before(chunks() - 1) + steps(chunks() - 1); }
 };
 
-// Packed A of some rows: [chunk][row][pairs].
+// Packed A of some rows of C.
 struct Block {
-  index_t i, rows;  // of C
+  index_t i, rows;
   Pair* a;
 };
 
 static void pack_block(const GemmArgs<float>& g, const Group& group, const Block& block) {
+  const auto pack = a_by_columns(g) ? pack_columns_of_a : pack_rows_of_a;
+  for (index_t c = 0; c < group.chunks(); ++c)
+    pack(g.a + block.i * g.a_row + (group.p + c * group.chunk) * g.a_col,
+         a_by_columns(g) ? g.a_col : g.a_row, group.depth(c), block.rows, group.steps() * kStepPairs,
+         block.a + group.steps_before(c) * kStepPairs);
+}
+
+// Packed B of some columns of C.
+struct Panel {
+  index_t j, cols;
+  Pair* b;
+
+  index_t slabs() const { return parts_of(cols, kSlabColumns); }
+};
+
+static void pack_panel(const GemmArgs<float>& g, const Group& group, const Panel& panel) {
+  for (index_t c = 0; c < group.chunks(); ++c)
+    pack_slabs(g.b + (group.p + c * group.chunk) * g.b_row + panel.j * g.b_col, g.b_row, g.b_col,
+               group.depth(c), panel.cols, group.steps() * kStepPairs,
+               panel.b + group.steps_before(c) * kStepPairs);
+}
+
+// A few strips and one slab: their place in C, packed A and B.
+struct Part {
+  index_t i, rows, j, cols;
+  const Pair* a;
+  const Pair* b;
+};
+
+// What stays in L1 meanwhile: the sums of the chunks so far; those of two strips and the chunk that is being made.
+struct PartMemory {
+  alignas(64) float so_far[kStrips * kStripRows * kSlabColumns];
+  alignas(64) float chunk[2][kStripRows * kSlabColumns];
+};
+
+// The sums of a part over the group, then `op` where it is not null.
+static void run_sums(const GemmArgs<float>& g, const Group& group, const Part& part, const float* bias,
+                     TileOp<float> op, PartMemory& memory, Soon& soon) {
+  const __mmask16 left = first_lanes(part.cols), right = first_lanes(part.cols - kLanes);
+  const bool two_columns = part.cols > kLanes, in_memory = op && g.discard_c;
+  Sums sums;
   for (index_t c = 0; c < group.chunks(); ++c) {
-    const float* a = g.a + block.i * g.a_row + (group.p + c * group.chunk) * g.a_col;
-    Pair* packed = block.a + c * block.rows * group.pairs;
-    if (a_by_columns(g))
-      pack_columns_of_a(a, g.a_col, group.depth(c), block.rows, group.pairs, packed);
-    else
-      pack_rows_of_a(a, g.a_row, group.depth(c), block.rows, group.pairs, packed);
+    const bool first = group.first && c == 0, ends = c + 1 == group.chunks();
+    for (index_t i = 0; i < part.rows; i += kStripRows) {
+      const index_t rows = part.rows - i < kStripRows ? part.rows - i : kStripRows;
+      float* const in_c = g.c + (part.i + i) * g.c_row + part.j;
+      float* const so_far = memory.so_far + i * kSlabColumns;
+      float* const to = ends && !in_memory ? in_c : so_far;
+      const index_t to_row = to == in_c ? g.c_row : kSlabColumns;
+      // Tiles write whole vectors, and 16 rows.
+      const bool direct =
+          first && (to != in_c || (rows % amx::kTileLines == 0 && part.cols % kLanes == 0));
+      float* const own = memory.chunk[i / kStripRows % 2];
+      const index_t step = group.steps_before(c);
+      const Chunk chunk{group.steps(c),
+                        part.a + (i / kStripRows * group.steps() + step) * kStepPairs,
+                        part.b + step * kStepPairs,
+                        first ? bias : nullptr,
+                        direct ? to : own,
+                        direct ? to_row : kSlabColumns,
+                        left,
+                        right};
+      (rows > amx::kTileLines ? two_columns ? sum_tiles<true, true> : sum_tiles<true, false>
+       : two_columns          ? sum_tiles<false, true>
+                              : sum_tiles<false, false>)(chunk, sums, soon);
+      sums.add(sums.rows, left, right);
+      sums = {};
+      if (direct) continue;
+      sums.rows = rows;
+      sums.sums = own;
+      sums.before = first ? nullptr : c == 0 ? in_c : so_far;
+      sums.before_row = c == 0 ? g.c_row : kSlabColumns;
+      sums.to = to;
+      sums.to_row = to_row;
+    }
   }
+  sums.add(sums.rows, left, right);
+  if (!op) return;
+  const index_t c_row = in_memory ? kSlabColumns : g.c_row;
+  op(g.context, in_memory ? memory.so_far : g.c + part.i * g.c_row + part.j, c_row, part.i, part.rows,
+     part.j, part.cols);
 }
 
-// Packed B of up to kNr columns: [chunk][pair][column], filled up to whole tiles.
-static void pack_panels(const GemmArgs<float>& g, const Group& group, index_t j, index_t cols,
-                        Pair* panel) {
-  const int vectors = int((cols + kLanes - 1) / kLanes);
-  for (index_t c = 0; c < group.chunks(); ++c, panel += group.pairs * vectors * kLanes) {
-    const index_t depth = group.depth(c);
-    pack_panel(g.b + (group.p + c * group.chunk) * g.b_row + j * g.b_col, g.b_row, g.b_col, depth,
-               cols, vectors, panel);
-    for (index_t at = (depth + 1) / 2 * vectors; at < parts_of(depth, amx::kTileDepth) * kLanes * vectors; ++at)
-      _mm512_store_si512(panel + at * kLanes, _mm512_setzero_si512());
-  }
+// What the part at row i, column j of C will need.
+static Soon needed_soon(const GemmArgs<float>& g, bool reads_c, bool with_op, index_t i, index_t j) {
+  Soon soon;
+  if (reads_c || !(with_op && g.discard_c)) soon.add(g.c + i * g.c_row + j, g.c_row);
+  if (with_op)
+    for (const float* ahead : g.ahead)
+      if (ahead) soon.add(ahead + i * g.ahead_row + j, g.ahead_row);
+  return soon;
 }
 
-// Every row of the block by `cols` columns from j on, chunk by chunk. False: told to stop.
+// Every row of the block by the panel's columns. False: told to stop.
 static bool run_panel(const GemmArgs<float>& g, const Group& group, const Block& block,
-                      const Pair* panel, index_t j, index_t cols) {
-  const index_t width = parts_of(cols, kLanes) * kLanes;
-  const bool op_waits = op_at_end(g, group.last, cols, kLanes);
-  alignas(64) float scratch[kStripRows * kNr], bias[kNr];
+                      const Panel& panel, double& work) {
+  const bool op_waits = op_at_end(g, group.last, panel.cols, kLanes);
+  const TileOp<float> op = group.last && !op_waits ? g.op : nullptr;
+  PartMemory memory;
+  alignas(64) float bias[kNr];
   if (g.bias)
-    for (index_t at = 0; at < width; at += kLanes)
-      _mm512_store_ps(bias + at, _mm512_maskz_loadu_ps(first_lanes(cols - at), g.bias + j + at));
-  double work = 0;
-  for (index_t c = 0; c < group.chunks(); ++c) {
-    const bool first = group.first && c == 0, last = group.last && c + 1 == group.chunks();
-    const bool in_scratch = g.discard_c && last && !op_waits;
-    Operands args;
-    args.steps = parts_of(group.depth(c), amx::kTileDepth);
-    args.a = block.a + c * block.rows * group.pairs;
-    args.a_row = group.pairs;
-    args.b = panel + c * group.pairs * width;
-    args.b_row = width;
-    args.bias = first && g.bias ? bias : nullptr;
-    index_t rows;
-    for (index_t i = 0; i < block.rows; i += rows, args.a += rows * args.a_row) {
-      rows = block.rows - i < kStripRows ? block.rows - i : kStripRows;
-      if (g.stop && (work += double(rows * cols) * double(group.depth(c) + 16)) > kStopWork) {
+    for (index_t at = 0; at < kNr; at += kLanes)
+      _mm512_store_ps(bias + at,
+                      _mm512_maskz_loadu_ps(first_lanes(panel.cols - at), g.bias + panel.j + at));
+  constexpr index_t most = kStrips * kStripRows;
+  for (index_t at = 0; at < panel.cols; at += kSlabColumns)
+    for (index_t i = 0; i < block.rows; i += most) {
+      Part part;
+      part.i = block.i + i;
+      part.rows = block.rows - i < most ? block.rows - i : most;
+      part.j = panel.j + at;
+      part.cols = panel.cols - at < kSlabColumns ? panel.cols - at : kSlabColumns;
+      part.a = block.a + i / kStripRows * group.steps() * kStepPairs;
+      part.b = panel.b + at / kSlabColumns * group.steps() * kStepPairs;
+      work += double(part.rows * part.cols) * double(group.k + 16);
+      if (g.stop && work > kStopWork) {
         if (g.stop(g.stop_context)) return false;
         work = 0;
       }
-      float* const place = g.c + (block.i + i) * g.c_row + j;
-      float* const to = in_scratch ? scratch : place;
-      const index_t to_row = in_scratch ? kNr : g.c_row;
-      const bool whole = rows % amx::kTileLines == 0 && cols % kLanes == 0;
-      const bool direct = first && (whole || in_scratch);
-      args.sums = direct ? to : scratch;
-      args.sums_row = direct ? to_row : kNr;
-      sum_strip(args, rows, cols);
-      if (!direct) add_strip(scratch, first ? nullptr : place, g.c_row, to, to_row, rows, cols);
-      if (last && g.op && !op_waits)
-        g.op(g.context, to, to_row, block.i + i, rows, j, cols);
+      // The next part's.
+      const bool below = i + most < block.rows;
+      Soon soon = needed_soon(g, !group.first, op != nullptr, below ? part.i + most : block.i,
+                              below ? part.j : part.j + kSlabColumns);
+      soon.rows = below ? block.rows - i - most : at + kSlabColumns < panel.cols ? block.rows : 0;
+      if (soon.rows > most) soon.rows = most;
+      const index_t steps = group.steps() * parts_of(part.rows, kStripRows);
+      soon.each = steps > 0 ? parts_of(soon.rows, steps) : 0;
+      run_sums(g, group, part, g.bias ? bias + at : nullptr, op, memory, soon);
     }
-  }
   if (op_waits) g.op(g.context, g.c + block.i * g.n, g.n, block.i, 1, 0, block.rows * g.n);
   return true;
 }
 
-// Pairs of the scratch memory: kept panels or one, then a block of A, whose last tile may reach behind its last row.
-static constexpr index_t kGemmScratch = kPanelPairs + kBlockPairs + kStripRows * kMaxGroup / 2;
+// Pairs of the scratch memory: kept panels or one, a block of A and what its last strip may be short of.
+static constexpr index_t kGemmScratch = kPanelPairs + kBlockPairs + kMaxGroup / amx::kTileDepth * kStepPairs;
 
-// One thread's part. False: told to stop.
-static bool run_part(const GemmArgs<float>& g, Range rows, Range columns) {
+// One thread's part.
+static void run_part(const GemmArgs<float>& g, Range rows, Range columns) {
   Pair* const panels = reinterpret_cast<Pair*>(g.scratch);
   Group group;
   group.chunk = g.chunk ? g.chunk : k_chunk(g.k);
-  group.pairs = parts_of(group.chunk, amx::kTileDepth) * kLanes;
+  const index_t steps = parts_of(group.chunk, amx::kTileDepth);
   // Groups of equally many chunks, at least one.
   const index_t chunks = g.k > group.chunk ? parts_of(g.k, group.chunk) : 1;
-  const index_t most = kMaxGroup / 2 / group.pairs;
-  const index_t each = most > 1 ? parts_of(chunks, parts_of(chunks, most)) : 1;
-  const index_t width = parts_of(columns.end - columns.begin, kLanes) * kLanes;
-  const bool keep = width * each * group.pairs <= kPanelPairs;
-  // Blocks of equally many tiles.
+  const index_t each = parts_of(chunks, parts_of(chunks, kMaxGroup / amx::kTileDepth / steps));
+  // Blocks of equally many strips.
   const index_t all_rows = rows.end - rows.begin;
-  const index_t blocks = parts_of(all_rows, kBlockPairs / (each * group.pairs));
+  const index_t blocks = parts_of(all_rows, kBlockPairs / (each * steps * kStepPairs) * kStripRows);
   const index_t block_rows = parts_of(parts_of(all_rows, blocks), kStripRows) * kStripRows;
+  const index_t slabs = parts_of(columns.end - columns.begin, kSlabColumns);
+  const bool keep = blocks > 1 && slabs * each * steps * kStepPairs <= kPanelPairs;
+  double work = 0;
   group.p = 0;
   do {
     group.k = g.k - group.p < each * group.chunk ? g.k - group.p : each * group.chunk;
@@ -251,17 +306,17 @@ static bool run_part(const GemmArgs<float>& g, Range rows, Range columns) {
       const Block block{i, rows.end - i < block_rows ? rows.end - i : block_rows,
                         panels + kPanelPairs};
       pack_block(g, group, block);
-      Pair* panel = panels;
-      for (index_t j = columns.begin; j < columns.end; j += kNr) {
-        const index_t cols = columns.end - j < kNr ? columns.end - j : kNr;
-        if (!keep || i == rows.begin) pack_panels(g, group, j, cols, panel);
-        if (!run_panel(g, group, block, panel, j, cols)) return false;
-        if (keep) panel += group.chunks() * group.pairs * parts_of(cols, kLanes) * kLanes;
+      Panel panel;
+      panel.b = panels;
+      for (panel.j = columns.begin; panel.j < columns.end; panel.j += kNr) {
+        panel.cols = columns.end - panel.j < kNr ? columns.end - panel.j : kNr;
+        if (!keep || i == rows.begin) pack_panel(g, group, panel);
+        if (!run_panel(g, group, block, panel, work)) return;
+        if (keep) panel.b += panel.slabs() * group.steps() * kStepPairs;
       }
     }
     group.p += group.k;
   } while (group.p < g.k);
-  return true;
 }
 
 static void gemm(const GemmArgs<float>& g, Share share) {

@@ -270,7 +270,7 @@ static void gemm(const GemmArgs<float>& g, Share share) {
         const int vectors = int((cols + kLanes - 1) / kLanes);
         if (!keep || block.i == rows.begin)
           pack_panel(g.b + block.p * g.b_row + j * g.b_col, g.b_row, g.b_col, depth, cols, vectors,
-                     panel);
+                     {vectors * kLanes, 2 * kLanes}, panel);
         if (!run_panel(g, block, panel, j, cols, (chunk + 1) / 2)) return;
         if (keep) panel += (depth + 1) / 2 * vectors * kLanes;
       }

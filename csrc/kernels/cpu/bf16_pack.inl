@@ -1,10 +1,11 @@
 // Packing for the bfloat16 products: float32 is rounded to bfloat16 (nearest even) and laid out in pairs, the two values
 // of k that are multiplied together. A pair is 32 bits, the smaller k in the lower half; an odd last k is paired with 0.
 //
-//   B          panel[q][column], q counting pairs: a row of whole vectors, zero behind the last column
+//   B          panel[q][column], q counting pairs: a row of whole vectors, zero behind the last column. In slabs of two
+//              vectors, or in one
 //   A by rows  row[q], rows one stride apart: values that follow each other in k are pairs as they are. To whole
 //              vectors, zero behind the last k
-//   A by cols  for VDPBF16PS tile[q][row], the rows of one register tile side by side (bf16_band.inl); for AMX as by
+//   A by cols  for VDPBF16PS tile[q][row], the rows of one register tile side by side (bf16_pack_a.inl); for AMX as by
 //              rows (amx_gemm.inl)
 
 using Pair = std::uint32_t;
@@ -35,12 +36,20 @@ FBP_FN static __m512i pairs_of_run(const float* p, index_t n) {
                                       _mm512_maskz_loadu_ps(first_lanes(n), p));
 }
 
+// Where a panel's pairs lie: those of one q side by side, two vectors of them in a slab, in pairs.
+struct PanelPlace {
+  index_t row, slab;
+
+  FBP_FN index_t at(int vector) const { return vector / 2 * slab + vector % 2 * kLanes; }
+};
+
 // panel[q][j] from rows of memory: the values (2q, j) and (2q + 1, j) at b[p * b_row + j].
 template <int Vectors>
-static void pack_panel_rows(const float* b, index_t b_row, index_t k, index_t cols, Pair* panel) {
+static void pack_panel_rows(const float* b, index_t b_row, index_t k, index_t cols, PanelPlace place,
+                            Pair* panel) {
   const __m512i interleaved = _mm512_load_si512(kInterleaved);
   const __mmask16 last = first_lanes(cols - (Vectors - 1) * kLanes);
-  for (index_t p = 0; p < k; p += 2, b += 2 * b_row, panel += Vectors * kLanes) {
+  for (index_t p = 0; p < k; p += 2, b += 2 * b_row, panel += place.row) {
     const float* odd_row = p + 1 < k ? b + b_row : b;
     const __mmask16 odd_there = p + 1 < k ? __mmask16(0xffff) : __mmask16(0);
 #pragma GCC unroll 4
@@ -51,7 +60,7 @@ static void pack_panel_rows(const float* b, index_t b_row, index_t k, index_t co
       const __mmask16 there = v == Vectors - 1 ? last : __mmask16(0xffff);
       const __m512 even = _mm512_maskz_loadu_ps(there, b + at);
       const __m512 odd = _mm512_maskz_loadu_ps(there & odd_there, odd_row + at);
-      _mm512_store_si512(panel + at, pairs_of_rows(even, odd, interleaved));
+      _mm512_store_si512(panel + place.at(v), pairs_of_rows(even, odd, interleaved));
     }
   }
 }
@@ -59,9 +68,11 @@ static void pack_panel_rows(const float* b, index_t b_row, index_t k, index_t co
 // The same panel where columns are contiguous: value (p, j) at b[j * b_col + p]. Pairs follow each other in memory, so
 // blocks of 16 columns by 16 pairs are transposed in registers.
 static void pack_panel_columns(const float* b, index_t b_col, index_t k, index_t cols, int vectors,
-                               Pair* panel) {
-  const index_t width = vectors * kLanes, pairs = (k + 1) / 2;
-  for (index_t j = 0; j < width; j += kLanes) {
+                               PanelPlace place, Pair* panel) {
+  const index_t pairs = (k + 1) / 2;
+  for (int v = 0; v < vectors; ++v) {
+    const index_t j = v * kLanes;
+    Pair* const to = panel + place.at(v);
     for (index_t q = 0; q < pairs; q += kLanes) {
       Words block[kLanes];
 #pragma GCC unroll 16
@@ -74,30 +85,22 @@ static void pack_panel_columns(const float* b, index_t b_col, index_t k, index_t
       const index_t depth = pairs - q < kLanes ? pairs - q : kLanes;
       if (depth == kLanes) {
 #pragma GCC unroll 16
-        for (int r = 0; r < kLanes; ++r) _mm512_store_ps(panel + (q + r) * width + j, block[r].v);
+        for (int r = 0; r < kLanes; ++r) _mm512_store_ps(to + (q + r) * place.row, block[r].v);
       } else {
         for (index_t r = 0; r < depth; ++r)
-          _mm512_store_ps(panel + (q + r) * width + j, block[r].v);
+          _mm512_store_ps(to + (q + r) * place.row, block[r].v);
       }
     }
   }
 }
 
 static void pack_panel(const float* b, index_t b_row, index_t b_col, index_t k, index_t cols,
-                       int vectors, Pair* panel) {
-  using Pack = void (*)(const float*, index_t, index_t, index_t, Pair*);
+                       int vectors, PanelPlace place, Pair* panel) {
+  using Pack = void (*)(const float*, index_t, index_t, index_t, PanelPlace, Pair*);
   static constexpr Pack by_rows[] = {pack_panel_rows<1>, pack_panel_rows<2>, pack_panel_rows<3>,
                                      pack_panel_rows<4>};
   if (b_col == 1)
-    by_rows[vectors - 1](b, b_row, k, cols, panel);
+    by_rows[vectors - 1](b, b_row, k, cols, place, panel);
   else
-    pack_panel_columns(b, b_col, k, cols, vectors, panel);
-}
-
-// `rows` rows of A, contiguous in k, each to `stride` pairs.
-static void pack_rows_of_a(const float* a, index_t a_row, index_t k, index_t rows, index_t stride,
-                           Pair* packed) {
-  for (index_t i = 0; i < rows; ++i, a += a_row, packed += stride)
-    for (index_t p = 0; p < k; p += 2 * kLanes)
-      _mm512_store_si512(packed + p / 2, pairs_of_run(a + p, k - p));
+    pack_panel_columns(b, b_col, k, cols, vectors, place, panel);
 }

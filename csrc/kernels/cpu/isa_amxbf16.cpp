@@ -10,6 +10,7 @@ namespace fastbp {
 namespace amxbf16 {
 
 #include "kernels/cpu/bf16_pack.inl"
+#include "kernels/cpu/amx_pack.inl"
 #include "kernels/cpu/amx_gemm.inl"
 
 // Four sums hide the latency of a product, which is that of three.

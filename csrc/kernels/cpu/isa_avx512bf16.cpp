@@ -10,7 +10,7 @@ namespace fastbp {
 namespace avx512bf16 {
 
 #include "kernels/cpu/bf16_pack.inl"
-#include "kernels/cpu/bf16_band.inl"
+#include "kernels/cpu/bf16_pack_a.inl"
 #include "kernels/cpu/bf16_gemm.inl"
 
 // Twelve independent sums hide the latency of six clocks twice over. The sums are named to the compiler one by one

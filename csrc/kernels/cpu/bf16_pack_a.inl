@@ -1,5 +1,13 @@
-// Packing an A stored by columns for VDPBF16PS.
-//
+// Packing A for VDPBF16PS.
+
+// `rows` rows of A, contiguous in k, each to `stride` pairs.
+static void pack_rows_of_a(const float* a, index_t a_row, index_t k, index_t rows, index_t stride,
+                           Pair* packed) {
+  for (index_t i = 0; i < rows; ++i, a += a_row, packed += stride)
+    for (index_t p = 0; p < k; p += 2 * kLanes)
+      _mm512_store_si512(packed + p / 2, pairs_of_run(a + p, k - p));
+}
+
 // Columns of A are contiguous in the rows: value (i, p) at a[i + p * a_col]. Interleaves up to kBandRows rows of several
 // register tiles in a buffer in L1, then hands each tile its rows. Whole vectors are stored: what a tile's last row of
 // pairs writes too much, the next one overwrites, and the last one puts into kTilePadding.
