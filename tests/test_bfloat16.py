@@ -8,7 +8,10 @@ Where the processor cannot, the refusal is tested, and what needs the kernel is 
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -314,3 +317,32 @@ def test_the_command_line_refuses_in_words(capsys: pytest.CaptureFixture[str]) -
         assert main(["demo", "--dtype", "bfloat16", "--epochs", "1"]) == 2
     assert "no_bfloat16" not in (message := capsys.readouterr().err)
     assert "bfloat16" in message and "Zen 4" in message
+
+
+SMALL_SIGNAL_STACK = """
+import ctypes
+class Stack(ctypes.Structure):
+    _fields_ = [("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+memory = ctypes.create_string_buffer(4096)
+stack = Stack(ctypes.addressof(memory), 0, 4096)
+assert ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) == 0
+import fastbp as bp
+try:
+    bp.Sequential([bp.Dense(3)]).compile("adam", "mse", dtype="bfloat16")
+except bp.DeviceNotAvailableError as error:
+    print(error.reason, error)
+model = bp.Sequential([bp.Dense(3)])
+model.compile("adam", "mse")
+print(model.dtype)
+"""
+
+
+def test_where_the_system_refuses_the_tiles_it_is_told() -> None:
+    """Linux gives no leave to use AMX where a signal would not find room for its registers."""
+    if "amx_bf16" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("no AMX here")
+    said = subprocess.run(
+        [sys.executable, "-c", SMALL_SIGNAL_STACK], capture_output=True, text=True, check=True
+    ).stdout
+    assert "no_bfloat16" in said and "signal stack" in said
+    assert said.splitlines()[-1] == "float32"

@@ -17,13 +17,15 @@ struct Tiles {
 };
 static thread_local Tiles tiles;
 
-[[gnu::noinline]] static inline std::uint32_t (*tile_words(int tile))[kTileLineBytes / 4] {
+[[gnu::noinline]] static inline std::uint32_t (*tile_words(int tile)) [kTileLineBytes / 4] {
   if (!tiles.set_up) __builtin_trap();
   return tiles.word[tile];
 }
 
 // Denormals count as 0, of operands and of results.
-static inline float flushed(float x) { return std::fabs(x) < 1.17549435e-38f ? std::copysign(0.0f, x) : x; }
+static inline float flushed(float x) {
+  return std::fabs(x) < 1.17549435e-38f ? std::copysign(0.0f, x) : x;
+}
 static inline float as_float(std::uint32_t word) {
   float x;
   std::memcpy(&x, &word, sizeof x);
@@ -61,8 +63,8 @@ template <int tile> static inline void store_tile(void* p, index_t row_bytes) {
       float even = 0, odd = 0;
       for (int q = 0; q < kTileLineBytes / 4; ++q) {
         even = flushed(std::fma(as_float(left[i][q] << 16), as_float(right[q][j] << 16), even));
-        odd = flushed(std::fma(as_float(left[i][q] & 0xffff0000u),
-                               as_float(right[q][j] & 0xffff0000u), odd));
+        odd = flushed(
+            std::fma(as_float(left[i][q] & 0xffff0000u), as_float(right[q][j] & 0xffff0000u), odd));
       }
       sum[i][j] = as_word(as_float(sum[i][j]) + flushed(even + odd));
     }

@@ -11,7 +11,8 @@ using namespace fastbp;
 namespace {
 
 // A processor and a system that have everything.
-constexpr CpuidWords kEverything{0xffffffffu, 0xffffffffu, 0xffffffffu, 0xffffffffu, 0x68747541u, 0xffffffffu};
+constexpr CpuidWords kEverything{0xffffffffu, 0xffffffffu, 0xffffffffu,
+                                 0xffffffffu, 0x68747541u, 0xffffffffu};
 
 template <class Member> CpuFeatures without(Member member, int bit) {
   CpuidWords words = kEverything;

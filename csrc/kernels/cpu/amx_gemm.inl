@@ -1,9 +1,10 @@
 // Matrix product on bfloat16 operands by AMX; contract in kernels/args.h, numerics below.
 //
-// A and B are float32 in memory and are rounded while they are packed (amx_pack.inl). One thread's part: k in groups of
-// whole chunks, rows in blocks of packed A, columns in panels of kNr. A block and a panel stay in L2. Of a panel one slab
-// of 32 columns passes a few strips of 32 rows, a chunk (16 KiB, in L1) after the other; their sums so far are in L1, too. B is
-// packed once for each block of rows, and once in all where its whole group fits the scratch memory.
+// A and B are float32 in memory and are rounded while they are packed (amx_pack.inl). One thread's rectangle of C: k in
+// groups of whole chunks, rows in blocks of packed A, columns in panels of packed B, which stay in L2. A part of it is a
+// few strips of 32 rows and a slab of 32 columns: chunk by chunk, whose 16 KiB of B stay in L1 while the strips pass, as
+// do their sums so far. B is packed once for each block of rows, and once in all where its whole group fits the scratch
+// memory.
 //
 // Numerics: chunk by chunk as of float32 in args.h. A chunk is filled up with zeros to whole steps of 32 values of k;
 // TDPBF16PS sums the even ones of a step, and the odd ones, by FMA in order, and adds both to the chunk's sum.
@@ -28,31 +29,7 @@ static constexpr index_t kBlockPairs = 1024 * 256;
 static constexpr double kStopWork = 1e8;
 
 // Rows that are summed side by side: 16 KiB of sums.
-static constexpr index_t kStrips = 4;
-
-// A strip's sums of a chunk and a slab, which the vector units are to add beside the tiles' next products.
-struct Sums {
-  index_t rows = 0, done = 0;
-  const float* sums = nullptr;    // kSlabColumns to a row
-  const float* before = nullptr;  // to which they are added; null: nothing
-  index_t before_row = 0;
-  float* to = nullptr;
-  index_t to_row = 0;
-
-  FBP_FN void add(index_t count, __mmask16 left, __mmask16 right) {
-    for (const index_t end = rows - done < count ? rows : done + count; done < end; ++done) {
-      const float* sum = sums + done * kSlabColumns;
-      __m512 x = _mm512_load_ps(sum), y = _mm512_load_ps(sum + kLanes);
-      if (before) {
-        const float* row = before + done * before_row;
-        x = _mm512_add_ps(_mm512_maskz_loadu_ps(left, row), x);
-        y = _mm512_add_ps(_mm512_maskz_loadu_ps(right, row + kLanes), y);
-      }
-      _mm512_mask_storeu_ps(to + done * to_row, left, x);
-      _mm512_mask_storeu_ps(to + done * to_row + kLanes, right, y);
-    }
-  }
-};
+static constexpr index_t kPartRows = 4 * kStripRows;
 
 // A slab's columns in rows that will be needed soon, asked for between the products.
 struct Soon {
@@ -82,7 +59,6 @@ struct Chunk {
   const float* bias;  // where the sums begin; null: 0
   float* sums;
   index_t sums_row;
-  __mmask16 left, right;  // columns of the slab that are there
 };
 
 template <int tile> FBP_FN static void begin_tile(const float* bias) {
@@ -93,12 +69,10 @@ template <int tile> FBP_FN static void begin_tile(const float* bias) {
 }
 
 // 16 or 32 rows by 16 or 32 columns, in tiles 0 to 3; the others hold operands.
-template <bool two_rows, bool two_columns>
-static void sum_tiles(const Chunk& chunk, Sums& sums, Soon& soon) {
+template <bool two_rows, bool two_columns> static void sum_tiles(const Chunk& chunk, Soon& soon) {
   constexpr index_t a_bytes = kLanes * index_t(sizeof(Pair)),
                     b_bytes = kSlabColumns * index_t(sizeof(Pair)), half = kStepPairs / 2;
   const index_t bytes = chunk.sums_row * index_t(sizeof(float));
-  const index_t rows_each = chunk.steps > 0 ? parts_of(sums.rows, chunk.steps) : 0;
   const Pair *a = chunk.a, *b = chunk.b;
   const float* right = chunk.bias ? chunk.bias + kLanes : nullptr;
   begin_tile<0>(chunk.bias);
@@ -115,13 +89,28 @@ static void sum_tiles(const Chunk& chunk, Sums& sums, Soon& soon) {
     if (two_rows) amx::add_products<2, 5, 6>();
     if (two_rows && two_columns) amx::add_products<3, 5, 7>();
     soon.ask();
-    sums.add(rows_each, chunk.left, chunk.right);
   }
   float* below = chunk.sums + amx::kTileLines * chunk.sums_row;
   amx::store_tile<0>(chunk.sums, bytes);
   if (two_columns) amx::store_tile<1>(chunk.sums + kLanes, bytes);
   if (two_rows) amx::store_tile<2>(below, bytes);
   if (two_rows && two_columns) amx::store_tile<3>(below + kLanes, bytes);
+}
+
+// `to` = `before` + sums of `cols` columns, kSlabColumns to a row; or the sums where there is nothing before.
+static void add_sums(const float* sums, const float* before, index_t before_row, float* to,
+                     index_t to_row, index_t rows, index_t cols) {
+  const __mmask16 left = first_lanes(cols), right = first_lanes(cols - kLanes);
+  for (index_t i = 0; i < rows; ++i, sums += kSlabColumns, to += to_row) {
+    __m512 x = _mm512_loadu_ps(sums), y = _mm512_loadu_ps(sums + kLanes);
+    if (before) {
+      x = _mm512_add_ps(_mm512_maskz_loadu_ps(left, before), x);
+      y = _mm512_add_ps(_mm512_maskz_loadu_ps(right, before + kLanes), y);
+      before += before_row;
+    }
+    _mm512_mask_storeu_ps(to, left, x);
+    _mm512_mask_storeu_ps(to + kLanes, right, y);
+  }
 }
 
 // Chunks of k that are packed together.
@@ -148,8 +137,8 @@ static void pack_block(const GemmArgs<float>& g, const Group& group, const Block
   const auto pack = a_by_columns(g) ? pack_columns_of_a : pack_rows_of_a;
   for (index_t c = 0; c < group.chunks(); ++c)
     pack(g.a + block.i * g.a_row + (group.p + c * group.chunk) * g.a_col,
-         a_by_columns(g) ? g.a_col : g.a_row, group.depth(c), block.rows, group.steps() * kStepPairs,
-         block.a + group.steps_before(c) * kStepPairs);
+         a_by_columns(g) ? g.a_col : g.a_row, group.depth(c), block.rows,
+         group.steps() * kStepPairs, block.a + group.steps_before(c) * kStepPairs);
 }
 
 // Packed B of some columns of C.
@@ -174,18 +163,22 @@ struct Part {
   const Pair* b;
 };
 
-// What stays in L1 meanwhile: the sums of the chunks so far; those of two strips and the chunk that is being made.
+// What stays in L1 meanwhile: the sums of the chunks so far; those of a strip and the chunk that is being made.
 struct PartMemory {
-  alignas(64) float so_far[kStrips * kStripRows * kSlabColumns];
-  alignas(64) float chunk[2][kStripRows * kSlabColumns];
+  alignas(64) float so_far[kPartRows * kSlabColumns];
+  alignas(64) float chunk[kStripRows * kSlabColumns];
 };
 
+static void sum_strip(const Chunk& chunk, index_t rows, index_t cols, Soon& soon) {
+  (rows > amx::kTileLines ? cols > kLanes ? sum_tiles<true, true> : sum_tiles<true, false>
+   : cols > kLanes        ? sum_tiles<false, true>
+                          : sum_tiles<false, false>)(chunk, soon);
+}
+
 // The sums of a part over the group, then `op` where it is not null.
-static void run_sums(const GemmArgs<float>& g, const Group& group, const Part& part, const float* bias,
-                     TileOp<float> op, PartMemory& memory, Soon& soon) {
-  const __mmask16 left = first_lanes(part.cols), right = first_lanes(part.cols - kLanes);
-  const bool two_columns = part.cols > kLanes, in_memory = op && g.discard_c;
-  Sums sums;
+static void run_part(const GemmArgs<float>& g, const Group& group, const Part& part,
+                     const float* bias, TileOp<float> op, PartMemory& memory, Soon& soon) {
+  const bool in_memory = op && g.discard_c;
   for (index_t c = 0; c < group.chunks(); ++c) {
     const bool first = group.first && c == 0, ends = c + 1 == group.chunks();
     for (index_t i = 0; i < part.rows; i += kStripRows) {
@@ -197,44 +190,42 @@ static void run_sums(const GemmArgs<float>& g, const Group& group, const Part& p
       // Tiles write whole vectors, and 16 rows.
       const bool direct =
           first && (to != in_c || (rows % amx::kTileLines == 0 && part.cols % kLanes == 0));
-      float* const own = memory.chunk[i / kStripRows % 2];
       const index_t step = group.steps_before(c);
       const Chunk chunk{group.steps(c),
                         part.a + (i / kStripRows * group.steps() + step) * kStepPairs,
                         part.b + step * kStepPairs,
                         first ? bias : nullptr,
-                        direct ? to : own,
-                        direct ? to_row : kSlabColumns,
-                        left,
-                        right};
-      (rows > amx::kTileLines ? two_columns ? sum_tiles<true, true> : sum_tiles<true, false>
-       : two_columns          ? sum_tiles<false, true>
-                              : sum_tiles<false, false>)(chunk, sums, soon);
-      sums.add(sums.rows, left, right);
-      sums = {};
-      if (direct) continue;
-      sums.rows = rows;
-      sums.sums = own;
-      sums.before = first ? nullptr : c == 0 ? in_c : so_far;
-      sums.before_row = c == 0 ? g.c_row : kSlabColumns;
-      sums.to = to;
-      sums.to_row = to_row;
+                        direct ? to : memory.chunk,
+                        direct ? to_row : kSlabColumns};
+      sum_strip(chunk, rows, part.cols, soon);
+      if (!direct)
+        add_sums(memory.chunk,
+                 first    ? nullptr
+                 : c == 0 ? in_c
+                          : so_far,
+                 c == 0 ? g.c_row : kSlabColumns, to, to_row, rows, part.cols);
     }
   }
-  sums.add(sums.rows, left, right);
-  if (!op) return;
-  const index_t c_row = in_memory ? kSlabColumns : g.c_row;
-  op(g.context, in_memory ? memory.so_far : g.c + part.i * g.c_row + part.j, c_row, part.i, part.rows,
-     part.j, part.cols);
+  if (op)
+    op(g.context, in_memory ? memory.so_far : g.c + part.i * g.c_row + part.j,
+       in_memory ? kSlabColumns : g.c_row, part.i, part.rows, part.j, part.cols);
 }
 
-// What the part at row i, column j of C will need.
-static Soon needed_soon(const GemmArgs<float>& g, bool reads_c, bool with_op, index_t i, index_t j) {
+// What the part behind this one will need: the one below, or the first one of the panel's next slab.
+static Soon needed_soon(const GemmArgs<float>& g, const Group& group, const Block& block,
+                        const Panel& panel, const Part& part, bool with_op) {
+  const index_t below = block.i + block.rows - part.i - part.rows;
+  const index_t i = below > 0 ? part.i + part.rows : block.i;
+  const index_t j = below > 0 ? part.j : part.j + kSlabColumns;
   Soon soon;
-  if (reads_c || !(with_op && g.discard_c)) soon.add(g.c + i * g.c_row + j, g.c_row);
+  if (!group.first || !(with_op && g.discard_c)) soon.add(g.c + i * g.c_row + j, g.c_row);
   if (with_op)
     for (const float* ahead : g.ahead)
       if (ahead) soon.add(ahead + i * g.ahead_row + j, g.ahead_row);
+  const index_t rows = below > 0 ? below : j < panel.j + panel.cols ? block.rows : 0;
+  soon.rows = rows < kPartRows ? rows : kPartRows;
+  const index_t steps = group.steps() * parts_of(part.rows, kStripRows);
+  soon.each = steps > 0 ? parts_of(soon.rows, steps) : 0;
   return soon;
 }
 
@@ -249,12 +240,11 @@ static bool run_panel(const GemmArgs<float>& g, const Group& group, const Block&
     for (index_t at = 0; at < kNr; at += kLanes)
       _mm512_store_ps(bias + at,
                       _mm512_maskz_loadu_ps(first_lanes(panel.cols - at), g.bias + panel.j + at));
-  constexpr index_t most = kStrips * kStripRows;
   for (index_t at = 0; at < panel.cols; at += kSlabColumns)
-    for (index_t i = 0; i < block.rows; i += most) {
+    for (index_t i = 0; i < block.rows; i += kPartRows) {
       Part part;
       part.i = block.i + i;
-      part.rows = block.rows - i < most ? block.rows - i : most;
+      part.rows = block.rows - i < kPartRows ? block.rows - i : kPartRows;
       part.j = panel.j + at;
       part.cols = panel.cols - at < kSlabColumns ? panel.cols - at : kSlabColumns;
       part.a = block.a + i / kStripRows * group.steps() * kStepPairs;
@@ -264,25 +254,19 @@ static bool run_panel(const GemmArgs<float>& g, const Group& group, const Block&
         if (g.stop(g.stop_context)) return false;
         work = 0;
       }
-      // The next part's.
-      const bool below = i + most < block.rows;
-      Soon soon = needed_soon(g, !group.first, op != nullptr, below ? part.i + most : block.i,
-                              below ? part.j : part.j + kSlabColumns);
-      soon.rows = below ? block.rows - i - most : at + kSlabColumns < panel.cols ? block.rows : 0;
-      if (soon.rows > most) soon.rows = most;
-      const index_t steps = group.steps() * parts_of(part.rows, kStripRows);
-      soon.each = steps > 0 ? parts_of(soon.rows, steps) : 0;
-      run_sums(g, group, part, g.bias ? bias + at : nullptr, op, memory, soon);
+      Soon soon = needed_soon(g, group, block, panel, part, op != nullptr);
+      run_part(g, group, part, g.bias ? bias + at : nullptr, op, memory, soon);
     }
   if (op_waits) g.op(g.context, g.c + block.i * g.n, g.n, block.i, 1, 0, block.rows * g.n);
   return true;
 }
 
 // Pairs of the scratch memory: kept panels or one, a block of A and what its last strip may be short of.
-static constexpr index_t kGemmScratch = kPanelPairs + kBlockPairs + kMaxGroup / amx::kTileDepth * kStepPairs;
+static constexpr index_t kGemmScratch =
+    kPanelPairs + kBlockPairs + kMaxGroup / amx::kTileDepth * kStepPairs;
 
-// One thread's part.
-static void run_part(const GemmArgs<float>& g, Range rows, Range columns) {
+// One thread's rows and columns of C.
+static void run_rectangle(const GemmArgs<float>& g, Range rows, Range columns) {
   Pair* const panels = reinterpret_cast<Pair*>(g.scratch);
   Group group;
   group.chunk = g.chunk ? g.chunk : k_chunk(g.k);
@@ -327,6 +311,6 @@ static void gemm(const GemmArgs<float>& g, Share share) {
   const Range columns = split(g.n, kLanes, parts.columns(share));
   if (rows.begin >= rows.end || columns.begin >= columns.end) return;
   amx::set_up_tiles();
-  run_part(g, rows, columns);
+  run_rectangle(g, rows, columns);
   amx::release_tiles();
 }

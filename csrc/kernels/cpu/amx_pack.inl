@@ -27,7 +27,8 @@ FBP_FN static void pack_tile_of_a(const float* a, index_t a_col, index_t k, __mm
     _mm_prefetch(reinterpret_cast<const char*>(even + amx::kTileDepth * a_col), _MM_HINT_T0);
     _mm_prefetch(reinterpret_cast<const char*>(even + (amx::kTileDepth + 1) * a_col), _MM_HINT_T0);
     const __m512 x = 2 * q < k ? _mm512_maskz_loadu_ps(rows, even) : _mm512_setzero_ps();
-    const __m512 y = 2 * q + 1 < k ? _mm512_maskz_loadu_ps(rows, even + a_col) : _mm512_setzero_ps();
+    const __m512 y =
+        2 * q + 1 < k ? _mm512_maskz_loadu_ps(rows, even + a_col) : _mm512_setzero_ps();
     block[q].v = _mm512_castsi512_ps(pairs_of_rows(x, y, interleaved));
   }
   transpose(block);

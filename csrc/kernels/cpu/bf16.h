@@ -18,9 +18,7 @@ struct Bf16Choice {
   Bf16Unit unit = Bf16Unit::none;
   std::string problem;
 };
-struct Bf16Compiled {
-  bool vectors, tiles;
-};
+struct Bf16Compiled { bool vectors, tiles; };
 Bf16Choice choose_bf16(const CpuFeatures& cpu, const std::string& isa, Bf16Compiled compiled);
 
 // Of this machine and the instruction set in use. The first call asks the system for leave to use AMX, where there is AMX.

@@ -45,8 +45,8 @@ struct PanelPlace {
 
 // panel[q][j] from rows of memory: the values (2q, j) and (2q + 1, j) at b[p * b_row + j].
 template <int Vectors>
-static void pack_panel_rows(const float* b, index_t b_row, index_t k, index_t cols, PanelPlace place,
-                            Pair* panel) {
+static void pack_panel_rows(const float* b, index_t b_row, index_t k, index_t cols,
+                            PanelPlace place, Pair* panel) {
   const __m512i interleaved = _mm512_load_si512(kInterleaved);
   const __mmask16 last = first_lanes(cols - (Vectors - 1) * kLanes);
   for (index_t p = 0; p < k; p += 2, b += 2 * b_row, panel += place.row) {
@@ -87,8 +87,7 @@ static void pack_panel_columns(const float* b, index_t b_col, index_t k, index_t
 #pragma GCC unroll 16
         for (int r = 0; r < kLanes; ++r) _mm512_store_ps(to + (q + r) * place.row, block[r].v);
       } else {
-        for (index_t r = 0; r < depth; ++r)
-          _mm512_store_ps(to + (q + r) * place.row, block[r].v);
+        for (index_t r = 0; r < depth; ++r) _mm512_store_ps(to + (q + r) * place.row, block[r].v);
       }
     }
   }

@@ -123,6 +123,7 @@ const CpuFeatures& cpu_features() {
     CpuFeatures found = decode_features(read_cpuid());
 #if defined(FASTBP_EMULATE_AVX512)
     found.avx512 = found.avx512_bf16 = found.amd = found.avx2;
+    found.amx_bf16 = false;
 #endif
     return found;
   }();

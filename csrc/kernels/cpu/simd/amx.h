@@ -15,9 +15,9 @@ namespace fastbp {
 namespace amx {
 
 inline constexpr int kTiles = 8;
-inline constexpr int kTileLines = 16;        // rows
-inline constexpr int kTileLineBytes = 64;    // 16 floats, or 16 pairs of bfloat16
-inline constexpr int kTileDepth = 32;        // values of k in a row of bfloat16
+inline constexpr int kTileLines = 16;      // rows
+inline constexpr int kTileLineBytes = 64;  // 16 floats, or 16 pairs of bfloat16
+inline constexpr int kTileDepth = 32;      // values of k in a row of bfloat16
 
 }  // namespace amx
 }  // namespace fastbp
@@ -48,9 +48,7 @@ FBP_FN void set_up_tiles() {
 }
 FBP_FN void release_tiles() { __asm__ volatile("tilerelease"); }
 
-template <int tile> FBP_FN void clear_tile() {
-  __asm__ volatile("tilezero %%tmm%c0" ::"i"(tile));
-}
+template <int tile> FBP_FN void clear_tile() { __asm__ volatile("tilezero %%tmm%c0" ::"i"(tile)); }
 // Rows lie `row_bytes` apart; 0 repeats one.
 template <int tile> FBP_FN void load_tile(const void* p, index_t row_bytes) {
   __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(row_bytes), "i"(tile) : "memory");
