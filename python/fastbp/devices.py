@@ -58,8 +58,9 @@ def require_dtype(device: str, dtype: str) -> None:
     if problem:
         raise DeviceNotAvailableError(
             f"dtype 'bfloat16' is not available on this device: {problem}. It needs a processor "
-            "that multiplies bfloat16 faster than float32 (AMD Zen 4 or later, Intel with AMX) and is "
-            "never emulated. Use dtype='float32', or device='reference' to reproduce its results slowly",
+            "that multiplies bfloat16 faster than float32 (AMD Zen 4 or later, Intel with AMX) "
+            "and is never emulated. Use dtype='float32', or device='reference' to reproduce its "
+            "results slowly",
             reason="no_bfloat16",
         )
     if device == "cpu" and dtype in ("float16", "tf32"):
