@@ -40,7 +40,7 @@ SHARED = [
 EMULATION = sorted((CSRC / "emulation").glob("*.cpp"))
 DTYPE_CODES = {"float32": 0, "float64": 1}
 SAVES = ("none", "input", "output")  # by code
-ABI_VERSION = 18
+ABI_VERSION = 19
 VERSION = f'-DFASTBP_VERSION="{_core.build_info()["version"]}"'
 NO_ACTIVATION = -1
 

@@ -25,6 +25,8 @@ SCHEDULES = [
     bp.LinearDecay(0.3, 12, 0.01),
     bp.PiecewiseConstant([3, 9], [0.1, 0.01, 0.5]),
     bp.OneCycle(0.2, 40, warmup=0.25),
+    bp.OneCycle(0.2, 41, warmup=0.31),
+    bp.OneCycle(0.2, 5, warmup=0.1),
     bp.WarmUp(0.1, 6),
     bp.WarmUp(bp.ExponentialDecay(0.1, 5, 0.9), 6, start=0.02),
     bp.WarmUp(bp.PiecewiseConstant([3], [0.1, 0.2]), 2),
@@ -58,6 +60,22 @@ def test_the_engine_takes_the_rates(schedule: Any, device: str) -> None:
     whole.fit(np.ones((6, 1)), np.full(6, 1e3), batch_size=1, epochs=4, verbose=0)
     rates(steps, 24)
     assert whole.parameters()["0.kernel"] == pytest.approx(steps.parameters()["0.kernel"])
+
+
+@pytest.mark.parametrize("warmup", [0.01, 0.25, 0.3, 0.9])
+@pytest.mark.parametrize("total", [4, 7, 20, 25, 64])
+def test_one_cycle_is_pytorchs(total: int, warmup: float) -> None:
+    """As its source has it: the rise may end between two updates, or in front of the first one."""
+    rise, last, found = warmup * total - 1, total - 1, bp.OneCycle(0.5, total, warmup)
+
+    def between(start: float, end: float, share: float) -> float:
+        return end + (start - end) / 2 * (1 + np.cos(np.pi * share))
+
+    for step in range(total):
+        low, up = 0.5 / 25, step <= rise and rise > 0
+        down = low / 1e4, (step - rise) / (last - rise)
+        wanted = between(low, 0.5, step / rise) if up else between(0.5, *down)
+        assert found(step) == pytest.approx(wanted, rel=1e-12)
 
 
 def test_values() -> None:

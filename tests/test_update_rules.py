@@ -29,7 +29,8 @@ DEVICES = ["cpu", "reference"]
 LAYERS = [("dense", 40, True), ("activation", "tanh", 0.0), ("dense", 33, True), ("dense", 3, True)]
 # Ranges that end within blocks of 1024 and within vectors; the first has penalty and rate.
 RANGES = [(0, 280, 0.5, 0.01, 0.02), (320, 1640, 1.0, 0.0, 0.003), (1680, 1779, 0.0, 0.001, 0.0)]
-RATES = [(0, 1, 0.01, 0.1, 9.0, 1.0), (9, 2, 0.1, 0.001, 30.0, 1.0), (50, 4, 0.02, 0.0, 5.0, 0.5)]
+RATES = [(0, 1, 0.01, 0.1, 9.0, 1.0, 0.0), (9, 2, 0.1, 0.001, 30.0, 1.0, 0.3),
+         (50, 4, 0.02, 0.0, 5.0, 0.5, 0.0)]  # fmt: skip
 RULES: dict[str, dict[str, Any]] = {
     "clip norm": {"clip_norm": 0.05},
     "no clip": {"clip_norm": 1e6},
@@ -41,7 +42,7 @@ RULES: dict[str, dict[str, Any]] = {
         "column_limits": [(0, 7, 40, 0.8), (320, 40, 33, 0.9), (1680, 33, 3, 0.5)],
     },
     "rates": {"rates": RATES},
-    "table": {"rates": [(0, 5, 0.0, 0.0, 1.0, 1.0)], "rate_values": [0.1, 0.05, 0.01, 0.02]},
+    "table": {"rates": [(0, 5, 0.0, 0.0, 1.0, 1.0, 0.0)], "rate_values": [0.1, 0.05, 0.01, 0.02]},
 }
 RULES["all"] = {key: value for rule in [*RULES.values()][1:-1] for key, value in rule.items()}
 
@@ -421,10 +422,10 @@ def test_bad_settings() -> None:
         ("column_limits must lie", {"column_limits": [(0, 10**9, 10**10, 1.0)]}),
         ("column_limits must lie", {"column_limits": [(1000, 100, 10, 1.0)]}),
         ("limit of a column's norm", {"column_limits": [(0, 7, 40, 0.0)]}),
-        ("must begin at 0", {"rates": [(3, 0, 0.1, 0.0, 1.0, 1.0)]}),
-        ("unknown form", {"rates": [(0, 9, 0.1, 0.0, 1.0, 1.0)]}),
-        ("above 0", {"rates": [(0, 1, 0.1, 0.0, 0.0, 1.0)]}),
-        ("needs rate_values", {"rates": [(0, 5, 0.1, 0.0, 1.0, 1.0)]}),
+        ("must begin at 0", {"rates": [(3, 0, 0.1, 0.0, 1.0, 1.0, 0.0)]}),
+        ("unknown form", {"rates": [(0, 9, 0.1, 0.0, 1.0, 1.0, 0.0)]}),
+        ("above 0", {"rates": [(0, 1, 0.1, 0.0, 0.0, 1.0, 0.0)]}),
+        ("needs rate_values", {"rates": [(0, 5, 0.1, 0.0, 1.0, 1.0, 0.0)]}),
         ("accumulation at least 1", {"accumulation": 0}),
     ):
         with pytest.raises(ValueError, match=match):

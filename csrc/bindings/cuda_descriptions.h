@@ -66,7 +66,7 @@ class RulesOut {
  public:
   explicit RulesOut(UpdateRules rules) : rules_(std::move(rules)) {
     for (const RatePiece& p : rules_.rates)
-      rates_.push_back({p.start, int32_t(p.form), p.first, p.last, p.length, p.ratio});
+      rates_.push_back({p.start, int32_t(p.form), p.first, p.last, p.length, p.ratio, p.ahead});
     for (const ParameterRange& r : rules_.ranges)
       ranges_.push_back({r.begin, r.end, r.rate, r.l1, r.l2});
     for (const ColumnLimit& l : rules_.column_limits)

@@ -161,16 +161,16 @@ UpdateRules rules_from(const py::dict& values, index_t parameters) {
     require_rule(limit > 0, "the limit of a column's norm must be above 0");
     rules.column_limits.push_back({begin, rows, cols, limit});
   }
-  std::vector<std::tuple<std::int64_t, int, double, double, double, double>> rates;
+  std::vector<std::tuple<std::int64_t, int, double, double, double, double, double>> rates;
   take(values, "rates", &rates);
-  for (const auto& [start, form, first, last, length, ratio] : rates) {
+  for (const auto& [start, form, first, last, length, ratio, ahead] : rates) {
     const bool follows = rules.rates.empty() ? start == 0 : start > rules.rates.back().start;
     require_rule(follows, "rates must begin at 0 and follow each other");
     require_rule(form >= 0 && form <= int(RateForm::table), "unknown form of a rate");
     require_rule(length > 0 && ratio > 0, "length and ratio of a rate must be above 0");
     require_rule(RateForm(form) != RateForm::table || !rules.rate_values.empty(),
                  "a table needs rate_values");
-    rules.rates.push_back({start, RateForm(form), first, last, length, ratio});
+    rules.rates.push_back({start, RateForm(form), first, last, length, ratio, ahead});
   }
   require_rule(rules.clip_norm >= 0 && rules.clip_value >= 0 && rules.accumulation >= 1,
                "clip_norm and clip_value must be at least 0, accumulation at least 1");

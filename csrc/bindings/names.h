@@ -40,7 +40,7 @@ Hyper hyper_from(const pybind11::dict& values);
 
 // {"clip_norm": 1.0, ...} -> UpdateRules for so many parameters; ValueError for what they cannot be.
 // Keys: clip_norm, clip_value, accumulation, average_momentum; "ranges", tuples (begin, end, rate,
-// l1, l2); "column_limits", tuples (begin, rows, cols, limit); "rates", tuples (start, form, first, last, length, ratio); "rate_values".
+// l1, l2); "column_limits", tuples (begin, rows, cols, limit); "rates", tuples (start, form, first, last, length, ratio, ahead); "rate_values".
 UpdateRules rules_from(const pybind11::dict& values, index_t parameters);
 
 // What "accuracy", "mse", "mae" mean for a network with this loss and number of outputs.

@@ -14,7 +14,7 @@
 
 namespace fastbp {
 
-// x counts updates from the piece's first one, L is its length.
+// x counts updates from the piece's first one, and `ahead` more; L is its length.
 enum class RateForm : int {
   constant,     // first
   linear,       // from first to last, at x = L and beyond
@@ -27,7 +27,7 @@ enum class RateForm : int {
 struct RatePiece {
   std::int64_t start = 0;  // updates done before its first one
   RateForm form = RateForm::constant;
-  double first = 0, last = 0, length = 1, ratio = 1;
+  double first = 0, last = 0, length = 1, ratio = 1, ahead = 0;
 };
 
 // cos(pi x) for 0 <= x <= 1: the sine of pi (1/2 - x) by its series, whose next term is below 2e-18.
@@ -60,7 +60,7 @@ FBP_FN double integer_power(double base, std::int64_t exponent) {
 FBP_FN double rate_of(const RatePiece& piece, std::int64_t updates, const double* values,
                       std::int64_t value_count) {
   const std::int64_t done = updates - piece.start;
-  const double x = double(done) / piece.length, share = x < 1 ? x : 1;
+  const double x = (double(done) + piece.ahead) / piece.length, share = x < 1 ? x : 1;
   switch (piece.form) {
   case RateForm::linear:
     return share == 1 ? piece.last : piece.first + (piece.last - piece.first) * share;

@@ -10,6 +10,7 @@ being kept in files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -171,9 +172,10 @@ class PiecewiseConstant(Schedule):
 class OneCycle(Schedule):
     """Up to max_learning_rate and down again along two half cosines (Smith and Topin 2017).
 
-    From max_learning_rate / initial_divisor, reached at the last update of the first `warmup` of
-    total_steps, and down to the first rate / final_divisor at the last one (PyTorch's OneCycleLR
-    with its defaults, the number of updates that the rise takes rounded).
+    From max_learning_rate / initial_divisor, which is reached at the last update of the first
+    `warmup` of total_steps, and down to the first rate / final_divisor at the last one: PyTorch's
+    OneCycleLR with its defaults. Where the rise ends between two updates it has no update at its
+    top.
     """
 
     def __init__(
@@ -195,12 +197,11 @@ class OneCycle(Schedule):
     def pieces(self) -> list[Piece]:
         own = self.config()
         top, last = own["max_learning_rate"], own["total_steps"] - 1
-        rise = min(max(round(own["warmup"] * own["total_steps"]) - 1, 1), last - 1)
-        low = top / own["initial_divisor"]
-        return [
-            _piece(0, "cosine", low, last=top, length=rise),
-            _piece(rise, "cosine", top, last=low / own["final_divisor"], length=last - rise),
-        ]
+        rise = own["warmup"] * own["total_steps"] - 1
+        low, begin = top / own["initial_divisor"], max(math.ceil(rise), 0)
+        up = [_piece(0, "cosine", low, last=top, length=rise)] if begin > 0 else []
+        fall = {"last": low / own["final_divisor"], "length": last - rise}
+        return [*up, _piece(begin, "cosine", top, **fall, ahead=begin - rise)]
 
 
 class WarmUp(Schedule):

@@ -169,7 +169,8 @@ UpdateRules rules_of(const fbp_rules& from, const NetworkLayout& layout) {
   }
   for (const fbp_rate_piece* p = from.rates; p < from.rates + from.rate_count; ++p) {
     if (p->form < 0 || p->form > int(RateForm::table)) throw invalid("rates: unknown form");
-    rules.rates.push_back({p->start, RateForm(p->form), p->first, p->last, p->length, p->ratio});
+    rules.rates.push_back(
+        {p->start, RateForm(p->form), p->first, p->last, p->length, p->ratio, p->ahead});
   }
   rules.rate_values.assign(from.rate_values, from.rate_values + from.rate_value_count);
   for (const fbp_column_limit* l = from.limits; l < from.limits + from.limit_count; ++l) {

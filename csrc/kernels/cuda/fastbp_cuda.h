@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 /* Changes with everything below. A caller built for another version must not call fbp_get_api. */
-#define FBP_ABI_VERSION 18
+#define FBP_ABI_VERSION 19
 
 /* What every function returns but the few that cannot fail. No function throws. */
 enum {

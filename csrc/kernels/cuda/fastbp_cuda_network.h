@@ -70,7 +70,7 @@ typedef struct fbp_hyper {
 typedef struct fbp_rate_piece {
   int64_t start;
   int32_t form;
-  double first, last, length, ratio;
+  double first, last, length, ratio, ahead;
 } fbp_rate_piece;
 
 /* Parameters begin <= i < end of the flat block: their rate, times the learning rate; l1 |w| + l2 w^2

@@ -1,8 +1,8 @@
 """Learning-rate schedules: the rate as a function of the updates done, in pieces.
 
-A piece is (start, form, first, last, length, ratio) and holds from `start` updates on, until the
-next one starts; x counts updates from there. FORMS is the one list of forms, in the order of the
-compiled library's (csrc/ops/schedules.h); share is x / length, at most 1.
+A piece is (start, form, first, last, length, ratio, ahead) and holds from `start` updates on, until
+the next one starts; x counts updates from there, and `ahead` more. FORMS is the one list of forms,
+in the order of the compiled library's (csrc/ops/schedules.h); share is x / length, at most 1.
 """
 
 import math
@@ -19,29 +19,30 @@ class Piece(NamedTuple):
     last: float = 0.0
     length: float = 1.0
     ratio: float = 1.0
+    ahead: float = 0.0
 
 
-def _linear(p: Piece, x: int) -> float:
+def _linear(p: Piece, x: float) -> float:
     """From first to last, where it stays."""
     return p.first + (p.last - p.first) * min(x / p.length, 1)
 
 
-def _cosine(p: Piece, x: int) -> float:
+def _cosine(p: Piece, x: float) -> float:
     """From first to last along half a cosine; last beyond."""
     return p.last + (p.first - p.last) * (1 + math.cos(math.pi * min(x / p.length, 1))) / 2
 
 
-def _exponential(p: Piece, x: int) -> float:
+def _exponential(p: Piece, x: float) -> float:
     """First ratio^(x / length)."""
     return float(p.first * p.ratio ** (x / p.length))
 
 
-def _staircase(p: Piece, x: int) -> float:
+def _staircase(p: Piece, x: float) -> float:
     """First ratio^floor(x / length)."""
     return float(p.first * p.ratio ** int(x / p.length))
 
 
-FORMS: dict[str, Callable[[Piece, int], float]] = {
+FORMS: dict[str, Callable[[Piece, float], float]] = {
     "constant": lambda p, _: p.first,
     "linear": _linear,
     "cosine": _cosine,
@@ -57,4 +58,4 @@ def rate(pieces: Sequence[Piece], updates: int, values: Sequence[float] = ()) ->
     x = updates - piece.start
     if piece.form == TABLE:
         return float(values[min(x, len(values) - 1)])
-    return list(FORMS.values())[piece.form](piece, x)
+    return list(FORMS.values())[piece.form](piece, x + piece.ahead)
