@@ -145,6 +145,16 @@ def test_the_numbers_are_the_models(make: Any, device: str) -> None:
         np.testing.assert_allclose(found.after[name], array, rtol=1e-7, atol=1e-11)
 
 
+@pytest.mark.parametrize("every", [False, True])
+def test_padding_behind_a_sequence_is_left_out(every: bool) -> None:
+    """Of targets too: the explanation is that of the steps which count, but for its title."""
+    padded, y = np.pad(ROWS[:3], ((0, 2), (0, 0))), np.arange(5.0)[:, None] if every else 1.0
+    layers = [bp.Masking(), bp.GRU(2, return_sequences=every), bp.Dense(1)]
+    model = trained(layers, padded, y)
+    found, plain = (model.explain(x, y) for x in (padded, ROWS[:3]))
+    assert str(found) == str(plain) and len(found.x) == 3
+
+
 def outputs(found: parts.Explanation) -> Any:
     """Of the network, by its last step."""
     last = found.steps[-1]

@@ -28,6 +28,8 @@ def checked(model: Sequential, x: Any, y: Any) -> tuple[Any, Array]:
         raise ValueError(
             f"explain takes one sequence, X (steps, features); got {len(ready)} of them"
         )
+    if isinstance(ready, Sequences):  # behind Masking: the one, without its padding
+        ready = ready.values
     states = carried.next_states(model, ready)
     if model._engine is None:
         model._build(ready.shape[-1])
@@ -47,6 +49,9 @@ def _rows(model: Sequential, x: Any) -> Any:
 
 def _sequence(model: Sequential, x: Any) -> Any:
     """One sequence as (1, steps, features), or in front of an Embedding as (1, steps)."""
+    if model._masking is not None and not isinstance(x, Sequences):
+        array = np.asarray(x)
+        x = model._masking.sequences(array[None] if array.ndim == 2 else array, "X")
     if isinstance(x, Sequences):
         return x.values[:, : int(x.lengths[0])] if len(x) == 1 else x
     array, embeds = np.asarray(x), model._embedding is not None
@@ -63,7 +68,7 @@ def _targets(model: Sequential, y: Any, x: Any) -> Any:
     if model._gives_sequences():
         steps = x.shape[1]
         whole = target.ndim > 2 or (target.ndim == 2 and len(target) == 1 and steps != 1)
-        return target[:, :steps] if whole else target[None]
+        return (target if whole else target[None])[:, :steps]
     if target.ndim == 0:
         return target.reshape(1)
     single = len(x) == 1 and target.ndim == 1 and len(target) == model.outputs
