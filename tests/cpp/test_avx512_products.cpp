@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/blocking.h"
 #include "kernels/cpu/simd/avx512.h"
+#include "kernels/cpu/two_products.h"
 
 #include "kernels/cpu/avx512_tiles.inl"
 
@@ -13,6 +14,11 @@ namespace fastbp::avx512 {
 #include "kernels/cpu/elementwise.inl"
 #include "kernels/cpu/gemm.inl"
 }  // namespace fastbp::avx512
+
+namespace fastbp {
+static bool two_products = false;  // set by main()
+bool two_products_a_clock() { return two_products; }
+}  // namespace fastbp
 
 using namespace products;
 
@@ -123,6 +129,17 @@ template <class T> void large() {
   plain<T>({(8 << 20) / 1100 / index_t(sizeof(T)) + 1, 1101, 2, true, true, 0, 0, 0, true, 3});
 }
 
+// What is packed, or updated in strips of rows, only where a core makes two products a clock.
+template <class T> void quickly_packed() {
+  constexpr index_t width = 64 / index_t(sizeof(T)), page = 64 * width;
+  plain<T>({72, 9 * width, 40});  // B across lines or, with `line`, from line to line
+  plain<T>({515, 9 * width, 33, false, false, 0, 7 * width});
+  plain<T>({50, 9 * width, 70, false, false, 0, page - 9 * width});  // pages apart
+  plain<T>({257, 5 * width, 300, true});                             // A by columns, 1 KiB apart
+  with_update<T>({303, 4 * width + 1, 260, true, false, 2, 3, 0, false, 2}, 1);  // in strips
+  with_update<T>({600, 5 * 64 - 3, 2, true}, kOptimizerCount - 1);               // from end to end
+}
+
 template <class T> void updates() {
   constexpr index_t width = 4 * 64 / index_t(sizeof(T));  // of a tile
   for (int optimizer = 0; optimizer < kOptimizerCount; ++optimizer)
@@ -134,9 +151,13 @@ template <class T> void updates() {
 }
 
 template <class T> void all_products() {
+  two_products = false;
   many<T>(400);
   large<T>();
   updates<T>();
+  two_products = true;
+  many<T>(50);
+  quickly_packed<T>();
 }
 
 }  // namespace

@@ -36,6 +36,13 @@ inline constexpr index_t kRowTilesToPackNarrow = 4;
 // has each line come from far.
 inline constexpr index_t kWalkedBytes = 8 << 20;
 
+// Beside wide tiles, where a core makes two products a clock (two_products.h), rows of A from which B is packed: by how its rows
+// lie, and whether all of it stays in an L2 of 2 MiB (measured on Granite Rapids, docs/performance.md).
+struct RowsToPack {
+  struct { index_t near, far; } pages, straddling, aligned;
+};
+inline constexpr RowsToPack kQuickRowsToPack{{48, 18}, {72, 36}, {512, 48}};
+
 // Bytes of each row of B that are packed at once, in several panels where they are narrow: rows that are pages apart
 // cost a walk of the page table and a wait each.
 inline constexpr index_t kPackedRowBytes = 256;

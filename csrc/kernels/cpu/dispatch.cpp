@@ -4,6 +4,7 @@
 
 #include "core/check.h"
 #include "kernels/cpu/cpuid.h"
+#include "kernels/cpu/two_products.h"
 
 // The build defines FASTBP_WITH_<NAME>=1 for each isa_<name>.cpp that it compiles.
 #if !defined(FASTBP_WITH_SCALAR)
@@ -115,5 +116,7 @@ const Isa& active_isa() {
 void set_active_isa(const std::string& name) {
   the_active_isa.store(&find_isa(name, "isa"), std::memory_order_release);
 }
+
+bool two_products_a_clock() { return cpu_features().avx512 && !cpu_features().amd; }
 
 }  // namespace fastbp

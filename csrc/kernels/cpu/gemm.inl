@@ -56,7 +56,8 @@ static void micro_kernel(const MicroArgs<typename V::scalar>& args) {
   if (!args.first) prefetch<Rows, Vectors>(args.c, args.c_row);
   const T* a = args.a;
   const T* b = args.b;
-  for (index_t p = 0; p < args.k; ++p, a += a_col, b += args.b_row) {
+  const index_t b_row = args.b_row;
+  const auto add = [&] {
     V row[Vectors];
 #pragma GCC unroll 8
     for (int v = 0; v < Vectors; ++v) row[v] = load_vector<V, last, Tail>(b, v, tail);
@@ -66,7 +67,11 @@ static void micro_kernel(const MicroArgs<typename V::scalar>& args) {
 #pragma GCC unroll 8
       for (int v = 0; v < Vectors; ++v) acc[i][v] = fma(x, row[v], acc[i][v]);
     }
-  }
+    a += a_col, b += b_row;
+  };
+  index_t k = args.k;
+  for (; k >= 2; k -= 2) add(), add();
+  if (k > 0) add();
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i) {
     T* c = args.c + i * args.c_row;
@@ -206,7 +211,8 @@ template <class T> struct Panel {
   index_t b_row;
   const T* a;  // a(first row, p)
   index_t a_row, a_col;
-  index_t a_strip;  // 0, or from one strip of kStripRows rows to the next, each of which is a tile
+  index_t a_strip;   // 0, or from one strip of kStripRows rows to the next, each of which is a tile
+  index_t all_rows;  // of C that pass this panel before the next
 };
 
 #include "kernels/cpu/gemm_update.inl"
@@ -267,22 +273,6 @@ static bool run_panel(const GemmArgs<T>& g, const Panel<T>& panel, Range rows, i
   return true;
 }
 
-// A is read in place unless the lines that a tile reads share few sets of the caches: columns of A
-// that are pages apart, walked down a whole chunk; or more rows of a tile than a set has ways, at
-// multiples of the span of the sets. The first case needs wide tiles, which use a few rows of a line at a
-// time, or many narrow ones, beside which even columns that are far less apart push each other out of L1; the
-// second, narrow ones: 12 rows in place measured better than packed.
-template <class T> FBP_FN static bool must_pack_a(const GemmArgs<T>& g, index_t columns) {
-  const bool transposed = a_by_columns(g);
-  if (!kWideTiles)
-    return transposed && g.k >= kLeastPackedDepth && columns >= kPackedColumns<T> &&
-           g.a_col * index_t(sizeof(T)) >= kSetSpan / 4;
-  if (g.k <= kMaxChunk) return false;
-  if (transposed) return g.a_col * index_t(sizeof(T)) >= kSetSpan && columns >= kNr<T>;
-  return g.a_row * index_t(sizeof(T)) % kSetSpan == 0 && columns <= Vec<T>::lanes &&
-         kMaxTileRows > kSetWays;
-}
-
 // Whether C is far and its sums so short that writing it counts: then rows of C are written from end to end, not by
 // panels of columns. Wide tiles write whole lines, and gain only where writing takes longer than the sums and all of B,
 // of the columns `columns`, stays in L2, packed or not.
@@ -291,6 +281,8 @@ template <class T> FBP_FN static bool is_outer_product(const GemmArgs<T>& g, Ran
   if (!kWideTiles) return g.k <= (a_by_columns(g) ? kOuterDepth : kNarrowOuterDepth);
   return g.k <= kOuterDepth && g.k * (columns.end - columns.begin + kNr<T>) <= kPanelScratch<T>;
 }
+
+#include "kernels/cpu/gemm_choice.inl"
 
 // The panels of B from column j on, up to `end`, one after the other.
 template <class T>
@@ -311,7 +303,7 @@ static Panel<T> make_panel(const GemmArgs<T>& g, Range columns, index_t j, index
   const index_t cols = columns.end - j < kNr<T> ? columns.end - j : kNr<T>;
   Panel<T> panel{
       j,       cols,    p, p_end, g.b + p * g.b_row + j * g.b_col, g.b_row, g.a + p * g.a_col,
-      g.a_row, g.a_col, 0};
+      g.a_row, g.a_col, 0, g.m};
   if (packed) panel.b = packed, panel.b_row = panel_width<T>(cols);
   if (g.b_panels) panel.b = g.b + j * g.k + p * cols, panel.b_row = cols;
   return panel;
@@ -319,14 +311,14 @@ static Panel<T> make_panel(const GemmArgs<T>& g, Range columns, index_t j, index
 
 // As many panels as fit the scratch, packed before; strips of rows, each through all of them.
 template <class T>
-static bool run_outer_product(const GemmArgs<T>& g, bool pack, Range rows, Range columns,
-                              index_t chunk) {
+static bool run_strips(const GemmArgs<T>& g, bool pack, Range rows, Range columns, index_t strip,
+                       index_t chunk) {
   const index_t most = kPanelScratch<T> / (g.k > 0 ? g.k : 1) / kNr<T> * kNr<T>;
   for (index_t begin = columns.begin, end; begin < columns.end; begin = end) {
     end = columns.end - begin < most ? columns.end : begin + most;
     if (pack) pack_panels(g, begin, end, 0, g.k, g.scratch);
-    for (index_t i = rows.begin; i < rows.end; i += kOuterRows) {
-      const Range part{i, rows.end - i < kOuterRows ? rows.end : i + kOuterRows};
+    for (index_t i = rows.begin; i < rows.end; i += strip) {
+      const Range part{i, rows.end - i < strip ? rows.end : i + strip};
       for (index_t j = begin; j < end; j += kNr<T>) {
         const T* packed = pack ? g.scratch + (j - begin) * g.k : nullptr;
         Panel<T> panel = make_panel(g, {begin, end}, j, 0, g.k, packed);
@@ -351,6 +343,7 @@ static bool run_panels(const GemmArgs<T>& g, bool pack, Range rows, Range column
       pack_panels(g, j, last ? columns.end : j + kPackedColumns<T>, p, p_end, g.scratch);
     }
     Panel<T> panel = make_panel(g, columns, j, p, p_end, pack ? g.scratch + column * k : nullptr);
+    panel.all_rows = rows.end - rows.begin;
     const T* a = panel.a;
     if (block) {
       (a_transposed ? panel.a_col : panel.a_row) = a_transposed ? kStripRows : k;
@@ -417,20 +410,18 @@ template <class T> static void gemm(const GemmArgs<T>& g, Share share) {
     const index_t vectors = (g.n + Vec<T>::lanes - 1) / Vec<T>::lanes;
     if (!take_part(&share, (g.m + height - 1) / height * vectors)) return;
   }
-  const index_t bytes = g.b_row * index_t(sizeof(T)) * (g.k < kMaxChunk ? g.k : kMaxChunk);
-  const bool spread =
-      bytes > (kWideTiles ? kInPlaceBytes : kNarrowInPlaceBytes) && g.b_row > 2 * kNr<T>;
-  const index_t tiles_to_pack = kWideTiles ? kRowTilesToPack : kRowTilesToPackNarrow;
-  const bool walk = !kWideTiles && g.m > kStreamRows && is_by_pages<T>(g, kWalkedBytes);
-  const bool pack = g.b_col != 1 || walk || (spread && g.m >= tiles_to_pack * kFullTileRows);
+  const bool pack = must_pack_b(g);
   const index_t chunk = g.chunk ? g.chunk : k_chunk(g.k);
   if (is_updated_by_rows(g)) return run_updated_rows(g, pack, split(g.m, height, share), chunk);
   const GemmSplit parts = share.count == 1 ? GemmSplit{1, 1} : choose_split(g, share.count, pack);
   const Range rows = split(g.m, height, parts.rows(share));
   const Range columns = split(g.n, Vec<T>::lanes, parts.columns(share));
   if (rows.begin >= rows.end) return;
-  if (is_outer_product(g, columns)) {
-    run_outer_product(g, pack, rows, columns, chunk);
+  const index_t strip = is_updated_in_strips(g, rows, columns) ? kWideStripRows
+                        : is_outer_product(g, columns)         ? kOuterRows
+                                                               : 0;
+  if (strip > 0) {
+    run_strips(g, pack, rows, columns, strip, chunk);
     return;
   }
   const bool pack_block = must_pack_a(g, columns.end - columns.begin);

@@ -73,7 +73,12 @@ static void update_kernel(const MicroArgs<T>& args, ParameterTile<T> waiting, Pa
     waiting.template next_row<Optimizer>();
     made.template next_row<Optimizer>();
   }
-  for (; k > 0; --k, a += a_col, b += b_row) add_outer<T, Rows>(a, b, sum);
+  const auto add = [&] {
+    add_outer<T, Rows>(a, b, sum);
+    a += a_col, b += b_row;
+  };
+  for (; k >= 2; k -= 2) add(), add();
+  if (k > 0) add();
   for (; rows > 0; --rows, waiting.template next_row<Optimizer>())
     for (int v = 0; v < kTileVectors; ++v) update_row_part<Optimizer>(waiting, v * V::lanes, hyper);
 #pragma GCC unroll 16
@@ -123,7 +128,7 @@ static void run_updates(const GemmArgs<T>& g, const Panel<T>& panel, Range rows,
   micro.a_row = 1, micro.a_col = panel.a_col, micro.b_row = panel.b_row;
   micro.c_row = kNr<T>;
   // What an update will read is asked for where it is far beyond L2; in L2 that took longer.
-  const bool far = 3 * (rows.end - rows.begin) * g.n * index_t(sizeof(T)) > 4 * kNearBytes;
+  const bool far = 3 * panel.all_rows * g.n * index_t(sizeof(T)) > 4 * kNearBytes;
   ParameterTile<T> waiting;
   index_t tiles = parts_of(rows.end - rows.begin, kFullTileRows);
   for (index_t i = rows.begin, height; i < rows.end; i += height, --tiles) {

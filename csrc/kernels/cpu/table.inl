@@ -3,6 +3,7 @@
 // Item (elementwise.inl), and included the vector wrapper.
 
 #include "kernels/cpu/blocking.h"
+#include "kernels/cpu/two_products.h"
 #include "kernels/kernel_table.h"
 
 namespace fastbp {
