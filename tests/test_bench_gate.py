@@ -30,7 +30,7 @@ FLOORS = (
     Floor(Workload("train", (2, 16, 1), 1), 40, 0),  # measured: 140
     Floor(Workload("train", (4, 32, 3), 16), 15, 0.02),  # 46, 6 %
     Floor(Workload("train", (16, 64, 64, 4), 64), 2.5, 0.1),  # 7.8, 30 %
-    Floor(Workload("train", (784, 256, 128, 10), 128), 1.0, 0.15),  # 2.5, 56 to 70 %
+    Floor(Workload("train", (784, 256, 128, 10), 128), 1.0, 0.1),  # 2.5, 56 to 70 %
     Floor(Workload("predict", (64, 128, 10), 1), 1.0, 0),  # 2.9
 )
 

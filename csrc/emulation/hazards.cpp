@@ -4,9 +4,12 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <new>
@@ -52,7 +55,11 @@ struct Visit {
   std::uint8_t many;  // of a read: 1 several threads of one warp, 2 of the block, 3 several blocks
   std::uint8_t atomic;  // of a write
 };
-struct Cell { Visit write, read; };
+struct Cell {
+  Visit write, read;
+  bool operator==(const Cell& other) const { return std::memcmp(this, &other, sizeof *this) == 0; }
+};
+static_assert(sizeof(Cell) == 32, "has no bytes between its members");
 
 std::uint32_t phase = 0;
 // For blocks that speak by atomics: whose writes one knows of that comes to an address; and who
@@ -64,7 +71,7 @@ std::set<std::size_t> fenced;
 
 std::mutex shadows_mutex;
 std::map<const void*, std::shared_ptr<Shadow>> shadows;  // by the end of their memory
-std::shared_ptr<Shadow> last_hit;
+std::atomic<std::uint64_t> shadows_changes{1};
 
 bool knows_block(std::size_t block, std::size_t other) {
   const auto found = known_blocks.find(block);
@@ -78,6 +85,7 @@ bool is_before(const Thread& self, int other, std::uint32_t time) {
 }
 
 bool readers_are_before(const Thread& self, const Visit& read) {
+  if (read.time < self.block->barrier_time) return true;
   if (!read.many) return is_before(self, read.thread, read.time);
   const int threads = int(self.block->threads.size());
   const int first = read.many == 1 ? read.thread / warpSize * warpSize : 0;
@@ -133,8 +141,14 @@ class Shadow {
   void visit(const Thread& self, const void* p, std::size_t size, Access access, void* pc) {
     const auto begin = static_cast<std::size_t>(static_cast<const char*>(p) - base);
     const std::size_t end = std::min(begin + size, bytes);  // the rest is the guard page's
+    Cell before{};  // of the byte that comes before this one
     for (std::size_t i = begin; i < end; ++i) {
       Cell& cell = cells_[i];
+      if (i > begin && written_[i] == written_[i - 1] && cell == before) {
+        cell = cells_[i - 1];
+        continue;
+      }
+      before = cell;
       if (access != Access::write && !written_[i]) report_unwritten(self, begin, size, access, pc);
       if (const Visit* other = conflict(self, cell, access))
         report_race(self, *other, other == &cell.read, begin, size, access, pc);
@@ -215,13 +229,34 @@ class Shadow {
 
 namespace {
 
-Shadow* shadow_of(const void* p) {
+// Where a thread has looked: all of [begin, end) has this shadow, or none.
+struct Found {
+  std::uint64_t changes;
+  const char *begin, *end;
+  Shadow* shadow;
+};
+
+Found found_among_all(const char* p) {
   const std::lock_guard<std::mutex> lock(shadows_mutex);
-  if (last_hit && last_hit->holds(p)) return last_hit.get();
-  const auto found = shadows.upper_bound(p);
-  if (found == shadows.end() || !found->second->holds(p)) return nullptr;
-  last_hit = found->second;
-  return last_hit.get();
+  const auto next = shadows.upper_bound(p);
+  Found found = {shadows_changes, nullptr, reinterpret_cast<const char*>(UINTPTR_MAX), nullptr};
+  if (next != shadows.begin()) found.begin = static_cast<const char*>(std::prev(next)->first);
+  if (next == shadows.end()) return found;
+  const Shadow& shadow = *next->second;
+  if (!shadow.holds(p)) {
+    found.end = shadow.base;
+    return found;
+  }
+  return {found.changes, shadow.base, shadow.base + shadow.bytes, next->second.get()};
+}
+
+Shadow* shadow_of(const void* address) {
+  thread_local std::array<Found, 8> last{};  // by the pages that were asked for
+  const char* const p = static_cast<const char*>(address);
+  Found& found = last[reinterpret_cast<std::uintptr_t>(p) / 4096 % last.size()];
+  if (found.changes != shadows_changes || p < found.begin || p >= found.end)
+    found = found_among_all(p);
+  return found.shadow;
 }
 
 // An access of the code at `pc`; of device memory and in a kernel it is looked at.
@@ -238,13 +273,14 @@ std::shared_ptr<Shadow> watch(const GuardedMemory& memory, bool shared) {
   auto shadow = std::make_shared<Shadow>(memory, shared);
   const std::lock_guard<std::mutex> lock(shadows_mutex);
   shadows[shadow->base + shadow->bytes] = shadow;
+  ++shadows_changes;
   return shadow;
 }
 
 void unwatch(const GuardedMemory& memory) {
   const std::lock_guard<std::mutex> lock(shadows_mutex);
   shadows.erase(static_cast<const char*>(memory.data()) + memory.bytes());
-  last_hit.reset();
+  ++shadows_changes;
 }
 
 void note_launch() {
