@@ -136,6 +136,8 @@ template <class T> void quickly_packed() {
   plain<T>({515, 9 * width, 33, false, false, 0, 7 * width});
   plain<T>({50, 9 * width, 70, false, false, 0, page - 9 * width});  // pages apart
   plain<T>({257, 5 * width, 300, true});                             // A by columns, 1 KiB apart
+  plain<T>({7, 5 * 4 * width + 3, 300, false, false, 0,
+            (16 << 20) / 300 / index_t(sizeof(T))});                             // from memory
   with_update<T>({303, 4 * width + 1, 260, true, false, 2, 3, 0, false, 2}, 1);  // in strips
   with_update<T>({600, 5 * 64 - 3, 2, true}, kOptimizerCount - 1);               // from end to end
 }

@@ -43,6 +43,10 @@ struct RowsToPack {
 };
 inline constexpr RowsToPack kQuickRowsToPack{{48, 18}, {72, 36}, {512, 48}};
 
+// There, too, panels of a B from memory that are packed at once, for so few rows of A.
+inline constexpr index_t kStreamedPanels = kChunksPerPanel;
+inline constexpr index_t kMostStreamedRows = 128;
+
 // Bytes of each row of B that are packed at once, in several panels where they are narrow: rows that are pages apart
 // cost a walk of the page table and a wait each.
 inline constexpr index_t kPackedRowBytes = 256;

@@ -336,11 +336,12 @@ static bool run_panels(const GemmArgs<T>& g, bool pack, Range rows, Range column
                        index_t p_end, index_t chunk, const T* block) {
   const bool a_transposed = a_by_columns(g);
   const index_t k = p_end - p, strip = block && kWideTiles ? kStripRows : rows.end - rows.begin;
+  const index_t at_once = is_streamed(g) ? kStreamedPanels * kNr<T> : kPackedColumns<T>;
   for (index_t j = columns.begin; j < columns.end; j += kNr<T>) {
-    const index_t column = (j - columns.begin) % kPackedColumns<T>;
+    const index_t column = (j - columns.begin) % at_once;
     if (pack && column == 0) {
-      const bool last = columns.end - j <= kPackedColumns<T>;
-      pack_panels(g, j, last ? columns.end : j + kPackedColumns<T>, p, p_end, g.scratch);
+      const bool last = columns.end - j <= at_once;
+      pack_panels(g, j, last ? columns.end : j + at_once, p, p_end, g.scratch);
     }
     Panel<T> panel = make_panel(g, columns, j, p, p_end, pack ? g.scratch + column * k : nullptr);
     panel.all_rows = rows.end - rows.begin;
@@ -394,6 +395,7 @@ template <class T> static void panels_gemm(const GemmArgs<T>& g, Share share) {
 // Chunks of k that pass the panels at a time. Narrow tiles read pieces of the lines of an A by columns, in place; all of
 // its rows in k must stay in L2 from panel to panel.
 template <class T> FBP_FN static index_t chunks_at_once(const GemmArgs<T>& g, bool pack_block) {
+  if (is_streamed(g)) return 1;
   if (pack_block) return kChunksPerBlock;
   return !kWideTiles && a_by_columns(g) ? 1 : kChunksPerPanel;
 }

@@ -13,8 +13,16 @@ template <class T> FBP_FN static index_t quick_rows_to_pack(const GemmArgs<T>& g
   return far ? rows.far : rows.near;
 }
 
+// Whether B by rows comes from far beyond caches for few rows of A, there too: then long pieces of its rows are packed, of
+// several panels and one chunk of k, though C comes and goes more often.
+template <class T> FBP_FN static bool is_streamed(const GemmArgs<T>& g) {
+  return kWideTiles && g.b_col == 1 && g.m > kFullTileRows && g.m < kMostStreamedRows &&
+         g.b_row * g.k * index_t(sizeof(T)) > kFarBytes && g.b_row > kStreamedPanels * kNr<T> &&
+         g.k > kMaxChunk && two_products_a_clock();
+}
+
 template <class T> FBP_FN static bool must_pack_b(const GemmArgs<T>& g) {
-  if (g.b_col != 1) return true;
+  if (g.b_col != 1 || is_streamed(g)) return true;
   if (!kWideTiles && g.m > kStreamRows && is_by_pages<T>(g, kWalkedBytes)) return true;
   if (g.b_row <= 2 * kNr<T>) return false;
   const index_t bytes = g.b_row * index_t(sizeof(T)) * (g.k < kMaxChunk ? g.k : kMaxChunk);
