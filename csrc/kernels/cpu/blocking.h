@@ -41,7 +41,7 @@ inline constexpr index_t kWalkedBytes = 8 << 20;
 struct RowsToPack {
   struct { index_t near, far; } pages, straddling, aligned;
 };
-inline constexpr RowsToPack kQuickRowsToPack{{48, 18}, {72, 36}, {512, 48}};
+static constexpr RowsToPack kQuickRowsToPack{{48, 18}, {72, 36}, {512, 48}};
 
 // There, too, panels of a B from memory that are packed at once, for so few rows of A.
 inline constexpr index_t kStreamedPanels = kChunksPerPanel;
